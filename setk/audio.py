@@ -1,0 +1,308 @@
+"""Wav in and out: files, pipes, command pipes, odd headers, resampling.
+
+Samples are float32 of shape [channels, n] with full scale 1.0; int16 converts by 32768 both ways, so that
+what is read and written unchanged keeps its bytes. Wav is parsed here, since a wav on a pipe needs it
+(ffmpeg and sox write sizes they do not know yet) and libsndfile takes a truncated wav for a short one; all
+other formats are libsndfile's.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Iterator
+
+import numpy as np
+
+from setk.files import UserError, atomic_path
+
+SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT")
+# Sizes that mean "until the end": ffmpeg writes the first, sox and arecord ones near the others.
+_OPEN_SIZES = (0, 0x7FFFF000, 0x80000000 - 44)
+_PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
+
+
+class AudioError(UserError):
+    """One utterance that cannot be read or used; lists go on with the next and exit 1."""
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a header says: rate in Hz, channels, frames per channel (None when the header does not know)."""
+
+    rate: int
+    channels: int
+    frames: int | None
+
+
+class WavReader:
+    """A wav read from a stream that need not seek. `info` is known after construction."""
+
+    def __init__(self, stream: BinaryIO, name: str):
+        self.stream, self.name = stream, name
+        head = _read_exactly(stream, 12)
+        if len(head) == 0:
+            raise AudioError(f"{name}: is empty")
+        if head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
+            raise AudioError(f"{name}: is not a wav")
+        self._find_data()
+
+    def _find_data(self) -> None:
+        long_size = None
+        layout = None
+        while True:
+            head = _read_exactly(self.stream, 8)
+            if len(head) < 8:
+                raise AudioError(f"{self.name}: is truncated: the wav header has no data chunk")
+            kind, size = head[:4], struct.unpack("<I", head[4:])[0]
+            if kind == b"data":
+                break
+            body = _read_exactly(self.stream, size + size % 2)
+            if kind == b"fmt " and size >= 16:
+                layout = struct.unpack("<HHIIHH", body[:16])
+                if layout[0] == _EXTENSIBLE and size >= 26:
+                    layout = (struct.unpack("<H", body[24:26])[0], *layout[1:])
+            elif kind == b"ds64":
+                long_size = struct.unpack("<Q", body[8:16])[0]
+        if layout is None:
+            raise AudioError(f"{self.name}: the wav header has no format chunk")
+        code, channels, rate, _, align, bits = layout
+        if (code, bits) not in _DECODERS or channels < 1 or rate < 1 or align != channels * bits // 8:
+            raise AudioError(f"{self.name}: wav format {code} with {bits} bits is not read here; convert it to 16-bit PCM")
+        self._decode, self._align = _DECODERS[code, bits], align
+        if size == 0xFFFFFFFF and long_size is not None:
+            size = long_size
+        open_ended = size in _OPEN_SIZES or size >= 0xFFFFFFFF - 64
+        self._left = None if open_ended else size
+        self.info = Info(rate, channels, None if open_ended else size // align)
+
+    def blocks(self, frames: int) -> Iterator[np.ndarray]:
+        """Yield float32 [channels, 1 ... frames] as bytes arrive.
+
+        Raises AudioError on NaN or infinite samples, and, after the last whole frame, where the data ends
+        before the size that the header gives.
+        """
+        rest = b""
+        while True:
+            want = frames * self._align - len(rest)
+            if self._left is not None:
+                want = min(want, self._left)
+            data = _read_some(self.stream, want) if want else b""
+            if not data:
+                break
+            if self._left is not None:
+                self._left -= len(data)
+            data = rest + data
+            whole = len(data) - len(data) % self._align
+            data, rest = data[:whole], data[whole:]
+            if whole:
+                yield _finite(self._decode(data).reshape(-1, self.info.channels).T, self.name)
+        if self._left:
+            raise AudioError(f"{self.name}: is truncated: {self._left} bytes of audio are missing; make the file again")
+
+
+def _read_some(stream: BinaryIO, size: int) -> bytes:
+    """What one read gives, without waiting for `size` bytes: a live pipe must not be held back."""
+    return stream.read1(size) if hasattr(stream, "read1") else stream.read(size)
+
+
+def _read_exactly(stream: BinaryIO, size: int) -> bytes:
+    """`size` bytes, or fewer at the end of the stream."""
+    parts, left = [], size
+    while left:
+        part = stream.read(min(left, 1 << 20))
+        if not part:
+            break
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
+
+
+def _pcm24(data: bytes) -> np.ndarray:
+    b = np.frombuffer(data, np.uint8).reshape(-1, 3)
+    wide = np.zeros((len(b), 4), np.uint8)
+    wide[:, 1:] = b
+    return wide.view("<i4")[:, 0].astype(np.float32) / 2.0**31
+
+
+_DECODERS = {
+    (_PCM, 8): lambda d: (np.frombuffer(d, np.uint8).astype(np.float32) - 128) / 128,
+    (_PCM, 16): lambda d: from_int16(np.frombuffer(d, "<i2")),
+    (_PCM, 24): _pcm24,
+    (_PCM, 32): lambda d: (np.frombuffer(d, "<i4") / 2.0**31).astype(np.float32),
+    (_FLOAT, 32): lambda d: np.frombuffer(d, "<f4").astype(np.float32),
+    (_FLOAT, 64): lambda d: np.frombuffer(d, "<f8").astype(np.float32),
+}
+
+
+def from_int16(x: np.ndarray) -> np.ndarray:
+    """int16 samples to float32 with full scale 1.0."""
+    return x.astype(np.float32) / np.float32(32768)
+
+
+def to_int16(x: np.ndarray) -> tuple[np.ndarray, int]:
+    """float samples to int16 (rounded, clipped), and how many samples were clipped."""
+    scaled = np.rint(np.asarray(x, np.float32) * np.float32(32768))
+    clipped = int(np.count_nonzero((scaled > 32767) | (scaled < -32768)))
+    return np.clip(scaled, -32768, 32767).astype("<i2"), clipped
+
+
+def _finite(x: np.ndarray, name: str) -> np.ndarray:
+    if not np.isfinite(x).all():
+        raise AudioError(f"{name}: holds NaN or infinite samples; mend the file")
+    return x
+
+
+def is_command(location: str) -> bool:
+    """Whether a list's location is a shell command whose output is the wav."""
+    return location.endswith("|")
+
+
+def _run_command(location: str, allow: bool) -> bytes:
+    if not allow:
+        raise AudioError(f"'{location}' is a shell command, and a list may come from a stranger; --allow-commands runs it")
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", location[:-1]], stdin=subprocess.DEVNULL, capture_output=True)
+    if done.returncode:
+        tail = done.stderr.decode(errors="replace").strip().splitlines()[-2:]
+        raise AudioError(f"'{location}' ended with code {done.returncode}{': ' if tail else ''}{' / '.join(tail)}")
+    return done.stdout
+
+
+def open_wav(location: str, *, allow_commands: bool = False) -> tuple[BinaryIO, str]:
+    """Open `location` (path, `-`, or `command |`) for reading bytes; return it with its name for messages."""
+    if location == "-":
+        return sys.stdin.buffer, "standard input"
+    if is_command(location):
+        return io.BytesIO(_run_command(location, allow_commands)), f"'{location}'"
+    try:
+        return open(location, "rb"), location
+    except FileNotFoundError:
+        raise AudioError(f"{location}: no such file") from None
+    except IsADirectoryError:
+        raise AudioError(f"{location}: is a directory; an audio file is wanted") from None
+    except OSError as e:
+        raise AudioError(f"{location}: {e.strerror}") from None
+
+
+def read(location: str, *, allow_commands: bool = False) -> tuple[np.ndarray, int]:
+    """Read a whole file, standard input or command pipe: float32 [channels, n] and the rate in Hz.
+
+    Raises AudioError on what is missing, empty, no audio, truncated, or holds NaN or infinite samples.
+    """
+    stream, name = open_wav(location, allow_commands=allow_commands)
+    with stream:
+        head = stream.peek(12)[:12] if hasattr(stream, "peek") else stream.getbuffer()[:12].tobytes()
+        if head[:4] in (b"RIFF", b"RF64"):
+            wav = WavReader(stream, name)
+            blocks = list(wav.blocks(1 << 20))
+            empty = np.zeros((wav.info.channels, 0), np.float32)
+            return (np.concatenate(blocks, axis=1) if blocks else empty), wav.info.rate
+        return _read_other(stream, name)
+
+
+def _read_other(stream: BinaryIO, name: str) -> tuple[np.ndarray, int]:
+    import soundfile
+
+    data = stream.read()
+    if not data:
+        raise AudioError(f"{name}: is empty")
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as f:
+            x = f.read(dtype="float32", always_2d=True)
+            frames, rate = f.frames, f.samplerate
+    except soundfile.LibsndfileError as e:
+        raise AudioError(f"{name}: is no audio that can be read ({e.error_string.rstrip('.')})") from None
+    if len(x) < frames:
+        raise AudioError(f"{name}: is truncated: {frames - len(x)} of {frames} samples are missing; make the file again")
+    return _finite(np.ascontiguousarray(x.T), name), rate
+
+
+def probe(location: str, *, allow_commands: bool = False) -> Info:
+    """Rate, channels and frames of a file by its header alone; a command or a pipe is read whole."""
+    if location == "-" or is_command(location):
+        x, rate = read(location, allow_commands=allow_commands)
+        return Info(rate, *x.shape)
+    stream, name = open_wav(location)
+    with stream:
+        if stream.peek(4)[:4] in (b"RIFF", b"RF64"):
+            wav = WavReader(stream, name)
+            present = (os.stat(location).st_size - stream.tell()) // wav._align
+            if wav.info.frames is not None and present < wav.info.frames:
+                raise AudioError(f"{name}: is truncated: {wav.info.frames - present} of {wav.info.frames} samples are missing")
+            return Info(wav.info.rate, wav.info.channels, present if wav.info.frames is None else wav.info.frames)
+        import soundfile
+
+        if not stream.peek(1):
+            raise AudioError(f"{name}: is empty")
+        try:
+            info = soundfile.info(location)
+        except soundfile.LibsndfileError as e:
+            raise AudioError(f"{name}: is no audio that can be read ({e.error_string.rstrip('.')})") from None
+        return Info(info.samplerate, info.channels, info.frames)
+
+
+def read_mono(location: str, rate: int | None = None, *, allow_commands: bool = False) -> tuple[np.ndarray, int]:
+    """Read one channel: float32 [n] and the rate. Raises AudioError on more channels, or a rate other than `rate`."""
+    x, found = read(location, allow_commands=allow_commands)
+    if len(x) != 1:
+        raise AudioError(f"{location}: has {len(x)} channels; mono is wanted (se-prep resample --channel 1 takes one)")
+    if rate and found != rate:
+        raise AudioError(f"{location}: is at {found} Hz; {rate} Hz is wanted (se-prep resample converts)")
+    return x[0], found
+
+
+def wav_header(rate: int, channels: int, frames: int | None, bits: int = 16) -> bytes:
+    """44 bytes of PCM wav header; `frames` None leaves the sizes open, for a pipe."""
+    align = channels * bits // 8
+    size = 0xFFFFFFFF if frames is None else frames * align
+    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", min(size + 36, 0xFFFFFFFF), b"WAVE", b"fmt ", 16,
+                       _PCM, channels, rate, rate * align, align, bits, b"data", size)
+
+
+def write(path: str | os.PathLike, x: np.ndarray, rate: int, subtype: str = "PCM_16") -> int:
+    """Write float [channels, n] (or [n]) to `path`, whole or not at all; the format follows the suffix.
+
+    Returns the number of clipped samples (integer formats clip at full scale; nothing is rescaled).
+    Raises UserError on an unknown suffix or a subtype that the format does not take.
+    """
+    import soundfile
+
+    x = np.atleast_2d(x)
+    pcm, clipped = to_int16(x) if subtype != "FLOAT" else (None, 0)
+    data = pcm.T if subtype == "PCM_16" else x.T
+    kind = Path(path).suffix.lstrip(".").upper()
+    if kind not in soundfile.available_formats() or not soundfile.check_format(kind, subtype):
+        raise UserError(f"{path}: {subtype} in '.{kind.lower()}' cannot be written; use .wav or .flac")
+    with atomic_path(path) as tmp:
+        soundfile.write(tmp, data, rate, subtype=subtype)
+    return clipped
+
+
+def resample(x: np.ndarray, source: int, target: int, resampler: str = "soxr") -> np.ndarray:
+    """Resample float32 [..., n] from `source` to `target` Hz; length is ceil(n * target / source).
+
+    `soxr` is its very-high-quality preset; `resampy` is kaiser_best, some 80 times slower, for parity with
+    older corpora.
+    """
+    if source == target:
+        return x
+    n = -(-x.shape[-1] * target // source)
+    if x.shape[-1] == 0:
+        return np.zeros((*x.shape[:-1], 0), np.float32)
+    if resampler == "soxr":
+        import soxr
+
+        y = np.ascontiguousarray(soxr.resample(np.moveaxis(x, -1, 0), source, target, quality="VHQ").T)
+    elif resampler == "resampy":
+        import resampy
+
+        y = resampy.resample(x, source, target, axis=-1)
+    else:
+        raise UserError(f"--resampler {resampler}: soxr or resampy")
+    y = y[..., :n].astype(np.float32)
+    return np.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, n - y.shape[-1])])
