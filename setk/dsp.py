@@ -1,0 +1,147 @@
+"""STFT, overlap-add and compression: one definition, in torch for models and in NumPy for streaming.
+
+Frames are causal: frame t ends with sample (t + 1) * hop, and what precedes the signal is silence. So a
+stream that has delivered k hops has delivered exactly the first k frames of the offline transform, and the
+overlap-add of k frames is final up to sample k * hop - (window - hop). Nothing is reflected at the edges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class STFT:
+    """Short-time Fourier transform with a square-root Hann window on both sides.
+
+    window, hop in samples; hop divides window. Spectra are float32 [B, T, F, 2] (real, imaginary) with
+    F = window // 2 + 1 bins, unnormalised. The synthesis window is the dual of the analysis window, so that
+    overlap-add needs no division and reconstruction is exact at any hop that divides the window.
+    """
+
+    window: int = 512
+    hop: int = 256
+
+    def __post_init__(self) -> None:
+        if self.window % self.hop or self.window % 2:
+            raise ValueError(f"hop {self.hop} does not divide window {self.window}, or the window is odd")
+
+    @property
+    def bins(self) -> int:
+        return self.window // 2 + 1
+
+    @property
+    def overlap(self) -> int:
+        """Samples that a frame shares with those before it; with `hop`, the algorithmic latency."""
+        return self.window - self.hop
+
+    def frames(self, samples: int) -> int:
+        """Frames that determine `samples` samples of output."""
+        return -(-(samples + self.overlap) // self.hop)
+
+    @cached_property
+    def analysis_window(self) -> np.ndarray:
+        return np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)).astype(np.float32)
+
+    @cached_property
+    def synthesis_window(self) -> np.ndarray:
+        power = (self.analysis_window.astype(np.float64) ** 2).reshape(-1, self.hop).sum(0)
+        return (self.analysis_window / np.tile(power, self.window // self.hop)).astype(np.float32)
+
+    def analysis(self, wave: torch.Tensor) -> torch.Tensor:
+        """Waveform [B, n] to spectrum [B, frames(n), F, 2]."""
+        import torch
+
+        n = wave.shape[-1]
+        short = (self.frames(n) - 1) * self.hop + self.window - self.overlap - n
+        frames = torch.nn.functional.pad(wave, (self.overlap, short)).unfold(-1, self.window, self.hop)
+        return torch.view_as_real(torch.fft.rfft(frames * torch.from_numpy(self.analysis_window).to(wave)))
+
+    def synthesis(self, spectrum: torch.Tensor, samples: int) -> torch.Tensor:
+        """Spectrum [B, T, F, 2] to waveform [B, samples]."""
+        import torch
+
+        batch, t = spectrum.shape[:2]
+        frames = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), self.window)
+        frames = frames * torch.from_numpy(self.synthesis_window).to(frames)
+        parts = self.window // self.hop
+        # Piece p of frame t belongs at hop t + p: shift each piece by its number and add.
+        pieces = frames.view(batch, t, parts, self.hop)
+        wave = sum(torch.nn.functional.pad(pieces[:, :, p], (0, 0, p, parts - 1 - p)) for p in range(parts))
+        return wave.reshape(batch, -1)[:, self.overlap:self.overlap + samples]
+
+
+class StreamSTFT:
+    """The same transform in NumPy, fed in pieces of any size; C channels run side by side.
+
+    `analysis(x[C, n])` returns the frames that have become complete, `synthesis(spectrum[C, T, F, 2])` the
+    samples that have become final. `flush()` gives the frames that the end of the signal still owes.
+    """
+
+    def __init__(self, stft: STFT, channels: int = 1):
+        self.stft = stft
+        self._input = np.zeros((channels, stft.overlap), np.float32)
+        self._tail = np.zeros((channels, stft.overlap), np.float32)
+        self._seen = self._framed = self._given = 0
+
+    def analysis(self, x: np.ndarray) -> np.ndarray:
+        s = self.stft
+        self._seen += x.shape[1]
+        buffer = np.concatenate([self._input, x], axis=1)
+        t = max(0, (buffer.shape[1] - s.overlap) // s.hop)
+        self._input = buffer[:, t * s.hop:]
+        self._framed += t
+        if t == 0:
+            return np.zeros((len(x), 0, s.bins, 2), np.float32)
+        frames = np.lib.stride_tricks.sliding_window_view(buffer, s.window, axis=1)[:, :t * s.hop:s.hop]
+        spectrum = np.fft.rfft(frames * s.analysis_window).astype(np.complex64)
+        return spectrum.view(np.float32).reshape(*spectrum.shape, 2)
+
+    def flush(self) -> np.ndarray:
+        """Frames still owed, the signal continued by silence."""
+        s = self.stft
+        if self._seen == 0:
+            return self.analysis(np.zeros((len(self._input), 0), np.float32))
+        owed = s.frames(self._seen) * s.hop - (self._framed * s.hop + self._input.shape[1] - s.overlap)
+        seen = self._seen
+        spectrum = self.analysis(np.zeros((len(self._input), owed), np.float32))
+        self._seen = seen
+        return spectrum
+
+    def synthesis(self, spectrum: np.ndarray) -> np.ndarray:
+        """Samples [C, n] that no later frame changes; the overlap before the signal's start is dropped, and
+        nothing beyond the number of samples seen is given."""
+        s = self.stft
+        t = spectrum.shape[1]
+        wave = np.zeros((len(spectrum), t * s.hop + s.overlap), np.float32)
+        wave[:, :s.overlap] = self._tail
+        if t:
+            frames = np.fft.irfft(np.ascontiguousarray(spectrum).view(np.complex64)[..., 0], s.window)
+            frames = (frames * s.synthesis_window).astype(np.float32)
+            for p in range(s.window // s.hop):
+                wave[:, p * s.hop:(p + t) * s.hop] += frames[:, :, p * s.hop:(p + 1) * s.hop].reshape(len(wave), -1)
+        self._tail = wave[:, t * s.hop:].copy()
+        first = max(0, s.overlap - self._given)
+        self._given += t * s.hop
+        last = t * s.hop - max(0, self._given - s.overlap - self._seen)
+        return wave[:, first:max(first, last)]
+
+
+def compress(spectrum: torch.Tensor, power: float, floor: float = 1e-5) -> torch.Tensor:
+    """Raise the magnitude of a spectrum [..., 2] to `power`, keeping the phase.
+
+    The magnitude is floored inside the power only: zero bins stay zero and have finite gradients.
+    """
+    return spectrum * (spectrum.square().sum(-1, keepdim=True) + floor**2) ** ((power - 1) / 2)
+
+
+def magnitude(spectrum: torch.Tensor, floor: float = 1e-6) -> torch.Tensor:
+    """Magnitude [...] of a spectrum [..., 2]; the floor keeps the gradient finite at zero bins."""
+    return (spectrum.square().sum(-1) + floor**2).sqrt()

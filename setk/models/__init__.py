@@ -1,0 +1,116 @@
+"""The models, and the contract that they share.
+
+A model is a `SpectralModel`: a module whose `forward(spectrum, state)` takes any number of frames and
+returns as many, with the state to go on from. Offline enhancement is one long chunk, streaming is chunks of
+one frame; there is no second copy of a model for either. One file per paper, named in MODELS; its presets
+are named by the file ("fspen", "fspen-79k").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from importlib import import_module
+from typing import Any, ClassVar, Mapping
+
+import torch
+from torch import nn
+
+from setk import config
+from setk.dsp import STFT
+from setk.files import UserError
+
+MODELS = {"fspen": "setk.models.fspen:FSPEN"}
+
+State = tuple[torch.Tensor, ...]
+
+
+class SpectralModel(nn.Module):
+    """Contract of a causal model over spectra.
+
+    Class attributes: `name`, `paper` (citation), `deviations` (from the paper, and why), `Config` (a
+    dataclass of scalars and tuples), `presets` (name -> Config), `lookahead` (frames). Instances have
+    `config`, `stft` and `sample_rate`.
+
+    forward(spectrum [B, T, F, 2], state) -> (spectrum [B, T, F, 2], state), T >= 1, with
+    forward(a ++ b) = forward(a) ++ forward(b) when the state is handed on. Every state tensor has the batch
+    in the dimension that `init_state` gives it.
+    """
+
+    name: ClassVar[str]
+    paper: ClassVar[str]
+    deviations: ClassVar[str]
+    Config: ClassVar[type]
+    presets: ClassVar[Mapping[str, Any]]
+    lookahead: ClassVar[int] = 0
+
+    config: Any
+    stft: STFT
+    sample_rate: int = 16000
+
+    def init_state(self, batch: int) -> State:
+        """The state before the first frame, for `batch` signals, on the model's device."""
+        raise NotImplementedError
+
+    def forward(self, spectrum: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        raise NotImplementedError
+
+    def enhance(self, wave: torch.Tensor) -> torch.Tensor:
+        """Waveform [B, n] to enhanced waveform [B, n], sample-aligned, as one chunk."""
+        spectrum, _ = self(self.stft.analysis(wave), self.init_state(len(wave)))
+        return self.stft.synthesis(spectrum, wave.shape[-1])
+
+    @property
+    def latency_ms(self) -> float:
+        """Algorithmic latency: window and look-ahead, in milliseconds."""
+        return 1000 * (self.stft.window + self.lookahead * self.stft.hop) / self.sample_rate
+
+
+def model_class(name: str) -> type[SpectralModel]:
+    """The class of a model by its name in MODELS. Raises UserError, naming the nearest, on an unknown one."""
+    if name not in MODELS:
+        raise unknown(name, MODELS)
+    module, cls = MODELS[name].split(":")
+    return getattr(import_module(module), cls)
+
+
+def unknown(name: str, known) -> UserError:
+    near = difflib.get_close_matches(name, list(known), 1)
+    return UserError(f"no model is called '{name}'; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(known)}")
+
+
+def presets() -> dict[str, tuple[str, Any]]:
+    """Preset name -> (model name, config), over all models."""
+    return {preset: (name, cfg) for name in MODELS for preset, cfg in model_class(name).presets.items()}
+
+
+def build(name: str, values: Mapping[str, Any]) -> SpectralModel:
+    """Make a model from its name and the plain values of its config (missing ones take defaults)."""
+    cls = model_class(name)
+    return cls(config.build(cls.Config, values, f"model {name}"))
+
+
+def build_preset(preset: str) -> SpectralModel:
+    """Make an untrained model from a preset's name."""
+    known = presets()
+    if preset not in known:
+        raise unknown(preset, known)
+    name, cfg = known[preset]
+    return build(name, config.plain(cfg))
+
+
+def config_values(name: str, preset: str | None, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolved config of model `name`: `preset`'s values (defaults for None) with `overrides` on top."""
+    cls = model_class(name)
+    if preset is not None and preset not in cls.presets:
+        raise unknown(preset, cls.presets)
+    base = config.plain(cls.presets[preset] if preset else cls.Config())
+    return config.plain(config.build(cls.Config, {**base, **overrides}, f"model {name}"))
+
+
+def count_parameters(model: nn.Module) -> dict[str, int]:
+    """Learnable, total (with buffers) and non-zero learnable scalars."""
+    learnable = [p for p in model.parameters() if p.requires_grad]
+    return {"params": sum(p.numel() for p in learnable),
+            "params_total": sum(t.numel() for t in model.state_dict().values()),
+            "params_nonzero": sum(int(torch.count_nonzero(p)) for p in learnable)}

@@ -1,0 +1,242 @@
+"""FSPEN: an ultra-lightweight network for real-time speech enhancement, full-band and sub-band fused.
+
+Paper: Yang, Liu, Meng, Lee, Liang, "FSPEN: An Ultra-Lightweight Network for Real Time Speech Enhancement",
+ICASSP 2024. 16 kHz; window 512, hop 256; strictly causal, no look-ahead, algorithmic latency 32 ms.
+
+Shapes, a frame at a time (batch and time folded; C channels x F positions):
+
+    full band  2 x 257 -> conv 4 x 128 -> 16 x 64 -> 32 x 32 -> 1x1
+    sub bands  magnitude 257 -> five convs, 32 channels for each of 8 + 6 + 6 + 6 + 6 = 32 bands
+    merge      32 x (32 + 32) -> Linear over positions -> 1x1 -> 16 x 32
+    DPE x D    GRU over bands, both ways, inside a frame; then P GRUs over time, each for 32 / P bands
+    split      16 x 32 -> 1x1 -> Linear over positions -> 32 x (32 + 32)
+    full band  three transposed convs with skips -> complex mask 2 x 257
+    sub bands  Linear per band with skip -> gain 257
+    output     Z = X * mask;  |Y| = (|Z| + |X| * gain) / 2;  phase of Y = phase of Z
+
+The path extension is what the name is for: the inter-frame GRU is P small ones for P groups of bands, so
+parameters grow with P while the multiply-accumulates per frame do not.
+
+Deviations, where the paper is silent or its published re-implementations disagree:
+  - the spectrum is compressed, magnitude ** 0.3, before the network and expanded after it (`compression`);
+  - the last transposed conv has no norm or activation: ELU would clip the mask at -1;
+  - sub-band convs read their true neighbouring bins, not zeros, at group edges, and each decoder value falls
+    on exactly one bin;
+  - every block's inter-frame state is its own and starts at zero;
+  - the mask starts near identity, so that training starts from the noisy signal.
+Two readings have presets: `fspen` (norm after both branches, skips straight into the transposed convs, norm
+in the sub-band encoder: 86 k parameters, 80 MMAC/s as ptflops counts) and `fspen-79k` (one norm, 1x1 convs
+before the transposed ones: the paper's 79 k).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from setk.dsp import STFT, compress, magnitude
+from setk.models import SpectralModel, State
+from setk.models.gru import GroupedGRU
+
+BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
+
+
+@dataclass(frozen=True)
+class BandGroup:
+    """Sub-bands of equal width. Encoder: conv over bins [start, stop) after zero padding. Decoder: the
+    outputs of bands [first, last) in a row, `width` values each, of which [skip, skip + keep) are kept."""
+
+    start: int
+    stop: int
+    pad: tuple[int, int]
+    kernel: int
+    width: int  # bins per band: stride of the encoder, outputs of the decoder
+    first: int
+    last: int
+    skip: int
+    keep: int
+
+
+# A band of the decoder spans `width` bins about the centre of the encoder's kernel; where that grid does
+# not meet the group's edge, a neighbour group's band is borrowed and the surplus values are dropped.
+GROUPS = (
+    BandGroup(0, 17, (1, 0), 4, 2, 0, 8, 0, 16),
+    BandGroup(13, 35, (0, 0), 7, 3, 8, 14, 1, 16),
+    BandGroup(30, 66, (0, 0), 11, 5, 13, 21, 4, 32),
+    BandGroup(61, 131, (0, 0), 20, 10, 19, 27, 8, 64),
+    BandGroup(122, 257, (0, 5), 40, 20, 25, 33, 16, 129),  # band 32 does not exist: zeros
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    groups: int = 8            # P: inter-frame GRUs per block; divides 32
+    dpe_blocks: int = 3        # D: dual-path blocks with path extension
+    compression: float = 0.3   # exponent of the magnitude inside the network; 1 = none
+    norm_inter: bool = True    # LayerNorm after the inter-frame branch too
+    norm_bands: bool = True    # LayerNorm over bands and channels; false: over channels
+    decoder_1x1: bool = False  # 1x1 conv between skip and transposed conv
+    subband_norm: bool = True  # BatchNorm in the sub-band encoder
+
+
+class FSPEN(SpectralModel):
+    """The network over spectra: forward(spectrum [B, T, 257, 2], state) -> (spectrum, state).
+
+    State: D tensors [P, B, 32 / P, 16], the hidden states of the inter-frame GRUs.
+    """
+
+    name = "fspen"
+    paper = "Yang et al., FSPEN, ICASSP 2024"
+    deviations = "compressed spectrum; unbounded complex mask; exact sub-band grid (see the module's text)"
+    Config = Config
+    presets = {
+        "fspen": Config(),
+        "fspen-79k": Config(norm_inter=False, norm_bands=False, decoder_1x1=True, subband_norm=False),
+    }
+
+    def __init__(self, config: Config):
+        super().__init__()
+        if config.groups < 1 or BANDS % config.groups:
+            raise ValueError(f"groups {config.groups}: must divide {BANDS}")
+        self.config = config
+        self.stft = STFT(512, 256)
+        self.full_encoder = nn.ModuleList([_encoder(2, 4, 6, 2), _encoder(4, 16, 8, 3), _encoder(16, 32, 6, 2)])
+        self.full_project = nn.Conv1d(WIDE, WIDE, 1)
+        self.sub_encoder = nn.ModuleList(_sub_encoder(g, config.subband_norm) for g in GROUPS)
+        self.merge_bands = nn.Linear(2 * BANDS, BANDS)
+        self.merge_channels = nn.Conv1d(WIDE, NARROW, 1)
+        self.blocks = nn.ModuleList(DualPath(config) for _ in range(config.dpe_blocks))
+        self.split_channels = nn.Conv1d(NARROW, WIDE, 1)
+        self.split_bands = nn.Linear(BANDS, 2 * BANDS)
+        self.full_decoder = nn.ModuleList([
+            _decoder(32, 16, 6, 2, config.decoder_1x1),
+            _decoder(16, 4, 8, 3, config.decoder_1x1),
+            _decoder(4, 2, 6, 2, config.decoder_1x1, last=True)])
+        self.sub_decoder = nn.ModuleList(nn.Linear(2 * WIDE, g.width) for g in GROUPS)
+        self._start_near_identity()
+
+    def _start_near_identity(self) -> None:
+        mask = self.full_decoder[-1][-1]
+        with torch.no_grad():
+            mask.weight.mul_(0.1)
+            mask.bias.copy_(torch.tensor([1.0, 0.0]))
+            for linear in self.sub_decoder:
+                linear.weight.mul_(0.1)
+                linear.bias.fill_(1.0)
+
+    def init_state(self, batch: int) -> State:
+        weight = self.merge_bands.weight
+        p = self.config.groups
+        return tuple(weight.new_zeros(p, batch, BANDS // p, NARROW) for _ in self.blocks)
+
+    def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
+        batch, time = spectrum.shape[:2]
+        x = compress(spectrum, self.config.compression).flatten(0, 1)  # [N, 257, 2], N = B * T frames
+        level = magnitude(x)                                           # [N, 257]
+
+        skips = []
+        full = x.mT
+        for layer in self.full_encoder:
+            full = layer(full)
+            skips.append(full)
+        bands = self._encode_bands(level)                              # [N, 32, 32]
+        both = torch.cat([self.full_project(full), bands], -1)
+        z = self.merge_channels(F.elu(self.merge_bands(both))).mT      # [N, 32 bands, 16]
+
+        z = z.unflatten(0, (batch, time))
+        after = []
+        for block, h in zip(self.blocks, state, strict=True):
+            z, h = block(z, h)
+            after.append(h)
+
+        z = F.elu(self.split_bands(self.split_channels(z.flatten(0, 1).mT)))
+        full, sub = z.chunk(2, -1)                                     # [N, 32, 32] each
+        for layer, skip in zip(self.full_decoder, reversed(skips)):
+            full = layer(torch.cat([full, skip], 1))
+        gain = self._decode_bands(torch.cat([sub, bands], 1))
+
+        y = self._apply(x, level, full, gain)
+        return y.unflatten(0, (batch, time)), tuple(after)
+
+    def _encode_bands(self, level: Tensor) -> Tensor:
+        """Magnitude [N, 257] to band features [N, 32 channels, 32 bands]."""
+        parts = [encode(F.pad(level[:, None, g.start:g.stop], g.pad)) for g, encode in zip(GROUPS, self.sub_encoder)]
+        return torch.cat(parts, -1)
+
+    def _decode_bands(self, features: Tensor) -> Tensor:
+        """Band features [N, 64 channels, 32 bands] to a gain per bin [N, 257]."""
+        features = F.pad(features, (0, 1)).mT
+        parts = [F.relu(decode(features[:, g.first:g.last])).flatten(1)[:, g.skip:g.skip + g.keep]
+                 for g, decode in zip(GROUPS, self.sub_decoder)]
+        return torch.cat(parts, -1)
+
+    def _apply(self, x: Tensor, level: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
+        """Complex mask [N, 2, 257] and gain [N, 257] on the compressed x [N, 257, 2]; expands the result."""
+        (xr, xi), (mr, mi) = x.unbind(-1), mask.unbind(1)
+        z = torch.stack([xr * mr - xi * mi, xr * mi + xi * mr], -1)
+        z_level = magnitude(z)
+        y_level = (z_level + level * gain) / 2
+        # y_level ** (1 / c) along z's direction; z = 0 gives 0, for y_level is bounded and z is not divided by 0.
+        return z * (y_level ** (1 / self.config.compression) / z_level).unsqueeze(-1)
+
+
+class DualPath(nn.Module):
+    """One DPE block on [B, T, 32 bands, 16]: along the bands of a frame, then along time in P paths."""
+
+    def __init__(self, config: Config):
+        super().__init__()
+        shape = (BANDS, NARROW) if config.norm_bands else (NARROW,)
+        self.paths = config.groups
+        self.intra = GroupedGRU(2, NARROW, NARROW, reverse=(False, True))
+        self.intra_fc = nn.Linear(2 * NARROW, NARROW)
+        self.intra_norm = nn.LayerNorm(shape)
+        self.inter = GroupedGRU(config.groups, NARROW, NARROW)
+        self.inter_fc = PathLinear(config.groups, NARROW, NARROW)
+        self.inter_norm = nn.LayerNorm(shape) if config.norm_inter else nn.Identity()
+
+    def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        batch, time = z.shape[:2]
+        both, _ = self.intra(z.reshape(1, batch * time, BANDS, 1, NARROW))
+        both = both.squeeze(3).permute(1, 2, 0, 3).reshape(batch, time, BANDS, 2 * NARROW)
+        z = z + self.intra_norm(self.intra_fc(both))
+
+        paths = z.unflatten(2, (self.paths, -1)).permute(2, 0, 1, 3, 4)  # [P, B, T, 32 / P, 16]
+        paths, h = self.inter(paths, h)
+        paths = self.inter_fc(paths).permute(1, 2, 0, 3, 4).flatten(2, 3)
+        return z + self.inter_norm(paths), h
+
+
+class PathLinear(nn.Module):
+    """P Linear layers side by side: [P, ..., I] -> [P, ..., O]."""
+
+    def __init__(self, paths: int, inputs: int, outputs: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(paths, outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(paths, outputs))
+        for p in self.parameters():
+            nn.init.uniform_(p, -(inputs**-0.5), inputs**-0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1, -2)
+        return torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight.mT).view(*x.shape[:-1], -1)
+
+
+def _encoder(inputs: int, outputs: int, kernel: int, pad: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv1d(inputs, outputs, kernel, 2, pad), nn.BatchNorm1d(outputs), nn.ELU())
+
+
+def _sub_encoder(group: BandGroup, norm: bool) -> nn.Sequential:
+    conv = nn.Conv1d(1, WIDE, group.kernel, group.width)
+    return nn.Sequential(conv, nn.BatchNorm1d(WIDE), nn.ReLU()) if norm else nn.Sequential(conv, nn.ReLU())
+
+
+def _decoder(inputs: int, outputs: int, kernel: int, pad: int, squeeze: bool, last: bool = False) -> nn.Sequential:
+    """Input: decoder and skip channels together, 2 * inputs. The last layer reaches 257 bins by output padding."""
+    layers: list[nn.Module] = [nn.Conv1d(2 * inputs, inputs, 1)] if squeeze else []
+    layers.append(nn.ConvTranspose1d(inputs if squeeze else 2 * inputs, outputs, kernel, 2, pad, output_padding=int(last)))
+    if not last:
+        layers += [nn.BatchNorm1d(outputs), nn.ELU()]
+    return nn.Sequential(*layers)
