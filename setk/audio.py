@@ -8,6 +8,7 @@ other formats are libsndfile's.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -19,16 +20,12 @@ from typing import BinaryIO, Iterator
 
 import numpy as np
 
-from setk.files import UserError, atomic_path
+from setk.files import AudioError, UserError, atomic_path
 
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT")
 # Sizes that mean "until the end": ffmpeg writes the first, sox and arecord ones near the others.
 _OPEN_SIZES = (0, 0x7FFFF000, 0x80000000 - 44)
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
-
-
-class AudioError(UserError):
-    """One utterance that cannot be read or used; lists go on with the next and exit 1."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +155,18 @@ def _finite(x: np.ndarray, name: str) -> np.ndarray:
     return x
 
 
+def raw_blocks(stream: BinaryIO, channels: int, frames: int) -> Iterator[np.ndarray]:
+    """Blocks float32 [channels, 1 ... frames] of headerless s16le, as they arrive."""
+    rest = b""
+    align = 2 * channels
+    while data := _read_some(stream, frames * align - len(rest)):
+        data = rest + data
+        whole = len(data) - len(data) % align
+        data, rest = data[:whole], data[whole:]
+        if whole:
+            yield from_int16(np.frombuffer(data, "<i2")).reshape(-1, channels).T
+
+
 def is_command(location: str) -> bool:
     """Whether a list's location is a shell command whose output is the wav."""
     return location.endswith("|")
@@ -189,37 +198,63 @@ def open_wav(location: str, *, allow_commands: bool = False) -> tuple[BinaryIO, 
         raise AudioError(f"{location}: {e.strerror}") from None
 
 
+def open_blocks(location: str, frames: int, *, allow_commands: bool = False) -> tuple[Info, Iterator[np.ndarray]]:
+    """Header and blocks, float32 [channels, 1 ... frames], of a path, `-` or `command |`.
+
+    Blocks of a pipe come as the pipe delivers. Raises AudioError on what is missing, empty or no audio; the
+    iterator raises it on NaN or infinite samples and, after the last sample, on truncation.
+    """
+    stream, name = open_wav(location, allow_commands=allow_commands)
+    try:
+        head = stream.peek(4)[:4] if hasattr(stream, "peek") else stream.getbuffer()[:4].tobytes()
+        if head in (b"RIFF", b"RF64"):
+            wav = WavReader(stream, name)
+            return wav.info, _closing(stream, wav.blocks(frames))
+        return _open_other(stream, name, frames)
+    except BaseException:
+        stream.close()
+        raise
+
+
+def _closing(stream: BinaryIO, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    with stream:
+        yield from blocks
+
+
+def _open_other(stream: BinaryIO, name: str, frames: int) -> tuple[Info, Iterator[np.ndarray]]:
+    """Formats that libsndfile reads; it must seek, so a pipe is taken in whole first."""
+    import soundfile
+
+    if not stream.seekable() or stream is sys.stdin.buffer:
+        stream = io.BytesIO(stream.read())
+    if not stream.read(1):
+        raise AudioError(f"{name}: is empty")
+    stream.seek(0)
+    try:
+        f = soundfile.SoundFile(stream)
+    except soundfile.LibsndfileError as e:
+        raise AudioError(f"{name}: is no audio that can be read ({e.error_string.rstrip('.')})") from None
+
+    def blocks() -> Iterator[np.ndarray]:
+        done = 0
+        with stream, f:
+            while len(x := f.read(frames, dtype="float32", always_2d=True)):
+                done += len(x)
+                yield _finite(np.ascontiguousarray(x.T), name)
+            if done < f.frames:
+                raise AudioError(f"{name}: is truncated: {f.frames - done} of {f.frames} samples are missing; make the file again")
+
+    return Info(f.samplerate, f.channels, f.frames), blocks()
+
+
 def read(location: str, *, allow_commands: bool = False) -> tuple[np.ndarray, int]:
     """Read a whole file, standard input or command pipe: float32 [channels, n] and the rate in Hz.
 
-    Raises AudioError on what is missing, empty, no audio, truncated, or holds NaN or infinite samples.
+    Raises AudioError as `open_blocks` and its iterator do.
     """
-    stream, name = open_wav(location, allow_commands=allow_commands)
-    with stream:
-        head = stream.peek(12)[:12] if hasattr(stream, "peek") else stream.getbuffer()[:12].tobytes()
-        if head[:4] in (b"RIFF", b"RF64"):
-            wav = WavReader(stream, name)
-            blocks = list(wav.blocks(1 << 20))
-            empty = np.zeros((wav.info.channels, 0), np.float32)
-            return (np.concatenate(blocks, axis=1) if blocks else empty), wav.info.rate
-        return _read_other(stream, name)
-
-
-def _read_other(stream: BinaryIO, name: str) -> tuple[np.ndarray, int]:
-    import soundfile
-
-    data = stream.read()
-    if not data:
-        raise AudioError(f"{name}: is empty")
-    try:
-        with soundfile.SoundFile(io.BytesIO(data)) as f:
-            x = f.read(dtype="float32", always_2d=True)
-            frames, rate = f.frames, f.samplerate
-    except soundfile.LibsndfileError as e:
-        raise AudioError(f"{name}: is no audio that can be read ({e.error_string.rstrip('.')})") from None
-    if len(x) < frames:
-        raise AudioError(f"{name}: is truncated: {frames - len(x)} of {frames} samples are missing; make the file again")
-    return _finite(np.ascontiguousarray(x.T), name), rate
+    info, blocks = open_blocks(location, 1 << 20, allow_commands=allow_commands)
+    parts = list(blocks)
+    return (np.concatenate(parts, axis=1) if parts else np.zeros((info.channels, 0), np.float32)), info.rate
 
 
 def probe(location: str, *, allow_commands: bool = False) -> Info:
@@ -264,23 +299,61 @@ def wav_header(rate: int, channels: int, frames: int | None, bits: int = 16) -> 
                        _PCM, channels, rate, rate * align, align, bits, b"data", size)
 
 
-def write(path: str | os.PathLike, x: np.ndarray, rate: int, subtype: str = "PCM_16") -> int:
-    """Write float [channels, n] (or [n]) to `path`, whole or not at all; the format follows the suffix.
+class Writer:
+    """Audio written in blocks: `with Writer(path, rate, channels) as w: w.write(x)`.
 
-    Returns the number of clipped samples (integer formats clip at full scale; nothing is rescaled).
-    Raises UserError on an unknown suffix or a subtype that the format does not take.
+    A file appears, whole, when the block ends well; its format follows the suffix. `-` is standard output as
+    wav with an open-ended header (or headerless with raw=True), flushed with every block. Nothing is rescaled:
+    samples beyond full scale clip in integer formats and are counted in `clipped`. Raises UserError on an
+    unknown suffix, or a subtype that the format does not take.
     """
-    import soundfile
 
+    def __init__(self, path: str, rate: int, channels: int, subtype: str = "PCM_16", raw: bool = False):
+        self.path, self.rate, self.channels, self.subtype, self.raw = str(path), rate, channels, subtype, raw
+        self.clipped = 0
+        self._stack = contextlib.ExitStack()
+        if self.path != "-":
+            import soundfile
+
+            self._kind = Path(path).suffix.lstrip(".").upper()
+            if self._kind not in soundfile.available_formats() or not soundfile.check_format(self._kind, subtype):
+                raise UserError(f"{path}: {subtype} in '.{self._kind.lower()}' cannot be written; use .wav or .flac, PCM_16")
+        elif subtype != "PCM_16":
+            raise UserError(f"{subtype} on standard output cannot be written; PCM_16 can")
+
+    def __enter__(self) -> Writer:
+        if self.path == "-":
+            if not self.raw:
+                sys.stdout.buffer.write(wav_header(self.rate, self.channels, None))
+                sys.stdout.buffer.flush()
+            return self
+        import soundfile
+
+        tmp = self._stack.enter_context(atomic_path(self.path))
+        self._file = self._stack.enter_context(
+            soundfile.SoundFile(tmp, "w", self.rate, self.channels, self.subtype, format=self._kind))
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._stack.__exit__(*error)
+
+    def write(self, x: np.ndarray) -> None:
+        """Append float [channels, n]."""
+        pcm, clipped = to_int16(x) if self.subtype != "FLOAT" else (None, 0)
+        self.clipped += clipped
+        if self.path == "-":
+            sys.stdout.buffer.write(np.ascontiguousarray(pcm.T).tobytes())
+            sys.stdout.buffer.flush()
+        else:
+            self._file.write(pcm.T if self.subtype == "PCM_16" else x.T)
+
+
+def write(path: str | os.PathLike, x: np.ndarray, rate: int, subtype: str = "PCM_16") -> int:
+    """Write float [channels, n] (or [n]) to `path` as `Writer` does; returns the number of clipped samples."""
     x = np.atleast_2d(x)
-    pcm, clipped = to_int16(x) if subtype != "FLOAT" else (None, 0)
-    data = pcm.T if subtype == "PCM_16" else x.T
-    kind = Path(path).suffix.lstrip(".").upper()
-    if kind not in soundfile.available_formats() or not soundfile.check_format(kind, subtype):
-        raise UserError(f"{path}: {subtype} in '.{kind.lower()}' cannot be written; use .wav or .flac")
-    with atomic_path(path) as tmp:
-        soundfile.write(tmp, data, rate, subtype=subtype)
-    return clipped
+    with Writer(str(path), rate, len(x), subtype) as w:
+        w.write(x)
+    return w.clipped
 
 
 def resample(x: np.ndarray, source: int, target: int, resampler: str = "soxr") -> np.ndarray:

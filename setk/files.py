@@ -17,6 +17,10 @@ class UserError(Exception):
     """Something the user can mend. The message names the thing and the mend; commands print it and exit 2."""
 
 
+class AudioError(UserError):
+    """One utterance that cannot be read or used; lists go on with the next, and the command exits 1."""
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path in the directory of `path`; rename it to `path` if the block ends well.

@@ -11,7 +11,7 @@ from typing import Iterable, Iterator, TypeVar
 
 import typer
 
-from setk.files import UserError
+from setk.files import AudioError, UserError
 
 T = TypeVar("T")
 OK, SOME_FAILED, USAGE = 0, 1, 2
@@ -28,14 +28,15 @@ def say(message: str) -> None:
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Run a command: UserError is one line and exit 2, a full disk one line and exit 1, SIGPIPE is quiet."""
+    """Run a command: UserError is one line and exit 2 (1 for audio that cannot be used), a full disk one
+    line and exit 1, SIGPIPE is quiet."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         app(prog_name=name)
     except UserError as e:
         say(f"{name}: {e}")
-        sys.exit(USAGE)
+        sys.exit(SOME_FAILED if isinstance(e, AudioError) else USAGE)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except OSError as e:

@@ -1,0 +1,84 @@
+"""Checkpoints: one file that says what it is, and loads without running anything.
+
+A checkpoint is a mapping of plain values and tensors: `format`, `model` (name), `config` (resolved values),
+`sample_rate`, `weights`, `scores`, `provenance`. It is read with weights_only=True, always, so a file from a
+stranger cannot execute code. What resumes a training stands in a file of its own (see setk.training).
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from setk import config, models, provenance
+from setk.files import UserError, atomic_path, sha256
+
+FORMAT = 1
+SHIPPED = Path(__file__).with_name("pretrained")
+
+
+def save(path: str | os.PathLike, model: models.SpectralModel, scores: dict[str, Any], **facts: Any) -> None:
+    """Write `model` as a checkpoint, whole or not at all; `scores` and `facts` (provenance) are plain values."""
+    write(path, {"format": FORMAT, "model": model.name, "config": config.plain(model.config),
+                 "sample_rate": model.sample_rate, "weights": {k: v.cpu() for k, v in model.state_dict().items()},
+                 "scores": scores, "provenance": provenance.stamp("torch", **facts)})
+
+
+def write(path: str | os.PathLike, content: dict[str, Any]) -> None:
+    """torch.save, whole or not at all."""
+    with atomic_path(path) as tmp:
+        torch.save(content, tmp)
+
+
+def read(path: str | os.PathLike) -> dict[str, Any]:
+    """Read a file of tensors and plain values. Raises UserError on anything else, a pickle payload included."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such checkpoint") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a directory; a checkpoint file is wanted") from None
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError) as e:
+        reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
+        raise UserError(f"{path}: is no checkpoint, or is damaged or holds code ({reason})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds tensors, but is no setk checkpoint")
+    return content
+
+
+def load(path: str | os.PathLike) -> tuple[models.SpectralModel, dict[str, Any]]:
+    """Read a checkpoint: the model in evaluation mode, and all that the file says of itself, plus `sha256`."""
+    content = read(path)
+    missing = [k for k in ("format", "model", "config", "weights") if k not in content]
+    if missing:
+        raise UserError(f"{path}: is no setk checkpoint: '{missing[0]}' is missing")
+    if content["format"] != FORMAT:
+        raise UserError(f"{path}: has checkpoint format {content['format']}; this setk reads {FORMAT}; update setk")
+    model = models.build(content["model"], content["config"])
+    try:
+        model.load_state_dict(content["weights"])
+    except (RuntimeError, TypeError, AttributeError) as e:
+        raise UserError(f"{path}: the weights do not fit the model it names: {' '.join(str(e).split())[:200]}") from None
+    about = {k: v for k, v in content.items() if k != "weights"} | {"sha256": sha256(path), "path": str(path)}
+    return model.eval(), about
+
+
+def shipped() -> dict[str, Path]:
+    """Models that ship with setk: name -> checkpoint."""
+    return {p.stem: p for p in sorted(SHIPPED.glob("*.pt"))}
+
+
+def find(spec: str) -> Path:
+    """The file that MODEL names: a path, or the name of a model that ships. Raises UserError if neither."""
+    if os.sep in spec or spec.endswith(".pt") or Path(spec).is_file():
+        return Path(spec)
+    known = shipped()
+    if spec not in known:
+        raise UserError(f"{models.unknown(spec, known) if known else f'no trained model is called {spec!r}'}; "
+                        "or give the path of a checkpoint")
+    return known[spec]

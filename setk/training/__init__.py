@@ -1,0 +1,1 @@
+"""Training: config, data, losses and the loop."""

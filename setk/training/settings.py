@@ -1,0 +1,68 @@
+"""What a training is made of: the YAML conf, resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Sequence
+
+from setk import config
+from setk.files import UserError
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Dynamic mixing of speech and noise; without effect on pairs."""
+
+    snr: tuple[float, float] = (-5.0, 20.0)      # dB, uniform
+    level: tuple[float, float] = (-35.0, -15.0)  # RMS of the mixture, dBFS, uniform
+
+
+@dataclass(frozen=True)
+class Settings:
+    model: str                                   # a name in setk.models
+    preset: str | None = None                    # the model's preset; None: its defaults
+    config: dict[str, Any] = field(default_factory=dict)  # values on top of the preset
+    seed: int = 1
+    segment: float = 2.0                         # seconds of a training example
+    batch: int = 16
+    steps: int = 20000                           # optimizer steps; the schedule ends with the last
+    warmup: int = 500                            # steps of linear warm-up
+    lr: float = 2e-3                             # peak, then cosine
+    lr_end: float = 1e-6
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.01                   # not on biases, norms and other vectors
+    clip: float = 5.0                            # gradient norm; 0: not clipped
+    losses: dict[str, float] = field(default_factory=dict)  # name in setk.training.losses -> weight
+    mixing: Mixing = Mixing()
+    valid_every: int = 500                       # steps between validations
+    save_every: int = 200                        # steps between resume states
+    metrics: tuple[str, ...] = ("pesq_wb", "stoi", "si_sdr")
+    best: str = "pesq_wb"                        # the metric that picks best.pt
+    device: str = "auto"                         # auto: a GPU if there is one
+    workers: int = 0                             # loader processes; 0: load in the training process
+
+    # What may differ between a run and its continuation without changing a single number of it.
+    FREE = ("device", "workers", "save_every")
+
+
+def resolve(conf: str, overrides: Sequence[str] = ()) -> Settings:
+    """Read CONF with `--set` overrides; the model's config comes back complete, preset applied."""
+    from setk import models
+    from setk.metrics import METRICS
+    from setk.training.losses import LOSSES
+
+    values = config.override(config.read_yaml(conf), overrides)
+    settings = config.build(Settings, values, conf)
+    full = models.config_values(settings.model, settings.preset, settings.config)
+    settings = config.build(Settings, {**values, "config": full}, conf)
+    for name, known, key in [(n, LOSSES, "losses") for n in settings.losses] + [(n, METRICS, "metrics") for n in settings.metrics]:
+        if name not in known:
+            raise UserError(f"{conf}: {key}: '{name}' is unknown; known: {', '.join(known)}")
+    if not settings.losses:
+        raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
+    if settings.best not in settings.metrics:
+        raise UserError(f"{conf}: best: '{settings.best}' is not among the metrics {', '.join(settings.metrics)}")
+    for key in ("segment", "batch", "steps", "valid_every", "save_every", "lr"):
+        if getattr(settings, key) <= 0:
+            raise UserError(f"{conf}: {key}: must be above 0")
+    return settings
