@@ -60,6 +60,8 @@ class WavReader:
             if kind == b"data":
                 break
             body = _read_exactly(self.stream, size + size % 2)
+            if len(body) < size:
+                raise AudioError(f"{self.name}: is truncated: the wav header has no data chunk")
             if kind == b"fmt " and size >= 16:
                 layout = struct.unpack("<HHIIHH", body[:16])
                 if layout[0] == _EXTENSIBLE and size >= 26:

@@ -69,6 +69,8 @@ GROUPS = (
     BandGroup(61, 131, (0, 0), 20, 10, 19, 27, 8, 64),
     BandGroup(122, 257, (0, 5), 40, 20, 25, 33, 16, 129),  # band 32 does not exist: zeros
 )
+_CUTS = sorted({cut for g in GROUPS for cut in (g.first, g.last)})
+PIECES = [b - a for a, b in zip(_CUTS, _CUTS[1:])]  # the longest runs of bands that no group's edge divides
 
 
 @dataclass(frozen=True)
@@ -168,9 +170,14 @@ class FSPEN(SpectralModel):
 
     def _decode_bands(self, features: Tensor) -> Tensor:
         """Band features [N, 64 channels, 32 bands] to a gain per bin [N, 257]."""
-        features = F.pad(features, (0, 1)).mT
-        parts = [F.relu(decode(features[:, g.first:g.last])).flatten(1)[:, g.skip:g.skip + g.keep]
-                 for g, decode in zip(GROUPS, self.sub_decoder)]
+        # Groups share bands. The gradient of overlapping slices would be as many full-size zero tensors, a
+        # tenth of a training step; that of disjoint pieces is one concatenation.
+        pieces = F.pad(features, (0, 1)).mT.split(PIECES, 1)
+        starts = [sum(PIECES[:i]) for i in range(len(PIECES))]
+        parts = []
+        for g, decode in zip(GROUPS, self.sub_decoder):
+            own = torch.cat([piece for piece, at in zip(pieces, starts) if g.first <= at < g.last], 1)
+            parts.append(F.relu(decode(own)).flatten(1)[:, g.skip:g.skip + g.keep])
         return torch.cat(parts, -1)
 
     def _apply(self, x: Tensor, level: Tensor, mask: Tensor, gain: Tensor) -> Tensor:

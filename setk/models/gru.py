@@ -1,19 +1,37 @@
-"""G small GRUs side by side, the hot spot of FSPEN-like models."""
+"""Many small GRUs side by side: the hot spot of FSPEN, and of any model whose paths or directions are many.
+
+A cell of 16 units is so small that 27 calls of nn.GRU, each of them a loop over time of ten small operations,
+spend most of a training step on starting operations. `GroupedGRU` runs G of them at once, in one of three
+forms, equal but for rounding; forward() chooses:
+
+  kernel          float32 on the CPU: setk/models/gru.c, in which the whole recurrence and its gradient are
+                  one call each. Built by setup.py where there is a C compiler.
+  block-diagonal  CUDA: one GRU of G * H units whose weights between groups are zero. It multiplies G times as
+                  much, which a GPU has to spare, but is one call of cuDNN in place of T * 10 launches.
+  loop            everything else (no kernel, float64, autocast, meta, tracing and export): a loop over time of
+                  products batched over groups. Being plain operations, it exports to ONNX, and counters of
+                  multiply-accumulates see exactly those of the paper.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
 
 import torch
 from torch import Tensor, nn
-
-
-def kernel_available() -> bool:
-    """Whether the compiled CPU kernel (setk/models/gru.c) is there to be used."""
-    return False
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 
 class GroupedGRU(nn.Module):
-    """G independent single-layer GRUs, each with its own weights.
+    """G independent single-layer GRUs of equal size; the arithmetic and initialisation of torch.nn.GRU.
 
-    reverse: whether the groups run over time backwards, one bool for all or G of them.
-    A bidirectional GRU is groups=2, reverse=(False, True) and an input of leading size 1.
+    `reverse` tells whether the groups run over time backwards: one bool for all, or G of them. A bidirectional
+    GRU is groups=2, reverse=(False, True) and an input of leading size 1.
+
+    weight_ih [G, 3H, I], weight_hh [G, 3H, H], bias_ih and bias_hh [G, 3H]: rows are the gates r, z, n, as in
+    torch.nn.GRU, so group g is an nn.GRU with weight_ih_l0 = weight_ih[g] and so on.
     """
 
     def __init__(
@@ -31,19 +49,76 @@ class GroupedGRU(nn.Module):
         for p in self.parameters():
             nn.init.uniform_(p, -(hidden_size**-0.5), hidden_size**-0.5)
 
+    def extra_repr(self) -> str:
+        return f"{self.groups}, {self.input_size}, {self.hidden_size}, reverse={self.reverse}"
+
     def forward(self, x: Tensor, h: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """x [G or 1, B, T, K, I], h [G, B, K, H] -> y [G, B, T, K, H], last h [G, B, K, H]."""
+        """x [G, B, T, K, I], h [G, B, K, H] (default zeros) -> y [G, B, T, K, H], last state [G, B, K, H].
+
+        B and K both count sequences that share weights; K is inside time, as bands of a spectrum are. The last
+        state of a reversed group is the one after time 0. An input that all groups read has leading size 1;
+        y then lies in memory as [B, T, K, G, H], so that joining the groups' outputs copies nothing.
+        """
+        sizes = (x.shape[0] in (1, self.groups), x.dim() == 5, x.shape[-1] == self.input_size)
+        if not all(sizes):
+            raise ValueError(f"input {tuple(x.shape)} is not [{self.groups} or 1, B, T, K, {self.input_size}]")
         if h is None:
             h = x.new_zeros(self.groups, x.shape[1], x.shape[3], self.hidden_size)
+        if x.stride(0) == 0:
+            x = x[:1]
+        if x.is_cuda:
+            return self._block_diagonal(x, h)
+        if (
+            _kernel is not None
+            and x.device.type == "cpu"
+            and x.dtype == h.dtype == self.weight_hh.dtype == torch.float32
+            and not torch.is_autocast_enabled("cpu")
+            and not torch.compiler.is_compiling()
+            and not torch.jit.is_tracing()
+        ):
+            return self._by_kernel(x, h)
         return self._loop(x, h)
 
-    def _loop(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        _, b, t, k, i = x.shape
+    def _by_kernel(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        n = self.hidden_size
+        weights = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)
+        i_pad, h_pad = -self.input_size % _LANES, -n % _LANES
+        if i_pad or h_pad:
+            # A unit of zero weights and state stays at zero, and nothing reads it.
+            def pad(p, columns):
+                return F.pad(p.unflatten(1, (3, n)), (0, columns, 0, h_pad)).flatten(1, 2)
+
+            x, h = F.pad(x, (0, i_pad)), F.pad(h, (0, h_pad))
+            columns = (i_pad, h_pad, 0, 0)
+            weights = [pad(p if p.dim() == 3 else p.unsqueeze(2), c) for p, c in zip(weights, columns)]
+            weights[2:] = [p.squeeze(2) for p in weights[2:]]
+        y, last = _Kernel.apply(x, h, *weights, bytes(self.reverse))
+        return (y[..., :n], last[..., :n]) if h_pad else (y, last)
+
+    def _block_diagonal(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         g, n = self.groups, self.hidden_size
+        _, b, t, k, _ = x.shape
+        eye = torch.eye(g, dtype=h.dtype, device=h.device)
+
+        def spread(w):  # [G, 3H, J] -> [3 G H, G J], row and column blocks by group
+            gates = w.unflatten(1, (3, n)).transpose(0, 1)
+            return (gates.unsqueeze(3) * eye[:, None, :, None]).reshape(3 * g * n, -1)
+
+        biases = [p.unflatten(1, (3, n)).transpose(0, 1).reshape(-1) for p in (self.bias_ih, self.bias_hh)]
+        weights = [spread(self.weight_ih), spread(self.weight_hh), *biases]
+        x = self._turn(x.expand(g, -1, -1, -1, -1)).permute(2, 1, 3, 0, 4).reshape(t, b * k, -1)
+        h = h.permute(1, 2, 0, 3).reshape(1, b * k, g * n)
+        y, last = torch.gru(x, h, weights, True, 1, 0.0, torch.is_grad_enabled(), False, False)
+        y, last = y.view(t, b, k, g, n).permute(3, 1, 0, 2, 4), last.view(b, k, g, n).permute(2, 0, 1, 3)
+        return self._turn(y), last
+
+    def _loop(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        g, n = self.groups, self.hidden_size
+        _, b, t, k, i = x.shape
         x = x.expand(g, -1, -1, -1, -1).reshape(g, b * t * k, i)
-        xs = torch.baddbmm(self.bias_ih.unsqueeze(1), x, self.weight_ih.mT)
+        xs = torch.baddbmm(self.bias_ih.unsqueeze(1), x, self.weight_ih.mT).view(g, b, t, k, 3 * n)
         h, y = h.reshape(g, b * k, n), []
-        for x_t in self._turn(xs.view(g, b, t, k, 3 * n)).unbind(2):
+        for x_t in self._turn(xs).unbind(2):
             xr, xz, xn = x_t.reshape(g, b * k, 3 * n).chunk(3, -1)
             hr, hz, hn = torch.baddbmm(self.bias_hh.unsqueeze(1), h, self.weight_hh.mT).chunk(3, -1)
             z, new = torch.sigmoid(xz + hz), torch.tanh(xn + torch.sigmoid(xr + hr) * hn)
@@ -52,9 +127,100 @@ class GroupedGRU(nn.Module):
         return self._turn(torch.stack(y, 2)), y[-1]
 
     def _turn(self, x: Tensor) -> Tensor:
-        """Reverse the time of the reversed groups of [G, B, T, ...]."""
+        """[G, B, T, ...] with the time of the reversed groups turned round."""
         if x.shape[2] == 1 or not any(self.reverse):
             return x
         if all(self.reverse):
             return x.flip(2)
         return torch.stack([a.flip(1) if r else a for a, r in zip(x, self.reverse)])
+
+
+_LANES = 16  # gru.c: L
+
+
+class _Frames(ctypes.Structure):
+    _fields_ = [("data", ctypes.c_void_p)] + [(axis, ctypes.c_int64) for axis in "gbtk"]
+
+
+class _Weights(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_int64) for name in "GBTKIH"]
+    _fields_ += [("reverse", ctypes.c_char_p), ("h0", ctypes.c_void_p)]
+
+
+class _Kernel(torch.autograd.Function):
+    """The calls of gru.c. Only inputs and outputs are kept for the gradient; the gates are computed again."""
+
+    @staticmethod
+    def forward(ctx, x, h, weight_ih, weight_hh, bias_ih, bias_hh, reverse):
+        weights = [p.contiguous() for p in (weight_ih, weight_hh, bias_ih, bias_hh)]
+        x, h = _dense_rows(x), h.contiguous()
+        _, b, t, k, _ = x.shape
+        g, n = len(reverse), h.shape[-1]
+        if x.shape[0] == g:
+            y = x.new_empty(g, b, t, k, n)
+        else:
+            y = x.new_empty(b, t, k, g, n).permute(3, 0, 1, 2, 4)
+        last = torch.empty_like(h)
+        ctx.save_for_backward(x, h, y, *weights)
+        ctx.reverse = reverse
+        _call(_kernel.setk_gru_forward, _shape(x, h, reverse), _weights(weights), _frames(x, g), _frames(y, g),
+              last.data_ptr())
+        return y, last
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, dy, dlast):
+        x, h, y, *weights = ctx.saved_tensors
+        g = len(ctx.reverse)
+        dy, dx = _dense_rows(dy), torch.empty(x.shape)
+        dh = dlast.clone(memory_format=torch.contiguous_format)
+        dw = [torch.zeros_like(p) for p in weights]
+        _call(_kernel.setk_gru_backward, _shape(x, h, ctx.reverse), _weights(weights), _frames(x, g),
+              _frames(y, g), _frames(dy, g), _frames(dx, g), dh.data_ptr(), _weights(dw))
+        return dx, dh, *dw, None
+
+
+def _dense_rows(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _shape(x: Tensor, h: Tensor, reverse: bytes) -> ctypes.Array:
+    return ctypes.byref(_Shape(len(reverse), *x.shape[1:], h.shape[-1], reverse, h.data_ptr()))
+
+
+def _frames(x: Tensor, groups: int):
+    """Where the frames of [groups or 1, B, T, K, ...] lie; a single group is read by all."""
+    strides = x.stride()
+    return ctypes.byref(_Frames(x.data_ptr(), strides[0] if x.shape[0] == groups else 0, *strides[1:4]))
+
+
+def _weights(weights: list[Tensor]):
+    return ctypes.byref(_Weights(*(p.data_ptr() for p in weights)))
+
+
+def _call(function, *arguments) -> None:
+    if function(*arguments) != 0:
+        raise MemoryError("no memory for the buffers of the GRU kernel")
+
+
+def _load():
+    spec = importlib.util.find_spec("setk.models._gru")
+    if spec is None:
+        return None
+    library = ctypes.CDLL(spec.origin)
+    pointer = ctypes.c_void_p
+    library.setk_gru_forward.argtypes = [pointer] * 5
+    library.setk_gru_backward.argtypes = [pointer] * 8
+    return library
+
+
+_kernel = _load()
+
+
+def kernel_available() -> bool:
+    """Whether the compiled CPU kernel was built and loaded."""
+    return _kernel is not None

@@ -1,0 +1,122 @@
+"""Audio in and out: round trips, odd headers, pipes, and every kind of broken file."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from setk import audio
+from setk.files import AudioError, UserError
+
+
+def tone(n=1600, channels=1, seed=0):
+    return (np.random.default_rng(seed).standard_normal((channels, n)) * 0.1).astype(np.float32)
+
+
+@pytest.mark.parametrize("suffix, subtype, error", [
+    (".wav", "PCM_16", 2**-16), (".wav", "PCM_24", 2**-23), (".wav", "PCM_32", 2**-24), (".wav", "FLOAT", 0),
+    (".flac", "PCM_16", 2**-16), (".flac", "PCM_24", 2**-23)])
+def test_what_is_written_is_read(tmp_path, suffix, subtype, error):
+    x = tone(channels=2)
+    path = str(tmp_path / f"a ü{suffix}")
+    assert audio.write(path, x, 44100, subtype) == 0
+    y, rate = audio.read(path)
+    assert rate == 44100 and np.abs(x - y).max() <= error
+    assert audio.probe(path) == audio.Info(44100, 2, 1600)
+
+
+def test_int16_keeps_its_bytes(tmp_path):
+    pcm = np.random.default_rng(0).integers(-32768, 32768, 4000).astype("<i2")
+    assert (audio.to_int16(audio.from_int16(pcm))[0] == pcm).all()
+
+
+def test_clipping_is_counted(tmp_path):
+    assert audio.write(tmp_path / "a.wav", np.array([0.5, 1.5, -1.0, -1.01, 1.0], np.float32), 16000) == 3
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 0, 0x80000000 - 44])
+def test_sizes_of_a_pipe_mean_until_the_end(size):
+    pcm = audio.to_int16(tone())[0]
+    head = bytearray(audio.wav_header(16000, 1, None))
+    head[40:44] = struct.pack("<I", size)
+    wav = audio.WavReader(io.BytesIO(bytes(head) + pcm.tobytes()), "x")
+    assert wav.info.frames is None
+    assert (np.concatenate(list(wav.blocks(333)), 1) == audio.from_int16(pcm)).all()
+
+
+def test_other_chunks_and_extensible_headers():
+    pcm = audio.to_int16(tone())[0].tobytes()
+    fmt = struct.pack("<HHIIHH", 0xFFFE, 1, 8000, 16000, 2, 16) + struct.pack("<HHIH", 22, 16, 4, 1) + b"\0" * 14
+    wav = b"RIFF\0\0\0\0WAVE" + b"LIST\x03\0\0\0abc\0" + b"fmt " + struct.pack("<I", len(fmt)) + fmt + \
+        b"data" + struct.pack("<I", len(pcm)) + pcm + b"LIST\x02\0\0\0zz"
+    reader = audio.WavReader(io.BytesIO(wav), "x")
+    assert reader.info == audio.Info(8000, 1, 1600)
+    assert sum(b.shape[1] for b in reader.blocks(1000)) == 1600
+
+
+def broken(tmp_path):
+    x = tone()
+    audio.write(tmp_path / "whole.wav", x, 16000)
+    audio.write(tmp_path / "whole.flac", x, 16000)
+    wav, flac = (tmp_path / "whole.wav").read_bytes(), (tmp_path / "whole.flac").read_bytes()
+    nan = x.copy()
+    nan[0, 5] = np.nan
+    audio.write(tmp_path / "nan.wav", nan, 16000, "FLOAT")
+    files = {"truncated.wav": wav[:-100], "headless.wav": wav[:30], "truncated.flac": flac[:len(flac) // 2],
+             "empty.wav": b"", "text.wav": b"hello there, no audio", "none.flac": b"fLaC"}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    return {"truncated.wav": "truncated", "headless.wav": "truncated", "truncated.flac": "truncated|no audio",
+            "empty.wav": "empty", "text.wav": "no audio|not a wav", "none.flac": "no audio", "nan.wav": "NaN",
+            "missing.wav": "no such file", ".": "directory", "exit 3 |": "shell command"}
+
+
+def test_broken_files_are_named_with_the_reason(tmp_path):
+    for name, reason in broken(tmp_path).items():
+        location = name if name.endswith("|") else str(tmp_path / name)
+        with pytest.raises(AudioError, match=reason):
+            audio.read(location)
+
+
+def test_command_pipes_are_opt_in_and_their_status_counts(tmp_path):
+    audio.write(tmp_path / "a b.wav", tone(), 16000)
+    pipe = f"cat '{tmp_path}/a b.wav' |"
+    with pytest.raises(AudioError, match="--allow-commands"):
+        audio.read(pipe)
+    assert audio.read(pipe, allow_commands=True)[0].shape == (1, 1600)
+    for command in ("false | cat |", f"cat '{tmp_path}/a b.wav'; echo no disk >&2; exit 3 |"):
+        with pytest.raises(AudioError, match="ended with code"):
+            audio.read(command, allow_commands=True)
+
+
+def test_an_unfit_output_is_refused(tmp_path):
+    for name, subtype in [("a.xyz", "PCM_16"), ("a", "PCM_16"), ("a.flac", "FLOAT")]:
+        with pytest.raises(UserError, match="cannot be written"):
+            audio.write(tmp_path / name, tone(), 16000, subtype)
+
+
+def test_resampling_keeps_a_tone_and_its_length(rng):
+    n = int(rng.integers(1, 48000))
+    for source, target in [(48000, 16000), (44100, 16000), (16000, 44100), (8000, 16000)]:
+        assert audio.resample(np.zeros((2, n), np.float32), source, target).shape == (2, -(-n * target // source))
+    t = np.arange(48000) / 48000
+    x = np.sin(2 * np.pi * 1000 * t).astype(np.float32)
+    for resampler in ("soxr", "resampy"):
+        y = audio.resample(x, 48000, 16000, resampler)
+        want = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
+        assert np.abs(y - want)[200:-200].max() < 1e-4
+
+
+def test_standard_output_is_valid_wav_for_others():
+    code = ("import numpy as np; from setk import audio\n"
+            "with audio.Writer('-', 16000, 2) as w:\n  [w.write(np.full((2, 100), 0.25, 'f4')) for _ in range(3)]")
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    import soundfile
+
+    x, rate = soundfile.read(io.BytesIO(out))
+    assert rate == 16000 and x.shape == (300, 2) and (x == 0.25).all()
