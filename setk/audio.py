@@ -240,7 +240,13 @@ def _open_other(stream: BinaryIO, name: str, frames: int) -> tuple[Info, Iterato
     def blocks() -> Iterator[np.ndarray]:
         done = 0
         with stream, f:
-            while len(x := f.read(frames, dtype="float32", always_2d=True)):
+            while done < f.frames:
+                try:
+                    x = f.read(frames, dtype="float32", always_2d=True)
+                except soundfile.LibsndfileError:
+                    break
+                if not len(x):
+                    break
                 done += len(x)
                 yield _finite(np.ascontiguousarray(x.T), name)
             if done < f.frames:
