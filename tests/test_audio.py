@@ -109,7 +109,7 @@ def test_resampling_keeps_a_tone_and_its_length(rng):
     for resampler in ("soxr", "resampy"):
         y = audio.resample(x, 48000, 16000, resampler)
         want = np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
-        assert np.abs(y - want)[200:-200].max() < 1e-4
+        assert np.abs(y - want)[200:-200].max() < (1e-6 if resampler == "soxr" else 1e-3)
 
 
 def test_standard_output_is_valid_wav_for_others():

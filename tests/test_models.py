@@ -1,0 +1,167 @@
+"""What every model promises: one forward for offline and streaming, causality, safe numbers, exact size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from setk import models
+from setk.dsp import STFT, StreamSTFT
+from setk.engines import Stream, TorchEngine
+from setk.files import UserError
+
+PRESETS = sorted(models.presets())
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def model(request):
+    """A preset with weights moved off their start, where masks are nearly one and hide mistakes."""
+    torch.manual_seed(3)
+    m = models.build_preset(request.param).eval()
+    with torch.no_grad():
+        for p in m.parameters():
+            p += 0.05 * torch.randn_like(p)
+    return m
+
+
+def speech_like(rng, seconds, batch=1):
+    """Noise with a moving level, so that states and masks move."""
+    n = int(seconds * 16000)
+    level = np.interp(np.arange(n), np.linspace(0, n, 40), 10 ** rng.uniform(-3, -0.7, 40))
+    return torch.from_numpy((rng.standard_normal((batch, n)) * level).astype(np.float32))
+
+
+def in_chunks(model, wave, sizes):
+    spectrum, state, out, at = model.stft.analysis(wave), model.init_state(len(wave)), [], 0
+    while at < spectrum.shape[1]:
+        n = int(sizes())
+        y, state = model(spectrum[:, at:at + n], state)
+        out.append(y)
+        at += n
+    return model.stft.synthesis(torch.cat(out, 1), wave.shape[-1])
+
+
+@torch.no_grad()
+def test_stream_equals_offline_for_random_chunks(model, rng):
+    wave = speech_like(rng, 31, 2)
+    whole = model.enhance(wave)
+    assert (whole - wave).abs().max() > 1e-3
+    assert (in_chunks(model, wave, lambda: rng.integers(1, 200)) - whole).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_one_frame_at_a_time_equals_offline(model, rng):
+    wave = speech_like(rng, 3)
+    assert (in_chunks(model, wave, lambda: 1) - model.enhance(wave)).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_causality_and_latency_by_perturbation(model, rng):
+    """A change at sample n may show from n - latency on, and does not show before."""
+    wave = speech_like(rng, 3)
+    at = int(rng.integers(16000, 32000))
+    changed = wave.clone()
+    changed[:, at:] += 0.1 * torch.randn(1, wave.shape[1] - at)
+    differs = (model.enhance(wave) - model.enhance(changed)).abs()[0] > 1e-7
+    first = int(torch.nonzero(differs)[0])
+    declared = round(model.latency_ms * model.sample_rate / 1000)
+    assert at - declared < first <= at - declared + model.stft.hop
+
+
+@torch.no_grad()
+def test_silence_dc_one_sample_and_full_scale_are_finite(model):
+    for wave in (torch.zeros(1, 8000), torch.full((1, 8000), 0.5), torch.zeros(1, 0), torch.ones(1, 1),
+                 torch.ones(1, 8000) * (-1) ** torch.arange(8000)):
+        out = model.enhance(wave)
+        assert out.shape == wave.shape and torch.isfinite(out).all()
+    assert (model.enhance(torch.zeros(1, 8000)) == 0).all()
+
+
+def test_gradients_reach_every_parameter_and_are_finite_at_silence(model, rng):
+    wave = torch.cat([speech_like(rng, 1), torch.zeros(1, 16000)]).requires_grad_()
+    model.zero_grad()
+    model.enhance(wave).square().mean().backward()
+    for name, p in model.named_parameters():
+        assert p.grad is not None and p.grad.abs().sum() > 0, name
+        assert torch.isfinite(p.grad).all(), name
+    assert torch.isfinite(wave.grad).all()
+
+
+@torch.no_grad()
+def test_items_of_a_batch_do_not_mix(model, rng):
+    wave = speech_like(rng, 1, 3)
+    alone = torch.cat([model.enhance(w[None]) for w in wave])
+    assert (model.enhance(wave) - alone).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("preset, low, high", [("fspen", 86130, 87870), ("fspen-79k", 78200, 79800)])
+def test_fspen_has_the_size_of_its_papers(preset, low, high):
+    assert low <= models.count_parameters(models.build_preset(preset))["params"] <= high
+
+
+def test_paths_and_blocks_follow_the_papers_arithmetic():
+    """params = fixed + D * (3792 + norms + 1904 P): papers/fspen.md 1.1."""
+
+    def size(**values):
+        config = models.config_values("fspen", "fspen-79k", values)
+        return models.count_parameters(models.build("fspen", config))["params"]
+
+    per_block = 3792 + 32
+    fixed = size() - 3 * (per_block + 1904 * 8)
+    for p in (1, 2, 4, 16, 32):
+        assert size(groups=p) == fixed + 3 * (per_block + 1904 * p)
+    for d in (1, 2, 4):
+        assert size(dpe_blocks=d) == fixed + d * (per_block + 1904 * 8)
+
+
+def test_unknown_names_and_configs_are_told():
+    with pytest.raises(UserError, match="did you mean 'fspen"):
+        models.build_preset("fspenn")
+    with pytest.raises(UserError, match="did you mean 'groups'"):
+        models.build("fspen", {"group": 8})
+
+
+@pytest.mark.parametrize("window, hop", [(512, 256), (400, 100), (320, 160), (512, 128)])
+def test_the_stft_in_torch_and_numpy_is_one_and_inverts(window, hop, rng):
+    stft = STFT(window, hop)
+    n = int(rng.integers(0, 9000))
+    x = rng.standard_normal((2, n)).astype(np.float32)
+    spectrum = stft.analysis(torch.from_numpy(x))
+    assert spectrum.shape == (2, stft.frames(n), window // 2 + 1, 2)
+    assert np.abs(stft.synthesis(spectrum, n).numpy() - x).max(initial=0) < 1e-5
+
+    stream, frames, out, at = StreamSTFT(stft, 2), [], [], 0
+    while at < n:
+        piece = x[:, at:at + int(rng.integers(1, 3 * window))]
+        at += piece.shape[1]
+        frames.append(stream.analysis(piece))
+        out.append(stream.synthesis(frames[-1]))
+    frames.append(stream.flush())
+    out.append(stream.synthesis(frames[-1]))
+    if n:
+        assert np.abs(np.concatenate(frames, 1) - spectrum.numpy()).max() < 1e-4
+    assert np.concatenate(out, 1).shape == x.shape
+    assert np.abs(np.concatenate(out, 1) - x).max(initial=0) < 1e-5
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
+def test_an_engines_stream_keeps_length_and_does_not_depend_on_the_pieces(untrained, rng, rate):
+    engine = TorchEngine(str(untrained))
+    for n in (0, 1, 255, 257, int(rng.integers(1000, 2 * rate))):
+        x = (rng.standard_normal((2, n)) * 0.1).astype(np.float32)
+        outs = []
+        for sizes in (lambda: n or 1, lambda: int(rng.integers(1, 3000))):
+            stream, out, at = Stream(engine, rate, 2, chunk=7), [], 0
+            while at < n:
+                piece = x[:, at:at + sizes()]
+                at += piece.shape[1]
+                out.append(stream.push(piece))
+            outs.append(np.concatenate([*out, stream.flush()], 1))
+        assert outs[0].shape == x.shape
+        assert np.abs(outs[0] - outs[1]).max(initial=0) < 1e-6
+        if rate == 16000 and n:
+            with torch.no_grad():
+                whole = engine.model.enhance(torch.from_numpy(x)).numpy()
+            assert np.abs(outs[0] - whole).max() < 1e-5
