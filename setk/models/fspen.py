@@ -160,7 +160,7 @@ class FSPEN(SpectralModel):
             full = layer(torch.cat([full, skip], 1))
         gain = self._decode_bands(torch.cat([sub, bands], 1))
 
-        y = self._apply(x, level, full, gain)
+        y = self._mask(x, level, full, gain)
         return y.unflatten(0, (batch, time)), tuple(after)
 
     def _encode_bands(self, level: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ class FSPEN(SpectralModel):
             parts.append(F.relu(decode(own)).flatten(1)[:, g.skip:g.skip + g.keep])
         return torch.cat(parts, -1)
 
-    def _apply(self, x: Tensor, level: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
+    def _mask(self, x: Tensor, level: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
         """Complex mask [N, 2, 257] and gain [N, 257] on the compressed x [N, 257, 2]; expands the result."""
         (xr, xi), (mr, mi) = x.unbind(-1), mask.unbind(1)
         z = torch.stack([xr * mr - xi * mi, xr * mi + xi * mr], -1)

@@ -1,0 +1,19 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034
+# Sourced by every recipe: what starts its jobs. SETK_CMD=run (the default) is this machine, SETK_CMD=slurm a cluster.
+# Partition and account go by sbatch's own variables (SBATCH_PARTITION, SBATCH_ACCOUNT); training asks for SETK_GPU
+# GPUs. For more, give the recipe the whole launcher: --train-cmd "slurm.sh --gpu 4 --mem 64G --time 48:00:00".
+case ${SETK_CMD:-run} in
+    run)
+        train_cmd=run.sh
+        cpu_cmd=run.sh
+        ;;
+    slurm)
+        train_cmd="slurm.sh --gpu ${SETK_GPU:-1}"
+        cpu_cmd=slurm.sh
+        ;;
+    *)
+        echo "cmd.sh: SETK_CMD=$SETK_CMD: choose run or slurm" >&2
+        exit 2
+        ;;
+esac

@@ -1,0 +1,30 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154
+# Sourced as `corpus.sh DATASET PAPER` after the options: says which corpus a recipe runs on, and how it is prepared.
+# Without a root it is data/mini, which runs every stage in about two minutes and says nothing of quality.
+dataset=$1
+paper=$2
+
+if [[ $root ]]; then
+    label=$dataset
+    [[ -d $root ]] || { echo "${0##*/}: --root $root: no such directory" >&2; exit 2; }
+    corpus="$dataset in $root"
+    data=exp/$dataset/data
+    train=$data/train valid=$data/valid test=$data/test
+    prepare() { "prepare_$dataset"; }
+    train_set=()
+else
+    label=mini
+    corpus='data/mini, as no root was given (--root, or VBD_ROOT)'
+    echo "${0##*/}: NO CORPUS ROOT GIVEN: running on the embedded data/mini; its results are labelled mini and say nothing of quality" >&2
+    train=data/mini/train valid=data/mini/valid test=data/mini/test
+    prepare() { :; }
+    # 300 short steps: enough to see every stage work.
+    train_set=(batch=4 segment=1.0 steps=300 warmup=30 valid_every=100 save_every=50 workers=0 'betas=[0.9,0.99]')
+    noisy_gate=false
+fi
+dir=${dir:-exp/$label/$paper}
+read -ra more <<< "$set"
+train_set+=("${more[@]}")
+
+prepare_vbd() { se-prep vbd "$root" "$data" --jobs "$nj"; }

@@ -1,0 +1,67 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154
+# Sourced by a recipe after its options are parsed: the stages that all papers share. The recipe has set
+#   paper, conf, corpus, dir, train, valid, test   names, and where data directories are
+#   prepare                                        a function: corpus on disk -> those data directories
+#   train_set                                      array of key=value on top of the conf
+#   noisy_gate                                     true: the noisy test set must read as VoiceBank+DEMAND's does
+#   paper_rows                                     the papers' own figures, lines of RESULTS.md's table
+#   stage, stop_stage, nj, label, train_cmd, cpu_cmd
+
+python=$SETK_ROOT/.venv/bin/python
+
+log() { echo "$(date +%H:%M:%S) ${0##*/}: $*" >&2; }
+
+due() { ((stage <= $1 && stop_stage >= $1)); }
+
+mkdir -p "$dir/log"
+
+if due 0; then
+    log "stage 0: prepare $corpus"
+    prepare
+    for part in "$train" "$valid" "$test"; do
+        se-prep check "$part" > "$dir/check.${part##*/}.tsv" ||
+            { log "faults in $part are listed in $dir/check.${part##*/}.tsv"; exit 1; }
+    done
+fi
+
+if due 1; then
+    log "stage 1: shards"
+    # shellcheck disable=SC2086
+    $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$dir/shards" --shard JOB/"$nj"
+fi
+
+if due 2; then
+    log "stage 2: train (progress in $dir/log/train.log; $dir/curves.png)"
+    # shellcheck disable=SC2086
+    $train_cmd "$dir/log/train.log" se-train "$conf" --train "$dir/shards" --valid "$valid" --out "$dir" \
+        "${train_set[@]/#/--set=}"
+fi
+
+if due 4; then
+    log "stage 4: enhance"
+    mkdir -p "$dir/scp"
+    # shellcheck disable=SC2086
+    $cpu_cmd JOB=1:"$nj" "$dir/log/enhance.JOB.log" recipes/utils/to.sh "$dir/scp/enhanced.JOB.scp" \
+        se-enhance "$dir/best.pt" --list "$test/noisy.scp" --out "$dir/enhanced" --shard JOB/"$nj"
+    sort "$dir"/scp/enhanced.*.scp > "$dir/enhanced.scp"
+fi
+
+if due 5; then
+    log "stage 5: score, the noisy input first"
+    se-score --ref "$test/clean.scp" "$test/noisy.scp" --jobs "$nj" --summary "$dir/noisy.json" > "$dir/noisy.tsv"
+    if [[ $noisy_gate == true ]]; then
+        "$python" recipes/utils/noisy_gate.py "$dir/noisy.json"
+    fi
+    se-score --ref "$test/clean.scp" "$dir/enhanced.scp" --jobs "$nj" --summary "$dir/enhanced.json" > "$dir/enhanced.tsv"
+fi
+
+if due 6; then
+    log "stage 6: count and write RESULTS.md"
+    se-count "$dir/best.pt" --json > "$dir/count.json"
+    se-count "$dir/best.pt" --json --convention ptflops > "$dir/count.ptflops.json"
+    "$python" recipes/utils/results.py "$dir" "$paper" "$label" "$paper_rows" > "$dir/RESULTS.md.tmp"
+    mv "$dir/RESULTS.md.tmp" "$dir/RESULTS.md"
+    log "wrote $dir/RESULTS.md"
+    cat "$dir/RESULTS.md"
+fi

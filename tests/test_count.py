@@ -1,0 +1,83 @@
+"""se-count as a process: what it writes, says and returns."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+
+import pytest
+from conftest import ROOT, command
+
+KEYS = ["model", "params", "params_total", "params_nonzero", "bytes", "macs_per_second", "stft_macs_per_second",
+        "synops_per_second", "latency_ms", "convention"]
+
+
+def table(text):
+    return list(csv.DictReader(text.splitlines(), delimiter="\t"))
+
+
+def test_json_has_the_agreed_keys(se):
+    done = se("count", "fspen", "--json")
+    row = json.loads(done.out)
+    assert done.returncode == 0 and done.err == "" and list(row) == KEYS
+    assert row["model"] == "fspen" and row["params"] == 86354 and row["macs_per_second"] == 72_528_000 and row["synops_per_second"] is None
+
+
+def test_time_adds_its_keys(se):
+    row = json.loads(se("count", "fspen-79k", "--json", "--time").out)
+    assert list(row) == KEYS + ["hop_ms_median", "hop_ms_p99", "rtf"]
+
+
+def test_several_models_are_rows_of_one_table(se):
+    rows = table(se("count", "fspen", "fspen-79k", "--convention", "ptflops").out)
+    assert [row["model"] for row in rows] == ["fspen", "fspen-79k"] and list(rows[0]) == KEYS
+    assert rows[0]["macs_per_second"] == "79502346" and rows[0]["synops_per_second"] == "nan"
+
+
+def test_layers_sum_to_the_total_and_json_carries_them(se):
+    row = json.loads(se("count", "fspen", "--layers", "--json").out)
+    layers = table(se("count", "fspen", "--layers").out)
+    assert list(layers[0]) == ["model", "layer", "type", "output", "params", "macs_per_second"]
+    for key in ("params", "macs_per_second"):
+        assert sum(float(layer[key]) for layer in layers) == row[key] == sum(layer[key] for layer in row["layers"])
+
+
+def test_a_checkpoint_tells_its_size_on_disk(se, untrained):
+    row = json.loads(se("count", untrained, "--json").out)
+    assert row["bytes"] == untrained.stat().st_size and row["params"] == row["params_nonzero"] == 86354
+
+
+def test_a_conf_is_counted_as_it_stands(se, tmp_path):
+    conf = tmp_path / "small.yaml"
+    conf.write_text("model: fspen\npreset: fspen-79k\nconfig: {dpe_blocks: 1}\n")
+    assert json.loads(se("count", conf, "--json").out)["params"] == 78998 - 2 * (3792 + 32 + 8 * 1904)
+
+
+@pytest.mark.parametrize("conf, said", [("modell: fspen\n", "did you mean 'model'?"), ("model: fspem\n", "did you mean 'fspen'?"),
+                                        ("model: fspen\nconfig: {group: 4}\n", "did you mean 'groups'?"),
+                                        ("model: fspen\nconfig: {groups: 5}\n", "must divide 32")])
+def test_a_bad_conf_is_one_clear_line(se, tmp_path, conf, said):
+    path = tmp_path / "bad.yaml"
+    path.write_text(conf)
+    done = se("count", path)
+    assert done.returncode == 2 and said in done.err and done.err.count("\n") == 1 and done.out == ""
+
+
+@pytest.mark.parametrize("args, said", [(["fspne"], "did you mean 'fspen'?"), (["no/such.pt"], "no such checkpoint"),
+                                        (["no.yaml"], "no such configuration"), (["fspen", "--convention", "thop"], "thop"), ([], "MODEL")])
+def test_mistakes_exit_2_and_leave_stdout_clean(se, args, said):
+    done = se("count", *args)
+    assert done.returncode == 2 and said in done.err and done.out == ""
+
+
+def test_a_reader_that_stops_is_quiet():
+    argv = " ".join(command("count", "fspen", "fspen-79k", "--layers"))
+    done = subprocess.run(["bash", "-c", f"{argv} | head -1"], cwd=ROOT, capture_output=True, timeout=300)
+    assert done.returncode == 0 and done.stderr == b"" and done.stdout.startswith(b"model\tlayer\t")
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; sys.argv = ['se-count', '--help']\nfrom setk.commands import count\ntry: count.main()\n" \
+           "except SystemExit: sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
+    assert subprocess.run([command("count")[0], "-c", code], cwd=ROOT, capture_output=True, timeout=60).returncode == 0

@@ -1,0 +1,467 @@
+"""What recipes stand on: options, launchers (this machine and a real Slurm), split lists, bin/setup and the se-* links."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+UTILS = ROOT / "recipes" / "utils"
+BASH = {k: v for k, v in os.environ.items() if not k.startswith("SETK")}
+HOSTILE = ["a b", "it's", 'say "hi"', "$HOME `id` \\", "*", "", "two\nlines", "é;|&>", "--x=JOB"]
+
+
+def bash(script: str, *args: str, cwd: Path, env: dict | None = None) -> subprocess.CompletedProcess:
+    path = cwd / "recipe.sh"
+    path.write_text(script)
+    return subprocess.run(["bash", path, *args], cwd=cwd, env={**BASH, **(env or {})}, capture_output=True, text=True,
+                          timeout=60)
+
+
+# ── parse_options.sh ────────────────────────────────────────────────────────────────────────────────────────────────
+
+OPTIONS = f"""set -euo pipefail
+help_message="usage: 100% \\$x"
+nj=4 stop_stage=9 fresh=false root= train_cmd=run.sh
+. {UTILS}/parse_options.sh
+echo "$nj|$stop_stage|$fresh|$root|$train_cmd|$#|$*"
+"""
+
+
+@pytest.mark.parametrize("args, out", [
+    ("", "4|9|false||run.sh|0|"),
+    ("--nj 8 --stop-stage 2 --fresh true x y", "8|2|true||run.sh|2|x y"),
+    ("--stop_stage 3", "4|3|false||run.sh|0|"),
+    ("--root '/a b/$c*' -- --nj 1", "4|9|false|/a b/$c*|run.sh|2|--nj 1"),
+    ("--root '' x --nj 3", "4|9|false||run.sh|3|x --nj 3"),
+    ("--train-cmd 'slurm.sh --gpu 2' --root -5", "4|9|false|-5|slurm.sh --gpu 2|0|"),
+    ("--root ' --x' -", "4|9|false| --x|run.sh|1|-"),
+    ("--nj 7 --config c.conf", "7|5|true||run.sh|0|"),
+])
+def test_options_become_variables(tmp_path, args, out):
+    (tmp_path / "c.conf").write_text("nj=2 fresh=true\nstop_stage=5\n")
+    words = subprocess.run(["bash", "-c", f"printf '%s\\0' {args}"], capture_output=True, text=True).stdout
+    done = bash(OPTIONS, *(words.split("\0")[:-1] if args else []), cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, out + "\n", "")
+
+
+@pytest.mark.parametrize("args, words", [
+    (["--stp-stage", "1"], ["--stp-stage", "--stop-stage?"]),
+    (["--wholly-other", "1"], ["--wholly-other", "--nj"]),
+    (["--PATH", "1"], ["--PATH"]),
+    (["--help-message", "1"], ["--help-message"]),
+    (["--nj=4"], ["--nj=4", "--nj '4'"]),
+    (["--nj"], ["--nj needs a value"]),
+    (["--nj", "--stop-stage", "2"], ["--nj needs a value", "--stop-stage"]),
+    (["--nj", "--help"], ["--nj needs a value"]),
+    (["--fresh", "yes"], ["--fresh", "true or false", "yes"]),
+    (["--fresh", ""], ["--fresh", "true or false"]),
+    (["--train-cmd", ""], ["--train-cmd", "empty"]),
+    (["--config", "none.conf"], ["none.conf", "no such file"]),
+    (["--config"], ["--config", "no such file"]),
+    (["--config", "typo.conf"], ["typo.conf", "stop_stag,", "--stop-stage?"]),
+    (["--config", "flag.conf"], ["flag.conf", "fresh", "maybe"]),
+])
+def test_a_wrong_option_is_one_line_and_exit_2(tmp_path, args, words):
+    (tmp_path / "typo.conf").write_text("stop_stag=5\n")
+    (tmp_path / "flag.conf").write_text("fresh=maybe\n")
+    done = bash(OPTIONS, *args, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith("recipe.sh: ") and all(word in done.stderr for word in words), done.stderr
+
+
+def test_help_goes_to_stdout_untouched(tmp_path):
+    for args in (["--help"], ["-h"], ["--nj", "3", "--help"], ["--no-such", "3", "--help"]):
+        done = bash(OPTIONS, *args, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (0, "usage: 100% $x\n", "")
+    done = bash(OPTIONS.replace("help_message", "unused"), "--help", cwd=tmp_path)
+    assert done.returncode == 0 and "--stop-stage '9'" in done.stdout
+
+
+def test_options_leave_nothing_of_their_own_behind(tmp_path):
+    script = OPTIONS + "compgen -v _po_ || compgen -A function _po_ || echo end"
+    assert bash(script, "--nj", "3", cwd=tmp_path).stdout.splitlines()[1:] == ["end"]
+
+
+# ── run.sh and slurm.sh ─────────────────────────────────────────────────────────────────────────────────────────────
+
+SLURM_CONF = """ClusterName=setk
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={dir}/munge/socket
+StateSaveLocation={dir}/state
+SlurmdSpoolDir={dir}/spool
+SlurmctldPidFile={dir}/slurmctld.pid
+SlurmdPidFile={dir}/slurmd.pid
+SlurmctldLogFile={dir}/slurmctld.log
+SlurmdLogFile={dir}/slurmd.log
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU_Memory
+AccountingStorageType=accounting_storage/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+ReturnToService=2
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+DefMemPerCPU=100
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 Gres=gpu:1 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def why_no_slurm() -> str:
+    missing = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
+    if missing:
+        return f"no {missing[0]} here (Debian: apt-get install slurm-wlm munge)"
+    return "" if os.geteuid() == 0 else "a Slurm of one's own needs root"
+
+
+def stop_by_pid_file(path: Path) -> None:
+    try:
+        pid = int(path.read_text())
+        os.kill(pid, signal.SIGTERM)
+        for _ in range(100):
+            os.kill(pid, 0)
+            time.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+    except (OSError, ValueError):
+        pass
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory):
+    """A Slurm of one node, in a temporary directory; the environment in which its commands find it."""
+    if reason := why_no_slurm():
+        pytest.skip(reason)
+    dir = tmp_path_factory.mktemp("slurm")
+    for name in ("state", "spool", "munge"):
+        (dir / name).mkdir(mode=0o755)
+    host = socket.gethostname().split(".")[0]
+    with socket.socket() as a, socket.socket() as b:
+        a.bind(("127.0.0.1", 0)), b.bind(("127.0.0.1", 0))
+        ports = [a.getsockname()[1], b.getsockname()[1]]
+    (dir / "slurm.conf").write_text(SLURM_CONF.format(dir=dir, host=host, ports=ports))
+    (dir / "gres.conf").write_text("Name=gpu Count=1\n")
+    key = dir / "munge" / "key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o600)
+    env = {**BASH, "SLURM_CONF": str(dir / "slurm.conf")}
+    try:
+        subprocess.run(["munged", "--force", f"--socket={dir}/munge/socket", f"--key-file={key}",
+                        f"--pid-file={dir}/munged.pid", f"--log-file={dir}/munged.log", f"--seed-file={dir}/munge/seed"],
+                       check=True, timeout=30, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for daemon in ("slurmctld", "slurmd"):
+            subprocess.run([daemon], env=env, check=True, timeout=30, stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+        wait_for(lambda: b"idle" in subprocess.run(["sinfo", "-h", "-o", "%t"], env=env, capture_output=True).stdout,
+                 "a Slurm node that is idle", 60)
+        yield env
+    finally:
+        subprocess.run(["scancel", "--user=root"], env=env, capture_output=True, timeout=30)
+        for daemon in ("slurmd", "slurmctld", "munged"):
+            stop_by_pid_file(dir / f"{daemon}.pid")
+
+
+@pytest.fixture(params=["run.sh", "slurm.sh"])
+def launcher(request, tmp_path):
+    """launcher(args…) runs either launcher with the same command line; start=True leaves it running."""
+    env = BASH if request.param == "run.sh" else request.getfixturevalue("slurm")
+    # As in a recipe, where nproc would say 1.
+    env = {**env, "OMP_NUM_THREADS": "1"}
+
+    def run(*args, start=False):
+        argv = [UTILS / request.param, *map(str, args)]
+        process = subprocess.Popen(argv, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   start_new_session=True)
+        if start:
+            return process
+        out, err = process.communicate(timeout=120)
+        assert out == ""
+        return process.returncode, err
+
+    run.name = request.param
+    run.env = env
+    return run
+
+
+def wait_for(happened, what: str, seconds: float = 30):
+    end = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < end, f"waited {seconds} s for {what}"
+        time.sleep(0.05)
+
+
+def trailer(log: Path) -> int | None:
+    lines = log.read_text().splitlines()
+    if not (ended := re.fullmatch(r"# Ended \(code (\d+)\) at .+, elapsed time \d+ seconds", lines[-1])):
+        return None
+    assert re.fullmatch(r"# Accounting: time=\d+ threads=\d+", lines[-2])
+    return int(ended[1])
+
+
+def test_every_argument_arrives_as_it_was_given(tmp_path, launcher):
+    show = tmp_path / "show me.py"
+    show.write_text("import sys\nprint(sys.argv[1:])\nprint('talk', file=sys.stderr)\nsys.stdout.write('no newline')\n")
+    assert launcher("JOB=1:3", "log dir/JOB/x 100%d.JOB.log", "python3", show, *HOSTILE) == (0, "")
+    for i in "123":
+        lines = (tmp_path / "log dir" / i / f"x 100%d.{i}.log").read_text().splitlines()
+        assert lines[0].startswith("# python3 ") and lines[1].startswith("# Started at ") and lines[2].startswith("# Host ")
+        assert set(lines[4:6]) == {str([a.replace("JOB", i) for a in HOSTILE]), "talk"} and lines[6] == "no newline"
+        assert trailer(tmp_path / "log dir" / i / f"x 100%d.{i}.log") == 0
+        # The first line is the command, to be pasted into a shell.
+        again = subprocess.run(["bash", "-c", lines[0][2:]], capture_output=True, text=True)
+        assert again.stdout.splitlines()[0] == lines[4 if lines[4] != "talk" else 5]
+
+
+def test_one_job_needs_no_range_and_a_shell_word_is_no_program(tmp_path, launcher):
+    assert launcher("--mem", "50M", "--gpu", 1, "--threads", 2, "--time", "0:05:00", "x.log", "sh", "-c", "echo JOB") == (0, "")
+    text = (tmp_path / "x.log").read_text()
+    assert "\nJOB\n" in text and "threads=2" in text
+    code, err = launcher("y.log", "exit", "0")
+    assert code == 1 and "1 / 1 failed, log is in y.log" in err and "exit" in err.splitlines()[1]
+    assert trailer(tmp_path / "y.log") == 127
+
+
+def test_failures_are_counted_and_pick_mends_them(tmp_path, launcher):
+    for job in (2, 4):
+        (tmp_path / f"break.{job}").touch()
+    job = ["JOB=1:5", "x.JOB.log", "sh", "-c", "echo ran >> ran.JOB; test ! -e break.JOB || { echo no break.JOB; exit 7; }"]
+    code, err = launcher(*job)
+    assert code == 1
+    assert err.splitlines()[0] == (f"{launcher.name}: 2 / 5 failed, log is in x.*.log (job 2 4); "
+                                   "--pick incomplete reruns those")
+    assert err.splitlines()[1] == "x.2.log: no break.2"
+    assert [trailer(tmp_path / f"x.{i}.log") for i in range(1, 6)] == [0, 7, 0, 7, 0]
+
+    (tmp_path / "break.2").unlink()
+    code, err = launcher("--pick", "failed", *job)
+    assert code == 1 and f"{launcher.name}: 1 / 2 failed" in err
+    (tmp_path / "break.4").unlink()
+    (tmp_path / "x.3.log").write_text("# half a log\n")
+    code, err = launcher("--pick", "failed", *job)
+    assert code == 0 and "passes over 1" in err
+    assert launcher("--pick", "incomplete", *job) == (0, "")
+    assert launcher("--pick", "incomplete", *job) == (0, "")
+    assert [len((tmp_path / f"ran.{i}").read_text().split()) for i in range(1, 6)] == [1, 2, 2, 3, 1]
+
+
+def test_jobs_run_beside_each_other_up_to_max_jobs(tmp_path, launcher):
+    meet = tmp_path / "meet.py"
+    meet.write_text("import os, sys, time\nme, total = sys.argv[1:]\nopen('here.' + me, 'w').close()\n"
+                    "end = time.time() + 30\n"
+                    "while sum(f.startswith('here.') for f in os.listdir()) < int(total):\n"
+                    "    if time.time() > end: sys.exit('nobody came')\n    time.sleep(0.02)\n")
+    assert launcher("--max-jobs", 2, "J=1:2", "x.J.log", "python3", meet, "J", 2) == (0, "")
+    count = ["sh", "-c", "mkdir only || exit 1; sleep 0.3; rmdir only"]
+    assert launcher("--max-jobs", 1, "J=1:3", "y.J.log", *count) == (0, "")
+
+
+def test_a_stopped_launcher_stops_its_jobs_and_no_log_claims_an_end(tmp_path, launcher):
+    # A program that makes a clean exit of the signal, and a child of its own that would outlive it.
+    work = "trap 'exit 0' TERM; touch on.JOB; (sleep 300 & echo $! > pid.JOB; wait) & wait"
+    for how, code in ((signal.SIGINT, -2), (signal.SIGTERM, -15)):
+        process = launcher("--max-jobs", 2, "JOB=1:3", "x.JOB.log", "bash", "-c", work, start=True)
+        wait_for(lambda: all((tmp_path / f"pid.{i}").exists() and (tmp_path / f"pid.{i}").read_text() for i in (1, 2)),
+                 "two jobs at work")
+        process.send_signal(how)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == code and f"{launcher.name}: stopped" in err
+        pids = [int((tmp_path / f"pid.{i}").read_text()) for i in (1, 2)]
+        wait_for(lambda: not any(alive(pid) for pid in pids), "the jobs' children to be gone", 40)
+        assert [trailer(tmp_path / f"x.{i}.log") for i in (1, 2)] == [None, None]
+        assert not (tmp_path / "on.3").exists()
+        for path in (*tmp_path.glob("on.*"), *tmp_path.glob("pid.*")):
+            path.unlink()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_job_killed_outright_has_failed(tmp_path, launcher):
+    code, err = launcher("JOB=1:2", "x.JOB.log", "python3", "-c",
+                         "import os, signal\nif JOB == 2: os.kill(os.getppid(), signal.SIGKILL)\n")
+    assert code == 1 and "1 / 2 failed, log is in x.*.log (job 2)" in err
+    assert [trailer(tmp_path / f"x.{i}.log") for i in (1, 2)] == [0, None]
+
+
+@pytest.mark.parametrize("args, words", [
+    (["JOB=1:2", "x.log", "true"], ["x.log", "put JOB"]),
+    (["JOB=2:1", "x.JOB.log", "true"], ["JOB=2:1", "no job"]),
+    (["JOB=1:2", "x.JOB.log"], ["needs a log and a program"]),
+    (["--max-job", "2", "x.log", "true"], ["--max-job", "unknown"]),
+    (["--max-jobs", "0", "x.log", "true"], ["--max-jobs 0"]),
+    (["--max-jobs=2", "x.log", "true"], ["--max-jobs 2"]),
+    (["--mem", "lots", "x.log", "true"], ["--mem lots", "4G"]),
+    (["--pick", "some", "x.log", "true"], ["--pick some", "incomplete"]),
+    (["--gpu", "--mem", "x.log", "true"], ["--gpu needs a value"]),
+    (["file/x.log", "true"], ["file"]),
+])
+@pytest.mark.parametrize("name", ["run.sh", "slurm.sh"])
+def test_a_wrong_command_line_is_exit_2(tmp_path, name, args, words):
+    (tmp_path / "file").touch()
+    done = subprocess.run([UTILS / name, *args], cwd=tmp_path, env=BASH, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_slurm_sees_only_the_picked_jobs_and_what_they_ask_for(tmp_path, slurm):
+    ask = "scontrol show job $SLURM_JOB_ID > asked.JOB; scontrol -o show job $SLURM_ARRAY_JOB_ID | wc -l > tasks.JOB"
+    run = [UTILS / "slurm.sh", "--mem", "60M", "--gpu", "1", "--threads", "2", "--time", "0:07:00", "--max-jobs", "3"]
+    for i in range(1, 7):
+        (tmp_path / f"x.{i}.log").write_text(f"# Ended (code {int(i in (2, 5))}) at some time, elapsed time 1 seconds\n")
+    done = subprocess.run([*run, "--pick", "failed", "JOB=1:6", "x.JOB.log", "sh", "-c", ask], cwd=tmp_path, env=slurm,
+                          capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sorted(p.name for p in tmp_path.glob("asked.*")) == ["asked.2", "asked.5"]
+    asked = (tmp_path / "asked.5").read_text()
+    for word in ("MinMemoryNode=60M", "TresPerNode=gres:gpu:1", "TimeLimit=00:07:00", "CPUs/Task=2", "ArrayTaskThrottle=3"):
+        assert word in asked, asked
+    done = subprocess.run([UTILS / "slurm.sh", "--mem", "900G", "y.log", "true"], cwd=tmp_path, env=slurm,
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and "sbatch refused" in done.stderr
+
+
+# ── path.sh, cmd.sh, split.sh ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_recipe_finds_its_tools_from_anywhere(tmp_path):
+    script = f"""set -euo pipefail
+. {ROOT}/recipes/path.sh; . {ROOT}/recipes/path.sh; . {ROOT}/recipes/cmd.sh
+echo "$PWD|$SETK_ROOT|$LC_ALL$PYTHONUNBUFFERED$OMP_NUM_THREADS|$train_cmd|$cpu_cmd"
+command -v run.sh se-score; echo "${{PATH%%:/usr*}}" """
+    done = bash(script, cwd=tmp_path, env={"CDPATH": "/", "OMP_NUM_THREADS": "3", "PATH": "/usr/bin:/bin"})
+    assert done.stdout.splitlines() == [f"{tmp_path}|{ROOT}|C13|run.sh|run.sh", f"{UTILS}/run.sh", f"{ROOT}/bin/se-score",
+                                        f"{ROOT}/bin:{UTILS}"]
+    assert "slurm.sh --gpu 0|slurm.sh" in bash(script, cwd=tmp_path, env={"SETK_CMD": "slurm", "SETK_GPU": "0"}).stdout
+    done = bash(script, cwd=tmp_path, env={"SETK_CMD": "slrum"})
+    assert done.returncode == 2 and "SETK_CMD=slrum" in done.stderr
+
+
+@pytest.mark.parametrize("lines, n", [(10, 3), (2, 5), (0, 2), (7, 1), (100, 100)])
+def test_split_keeps_order_and_evens_lengths(tmp_path, lines, n):
+    text = "".join(f"u{i}  a b\\n{i}.wav\n" for i in range(lines))
+    (tmp_path / "a=b 1.scp").write_text(text)
+    subprocess.run([UTILS / "split.sh", "a=b 1.scp", str(n), "out/it"], cwd=tmp_path, check=True)
+    parts = [(tmp_path / "out" / "it" / f"a=b 1.scp.{i}").read_text() for i in range(1, n + 1)]
+    assert "".join(parts) == text
+    sizes = {part.count("\n") for part in parts}
+    assert max(sizes) - min(sizes) <= 1 and len(os.listdir(tmp_path / "out" / "it")) == n
+    assert subprocess.run([UTILS / "split.sh", "none", "2", "out"], cwd=tmp_path, capture_output=True).returncode == 2
+
+
+# ── bin/ ────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+# Stands in for python3: makes a .venv that holds itself, and an "install" that takes its time and is counted.
+PYTHON = """#!/bin/bash
+case "$*" in
+    *"version_info"* | *"import ensurepip"* | "-m pip --version") exit 0 ;;
+    --version) echo "Python 3.11.0" ;;
+    "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
+    *sysconfig*) echo "$HEADERS" ;;
+    "-m pip install"*) sleep 0.3; echo "$*" >> installs; [[ ! -e broken ]] || { echo "no such wheel"; exit 1; } ;;
+    *) printf '%s\\n' "$PWD" "$@"; cat ;;
+esac
+"""
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A checkout with the real bin/ and a stand-in for python3, and the environment to run it in."""
+    root = tmp_path / "a checkout"
+    shutil.copytree(ROOT / "bin", root / "bin", symlinks=True)
+    (root / "setk" / "models").mkdir(parents=True)
+    for name in ("pyproject.toml", "setup.py", "constraints.txt", "setk/models/gru.c"):
+        (root / name).write_text(name)
+    python = tmp_path / "python3"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    (tmp_path / "Python.h").touch()
+    env = {**BASH, "PYTHON": str(python), "HEADERS": str(tmp_path)}
+    return root, env
+
+
+def test_commands_set_themselves_up_once_and_run_from_anywhere(tmp_path, checkout):
+    root, env = checkout
+    commands = ["prep", "train", "enhance", "score", "count"]
+    running = [subprocess.Popen([root / "bin" / f"se-{c}", "a b", "*"], cwd=tmp_path, env=env, text=True,
+                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for c in commands]
+    for c, process in zip(commands, running):
+        out, err = process.communicate("input", timeout=60)
+        assert out == f"{tmp_path}\n-P\n-m\nsetk.commands.{c}\na b\n*\ninput" and "setup: " in err
+    installs = (root / "installs").read_text().splitlines()
+    assert len(installs) == 1 and "--constraint constraints.txt --editable .[test]" in installs[0]
+
+    (tmp_path / "bin").symlink_to(root / "bin")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "link").symlink_to("../bin/se-score")
+    (tmp_path / "other" / "alias").symlink_to("link")
+    for command in ("bin/se-score", "other/link", "./other/alias", root / "bin" / "se-score"):
+        done = subprocess.run([command, "x"], cwd=tmp_path, env=env, input="", capture_output=True, text=True)
+        assert done.stdout == f"{tmp_path}\n-P\n-m\nsetk.commands.score\nx\n" and done.stderr == ""
+    done = subprocess.run(["se-score"], cwd=tmp_path / "other", env={**env, "PATH": f"../bin:{env['PATH']}"}, input="",
+                          capture_output=True, text=True)
+    assert done.stdout.endswith("setk.commands.score\n") and done.stderr == ""
+
+
+def test_setup_runs_again_only_for_a_change(tmp_path, checkout):
+    root, env = checkout
+
+    def score():
+        return subprocess.run([root / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60)
+
+    def installs():
+        return len((root / "installs").read_text().splitlines())
+
+    assert score().returncode == 0 and installs() == 1
+    (root / "constraints.txt").touch()
+    assert score().stderr == "" and installs() == 1
+    (root / "setk" / "models" / "gru.c").write_text("changed")
+    assert "installing" in score().stderr and installs() == 2
+    (root / "broken").touch()
+    (root / "pyproject.toml").write_text("changed")
+    done = score()
+    assert done.returncode == 2 and done.stdout == "" and "no such wheel" in done.stderr and "setup.log" in done.stderr
+    (root / "broken").unlink()
+    assert score().returncode == 0 and installs() == 4
+    moved = root.rename(tmp_path / "moved")
+    done = subprocess.run([moved / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and len((moved / "installs").read_text().splitlines()) == 5
+
+
+@pytest.mark.parametrize("pattern, answer, words", [
+    ("*version_info*", "exit 1", ["3.11 or newer", "Python 3.11.0", "PYTHON="]),
+    ("*ensurepip*", "exit 1", ["python3-venv"]),
+    ("*sysconfig*", "echo /none", ["/none/Python.h", "python3-dev"]),
+])
+def test_setup_says_what_is_missing(tmp_path, checkout, pattern, answer, words):
+    root, env = checkout
+    python = Path(env["PYTHON"])
+    python.write_text(PYTHON.replace("case \"$*\" in", f"case \"$*\" in\n    {pattern}) {answer} ;;", 1))
+    done = subprocess.run([root / "bin" / "setup"], env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stdout == "" and all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck here (Debian: apt-get install shellcheck)")
+def test_shellcheck_has_nothing_to_say():
+    scripts = [*ROOT.glob("recipes/**/*.sh"), ROOT / "bin" / "setup", ROOT / "bin" / ".se"]
+    done = subprocess.run(["shellcheck", "-x", "-P", ROOT, *scripts], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
