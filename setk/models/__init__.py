@@ -85,9 +85,15 @@ def presets() -> dict[str, tuple[str, Any]]:
 
 
 def build(name: str, values: Mapping[str, Any]) -> SpectralModel:
-    """Make a model from its name and the plain values of its config (missing ones take defaults)."""
+    """Make a model from its name and the plain values of its config (missing ones take defaults).
+
+    Raises UserError on an unknown name or key, and on values that the model refuses (by ValueError).
+    """
     cls = model_class(name)
-    return cls(config.build(cls.Config, values, f"model {name}"))
+    try:
+        return cls(config.build(cls.Config, values, f"model {name}"))
+    except ValueError as e:
+        raise UserError(f"model {name}: {e}") from None
 
 
 def build_preset(preset: str) -> SpectralModel:
