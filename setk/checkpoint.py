@@ -37,13 +37,15 @@ def write(path: str | os.PathLike, content: dict[str, Any]) -> None:
 
 def read(path: str | os.PathLike) -> dict[str, Any]:
     """Read a file of tensors and plain values. Raises UserError on anything else, a pickle payload included."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: {'is a directory; a checkpoint file is wanted' if path.is_dir() else 'no such checkpoint'}")
+    # torch also takes bare pickles of old; whatever is no zip archive was not written by setk.
+    if not zipfile.is_zipfile(path):
+        raise UserError(f"{path}: is no checkpoint, or is damaged; train one with se-train")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such checkpoint") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a directory; a checkpoint file is wanted") from None
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError) as e:
+    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, IndexError) as e:
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
         raise UserError(f"{path}: is no checkpoint, or is damaged or holds code ({reason})") from None
     if not isinstance(content, dict):

@@ -55,8 +55,7 @@ def test_a_conf_is_counted_as_it_stands(se, tmp_path):
 
 
 @pytest.mark.parametrize("conf, said", [("modell: fspen\n", "did you mean 'model'?"), ("model: fspem\n", "did you mean 'fspen'?"),
-                                        ("model: fspen\nconfig: {group: 4}\n", "did you mean 'groups'?"),
-                                        ("model: fspen\nconfig: {groups: 5}\n", "must divide 32")])
+                                        ("model: fspen\nconfig: {group: 4}\n", "did you mean 'groups'?")])
 def test_a_bad_conf_is_one_clear_line(se, tmp_path, conf, said):
     path = tmp_path / "bad.yaml"
     path.write_text(conf)
@@ -75,9 +74,3 @@ def test_a_reader_that_stops_is_quiet():
     argv = " ".join(command("count", "fspen", "fspen-79k", "--layers"))
     done = subprocess.run(["bash", "-c", f"{argv} | head -1"], cwd=ROOT, capture_output=True, timeout=300)
     assert done.returncode == 0 and done.stderr == b"" and done.stdout.startswith(b"model\tlayer\t")
-
-
-def test_help_imports_nothing_heavy():
-    code = "import sys; sys.argv = ['se-count', '--help']\nfrom setk.commands import count\ntry: count.main()\n" \
-           "except SystemExit: sys.exit(bool({'torch', 'numpy'} & set(sys.modules)))"
-    assert subprocess.run([command("count")[0], "-c", code], cwd=ROOT, capture_output=True, timeout=60).returncode == 0

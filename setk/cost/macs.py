@@ -3,8 +3,8 @@
 A MAC is one multiply-accumulate of a weight with an activation, or of two activations where they are
 contracted (attention's Q K^T and A V). Positions that fall on zero padding count, as in every counter, and
 so do the outputs that a transposed convolution crops. Nothing else counts: no bias, norm, activation,
-gate, element-wise mask or STFT; a contraction is seen if it is written as a matmul, einsum or convolution, not as
-multiply and sum. A product of complex tensors is four real ones.
+gate, element-wise mask or STFT, so a contraction must be written as a matmul, einsum or convolution to be
+seen, not as multiply and sum. A product of complex tensors is four real ones.
 
 The model runs once on the meta device, where tensors have shapes and no data, and every aten op passes
 through OpCounter. On that device recurrent layers and attention, in all their fused variants, decompose
@@ -16,7 +16,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -62,39 +61,32 @@ class OpCounter(TorchDispatchMode):
         super().__init__()
         self.ledger = ledger
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        # Torch otherwise imports its compiler, 1.6 s, to keep this mode out of graphs that nobody compiles.
-        return False
-
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         op = func.overloadpacket.__name__ if func.namespace == "aten" else None
-        if op in COUNTED:
-            self.ledger.add(COUNTED[op](*args) * (4 if args[0].is_complex() else 1))
-        elif op is None or op.removesuffix("_") not in FREE:
+        if op is None or op not in COUNTED and op.removesuffix("_") not in FREE:
             raise UserError(f"op {func.namespace}.{func.overloadpacket.__name__} in layer {self.ledger.here} is not in the "
                             "cost model; enter it in COUNTED or FREE of setk/cost/macs.py")
-        return func(*args, **(kwargs or {}))
+        output = func(*args, **(kwargs or {}))
+        if op in COUNTED:
+            self.ledger.add(COUNTED[op](output, *args) * (4 if output.is_complex() else 1))
+        return output
 
 
-def _matmul(a: Tensor, b: Tensor, *_) -> int:
-    """[..., m, k] by [..., k, n]; a vector b has n = 1."""
-    return a.numel() * (b.shape[-1] if b.dim() > 1 else 1)
+def _matmul(output: Tensor, a: Tensor, *_) -> int:
+    """[..., m, k] by [..., k, n]."""
+    return output.numel() * a.shape[-1]
 
 
-def _add_matmul(bias: Tensor, a: Tensor, b: Tensor, *_) -> int:
-    return _matmul(a, b)
+def _add_matmul(output: Tensor, bias: Tensor, a: Tensor, *_) -> int:
+    return _matmul(output, a)
 
 
-def _convolution(x: Tensor, weight: Tensor, bias, stride, padding, dilation, transposed: bool, output_padding, groups: int) -> int:
+def _convolution(output: Tensor, x: Tensor, weight: Tensor, bias, stride, padding, dilation, transposed: bool, *_) -> int:
     """x [B, I, ...], weight [O, I / groups, ...], transposed [I, O / groups, ...].
 
     Forward, each output value takes one product per weight of its channel; transposed, each input value gives one.
     """
-    if transposed:
-        return x.numel() * weight[0].numel()
-    spatial = torch.ops.aten.convolution(x, weight, bias, stride, padding, dilation, False, output_padding, groups).shape
-    return math.prod(spatial) * weight[0].numel()
+    return (x if transposed else output).numel() * weight[0].numel()
 
 
 COUNTED = {
