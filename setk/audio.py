@@ -9,8 +9,10 @@ other formats are libsndfile's.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -292,11 +294,16 @@ def probe(location: str, *, allow_commands: bool = False) -> Info:
 def read_mono(location: str, rate: int | None = None, *, allow_commands: bool = False) -> tuple[np.ndarray, int]:
     """Read one channel: float32 [n] and the rate. Raises AudioError on more channels, or a rate other than `rate`."""
     x, found = read(location, allow_commands=allow_commands)
-    if len(x) != 1:
-        raise AudioError(f"{location}: has {len(x)} channels; mono is wanted (se-prep resample --channel 1 takes one)")
+    check_mono(location, len(x), found, rate)
+    return x[0], found
+
+
+def check_mono(location: str, channels: int, found: int, rate: int | None) -> None:
+    """Raise AudioError, with the mend, unless there is one channel, at `rate` Hz if that is given."""
+    if channels != 1:
+        raise AudioError(f"{location}: has {channels} channels; mono is wanted (se-prep resample --channel 1 takes one)")
     if rate and found != rate:
         raise AudioError(f"{location}: is at {found} Hz; {rate} Hz is wanted (se-prep resample converts)")
-    return x[0], found
 
 
 def wav_header(rate: int, channels: int, frames: int | None, bits: int = 16) -> bytes:
@@ -353,7 +360,18 @@ class Writer:
             sys.stdout.buffer.write(np.ascontiguousarray(pcm.T).tobytes())
             sys.stdout.buffer.flush()
         else:
-            self._file.write(pcm.T if self.subtype == "PCM_16" else x.T)
+            self._write_file(pcm.T if self.subtype == "PCM_16" else x.T)
+
+    def _write_file(self, frames: np.ndarray) -> None:
+        import soundfile
+
+        try:
+            self._file.write(frames)
+        except soundfile.LibsndfileError:
+            # libsndfile keeps the operating system's reason to itself.
+            full = shutil.disk_usage(Path(self.path).parent).free < frames.nbytes
+            code = errno.ENOSPC if full else errno.EIO
+            raise OSError(code, os.strerror(code), self.path) from None
 
 
 def write(path: str | os.PathLike, x: np.ndarray, rate: int, subtype: str = "PCM_16") -> int:

@@ -7,6 +7,7 @@ stranger cannot execute code. What resumes a training stands in a file of its ow
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import zipfile
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 
 from setk import config, models, provenance
-from setk.files import UserError, atomic_path, sha256
+from setk.files import UserError, atomic_open, sha256
 
 FORMAT = 1
 SHIPPED = Path(__file__).with_name("pretrained")
@@ -31,8 +32,10 @@ def save(path: str | os.PathLike, model: models.SpectralModel, scores: dict[str,
 
 def write(path: str | os.PathLike, content: dict[str, Any]) -> None:
     """torch.save, whole or not at all."""
-    with atomic_path(path) as tmp:
-        torch.save(content, tmp)
+    data = io.BytesIO()  # torch's own file writer turns a full disk into an error of its own
+    torch.save(content, data)
+    with atomic_open(path) as f:
+        f.write(data.getbuffer())
 
 
 def read(path: str | os.PathLike) -> dict[str, Any]:

@@ -21,6 +21,16 @@ class AudioError(UserError):
     """One utterance that cannot be read or used; lists go on with the next, and the command exits 1."""
 
 
+def make_dir(path: str | os.PathLike) -> Path:
+    """Make a directory and those above it, unless it is there. Raises UserError where a file is in the way."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path}: a file is in the way of this directory; name another") from None
+    return path
+
+
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path in the directory of `path`; rename it to `path` if the block ends well.
@@ -29,7 +39,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     id, so that two writers of one file do not tear each other's.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_dir(path.parent)
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory; give the name of a file to write")
     tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield tmp

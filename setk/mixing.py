@@ -168,7 +168,7 @@ class Mixed:
     noisy = reverberant speech + `noise`; `clean` is the target (the same speech, early part only under an RIR).
     `snr_db` is what was realised: +-inf if noise or speech is silent. `gain` was applied to speech and noise
     alike (level, clipping), `noise_gain` to the noise in all; `level_db` is the RMS of `noisy`, `peak_scaled`
-    says that `gain` was lowered lest `noisy` clip.
+    says that `gain` was lowered lest `noisy` or `clean` clip.
     """
 
     noisy: np.ndarray
@@ -186,7 +186,8 @@ def mix(speech: np.ndarray, noise: np.ndarray, snr_db: float, level_db: float | 
     """Mix `speech` [n] and `noise` [n] (see `loop`) so that speech level minus noise RMS is `snr_db`.
 
     The speech level is its RMS, or with `active` its P.56 active level; under an RIR [k], that of the
-    reverberant speech, as a microphone has it. `level_db` sets the RMS of the mixture (as DNS does); without
+    reverberant speech, as a microphone has it; measured before any common gain (P.56 thresholds are fixed, so
+    its levels do not scale exactly). `level_db` sets the RMS of the mixture (as DNS does); without
     it the speech keeps its level. If the mixture would clip, all is scaled down together. Silent noise leaves
     the speech alone; silent speech leaves the noise at its own level.
     """
@@ -200,17 +201,17 @@ def mix(speech: np.ndarray, noise: np.ndarray, snr_db: float, level_db: float | 
     silent = math.inf in (-speech_level, -noise_level)
     noise_gain = 1.0 if silent else from_db(speech_level - noise_level - snr_db)
     noisy = heard + noise_gain * noise
-    gain, peak_scaled = _common_gain(noisy, level_db)
+    gain, peak_scaled = _common_gain(noisy, target, level_db)
     parts = [(gain * part).astype(np.float32) for part in (noisy, target, noise_gain * noise)]
     return Mixed(*parts, snr_db=speech_level - noise_level if silent else snr_db, noise_gain=noise_gain * gain,
                  gain=gain, level_db=rms_level(parts[0]), peak_scaled=peak_scaled)
 
 
-def _common_gain(noisy: np.ndarray, level_db: float | None) -> tuple[float, bool]:
-    """The gain that brings `noisy` to `level_db` without clipping 16 bits, and whether clipping lowered it."""
+def _common_gain(noisy: np.ndarray, clean: np.ndarray, level_db: float | None) -> tuple[float, bool]:
+    """The gain that brings `noisy` to `level_db` while neither clips at 16 bits, and whether clipping lowered it."""
     level = rms_level(noisy)
     gain = 1.0 if level_db is None or level == -math.inf else from_db(level_db - level)
-    peak = np.abs(noisy).max(initial=0.0) * gain
+    peak = max(np.abs(x).max(initial=0.0) for x in (noisy, clean)) * gain
     limit = 32767 / 32768
     return (gain * limit / peak, True) if peak > limit else (gain, False)
 

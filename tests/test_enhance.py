@@ -254,6 +254,15 @@ def test_a_full_disk_and_an_unwritable_output(se, untrained, noisy, tmp_path):
         argv = command("enhance", untrained, noisy, "-")
         done = subprocess.run(argv, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and "No space left" in done.stderr and "Traceback" not in done.stderr
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", small], capture_output=True).returncode == 0:
+        try:
+            done = se("enhance", untrained, noisy, small / "o.wav")
+            assert done.returncode == 1 and "No space left" in done.err
+            assert not list(small.iterdir())
+        finally:
+            subprocess.run(["umount", small], check=True)
     (tmp_path / "file").write_text("")
     done = se("enhance", untrained, noisy, tmp_path / "file" / "o.wav")
     assert done.returncode in (1, 2) and "file" in done.err

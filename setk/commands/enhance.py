@@ -11,7 +11,7 @@ from typing import Annotated, Iterator, Optional
 import typer
 
 from setk.commands import shell
-from setk.files import AudioError, UserError, write_text
+from setk.files import AudioError, UserError, make_dir, write_text
 
 app = shell.new_app()
 STAMP = ".se-enhance.json"
@@ -171,7 +171,7 @@ def _enhance_list(model: str, list_: str, out: Path, chunk: float | None, subtyp
     from setk import lists, pool
 
     _load(model)
-    out.mkdir(parents=True, exist_ok=True)
+    make_dir(out)
     _claim(out, {"model": _engine.name, "model sha256": _engine.sha256, "subtype": subtype, "chunk": chunk, "suffix": suffix})
     failures = shell.Failures("se-enhance", max_fail)
 

@@ -40,7 +40,7 @@ def run(app: typer.Typer, name: str) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO):
             raise
         say(f"{name}: {e.filename or 'output'}: {os.strerror(e.errno)}; nothing half-written was left, run again when mended")
         sys.exit(SOME_FAILED)

@@ -8,13 +8,14 @@
        h' = n + z * (h - n)
 
    What makes it quick, at some 16 units, is that nothing but x, y and their gradients goes through
-   memory.  A hidden vector is one register; a tile of S sequences shares every weight loaded; the
+   memory.  Hidden vectors stay in registers; a tile of S sequences shares every weight loaded; the
    products with x are formed where they are used.  The backward pass computes the gates again from
    x and y rather than read them back: a cache miss costs more than the arithmetic.
 
-   The vectors are GCC's, so the text is the same for every processor; on x86 the compiler makes a
-   version for AVX-512, one for AVX with FMA and one for any, and the loader picks one, so that one
-   build serves every node of a cluster.  I and H are multiples of L: the caller pads.
+   The vectors are GCC's, so the text is the same for every processor, but a vector must be as wide as
+   a register: setup.py compiles the file once for each of the widths below, and gru.py loads the
+   one for the processor it runs on.  So one build serves every node of a cluster.  I and H are
+   multiples of 16: the caller pads.
    Sums are taken in a fixed order: the same call gives the same bits on the same processor. */
 
 #include <Python.h>
@@ -22,14 +23,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(__x86_64__) && defined(__gnu_linux__)
-#define ANY_X86 __attribute__((target_clones("avx512f", "fma", "default")))
+#if defined(__AVX512F__)
+enum { L = 16 }; /* floats in a vector */
+#elif defined(__AVX2__)
+enum { L = 8 };
 #else
-#define ANY_X86
+enum { L = 4 }; /* SSE, NEON */
 #endif
-#define INLINE static inline __attribute__((always_inline))
+enum { S = 4 }; /* sequences in a tile */
 
-enum { L = 16, S = 8 }; /* floats in a vector; sequences in a tile */
+#define INLINE static inline __attribute__((always_inline))
 
 typedef float V __attribute__((vector_size(4 * L)));
 typedef int32_t VI __attribute__((vector_size(4 * L)));
@@ -80,6 +83,7 @@ INLINE V tanh_(V v) {
 
 /* sum[s] += column (x[s][j] * w[j]), w [J, stride]; the one matrix product of the file */
 INLINE void multiply(int s_, V *sum, const float *w, int J, int stride, const float *const *x) {
+#pragma GCC unroll 4
     for (int j = 0; j < J; j++) {
         const V row = load(w + j * stride);
 #pragma GCC unroll 8
@@ -89,6 +93,7 @@ INLINE void multiply(int s_, V *sum, const float *w, int J, int stride, const fl
 
 /* Its counterpart for the gradient of weights: w[j] += sum over s of d[s][j] * x[s], w [J, stride] */
 INLINE void accumulate(int s_, float *w, int J, int stride, const float *const *d, const V *x) {
+#pragma GCC unroll 4
     for (int j = 0; j < J; j++) {
         V row = load(w + j * stride);
 #pragma GCC unroll 8
@@ -186,13 +191,13 @@ INLINE void forward(int I, int H, const Shape *a, const Weights *w, const Frames
 }
 
 /* y and last, the state after the last step, from x.  Returns 0, or -1 where memory is short. */
-ANY_X86 int setk_gru_forward(const Shape *a, const Weights *w, const Frames *x, const Frames *y,
+int setk_gru_forward(const Shape *a, const Weights *w, const Frames *x, const Frames *y,
                              float *last) {
     const int I = a->I, H = a->H;
     float *scratch = malloc((3 * (I + H) + 4) * H * sizeof(float));
     if (!scratch) return -1;
-    if (I == L && H == L)
-        forward(L, L, a, w, x, y, last, scratch);
+    if (I == 16 && H == 16)
+        forward(16, 16, a, w, x, y, last, scratch);
     else
         forward(I, H, a, w, x, y, last, scratch);
     free(scratch);
@@ -309,19 +314,21 @@ INLINE void backward(int I, int H, const Shape *a, const Weights *w, const Frame
 
 /* Gradients from dy: dx is written (its g stride 0: the sum over the groups), dh0 holds the gradient
    of last on entry and that of h0 on return, dw is added to.  Returns as setk_gru_forward. */
-ANY_X86 int setk_gru_backward(const Shape *a, const Weights *w, const Frames *x, const Frames *y,
+int setk_gru_backward(const Shape *a, const Weights *w, const Frames *x, const Frames *y,
                               const Frames *dy, const Frames *dx, float *dh0, const Weights *dw) {
     const int I = a->I, H = a->H;
     float *scratch = calloc((3 * (I + H) + 4) * H + S * 5 * H + (3 * (I + H) + 4) * H, sizeof(float));
     if (!scratch) return -1;
-    if (I == L && H == L)
-        backward(L, L, a, w, x, y, dy, dx, dh0, dw, scratch);
+    if (I == 16 && H == 16)
+        backward(16, 16, a, w, x, y, dy, dx, dh0, dw, scratch);
     else
         backward(I, H, a, w, x, y, dy, dx, dh0, dw, scratch);
     free(scratch);
     return 0;
 }
 
-/* setuptools builds it as an extension module, which must be importable; there is nothing in it. */
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "_gru", .m_size = -1};
-PyMODINIT_FUNC PyInit__gru(void) { return PyModule_Create(&module); }
+/* setuptools builds extension modules, which must be importable; there is nothing in this one. */
+#define JOIN(a, b) a##b
+#define INIT(name) JOIN(PyInit_, name)
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "gru", .m_size = -1};
+PyMODINIT_FUNC INIT(MODULE)(void) { return PyModule_Create(&module); }
