@@ -24,7 +24,31 @@ else
     noisy_gate=false
 fi
 dir=${dir:-exp/$label/$paper}
-read -ra more <<< "$set"
-train_set+=("${more[@]}")
+shards=exp/$label/shards       # the papers share them
+read -ra settings <<< "$set"
+train_set+=("${settings[@]}")
 
 prepare_vbd() { se-prep vbd "$root" "$data" --jobs "$nj"; }
+
+# The lists of an open corpus, relative to its folder, as data directories with paths that hold from here.
+prepare_open() {
+    local part kind folder
+    for part in valid test; do
+        mkdir -p "$data/$part"
+        for kind in noisy clean; do
+            under "$root" "$root/lists/${part}_$kind.scp" > "$data/$part/$kind.scp"
+        done
+    done
+    mkdir -p "$data/train"
+    # Ids of two sources may meet: each gets its source's mark.
+    {
+        under "$root" "$root/lists/speech_train.scp" | sed 's/^/a_/'
+        [[ ! $more ]] || under "$more" "$more/lists/speech_train.scp" | sed 's/^/b_/'
+    } | sort > "$data/train/speech.scp"
+    folder=${more:-$root}
+    under "$folder" "$folder/lists/noise_train.scp" | sort > "$data/train/noise.scp"
+}
+
+under() { # FOLDER LIST: the list, its paths led by FOLDER
+    awk -v folder="$1/" '{ i = index($0, " "); print substr($0, 1, i) folder substr($0, i + 1) }' "$2"
+}

@@ -13,7 +13,16 @@ output=${log//%/%%}
 request=(--parsable --export=ALL --open-mode=append --input=/dev/null --cpus-per-task="$threads" --ntasks=1)
 if [[ $name ]]; then
     output=${output//"$name"/%a}
-    request+=(--array="$(IFS=,; echo "${jobs[*]}")${max_jobs:+%$max_jobs}")
+    # 1-4,7: Slurm refuses a long list of single numbers.
+    spans=()
+    for i in "${jobs[@]}"; do
+        if ((${#spans[@]} > 0)) && ((i == ${spans[-1]#*-} + 1)); then
+            spans[-1]=${spans[-1]%-*}-$i
+        else
+            spans+=("$i")
+        fi
+    done
+    request+=(--array="$(IFS=, && echo "${spans[*]}")${max_jobs:+%$max_jobs}")
 fi
 request+=(--job-name="$(basename -- "${1##*/}")" --output="$output")
 [[ -z $mem ]] || request+=(--mem="$mem")
@@ -37,16 +46,22 @@ all_ended() {
     done
 }
 
+warn() {
+    [[ $warned == *"$1"* ]] || echo "$me: $1" >&2
+    warned+=$1
+}
+
 warned=
 for ((poll = 0; ; poll++)); do
-    if left=$(squeue --noheader --format=%i --jobs="$id" 2>&1); then
+    if left=$(squeue --noheader --format='%i %r' --jobs="$id" 2>&1); then
         [[ $left ]] || break
-    elif [[ $left == *"Invalid job id"* ]]; then
+        # Nothing but a person ends this wait.
+        [[ ! $left =~ [Hh]eld|NeverSatisfied ]] ||
+            warn "Slurm holds back some of job $id: see squeue -j $id; scontrol release $id, or stop this"
+    elif [[ $left == *"Invalid job id"* ]] || all_ended; then
         break # Slurm has forgotten it, so it is long done.
     else
-        all_ended && break
-        [[ $warned ]] || echo "$me: squeue: ${left##*$'\n'}; still waiting for job $id" >&2
-        warned=yes
+        warn "squeue: ${left##*$'\n'}; still waiting for job $id"
     fi
     # In the background, since a trap waits for the foreground.
     sleep $((poll < 60 ? 1 : 5)) &

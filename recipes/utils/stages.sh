@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154
 # Sourced by a recipe after its options are parsed: the stages that all papers share. The recipe has set
-#   paper, conf, corpus, dir, train, valid, test   names, and where data directories are
+#   paper, conf, corpus, dir, train, valid, test, shards   names, and where things are
 #   prepare                                        a function: corpus on disk -> those data directories
 #   train_set                                      array of key=value on top of the conf
 #   noisy_gate                                     true: the noisy test set must read as VoiceBank+DEMAND's does
@@ -28,13 +28,13 @@ fi
 if due 1; then
     log "stage 1: shards"
     # shellcheck disable=SC2086
-    $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$dir/shards" --shard JOB/"$nj"
+    $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$shards" --shard JOB/"$nj"
 fi
 
 if due 2; then
     log "stage 2: train (progress in $dir/log/train.log; $dir/curves.png)"
     # shellcheck disable=SC2086
-    $train_cmd "$dir/log/train.log" se-train "$conf" --train "$dir/shards" --valid "$valid" --out "$dir" \
+    $train_cmd "$dir/log/train.log" se-train "$conf" --train "$shards" --valid "$valid" --out "$dir" \
         "${train_set[@]/#/--set=}"
 fi
 

@@ -10,7 +10,7 @@
    What makes it quick, at some 16 units, is that nothing but x, y and their gradients goes through
    memory.  Hidden vectors stay in registers; a tile of S sequences shares every weight loaded; the
    products with x are formed where they are used.  The backward pass computes the gates again from
-   x and y rather than read them back: a cache miss costs more than the arithmetic.
+   x and y: storing them would be four vectors a step written and read, four times the size of y.
 
    The vectors are GCC's, so the text is the same for every processor, but a vector must be as wide as
    a register: setup.py compiles the file once for each of the widths below, and gru.py loads the

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# FSPEN on a few hours of open speech and noise, mixed as training goes: what setk/pretrained/fspen.pt was made with.
+#
+#   bash recipes/open/fspen.sh --root CORPUS --more CORPUS_MORE
+#
+# CORPUS holds lists/{speech,noise}_train.scp and lists/{valid,test}_{noisy,clean}.scp, CORPUS_MORE (optional) further
+# lists/{speech,noise}_train.scp; paths in them are relative to the folder.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+. recipes/path.sh
+. recipes/cmd.sh
+
+root=${OPEN_ROOT:-}
+more=${OPEN_MORE:-}            # its noises, the longer versions, stand for those of the root
+dir=                           # default exp/open/fspen
+conf=recipes/conf/fspen_open.yaml
+set=
+noisy_gate=false
+stage=0
+stop_stage=6
+nj=2
+. recipes/utils/parse_options.sh
+
+. recipes/utils/corpus.sh open fspen
+paper_rows=
+. recipes/utils/stages.sh

@@ -1,0 +1,67 @@
+"""results.py EXP PAPER LABEL ROWS: RESULTS.md on standard output, from what se-score and se-count wrote in EXP.
+
+ROWS are the papers' own figures, lines of the table. Every number comes with the command that gives it.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+METRICS = ["pesq_wb", "stoi", "estoi", "si_sdr"]
+TEMPLATE = """# {paper} on {label}
+
+{note}
+| system | params | MACs/s | MACs/s, ptflops | PESQ-WB | STOI | ESTOI | SI-SDR, dB |
+|---|---|---|---|---|---|---|---|
+{rows}
+
+{scored} utterances of {label}; means with their 95 % bootstrap interval over utterances. Latency {latency:g} ms, STFT {stft}/s beside the MACs.
+{failed}
+Each number again:
+
+    se-score --ref {ref} {noisy} --summary noisy.json
+    se-enhance {exp}/best.pt --list {noisy} --out enhanced | se-score --ref {ref} - --summary enhanced.json
+    se-count {exp}/best.pt --json
+    se-count {exp}/best.pt --json --convention ptflops
+"""
+MINI_NOTE = """**These are results on the embedded corpus (label mini): synthetic voices, a few minutes, a few steps of training.
+They show that the chain runs, and say nothing of the quality of the model.**
+"""
+
+
+def score(metrics: dict, name: str) -> str:
+    """`mean [low, high]` of one metric."""
+    m = metrics[name]
+    digits = 2 if name in ("pesq_wb", "si_sdr") else 3
+    if m["mean"] is None:
+        return "-"
+    mean, low, high = (f"{m[k]:.{digits}f}" if m[k] is not None else "-" for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def short(n: float) -> str:
+    """A count with three digits: 86354 -> 86.4 k."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return f"{n:g}"
+
+
+def main(exp: str, paper: str, label: str, papers: str) -> None:
+    read = {name: json.loads((Path(exp) / f"{name}.json").read_text()) for name in ("noisy", "enhanced", "count", "count.ptflops")}
+    noisy, enhanced = read["noisy"]["metrics"], read["enhanced"]["metrics"]
+    cost, published = read["count"], read["count.ptflops"]
+    ours = [short(cost["params"]), short(cost["macs_per_second"]), short(published["macs_per_second"])]
+    rows = [["noisy", "", "", "", *(score(noisy, m) for m in METRICS)],
+            [f"**{paper}, here**", *ours, *(score(enhanced, m) for m in METRICS)]]
+    lists = read["enhanced"]["lists"]
+    failed = read["enhanced"]["failed"]
+    print(TEMPLATE.format(
+        paper=paper, label=label, note=MINI_NOTE if label == "mini" else "", exp=exp,
+        rows="\n".join(["| " + " | ".join(row) + " |" for row in rows] + ([papers + " "] if papers else [])).rstrip(),
+        scored=read["enhanced"]["scored"], latency=cost["latency_ms"], stft=short(cost["stft_macs_per_second"]),
+        failed=f"\n**{failed} utterances failed.**\n" if failed else "", ref=lists["ref"], noisy=read["noisy"]["lists"]["est"]), end="")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
