@@ -12,7 +12,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 root=${OPEN_ROOT:-}
 more=${OPEN_MORE:-}            # its noises, the longer versions, stand for those of the root
-dir=                           # default exp/open/fspen
+dir=                           # experiment; default exp/open/fspen
+data=                          # data directories; default exp/open/data
+shards=                        # default exp/open/shards
 conf=recipes/conf/fspen_open.yaml
 set=
 noisy_gate=false

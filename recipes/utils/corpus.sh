@@ -9,7 +9,7 @@ if [[ $root ]]; then
     label=$dataset
     [[ -d $root ]] || { echo "${0##*/}: --root $root: no such directory" >&2; exit 2; }
     corpus="$dataset in $root"
-    data=exp/$dataset/data
+    data=${data:-exp/$dataset/data}
     train=$data/train valid=$data/valid test=$data/test
     prepare() { "prepare_$dataset"; }
     train_set=()
@@ -24,7 +24,7 @@ else
     noisy_gate=false
 fi
 dir=${dir:-exp/$label/$paper}
-shards=exp/$label/shards       # the papers share them
+shards=${shards:-exp/$label/shards}
 read -ra settings <<< "$set"
 train_set+=("${settings[@]}")
 

@@ -1,13 +1,19 @@
 #!/usr/bin/env bash
 # job.sh THREADS NAME INDEX PROG ARG…: one job of run.sh or slurm.sh; its standard output is the log. NAME (mostly JOB)
-# becomes INDEX in PROG and ARG; an empty INDEX is this task's place in the Slurm array.
+# becomes INDEX in PROG and ARG; INDEX is the word slurm where Slurm runs the job and knows its place in the array.
 # Slurm runs a copy of this file from its spool, so it must need no other.
 set -uo pipefail
 
 threads=$1
 name=$2
-index=${3:-${SLURM_ARRAY_TASK_ID-}}
+index=$3
 shift 3
+settle=0
+if [[ $index == slurm ]]; then
+    index=${SLURM_ARRAY_TASK_ID-}
+    # To cancel, Slurm signals one process after the other; our turn may come when the program is already gone.
+    settle=0.5
+fi
 [[ -z $name ]] || set -- "${@//$name/$index}"
 
 # A job that was told to stop must not look as if it had ended, whatever its program makes of the signal.
@@ -28,8 +34,7 @@ SECONDS=0
 # SIGINT, and so would PROG; the foreground one here does as it was started.
 (exec "$@")
 code=$?
-# Who stops a job signals its program and us in no fixed order.
-((code < 128)) || sleep 0.2
+[[ $settle == 0 ]] || sleep "$settle"
 [[ -z $stopped ]] || exit "$stopped"
 
 # A program that did not end its last line must not swallow the trailer's first.

@@ -36,7 +36,7 @@ cancel() {
 }
 
 # Deaf to Ctrl-C: a job that got through must be known by its number, or nothing could cancel it.
-id=$(trap '' INT && exec sbatch "${request[@]}" "$here/job.sh" "$threads" "$name" "" "$@") || die "sbatch refused the job"
+id=$(trap '' INT && exec sbatch "${request[@]}" "$here/job.sh" "$threads" "$name" slurm "$@") || die "sbatch refused the job"
 id=${id%%;*}
 
 all_ended() {
@@ -63,8 +63,10 @@ for ((poll = 0; ; poll++)); do
     else
         warn "squeue: ${left##*$'\n'}; still waiting for job $id"
     fi
+    pause=0.5
+    ((poll < 60)) || pause=5
     # In the background, since a trap waits for the foreground.
-    sleep $((poll < 60 ? 1 : 5)) &
+    sleep "$pause" &
     wait $!
 done
 

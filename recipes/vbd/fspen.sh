@@ -9,7 +9,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . recipes/cmd.sh
 
 root=${VBD_ROOT:-}             # VoiceBank+DEMAND: holds noisy_trainset_28spk_wav and the others; empty: data/mini
-dir=                           # experiment directory; default exp/vbd/fspen, or exp/mini/fspen
+dir=                           # experiment; default exp/vbd/fspen, or exp/mini/fspen
+data=                          # data directories; default exp/vbd/data
+shards=                        # default exp/vbd/shards, which the papers share
 conf=recipes/conf/fspen.yaml
 set=                           # space-separated key=value on top of the conf
 noisy_gate=true                # stop unless the noisy test set scores as published

@@ -13,13 +13,14 @@ root=${VBD_ROOT:-}
 paths='1 2 4 8 16 32'
 blocks='1 2 3 4'
 set=                           # space-separated key=value on top of the conf, for every cell
+grid=                          # where all goes; default exp/vbd/fspen_ablation, or exp/mini/...
 stage=0                        # 0 costs, 1 trainings
 stop_stage=1
 nj=2
 . recipes/utils/parse_options.sh
 
 if [[ $root ]]; then label=vbd; else label=mini; fi
-grid=exp/$label/fspen_ablation
+grid=${grid:-exp/$label/fspen_ablation}
 mkdir -p "$grid"
 
 if ((stage <= 0)); then

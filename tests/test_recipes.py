@@ -1,0 +1,86 @@
+"""Recipes as a user runs them: the whole chain on the embedded corpus, and on a tree like VoiceBank+DEMAND's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from setk import audio
+
+TINY = "config.groups=2 config.dpe_blocks=1 batch=2 segment=0.5 steps=4 warmup=1 valid_every=4 save_every=2 workers=0"
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """Run a recipe with tiny training into tmp_path."""
+    if not (ROOT / ".venv").exists():
+        pytest.skip("recipes run bin/se-*, which want the .venv of bin/setup")
+
+    def run(name, *args, env=None):
+        # The test writes outside the checkout's exp/, which a user may be using.
+        argv = ["bash", ROOT / "recipes" / name, "--dir", tmp_path / "exp", "--set", TINY, *map(str, args)]
+        return subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=300,
+                              env={**os.environ, "VBD_ROOT": "", **(env or {})})
+
+    return run
+
+
+def test_without_a_root_the_chain_runs_on_the_embedded_corpus_and_says_so(recipe, tmp_path):
+    done = recipe("vbd/fspen.sh")
+    assert done.returncode == 0, done.stderr
+    assert "NO CORPUS ROOT GIVEN" in done.stderr and "mini" in done.stdout
+    results = (tmp_path / "exp/RESULTS.md").read_text()
+    assert "label mini" in results and "| noisy |" in results and "FSPEN (Yang et al. 2024)" in results
+    noisy, enhanced = (json.loads((tmp_path / f"exp/{k}.json").read_text()) for k in ("noisy", "enhanced"))
+    assert noisy["scored"] == enhanced["scored"] == 16
+    # The last two commands of RESULTS.md give its numbers again.
+    command = [line.strip() for line in results.splitlines() if line.strip().startswith("se-count")][0]
+    again = subprocess.run(["bash", "-c", f"PATH={ROOT}/bin:$PATH; {command}"], capture_output=True, text=True, cwd=ROOT)
+    assert json.loads(again.stdout)["params"] == json.loads((tmp_path / "exp/count.json").read_text())["params"]
+
+
+def vbd_tree(root):
+    """A tree of VoiceBank+DEMAND's layout at 48 kHz: two training speakers, a validation and a test one."""
+    rng = np.random.default_rng(5)
+    for split, names in [("train", ["p226_001", "p287_001", "p228_001", "p228_002", "p230_001"]), ("test", ["p232_001", "p257_002"])]:
+        part = "trainset_28spk" if split == "train" else "testset"
+        for name in names:
+            t = np.arange(48000) / 48000
+            clean = 0.2 * np.sin(2 * np.pi * 150 * t * (1 + 0.1 * np.sin(5 * t))) * (np.sin(2 * np.pi * 2 * t) > -0.5)
+            noisy = clean + 0.02 * rng.standard_normal(48000)
+            for kind, x in [("clean", clean), ("noisy", noisy)]:
+                audio.write(root / f"{kind}_{part}_wav" / f"{name}.wav", x.astype(np.float32), 48000)
+    return root
+
+
+def test_a_tree_of_vbd_stops_at_the_noisy_gate_unless_told(recipe, tmp_path):
+    root = vbd_tree(tmp_path / "a tree p226")
+    done = recipe("vbd/fspen.sh", "--root", root, "--data", tmp_path / "data", "--shards", tmp_path / "shards")
+    assert done.returncode != 0 and "noisy_gate" in done.stderr and "published 1.965" in done.stderr, done.stderr
+    assert not (tmp_path / "exp/enhanced.tsv").exists()
+    done = recipe("vbd/fspen.sh", "--root", root, "--data", tmp_path / "data", "--shards", tmp_path / "shards",
+                  "--noisy-gate", "false", "--stage", 5)
+    assert done.returncode == 0, done.stderr
+    assert sorted(line.split()[0] for line in open(tmp_path / "data/valid/noisy.scp")) == ["p226_001", "p287_001"]
+    assert not list((root / "noisy_testset_wav").glob("*16*")) and "# fspen on vbd" in (tmp_path / "exp/RESULTS.md").read_text()
+
+
+@pytest.mark.parametrize("args, words", [(["--stagee", "1"], "did you mean --stage"), (["--root", "/nope"], "no such directory"),
+                                         (["--noisy-gate", "yes"], "true or false")])
+def test_wrong_options_are_told(recipe, args, words):
+    done = recipe("vbd/fspen.sh", *args)
+    assert done.returncode == 2 and words in done.stderr
+
+
+def test_the_ablation_counts_its_grid(tmp_path):
+    done = subprocess.run(["bash", ROOT / "recipes/vbd/fspen_ablation.sh", "--stop-stage", "0", "--paths", "1 8", "--blocks", "1 2",
+                           "--grid", tmp_path], capture_output=True, text=True, env={**os.environ, "VBD_ROOT": ""})
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in (tmp_path / "cost.tsv").read_text().splitlines()]
+    macs = {r[0].rpartition("/")[2]: float(r[rows[0].index("macs_per_second")]) for r in rows[1:]}
+    assert macs["P1_D1.yaml"] == macs["P8_D1.yaml"] and macs["P8_D2.yaml"] > macs["P8_D1.yaml"]
