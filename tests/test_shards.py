@@ -1,0 +1,391 @@
+"""Shards: what is read is what the wavs hold; what is torn, foreign or hostile is refused."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import command
+
+from setk import audio, shards
+from setk.files import UserError
+from setk.lists import DataDir, read_list, write_list
+from setk.shards import Shards
+
+
+def write_pairs(folder: Path, rng: np.random.Generator, count: int, longest: int = 6000) -> dict[str, dict[str, np.ndarray]]:
+    """A data directory of `count` pairs; stream -> utt -> int16 samples."""
+    lists: dict[str, dict] = {"noisy": {}, "clean": {}}
+    samples: dict[str, dict] = {"noisy": {}, "clean": {}}
+    for i in rng.permutation(count):
+        n = int(rng.integers(1, longest))
+        for stream in lists:
+            x = rng.integers(-32768, 32768, n).astype("<i2")
+            path = folder / "wav" / stream / f"utt {i}.wav"
+            audio.write(path, audio.from_int16(x), 16000)
+            lists[stream][f"u{i}"], samples[stream][f"u{i}"] = path, x
+    for stream in lists:
+        write_list(folder / f"{stream}.scp", lists[stream])
+    write_list(folder / "utt2snr", {f"u{i}": i / 2 for i in range(0, count, 2)})
+    write_list(folder / "utt2spk", {f"u{i}": f"spk{i % 3}" for i in range(count)})
+    return samples
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, rng):
+    folder = tmp_path_factory.mktemp("pairs")
+    return folder, write_pairs(folder, rng, 23)
+
+
+@pytest.fixture
+def made(pairs, tmp_path):
+    """A fresh set of three shards."""
+    out = tmp_path / "shards"
+    assert [done.state for done in shards.write_shards(DataDir(pairs[0]), out, size=10)] == ["made"] * 3
+    return out
+
+
+def contents(out: Path) -> dict[str, dict[str, bytes]]:
+    """All that a set holds, but how it came about."""
+    found = {}
+    for name, path in read_list(out / "pairs.scp").items():
+        with h5py.File(path) as f:
+            found[name] = {k: (np.asarray(f[k]).tobytes() if f[k].dtype != object else list(f[k])) for k in f}
+            found[name]["attrs"] = {k: v for k, v in f.attrs.items() if k != "provenance"}
+    return found
+
+
+def test_random_segments_are_the_samples_of_the_wavs(pairs, made, rng):
+    _, samples = pairs
+    data = Shards(made, "pairs")
+    assert sorted(data.ids) == sorted(samples["noisy"]) and len(data) == 23
+    assert data.rate == 16000 and data.streams == ("noisy", "clean")
+    for _ in range(500):
+        i = int(rng.integers(len(data)))
+        start = int(rng.integers(data.lengths[i] + 1))
+        count = int(rng.integers(data.lengths[i] - start + 1))
+        found = data.read(i, start, count)
+        for stream, x in found.items():
+            assert x.dtype == np.float32
+            np.testing.assert_array_equal(x, samples[stream][data.ids[i]][start:start + count] / np.float32(32768))
+    np.testing.assert_array_equal(data.read(0)["clean"] * 32768, samples["clean"][data.ids[0]])
+
+
+def test_tables_come_along(made):
+    data = Shards(made / "pairs.scp")
+    for utt, snr, spk in zip(data.ids, data.snr, data.spk):
+        i = int(utt[1:])
+        assert spk == f"spk{i % 3}"
+        assert snr == i / 2 if i % 2 == 0 else np.isnan(snr)
+
+
+@pytest.mark.parametrize("segment", [(-1, 2), (0, 10**9), (5, -1)])
+def test_a_segment_beyond_the_utterance_is_an_error(made, segment):
+    with pytest.raises(IndexError):
+        Shards(made, "pairs").read(0, *segment)
+
+
+def _sum(data: Shards, i: int) -> float:
+    return float(data.read(i)["noisy"].sum())
+
+
+def test_worker_processes_read_the_same(made):
+    data = Shards(made, "pairs")
+    here = [_sum(data, i) for i in range(len(data))]  # opens the files before the fork
+    assert [_sum(pickle.loads(pickle.dumps(data)), i) for i in range(len(data))] == here
+    with ProcessPoolExecutor(2) as pool:
+        assert list(pool.map(_sum, [data] * len(data), range(len(data)))) == here
+
+
+def test_a_copied_folder_is_read_where_it_lies(made, tmp_path, monkeypatch):
+    copy = tmp_path / "fast disk"
+    shutil.copytree(made, copy)
+    shutil.rmtree(made)
+    monkeypatch.chdir("/")
+    assert Shards(copy, "pairs").read(3)
+
+
+@pytest.mark.parametrize("options", [["--jobs", 2], ["--shard"]])
+def test_any_division_into_jobs_makes_the_same_files(pairs, tmp_path, se, options):
+    one, other = tmp_path / "one", tmp_path / "other"
+    assert se("prep", "shards", pairs[0], one, "--size", 4).returncode == 0
+    runs = [options] if options != ["--shard"] else [["--shard", f"{k}/7"] for k in (3, 7, 1, 2, 6, 5, 4)]
+    for i, run in enumerate(runs):
+        assert not (other / "pairs.scp").exists()
+        done = se("prep", "shards", pairs[0], other, "--size", 4, *run)
+        assert done.returncode == 0 and not done.out, done.err
+        if i == 0 and len(runs) > 1:
+            with pytest.raises(UserError, match="not complete"):
+                Shards(other, "pairs")
+    assert contents(one) == contents(other)
+
+
+def test_a_rerun_keeps_what_is_current_and_remakes_the_rest(tmp_path, rng):
+    write_pairs(tmp_path, rng, 12)
+    out = tmp_path / "shards"
+
+    def states(**options):
+        return [done.state for done in shards.write_shards(DataDir(tmp_path), out, **{"size": 5, **options})]
+
+    assert states() == ["made"] * 3
+    before = contents(out)
+    assert states() == ["kept"] * 3
+    changed = Path(read_list(tmp_path / "clean.scp")["u10"])  # C order: u0 u1 u10 ...: in the first shard
+    os.utime(changed, ns=(time.time_ns() + 10**9,) * 2)
+    assert states() == ["made", "kept", "kept"]
+    assert contents(out) == before
+    os.utime(changed)
+    (out / "pairs.2.h5").write_bytes((out / "pairs.2.h5").read_bytes()[:-100])
+    assert states()[1:] == ["made", "kept"]
+    write_list(tmp_path / "utt2snr", {"u7": 3.0})
+    assert "made" in states() and Shards(out, "pairs").snr[Shards(out, "pairs").ids.index("u7")] == 3.0
+    assert states(size=6) == ["made"] * 2
+    assert len(Shards(out, "pairs")) == 12
+    shutil.rmtree(tmp_path / "wav")  # samples are in the shards now
+    assert states(size=6) == ["kept"] * 2
+
+
+def test_killed_in_the_middle_nothing_is_torn_and_a_rerun_finishes(tmp_path, rng):
+    samples = write_pairs(tmp_path, rng, 60, longest=60000)
+    out = tmp_path / "shards"
+    argv = command("prep", "shards", tmp_path, out, "--size", 3)
+    for _ in range(4):
+        process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + 20
+        before = len(list(out.glob("pairs.*.h5")))
+        while len(list(out.glob("pairs.*.h5"))) < min(before + 2, 20) and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for path in out.glob("pairs.*.h5"):
+            shards._open_shard(path, "pairs")
+    assert subprocess.run(argv, stderr=subprocess.DEVNULL).returncode == 0
+    data = Shards(out, "pairs")
+    assert len(data) == 60
+    for i, utt in enumerate(data.ids):
+        np.testing.assert_array_equal(data.read(i)["noisy"] * 32768, samples["noisy"][utt])
+
+
+def _truncate(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def _cut_to_nothing(path):
+    path.write_bytes(b"")
+
+
+def _be_text(path):
+    path.write_text("u1 a.wav\n")
+
+
+def _be_foreign(path):
+    with h5py.File(path, "w") as f:
+        f["noisy"] = np.zeros(5)
+
+
+def _link_outside(path):
+    other = path.with_name("secret.h5")
+    with h5py.File(path, "a") as f, h5py.File(other, "w") as g:
+        f.copy("clean", g)
+        del f["clean"]
+        f["clean"] = h5py.ExternalLink(str(other), "/clean")
+
+
+def _link_softly(path):
+    with h5py.File(path, "a") as f:
+        del f["clean"]
+        f["clean"] = h5py.SoftLink("/noisy")
+
+
+def _be_virtual(path):
+    with h5py.File(path, "a") as f:
+        n = len(f["clean"])
+        del f["clean"]
+        layout = h5py.VirtualLayout((n,), "<i2")
+        layout[:] = h5py.VirtualSource("/etc/passwd", "x", (n,))
+        f.create_virtual_dataset("clean", layout)
+
+
+def _store_outside(path):
+    with h5py.File(path, "a") as f:
+        n = len(f["clean"])
+        del f["clean"]
+        f.create_dataset("clean", (n,), "<i2", external=[("/etc/passwd", 0, h5py.h5f.UNLIMITED)])
+
+
+def _compress(path):
+    with h5py.File(path, "a") as f:
+        x = f["clean"][:]
+        del f["clean"]
+        f.create_dataset("clean", data=x, compression="gzip")
+
+
+def _be_float(path):
+    with h5py.File(path, "a") as f:
+        x = f["clean"][:]
+        del f["clean"]
+        f["clean"] = x.astype(np.float32)
+
+
+def _misfit_offsets(path):
+    with h5py.File(path, "a") as f:
+        f["offset"][-1] += 1
+
+
+def _reverse_offsets(path):
+    with h5py.File(path, "a") as f:
+        f["offset"][1] = f["offset"][-1] + 5
+
+
+def _lose_ids(path):
+    with h5py.File(path, "a") as f:
+        ids = f["utt"][:-1]
+        del f["utt"]
+        f["utt"] = ids
+
+
+def _be_newer(path):
+    with h5py.File(path, "a") as f:
+        f.attrs["version"] = 99
+
+
+def _lose_an_attribute(path):
+    with h5py.File(path, "a") as f:
+        del f.attrs["sample_rate"]
+
+
+def _be_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+def _be_missing(path):
+    path.unlink()
+
+
+def _repeat_another(path):
+    path.write_bytes(path.with_name("pairs.1.h5").read_bytes())
+
+
+@pytest.mark.parametrize("harm", [_truncate, _cut_to_nothing, _be_text, _be_foreign, _link_outside, _link_softly, _be_virtual,
+                                  _store_outside, _compress, _be_float, _misfit_offsets, _reverse_offsets, _lose_ids, _be_newer,
+                                  _lose_an_attribute, _be_a_folder, _be_missing, _repeat_another])
+def test_a_harmed_shard_is_one_clear_error(made, harm):
+    harm(made / "pairs.2.h5")
+    with pytest.raises(UserError, match="pairs") as e:
+        Shards(made, "pairs")
+    assert "\n" not in str(e.value) and ("again" in str(e.value) or "version" in str(e.value))
+
+
+def test_any_flipped_byte_of_the_header_raises_nothing_but_user_error(made, rng):
+    path = made / "pairs.2.h5"
+    whole = path.read_bytes()
+    for at in rng.integers(0, 4096, 150):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ int(rng.integers(1, 256))]) + whole[at + 1:])
+        try:
+            Shards(made, "pairs").read(12)
+        except UserError:
+            pass
+
+
+def test_a_list_with_a_line_missing_is_no_short_epoch(made):
+    rows = read_list(made / "pairs.scp")
+    del rows["pairs.3"]
+    write_list(made / "pairs.scp", rows)
+    with pytest.raises(UserError, match="shard 3 of 3 is missing"):
+        Shards(made, "pairs")
+
+
+def test_a_file_that_shrinks_while_it_is_read(made):
+    data = Shards(made, "pairs")
+    data.read(0)
+    os.truncate(made / "pairs.1.h5", 3000)
+    with pytest.raises(UserError, match="truncated"):
+        for i in range(10):
+            data.read(i)
+
+
+def test_all_bad_utterances_are_named_and_only_their_shard_is_missing(tmp_path, rng, se):
+    write_pairs(tmp_path, rng, 12)
+    noisy = {utt: Path(p) for utt, p in read_list(tmp_path / "noisy.scp").items()}
+    bad = sorted(noisy)[:4]
+    noisy[bad[0]].write_bytes(noisy[bad[0]].read_bytes()[:-1])
+    audio.write(noisy[bad[1]], np.zeros((2, 100)), 16000)
+    audio.write(noisy[bad[2]], np.zeros(100), 48000)
+    audio.write(noisy[bad[3]], np.zeros(7000), 16000)
+    done = se("prep", "shards", tmp_path, tmp_path / "out", "--size", 6)
+    assert done.returncode == 1
+    for utt, word in zip(bad, ["truncated", "2 channels", "48000 Hz", "7000"]):
+        assert any(line.startswith(f"se-prep: {utt}: ") and word in line for line in done.err.splitlines()), done.err
+    assert [p.name for p in sorted((tmp_path / "out").iterdir())] == ["pairs.2.h5"]
+    with pytest.raises(UserError, match="not complete"):
+        Shards(tmp_path / "out", "pairs")
+
+
+def test_a_shard_whose_wavs_went_bad_since_is_not_taken_for_the_new_one(tmp_path, rng):
+    write_pairs(tmp_path, rng, 4)
+    assert [done.state for done in shards.write_shards(DataDir(tmp_path), tmp_path / "out")] == ["made"]
+    path = Path(read_list(tmp_path / "noisy.scp")["u2"])
+    path.write_bytes(path.read_bytes()[:-1])
+    os.utime(path, ns=(time.time_ns() + 10**9,) * 2)
+    assert [done.state for done in shards.write_shards(DataDir(tmp_path), tmp_path / "out")] == ["failed"]
+    with pytest.raises(UserError, match="not complete"):
+        Shards(tmp_path / "out", "pairs")
+
+
+def test_nan_found_while_copying_leaves_no_file(tmp_path, rng, se):
+    write_pairs(tmp_path, rng, 3)
+    path = Path(read_list(tmp_path / "clean.scp")["u1"])
+    frames = audio.probe(str(path)).frames
+    audio.write(path, np.full(frames, np.nan, np.float32), 16000, "FLOAT")
+    done = se("prep", "shards", tmp_path, tmp_path / "out")
+    assert done.returncode == 1 and "u1" in done.err and "NaN" in done.err
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_samples_beyond_16_bits_are_clipped_and_counted(tmp_path, rng, se):
+    write_pairs(tmp_path, rng, 2)
+    for stream in ("noisy", "clean"):
+        audio.write(Path(read_list(tmp_path / f"{stream}.scp")["u0"]), np.full(50, 1.5), 16000, "FLOAT")
+    done = se("prep", "shards", tmp_path, tmp_path / "out")
+    assert done.returncode == 0 and "100 samples" in done.err
+
+
+def test_speech_noise_and_rooms_are_sets_of_their_own(tmp_path, rng, se):
+    table = {}
+    for i in range(5):
+        audio.write(tmp_path / f"{i}.wav", rng.uniform(-1, 1, 100 + i), 16000)
+        table[f"x{i}"] = tmp_path / f"{i}.wav"
+    for stream in ("speech", "noise", "rir"):
+        write_list(tmp_path / f"{stream}.scp", table)
+    assert se("prep", "shards", tmp_path, tmp_path / "out", "--size", 2).returncode == 0
+    assert shards.names(tmp_path / "out") == ("speech", "noise", "rir") and shards.names(tmp_path) == ()
+    for name in ("speech", "noise", "rir"):
+        data = Shards(tmp_path / "out", name)
+        assert data.streams == (name,) and data.lengths.tolist() == [100, 101, 102, 103, 104]
+
+
+@pytest.mark.skipif(os.getloadavg()[0] > os.cpu_count(), reason="the machine is busy")
+def test_random_two_second_segments_come_fast(tmp_path, rng):
+    n = 60 * 16000
+    for stream in ("speech", "noise"):
+        audio.write(tmp_path / f"{stream}.wav", rng.uniform(-1, 1, n), 16000)
+        write_list(tmp_path / f"{stream}.scp", {"a": tmp_path / f"{stream}.wav"})
+    list(shards.write_shards(DataDir(tmp_path), tmp_path / "out"))
+    data, starts = Shards(tmp_path / "out", "speech"), rng.integers(0, n - 32000, 4000).tolist()
+    rates = []
+    for _ in range(3):
+        begin = time.thread_time()
+        for start in starts:
+            data.read(0, start, 32000)
+        rates.append(len(starts) / (time.thread_time() - begin))
+    assert max(rates) > 20000, rates
