@@ -31,15 +31,6 @@ def make_dir(path: str | os.PathLike) -> Path:
     return path
 
 
-def make_folder(path: str | os.PathLike) -> Path:
-    """Create a folder, or raise UserError if something else has its name."""
-    try:
-        Path(path).mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise UserError(f"{path}: is not a folder, nor can one be made there; choose another output") from None
-    return Path(path)
-
-
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path in the directory of `path`; rename it to `path` if the block ends well.

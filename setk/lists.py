@@ -55,10 +55,11 @@ def parse_table(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
 
 def open_list(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
     """Yield (utt, location) of a list file, or of standard input for `-`, line by line as they arrive."""
-    if str(path) == "-":
-        yield from parse_table(sys.stdin, "standard input")
-        return
     try:
+        if str(path) == "-":
+            sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale, as for files
+            yield from parse_table(sys.stdin, "standard input")
+            return
         with open(path, encoding="utf-8", newline="\n") as f:
             yield from parse_table(f, str(path))
     except FileNotFoundError:
@@ -66,7 +67,8 @@ def open_list(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
     except IsADirectoryError:
         raise UserError(f"{path}: is a directory; a list file (utt-id path per line) is wanted") from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text; a list has 'utt-id path' on each line") from None
+        name = "standard input" if str(path) == "-" else path
+        raise UserError(f"{name}: is not text; a list has 'utt-id path' on each line") from None
 
 
 def read_list(path: str | os.PathLike) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
 import threading
 from concurrent.futures import ProcessPoolExecutor
@@ -12,6 +13,17 @@ from typing import Callable, Iterable, Iterator, TypeVar
 from setk.files import UserError
 
 T, R = TypeVar("T"), TypeVar("R")
+
+
+def _begin(initializer: Callable | None, initargs: tuple) -> None:
+    """Prepare a worker, and let it end with its parent: one that a signal ends, as `| head` does, cannot say so."""
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    if initializer:
+        initializer(*initargs)
 
 
 def ordered_map(work: Callable[[T], R], items: Iterable[T], jobs: int = 1,
@@ -52,7 +64,7 @@ def ordered_map(work: Callable[[T], R], items: Iterable[T], jobs: int = 1,
 
     # Forking a process that already has threads (a feeder, OpenMP) can deadlock: hence a fork server.
     context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(jobs, context, initializer, initargs) as pool:
+    with ProcessPoolExecutor(jobs, context, _begin, (initializer, initargs)) as pool:
         threading.Thread(target=feed, daemon=True).start()
         try:
             while (thing := pending.get()) is not done:

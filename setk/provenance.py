@@ -5,14 +5,17 @@ No clock and no host name: the same input, seed and versions give the same bytes
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Mapping
 
 import setk
+from setk.files import UserError, make_dir, write_text
 
 
 def command_line() -> str:
@@ -50,3 +53,18 @@ def stamp(*packages: str, **facts: Any) -> dict[str, Any]:
     """Provenance of what is being written: command, setk and git version, `packages`' versions, and `facts`."""
     return {"command": command_line(), "setk": setk.__version__, "git": git_revision(),
             "python": sys.version.split()[0], "versions": versions(*packages), **facts}
+
+
+def claim_dir(path: str | os.PathLike, settings: Mapping[str, Any], *packages: str) -> Path:
+    """Make a directory and put `settings` down in its provenance.json, so that a rerun with other settings cannot
+    mix its files with those that are there. Raises UserError if it was made with others."""
+    path = make_dir(path)
+    record = path / "provenance.json"
+    if record.exists():
+        earlier = json.loads(record.read_text()).get("settings", {})
+        odd = sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key))
+        if odd:
+            raise UserError(f"{path}: was made with another {', '.join(odd)} (see {record}); choose another output, or remove it")
+    else:
+        write_text(record, json.dumps(stamp(*packages, settings=dict(settings)), indent=1) + "\n")
+    return path

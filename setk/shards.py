@@ -29,7 +29,7 @@ import h5py
 import numpy as np
 
 from setk import audio, provenance
-from setk.files import UserError, atomic_path, make_folder
+from setk.files import UserError, atomic_path, make_dir
 from setk.lists import DataDir, read_list, take_shard, write_list
 from setk.pool import ordered_map
 
@@ -84,7 +84,7 @@ def write_shards(data: DataDir, out: str | os.PathLike, size: int = 1000, shard:
     """
     if size < 1:
         raise UserError(f"--size {size}: at least 1 utterance is needed")
-    plan = plan_shards(data, make_folder(out), size, rate, allow_commands)
+    plan = plan_shards(data, make_dir(out), size, rate, allow_commands)
     mine = list(take_shard(plan, shard))
     for job in mine:
         if not is_current(job):

@@ -191,7 +191,7 @@ def test_files_of_two_models_do_not_mix(se, untrained, scp, tmp_path):
     checkpoint.save(tmp_path / "other.pt", models.build_preset("fspen"), {})
     assert se("enhance", untrained, "--list", scp, "--out", tmp_path / "o").returncode == 0
     done = se("enhance", tmp_path / "other.pt", "--list", scp, "--out", tmp_path / "o")
-    assert done.returncode == 2 and "another model sha256" in done.err
+    assert done.returncode == 2 and "another model sha256" in done.err and "choose another output" in done.err
 
 
 def test_kill_in_the_middle_of_a_list_tears_nothing(untrained, tmp_path, se):

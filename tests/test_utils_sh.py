@@ -156,7 +156,7 @@ def slurm(tmp_path_factory):
         a.bind(("127.0.0.1", 0)), b.bind(("127.0.0.1", 0))
         ports = [a.getsockname()[1], b.getsockname()[1]]
     (dir / "slurm.conf").write_text(SLURM_CONF.format(dir=dir, host=host, ports=ports))
-    (dir / "gres.conf").write_text("Name=gpu Count=1\n")
+    (dir / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
     key = dir / "munge" / "key"
     key.write_bytes(os.urandom(1024))
     key.chmod(0o600)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from pathlib import Path
@@ -11,10 +10,9 @@ from typing import Annotated, Iterator, Optional
 import typer
 
 from setk.commands import shell
-from setk.files import AudioError, UserError, make_dir, write_text
+from setk.files import AudioError, UserError
 
 app = shell.new_app()
-STAMP = ".se-enhance.json"
 
 
 @app.command()
@@ -121,19 +119,6 @@ def _enhance_one(model: str, source: str, target: str, chunk: float | None, subt
               + (f", algorithmic latency {engine.latency_ms:.1f} ms" if live else ""))
 
 
-def _claim(out: Path, facts: dict) -> None:
-    """Mark `out` as made by this model; refuse a directory that another model's files are in."""
-    path = out / STAMP
-    text = json.dumps(facts, sort_keys=True)
-    if path.exists():
-        before = json.loads(path.read_text())
-        if before != facts:
-            odd = next(k for k in facts if before.get(k) != facts[k])
-            raise UserError(f"{out}: holds files made with another {odd} ({before.get(odd)}, now {facts[odd]}); use another --out")
-        return
-    write_text(path, text + "\n")
-
-
 _engine = None  # of this process; workers load the model once
 
 
@@ -168,11 +153,11 @@ def _is_current(location: str, path: str) -> bool:
 
 def _enhance_list(model: str, list_: str, out: Path, chunk: float | None, subtype: str, suffix: str, jobs: int,
                   shard: str | None, max_fail: int, allow: bool) -> None:
-    from setk import lists, pool
+    from setk import lists, pool, provenance
 
     _load(model)
-    make_dir(out)
-    _claim(out, {"model": _engine.name, "model sha256": _engine.sha256, "subtype": subtype, "chunk": chunk, "suffix": suffix})
+    settings = {"model": _engine.name, "model sha256": _engine.sha256, "subtype": subtype, "chunk": chunk, "suffix": suffix}
+    provenance.claim_dir(out, settings, "torch", "numpy", "soxr")
     failures = shell.Failures("se-enhance", max_fail)
 
     def items() -> Iterator[tuple]:

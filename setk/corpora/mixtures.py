@@ -17,11 +17,12 @@ from typing import Any, Iterator, Mapping
 import numpy as np
 
 from setk import audio, mixing
-from setk.corpora.tables import claim_folder, seconds, write_data_dir
-from setk.files import UserError, make_folder, write_text
+from setk.corpora.tables import seconds, write_data_dir
+from setk.files import UserError, make_dir, write_text
 from setk.lists import take_shard
 from setk.mixing import Spread
 from setk.pool import ordered_map
+from setk.provenance import claim_dir
 
 # A noise piece this quiet would need a gain that makes noise of its rounding errors: another is drawn.
 _SILENCE_DB, _DRAWS = -80.0, 10
@@ -110,7 +111,7 @@ def write_mixtures(plan: Plan, spk: Mapping[str, str], shard: str | None = None,
     """
     if not plan.speech or not plan.noise:
         raise UserError("the speech or the noise list is empty; nothing can be mixed")
-    claim_folder(plan.out, plan.settings())
+    claim_dir(plan.out, plan.settings(), "numpy", "soundfile")
     rows = read_rows(plan.out)
     mine = list(take_shard(sorted(plan.speech, key=str.encode), shard))
     made = {utt: rows[utt] for utt in mine if utt in rows and _is_current(plan, rows[utt])}
@@ -118,7 +119,7 @@ def write_mixtures(plan: Plan, spk: Mapping[str, str], shard: str | None = None,
     yield from made.values()
     if missing:
         (plan.out / "clean.scp").unlink(missing_ok=True)
-        path = make_folder(plan.out / ".rows") / f"{(shard or '1/1').replace('/', 'of')}.tsv"
+        path = make_dir(plan.out / ".rows") / f"{(shard or '1/1').replace('/', 'of')}.tsv"
         whole = path.read_text().rpartition("\n")[0] + "\n" if path.exists() else ""
         write_text(path, whole.lstrip("\n"))
         with open(path, "a", encoding="utf-8") as f:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import unicodedata
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Mapping
 
-from setk import provenance
-from setk.files import UserError, make_folder, write_text
+from setk.files import UserError, make_dir
 from setk.lists import check_id, read_list, write_list
 
 LISTS = ("noisy.scp", "clean.scp", "speech.scp", "noise.scp", "rir.scp")
@@ -25,29 +23,11 @@ def write_data_dir(out: str | os.PathLike, tables: Mapping[str, Mapping[str, obj
     The lists come last, and those of an earlier run go first: a directory that an interrupted run leaves is
     none yet. Tables of an earlier run that are not given now are taken away, since they may be about others.
     """
-    out = make_folder(out)
+    out = make_dir(out)
     for name in (*LISTS, *(t for t in TABLES if t not in tables)):
         (out / name).unlink(missing_ok=True)
     for name in sorted(tables, key=lambda name: name in LISTS):
         write_list(out / name, tables[name])
-
-
-def claim_folder(folder: str | os.PathLike, settings: Mapping[str, Any]) -> Path:
-    """Put `settings` down in FOLDER/provenance.json, so that a rerun with other settings cannot mix with what is there.
-
-    Raises UserError if the folder was made with others.
-    """
-    folder = make_folder(folder)
-    path = folder / "provenance.json"
-    if path.exists():
-        earlier = json.loads(path.read_text()).get("settings", {})
-        odd = sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key))
-        if odd:
-            raise UserError(f"{folder}: was made with another {', '.join(odd)} (see {path}); choose another output, or remove it")
-    else:
-        facts = provenance.stamp("numpy", "soundfile", "soxr", "resampy", settings=dict(settings))
-        write_text(path, json.dumps(facts, indent=1) + "\n")
-    return folder
 
 
 def check_location(location: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Iterable, Iterator
 
 from setk import audio
-from setk.corpora.tables import claim_folder
 from setk.pool import ordered_map
+from setk.provenance import claim_dir
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def convert_all(table: Iterable[tuple[str, str]], folder: str | os.PathLike, rat
         claimed = False
         for utt, place in table:
             if not claimed and not _is_ready(place, rate, allow_commands):
-                claim_folder(folder, {"rate": rate, "resampler": resampler, "channel": channel})
+                claim_dir(folder, {"rate": rate, "resampler": resampler, "channel": channel}, "soundfile", "soxr", "resampy")
                 claimed = True
             yield Task(utt, place, folder / f"{utt}.wav", rate, resampler, channel, allow_commands)
 

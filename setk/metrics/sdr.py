@@ -1,0 +1,48 @@
+"""Ratios of signal to distortion.
+
+Conventions
+-----------
+Decibels; scale-invariant and zero-mean: gain and constant offset of either signal do not matter.
+
+Metrics
+-------
+si_sdr: J. Le Roux, S. Wisdom, H. Erdogan, J. R. Hershey, "SDR - half-baked or well done?", ICASSP 2019.
+"""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import numpy as np
+
+from setk.metrics.metric import Metric, Scores, silence, undefined
+
+# An estimate equal to the reference would be at infinity, and one such file would take every mean with it.
+# 16-bit rounding of a full-scale signal is at 98 dB, so that beyond this nothing is told about speech.
+LIMIT_DB = 100.0
+
+METRICS = (
+    Metric("si_sdr", "scale-invariant signal-to-distortion ratio, zero-mean, dB", "-100 ... 100, clipped there",
+           "Le Roux, Wisdom, Erdogan, Hershey, ICASSP 2019"),
+)
+
+
+def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -> Scores:
+    """si_sdr of `est` [n] against `ref` [n]; see setk.metrics."""
+    if reason := silence(ref, est):
+        return undefined(names, reason)
+    return {"si_sdr": si_sdr(ref, est)}, {}
+
+
+def si_sdr(ref: np.ndarray, est: np.ndarray) -> float:
+    """Le Roux (2), dB, within +-LIMIT_DB; neither signal [n] may be constant."""
+    # Both are brought to a peak near 1 first, so that very quiet signals do not underflow when squared.
+    ref = ref / np.abs(ref).max()
+    est = est / np.abs(est).max()
+    ref = ref - ref.mean()
+    est = est - est.mean()
+    target = (est @ ref) / (ref @ ref) * ref
+    noise = est - target
+    signal, distortion = target @ target, noise @ noise
+    floor = 10 ** (-LIMIT_DB / 10) * (signal + distortion)
+    return float(np.clip(10 * np.log10(max(signal, floor) / max(distortion, floor)), -LIMIT_DB, LIMIT_DB))
