@@ -30,8 +30,7 @@ done
 printf '#%s\n# Started at %(%a %b %d %H:%M:%S %Z %Y)T\n# Host %s\n#\n' "$line" -1 "$HOSTNAME"
 
 SECONDS=0
-# exec in a subshell: PROG is a program, never a shell builtin such as exit. A background job of a shell ignores
-# SIGINT, and so would PROG; the foreground one here does as it was started.
+# By exec, since PROG is a program, never a shell builtin such as exit.
 (exec "$@")
 code=$?
 [[ $settle == 0 ]] || sleep "$settle"

@@ -1,6 +1,6 @@
-"""results.py EXP PAPER LABEL ROWS: RESULTS.md on standard output, from what se-score and se-count wrote in EXP.
+"""results.py EXP PAPER LABEL TEST ROWS: RESULTS.md on standard output, from what se-score and se-count wrote in EXP.
 
-ROWS are the papers' own figures, lines of the table. Every number comes with the command that gives it.
+TEST is the data directory that was scored, ROWS are the papers' own figures, lines of the table. Every number comes with the command that gives it.
 """
 
 import json
@@ -19,8 +19,8 @@ TEMPLATE = """# {paper} on {label}
 {failed}
 Each number again:
 
-    se-score --ref {ref} {noisy} --summary noisy.json
-    se-enhance {exp}/best.pt --list {noisy} --out enhanced | se-score --ref {ref} - --summary enhanced.json
+    se-score --ref {test}/clean.scp {test}/noisy.scp --summary noisy.json
+    se-enhance {exp}/best.pt --list {test}/noisy.scp --out enhanced | se-score --ref {test}/clean.scp - --summary enhanced.json
     se-count {exp}/best.pt --json
     se-count {exp}/best.pt --json --convention ptflops
 """
@@ -47,20 +47,19 @@ def short(n: float) -> str:
     return f"{n:g}"
 
 
-def main(exp: str, paper: str, label: str, papers: str) -> None:
+def main(exp: str, paper: str, label: str, test: str, papers: str) -> None:
     read = {name: json.loads((Path(exp) / f"{name}.json").read_text()) for name in ("noisy", "enhanced", "count", "count.ptflops")}
     noisy, enhanced = read["noisy"]["metrics"], read["enhanced"]["metrics"]
     cost, published = read["count"], read["count.ptflops"]
     ours = [short(cost["params"]), short(cost["macs_per_second"]), short(published["macs_per_second"])]
     rows = [["noisy", "", "", "", *(score(noisy, m) for m in METRICS)],
             [f"**{paper}, here**", *ours, *(score(enhanced, m) for m in METRICS)]]
-    lists = read["enhanced"]["lists"]
-    failed = read["enhanced"]["failed"]
+    failed = len(read["enhanced"]["failed"])
     print(TEMPLATE.format(
         paper=paper, label=label, note=MINI_NOTE if label == "mini" else "", exp=exp,
-        rows="\n".join(["| " + " | ".join(row) + " |" for row in rows] + ([papers + " "] if papers else [])).rstrip(),
+        rows="\n".join(["| " + " | ".join(row) + " |" for row in rows] + papers.splitlines()),
         scored=read["enhanced"]["scored"], latency=cost["latency_ms"], stft=short(cost["stft_macs_per_second"]),
-        failed=f"\n**{failed} utterances failed.**\n" if failed else "", ref=lists["ref"], noisy=read["noisy"]["lists"]["est"]), end="")
+        failed=f"\n**{failed} utterances failed.**\n" if failed else "", test=test), end="")
 
 
 if __name__ == "__main__":

@@ -14,16 +14,17 @@ fi
 
 # shellcheck disable=SC2317  # launch.sh calls it
 cancel() {
-    local groups
-    mapfile -t groups < <(jobs -rp)
-    ((${#groups[@]} > 0)) || return 0
-    groups=("${groups[@]/#/-}")
-    kill -TERM -- "${groups[@]}" 2>/dev/null || true
+    local pids
+    mapfile -t pids < <(jobs -rp)
+    ((${#pids[@]} > 0)) || return 0
+    # Each also by its own number: it may not lead its group yet.
+    pids+=("${pids[@]/#/-}")
+    kill -TERM -- "${pids[@]}" 2>/dev/null || true
     for ((i = 0; i < 100; i++)); do
         [[ $(jobs -rp) ]] || break
         sleep 0.1
     done
-    kill -KILL -- "${groups[@]}" 2>/dev/null || true
+    kill -KILL -- "${pids[@]}" 2>/dev/null || true
 }
 
 for i in "${jobs[@]}"; do

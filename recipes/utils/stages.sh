@@ -60,7 +60,7 @@ if due 6; then
     log "stage 6: count and write RESULTS.md"
     se-count "$dir/best.pt" --json > "$dir/count.json"
     se-count "$dir/best.pt" --json --convention ptflops > "$dir/count.ptflops.json"
-    "$python" recipes/utils/results.py "$dir" "$paper" "$label" "$paper_rows" > "$dir/RESULTS.md.tmp"
+    "$python" recipes/utils/results.py "$dir" "$paper" "$label" "$test" "$paper_rows" > "$dir/RESULTS.md.tmp"
     mv "$dir/RESULTS.md.tmp" "$dir/RESULTS.md"
     log "wrote $dir/RESULTS.md"
     cat "$dir/RESULTS.md"
