@@ -333,6 +333,8 @@ class Writer:
             self._kind = Path(path).suffix.lstrip(".").upper()
             if self._kind not in soundfile.available_formats() or not soundfile.check_format(self._kind, subtype):
                 raise UserError(f"{path}: {subtype} in '.{self._kind.lower()}' cannot be written; use .wav or .flac, PCM_16")
+        elif sys.stdout.isatty():
+            raise UserError("standard output is a terminal; send the audio to a file or a pipe")
         elif subtype != "PCM_16":
             raise UserError(f"{subtype} on standard output cannot be written; PCM_16 can")
 

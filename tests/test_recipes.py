@@ -6,11 +6,11 @@ import json
 import os
 import subprocess
 
-import numpy as np
 import pytest
 
-from conftest import ROOT
+from conftest import MINI, ROOT
 from setk import audio
+from setk.lists import DataDir
 
 TINY = "config.groups=2 config.dpe_blocks=1 batch=2 segment=0.5 steps=4 warmup=1 valid_every=4 save_every=2 workers=0"
 
@@ -45,16 +45,14 @@ def test_without_a_root_the_chain_runs_on_the_embedded_corpus_and_says_so(recipe
 
 
 def vbd_tree(root):
-    """A tree of VoiceBank+DEMAND's layout at 48 kHz: two training speakers, a validation and a test one."""
-    rng = np.random.default_rng(5)
+    """A tree of VoiceBank+DEMAND's layout at 48 kHz: training speakers, the two held out, and test ones."""
+    sources = iter(DataDir(MINI / "test").pairs().values())
     for split, names in [("train", ["p226_001", "p287_001", "p228_001", "p228_002", "p230_001"]), ("test", ["p232_001", "p257_002"])]:
         part = "trainset_28spk" if split == "train" else "testset"
         for name in names:
-            t = np.arange(48000) / 48000
-            clean = 0.2 * np.sin(2 * np.pi * 150 * t * (1 + 0.1 * np.sin(5 * t))) * (np.sin(2 * np.pi * 2 * t) > -0.5)
-            noisy = clean + 0.02 * rng.standard_normal(48000)
-            for kind, x in [("clean", clean), ("noisy", noisy)]:
-                audio.write(root / f"{kind}_{part}_wav" / f"{name}.wav", x.astype(np.float32), 48000)
+            for kind, path in zip(("noisy", "clean"), next(sources)):
+                x, rate = audio.read(str(ROOT / path))
+                audio.write(root / f"{kind}_{part}_wav" / f"{name}.wav", audio.resample(x, rate, 48000), 48000)
     return root
 
 
