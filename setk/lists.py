@@ -56,8 +56,7 @@ def parse_table(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
 
 def open_list(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
     """Yield (utt, location) of a list file, or of standard input for `-`, line by line as they arrive."""
-    try:
-        name = "standard input" if str(path) == "-" else str(path)
+    name = "standard input" if str(path) == "-" else str(path)
     try:
         with contextlib.nullcontext(sys.stdin) if str(path) == "-" else open(path, encoding="utf-8", newline="\n") as f:
             yield from parse_table(f, name)
