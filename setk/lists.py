@@ -11,7 +11,6 @@ to be mixed as training goes, and the tables `utt2dur`, `utt2spk`, `utt2snr` whe
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -56,15 +55,19 @@ def parse_table(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
 
 def open_list(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
     """Yield (utt, location) of a list file, or of standard input for `-`, line by line as they arrive."""
-    name = "standard input" if str(path) == "-" else str(path)
     try:
-        with contextlib.nullcontext(sys.stdin) if str(path) == "-" else open(path, encoding="utf-8", newline="\n") as f:
-            yield from parse_table(f, name)
+        if str(path) == "-":
+            sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale, as for files
+            yield from parse_table(sys.stdin, "standard input")
+            return
+        with open(path, encoding="utf-8", newline="\n") as f:
+            yield from parse_table(f, str(path))
     except FileNotFoundError:
-        raise UserError(f"{name}: no such list") from None
+        raise UserError(f"{path}: no such list") from None
     except IsADirectoryError:
-        raise UserError(f"{name}: is a directory; a list file (utt-id path per line) is wanted") from None
+        raise UserError(f"{path}: is a directory; a list file (utt-id path per line) is wanted") from None
     except UnicodeDecodeError:
+        name = "standard input" if str(path) == "-" else path
         raise UserError(f"{name}: is not text; a list has 'utt-id path' on each line") from None
 
 

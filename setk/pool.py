@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import sys
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -13,6 +14,7 @@ from typing import Callable, Iterable, Iterator, TypeVar
 from setk.files import UserError
 
 T, R = TypeVar("T"), TypeVar("R")
+_QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 def _begin(initializer: Callable | None, initargs: tuple) -> None:
@@ -62,6 +64,9 @@ def ordered_map(work: Callable[[T], R], items: Iterable[T], jobs: int = 1,
         except BaseException as e:  # handed to the consumer, which raises it
             put(e)
 
+    # Where a signal ends this process (`| head`), the tracker of semaphores gives them back, and need not say so.
+    if _QUIET not in sys.warnoptions:
+        sys.warnoptions.append(_QUIET)
     # Forking a process that already has threads (a feeder, OpenMP) can deadlock: hence a fork server.
     context = multiprocessing.get_context("forkserver")
     with ProcessPoolExecutor(jobs, context, _begin, (initializer, initargs)) as pool:
