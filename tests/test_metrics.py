@@ -1,0 +1,273 @@
+"""The metrics against their references (pesq, pystoi, formulas), and on what they cannot measure."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import MINI
+
+from setk import audio, lists, metrics
+from setk.files import UserError
+from setk.metrics import summary
+from setk.metrics import pesq as pesq_family
+from setk.metrics import stoi as stoi_family
+
+ALL = tuple(metrics.METRICS)
+CORPUS = Path(os.environ["SETK_CORPUS"]) if "SETK_CORPUS" in os.environ else None
+
+
+def speech() -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Eight pairs (clean, noisy, rate) of the corpus in SETK_CORPUS, else of data/mini."""
+    if CORPUS:
+        root, names = CORPUS, ("lists/test_clean.scp", "lists/test_noisy.scp")
+    else:
+        root, names = MINI.parents[1], ("data/mini/test/clean.scp", "data/mini/test/noisy.scp")
+    clean, noisy = (lists.read_list(root / name) for name in names)
+    pairs = []
+    for utt in list(clean)[:8]:
+        ref, rate = audio.read_mono(str(root / clean[utt]))
+        pairs.append((ref.astype(float), audio.read_mono(str(root / noisy[utt]))[0].astype(float), rate))
+    return pairs
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return speech()
+
+
+@pytest.fixture(scope="module")
+def pair(pairs):
+    return pairs[0]
+
+
+def at(pair, rate: int):
+    ref, est, source = pair
+    return (*(audio.resample(x.astype(np.float32), source, rate).astype(float) for x in (ref, est)), rate)
+
+
+def test_pesq_is_the_package_s(pairs):
+    from pesq import pesq
+
+    for ref, est, rate in pairs:
+        scores, reasons = metrics.compute(ref, est, rate, ["pesq_wb", "pesq_nb"])
+        assert scores == {"pesq_wb": pesq(rate, ref, est, "wb"), "pesq_nb": pesq(rate, ref, est, "nb")}
+        assert not reasons
+
+
+def test_pesq_narrowband_at_8_khz(pair):
+    from pesq import pesq
+
+    ref, est, rate = at(pair, 8000)
+    scores, reasons = metrics.compute(ref, est, rate, ["pesq_wb", "pesq_nb"])
+    assert scores["pesq_nb"] == pesq(8000, ref, est, "nb")
+    assert math.isnan(scores["pesq_wb"]) and "16000" in reasons["pesq_wb"]
+
+
+def test_stoi_is_pystoi_s(pairs):
+    from pystoi import stoi
+
+    for ref, est, rate in pairs:
+        scores, _ = metrics.compute(ref, est, rate, ["stoi", "estoi"])
+        assert scores["stoi"] == pytest.approx(stoi(ref, est, rate), abs=1e-14)
+        assert scores["estoi"] == pytest.approx(stoi(ref, est, rate, extended=True), abs=1e-14)
+
+
+@pytest.mark.parametrize("rate", [8000, 10000, 11025, 22050, 44100, 48000])
+@pytest.mark.parametrize("cut", [0, 1, 77])
+def test_stoi_is_pystoi_s_at_any_rate_and_length(pair, rate, cut):
+    from pystoi import stoi
+
+    ref, est, rate = at(pair, rate)
+    ref, est = ref[cut:], est[cut:]
+    scores, _ = metrics.compute(ref, est, rate, ["stoi", "estoi"])
+    assert scores["stoi"] == pytest.approx(stoi(ref, est, rate), abs=1e-14)
+    assert scores["estoi"] == pytest.approx(stoi(ref, est, rate, extended=True), abs=1e-14)
+
+
+def test_stoi_resampler_is_octave_s(rng):
+    from pystoi.utils import resample_oct
+
+    for rate in (8000, 16000, 44100):
+        for n in rng.integers(1, 5000, 5):
+            x = rng.standard_normal(n)
+            assert stoi_family.resample(x[None], rate)[0] == pytest.approx(resample_oct(x, 10000, rate), abs=1e-13)
+
+
+def test_stoi_with_just_enough_speech_and_one_frame_less(rng):
+    """pystoi's limit is 30 frames: it answers with a magic number below, and so must be silent there."""
+    from pystoi import stoi
+
+    enough = rng.standard_normal((2, 32 * 128 + 1))
+    scores, _ = metrics.compute(*enough, 10000, ["stoi", "estoi"])
+    assert scores["stoi"] == pytest.approx(stoi(*enough, 10000), abs=1e-14)
+    scores, reasons = metrics.compute(*enough[:, :-1], 10000, ["stoi", "estoi"])
+    assert math.isnan(scores["stoi"]) and "30 frames" in reasons["estoi"]
+    with pytest.warns(RuntimeWarning):
+        assert stoi(*enough[:, :-1], 10000) == 1e-5
+
+
+def test_stoi_leaves_numpy_s_random_numbers_alone(pair):
+    np.random.seed(5)
+    before = np.random.get_state()[1].copy()
+    metrics.compute(*pair, ["stoi", "estoi"])
+    assert (np.random.get_state()[1] == before).all()
+
+
+def test_stoi_of_an_estimate_with_digital_silence(pair):
+    """Frames without energy are uncorrelated, not NaN."""
+    ref, est, rate = pair
+    est = est.copy()
+    est[len(est) // 3 :] = 0
+    scores, reasons = metrics.compute(ref, est, rate, ["stoi", "estoi"])
+    assert not reasons and 0 < scores["estoi"] < scores["stoi"] < 0.7
+
+
+def test_si_sdr_is_its_definition(pairs):
+    for ref, est, rate in pairs:
+        s, x = ref - ref.mean(), est - est.mean()
+        target = (x @ s) / (s @ s) * s
+        expected = 10 * math.log10((target @ target) / ((x - target) @ (x - target)))
+        assert metrics.compute(ref, est, rate, ["si_sdr"])[0]["si_sdr"] == pytest.approx(expected, abs=1e-9)
+
+
+def test_si_sdr_ignores_gain_and_offset_and_any_scale(rng):
+    ref = rng.standard_normal(4000)
+    est = ref + 0.1 * rng.standard_normal(4000)
+    value = metrics.sdr.si_sdr(ref, est)
+    assert 19 < value < 21
+    assert metrics.sdr.si_sdr(1e-180 * ref, 1e-200 * est) == pytest.approx(value)
+    assert metrics.sdr.si_sdr(3 * ref + 1, 0.1 - est) == pytest.approx(value)
+
+
+def test_si_sdr_stays_finite(rng):
+    ref = rng.standard_normal(4000)
+    assert metrics.compute(ref, ref, 16000, ["si_sdr"]) == ({"si_sdr": 100.0}, {})
+    t = np.arange(4000) / 4000 * 2 * np.pi
+    assert metrics.compute(np.sin(t), np.cos(t), 16000, ["si_sdr"])[0]["si_sdr"] == pytest.approx(-100)
+
+
+def test_a_perfect_copy(pair):
+    ref, _, rate = pair
+    scores, reasons = metrics.compute(ref, ref, rate, ALL)
+    assert not reasons
+    assert scores == pytest.approx({"pesq_wb": 4.644, "pesq_nb": 4.549, "stoi": 1, "estoi": 1, "si_sdr": 100}, abs=1e-3)
+
+
+def broken(kind: str, ref: np.ndarray, est: np.ndarray):
+    """(ref, est, rate, part of the reason) of a pair that no metric can score."""
+    zero, one = np.zeros_like(ref), np.ones_like(ref)
+    holed = est.copy()
+    holed[7] = np.nan
+    return {
+        "silent reference": (zero, est, 16000, "reference is silent"),
+        "silent estimate": (ref, zero, 16000, "estimate is silent"),
+        "constant reference": (one, est, 16000, "reference is silent"),
+        "NaN": (ref, holed, 16000, "NaN"),
+        "infinite": (ref, np.where(np.isnan(holed), np.inf, holed), 16000, "infinite"),
+        "lengths": (ref, est[:-1], 16000, f"{len(ref)} samples, the estimate {len(ref) - 1}"),
+        "no samples": (ref[:0], est[:0], 16000, "no samples"),
+        "stereo": (np.stack([ref, ref]), np.stack([est, est]), 16000, "one channel"),
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["silent reference", "silent estimate", "constant reference", "NaN", "infinite", "lengths",
+                                  "no samples", "stereo"])
+def test_what_cannot_be_scored_is_nan_with_a_reason(pair, kind, capfd):
+    ref, est, rate, reason = broken(kind, *pair[:2])
+    scores, reasons = metrics.compute(ref, est, rate, ALL)
+    assert list(scores) == list(ALL) and all(map(math.isnan, scores.values()))
+    assert list(reasons) == list(ALL) and all(reason in text for text in reasons.values())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("n", [1, 2, 100, 255, 256, 257, 3999, 4000, 4799, 4800, 6000])
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 15999])
+def test_short_signals_and_odd_rates_never_raise_or_print(rng, n, rate, capfd):
+    ref = rng.standard_normal(n)
+    scores, reasons = metrics.compute(ref, ref + 0.1 * rng.standard_normal(n), rate, ALL)
+    assert {name for name, value in scores.items() if math.isnan(value)} == set(reasons)
+    if n < 0.25 * rate and rate in (8000, 16000):
+        assert set(reasons) >= {"pesq_wb", "pesq_nb", "stoi", "estoi"}
+    assert capfd.readouterr() == ("", "")
+
+
+def test_faults_that_pesq_finds_become_reasons(rng, capfd):
+    """The package's -7 (no speech in 25 ms) and NaN (an estimate 600 dB down) must not pass for scores."""
+    noise = 0.1 * rng.standard_normal(16000)
+    blip = np.where(np.arange(16000) // 400 == 20, noise, 0)
+    for ref, est, reason in ((blip, noise, "No utterances"), (noise, 1e-30 * noise, "nothing to compare")):
+        scores, reasons = metrics.compute(ref, est, 16000, ["pesq_wb"])
+        assert math.isnan(scores["pesq_wb"]) and reason in reasons["pesq_wb"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_more_speech_than_pesq_has_room_for_is_refused(rng):
+    """With over 50 stretches of speech the C code overruns its arrays: wrong scores, or a dead process."""
+    def bursts(n):
+        x = np.zeros((n, 16000))
+        x[:, :8000] = 0.1 * rng.standard_normal((n, 8000))
+        return x.ravel()
+
+    for n, fits in ((40, True), (60, False), (150, False)):
+        ref = bursts(n)
+        assert pesq_family._stretches(ref, 16000) == n
+        scores, reasons = metrics.compute(ref, ref + 0.01 * rng.standard_normal(len(ref)), 16000, ["pesq_wb", "stoi"])
+        assert scores["stoi"] > 0.9
+        assert math.isfinite(scores["pesq_wb"]) is fits
+        assert fits or "parts of 30 s" in reasons["pesq_wb"]
+
+
+def test_half_a_minute_of_real_speech_is_not_refused(pairs):
+    ref, est = (np.concatenate([p[i] for p in pairs] * 2)[: 30 * 16000] for i in (0, 1))
+    assert not metrics.compute(ref, est, 16000, ["pesq_wb", "pesq_nb"])[1]
+
+
+def test_scores_come_in_the_order_asked(pair):
+    names = ["si_sdr", "estoi", "pesq_nb"]
+    assert list(metrics.compute(*pair, names)[0]) == names
+
+
+def test_float32_scores_like_float64(pair):
+    ref, est, rate = pair
+    assert metrics.compute(ref.astype(np.float32), est.astype(np.float32), rate) == metrics.compute(ref, est, rate)
+
+
+def test_select():
+    assert metrics.select(["stoi", "si_sdr", "stoi"]) == ("stoi", "si_sdr")
+    with pytest.raises(UserError, match="did you mean stoi"):
+        metrics.select(["stio"])
+    with pytest.raises(UserError, match="no metrics"):
+        metrics.select([])
+
+
+def test_neither_torch_nor_scipy_is_imported():
+    code = ("import sys, numpy as np\nfrom setk import metrics\nx = np.random.default_rng(0).standard_normal((2, 16000))\n"
+            "metrics.compute(*x, 16000, ['si_sdr', 'stoi', 'estoi'])\n"
+            "bad = [m for m in ('torch', 'scipy', 'pesq', 'pystoi') if m in sys.modules]\nassert not bad, bad")
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_summary_of_a_normal_sample(rng):
+    x = rng.normal(3, 2, 400)
+    s = summary.summarise(x)
+    half = 1.96 * x.std() / math.sqrt(len(x))
+    assert s["mean"] == pytest.approx(x.mean(), abs=1e-12)
+    assert [s["low"], s["high"]] == pytest.approx([x.mean() - half, x.mean() + half], abs=0.15 * half)
+
+
+def test_summary_is_deterministic_and_does_not_depend_on_order(rng):
+    x = rng.normal(size=50)
+    assert summary.summarise(x) == summary.summarise(list(x[::-1]))
+
+
+def test_summary_leaves_out_what_is_missing():
+    assert summary.summarise([1.0, math.nan, 3.0])["mean"] == 2
+    assert summary.summarise([1.0, math.nan]) == {"mean": 1.0, "low": None, "high": None, "scored": 1}
+    assert summary.summarise([math.nan]) == summary.summarise([]) == {"mean": None, "low": None, "high": None, "scored": 0}

@@ -1,0 +1,313 @@
+"""se-score, run as a real process, on good and on bad input."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import MINI, ROOT, command
+
+from setk import audio, lists, metrics
+
+FAST = ("--metrics", "stoi,si_sdr")
+CLEAN, NOISY = MINI / "test" / "clean.scp", MINI / "test" / "noisy.scp"
+
+
+def table(out: str) -> dict[str, dict[str, str]]:
+    """utt -> column -> text of a score table."""
+    head, *rows = (line.split("\t") for line in out.splitlines())
+    assert head[0] == "utt" and head[-1] == "error" and all(len(row) == len(head) for row in rows)
+    return {row[0]: dict(zip(head[1:], row[1:])) for row in rows}
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    """A directory with clean.scp and noisy.scp of four utterances, ids a to d, paths with blanks and umlauts."""
+    rng = np.random.default_rng(3)
+    for name in ("clean", "noisy"):
+        (tmp_path / f"{name} übung").mkdir()
+    for utt in "abcd":
+        x = 0.1 * rng.standard_normal(8000)
+        audio.write(tmp_path / "clean übung" / f"{utt} 1.wav", x, 16000)
+        audio.write(tmp_path / "noisy übung" / f"{utt} 1.wav", x + 0.02 * rng.standard_normal(8000), 16000)
+    for name in ("clean", "noisy"):
+        lists.write_list(tmp_path / f"{name}.scp", {u: tmp_path / f"{name} übung" / f"{u} 1.wav" for u in "abcd"})
+    return tmp_path
+
+
+def scored(se, corpus, *args, **options):
+    return se("score", "--ref", corpus / "clean.scp", corpus / "noisy.scp", *FAST, *args, **options)
+
+
+def test_two_files(se):
+    done = se("score", MINI / "test/clean/mona_0001.flac", MINI / "test/noisy/mona_0001.flac")
+    ref, rate = audio.read_mono(str(MINI / "test/clean/mona_0001.flac"))
+    expected, _ = metrics.compute(ref, audio.read_mono(str(MINI / "test/noisy/mona_0001.flac"))[0], rate)
+    assert done.returncode == 0
+    assert done.out.splitlines()[0] == "utt\tpesq_wb\tstoi\testoi\tsi_sdr\terror"
+    assert table(done.out) == {"mona_0001": {**{k: repr(v) for k, v in expected.items()}, "error": ""}}
+
+
+def test_two_files_one_on_standard_input(se):
+    noisy = (MINI / "test/noisy/mona_0001.flac").read_bytes()
+    done = se("score", MINI / "test/clean/mona_0001.flac", "-", *FAST, input=noisy)
+    assert done.returncode == 0 and float(table(done.out)["-"]["si_sdr"]) == pytest.approx(2.82, abs=0.01)
+
+
+def test_two_lists(se, tmp_path):
+    done = se("score", "--ref", CLEAN, NOISY, *FAST, "--summary", tmp_path / "s.json")
+    assert done.returncode == 0, done.err
+    rows, noisy = table(done.out), lists.read_list(NOISY)
+    assert list(rows) == list(noisy)
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert (summary["utterances"], summary["scored"], summary["failed"]) == (16, 16, {})
+    for name in ("stoi", "si_sdr"):
+        m = summary["metrics"][name]
+        assert m["mean"] == pytest.approx(np.mean([float(row[name]) for row in rows.values()]), abs=1e-12)
+        assert m["low"] < m["mean"] < m["high"] and m["scored"] == 16
+        assert f"{name} {m['mean']:.3f} [{m['low']:.3f}, {m['high']:.3f}] over 16" in done.err
+    assert set(summary["provenance"]["lists"]) == {str(CLEAN), str(NOISY)}
+    assert set(summary["provenance"]["versions"]) >= {"numpy", "pesq"}
+
+
+def test_rows_follow_the_list_and_floats_are_whole(se, corpus):
+    lines = (corpus / "noisy.scp").read_text().splitlines()
+    (corpus / "noisy.scp").write_text("\n".join(lines[::-1]) + "\n")
+    rows = table(scored(se, corpus).out)
+    assert list(rows) == list("dcba")
+    assert all(repr(float(v)) == v for row in rows.values() for k, v in row.items() if k != "error")
+
+
+def test_jobs_do_not_change_a_byte(se):
+    one, two = (se("score", "--ref", CLEAN, NOISY, *FAST, "--jobs", n) for n in (1, 2))
+    assert (one.out, one.err) == (two.out, two.err) and one.returncode == two.returncode == 0
+
+
+def test_shards_together_are_the_whole(se, corpus):
+    whole = table(scored(se, corpus).out)
+    parts = [table(scored(se, corpus, "--shard", f"{k}/3").out) for k in (1, 2, 3)]
+    assert [list(p) for p in parts] == [["a", "d"], ["b"], ["c"]]
+    assert {**parts[0], **parts[1], **parts[2]} == whole
+
+
+def test_jsonl_is_strict_json(se, corpus):
+    (corpus / "clean übung" / "b 1.wav").unlink()
+    done = scored(se, corpus, "--jsonl")
+    rows = [json.loads(line, parse_constant=pytest.fail) for line in done.out.splitlines()]
+    assert [row["utt"] for row in rows] == list("abcd") and done.returncode == 1
+    assert rows[0]["error"] is None and rows[0]["stoi"] > 0.5
+    assert rows[1]["stoi"] is None and "no such file" in rows[1]["error"]
+
+
+def test_rows_come_while_standard_input_is_open(corpus):
+    argv = command("score", "--ref", corpus / "clean.scp", "-", *FAST)
+    lines = (corpus / "noisy.scp").read_text().splitlines(keepends=True)
+    for jobs in (1, 2):
+        with subprocess.Popen([*argv, "--jobs", str(jobs)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as p:
+            assert p.stdout.readline().startswith("utt\t")
+            for line in lines[:2]:
+                p.stdin.write(line)
+                p.stdin.flush()
+                assert p.stdout.readline().startswith(line[0] + "\t")
+            rest, _ = p.communicate()
+        # What a pipe does not name was not asked for.
+        assert rest == "" and p.returncode == 0
+
+
+def test_empty_standard_input(se, corpus):
+    done = se("score", "--ref", corpus / "clean.scp", "-", *FAST, input=b"")
+    assert (done.out, done.returncode) == ("utt\tstoi\tsi_sdr\terror\n", 0)
+    assert "0 done, 0 failed" in done.err
+
+
+def processes_marked(mark: str) -> list[str]:
+    """Process ids of those that inherited SETK_TEST_MARK=mark."""
+    def is_marked(pid: str) -> bool:
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                return f"SETK_TEST_MARK={mark}\0".encode() in f.read()
+        except OSError:
+            return False
+
+    return [pid for pid in os.listdir("/proc") if pid.isdigit() and is_marked(pid)]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_head_is_quiet_and_leaves_nobody_behind(tmp_path, jobs):
+    line = " ".join(f"'{word}'" for word in command("score", "--ref", CLEAN, NOISY, "--jobs", jobs))
+    done = subprocess.run(["bash", "-c", f"{line} | head -1; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True, cwd=ROOT,
+                          env={**os.environ, "SETK_TEST_MARK": str(tmp_path)})
+    assert (done.stdout, done.returncode) == ("utt\tpesq_wb\tstoi\testoi\tsi_sdr\terror\n", 128 + signal.SIGPIPE)
+    assert done.stderr == ""
+    if os.path.isdir("/proc/self"):
+        deadline = time.monotonic() + 10
+        while processes_marked(str(tmp_path)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not processes_marked(str(tmp_path))
+
+
+@pytest.mark.parametrize("fault", ["missing", "directory", "text", "empty", "NaN", "stereo", "rate", "length", "silent", "short"])
+def test_one_bad_utterance_of_four(se, corpus, fault):
+    """The other three are scored; the bad one is nan with a reason, named on stderr; exit 1, or 0 with --max-fail."""
+    path = corpus / "noisy übung" / "b 1.wav"
+    x, _ = audio.read_mono(str(path))
+    path.unlink()
+    reason = "no such file"
+    if fault == "directory":
+        path.mkdir()
+        reason = "is a directory"
+    elif fault in ("text", "empty"):
+        path.write_text("no audio" if fault == "text" else "")
+        reason = "no audio" if fault == "text" else "is empty"
+    elif fault == "NaN":
+        audio.write(path, np.where(np.arange(len(x)) == 5, np.nan, x), 16000, "FLOAT")
+        reason = "NaN"
+    elif fault == "stereo":
+        audio.write(path, np.stack([x, x]), 16000)
+        reason = "2 channels"
+    elif fault == "rate":
+        audio.write(path, x[::2], 8000)
+        reason = "--rate 8000"
+    elif fault == "length":
+        audio.write(path, x[:7000], 16000)
+        reason = "8000 samples (0.500 s), the estimate 7000 (0.438 s)"
+    elif fault == "silent":
+        audio.write(path, 0 * x, 16000)
+        reason = "stoi, si_sdr: the estimate is silent"
+    elif fault == "short":
+        audio.write(corpus / "clean übung" / "b 1.wav", x[:2000], 16000)
+        audio.write(path, x[:2000] * (1 + np.arange(2000) % 2), 16000)
+        reason = "stoi: 0.125 s is too short"
+    done = scored(se, corpus, "--summary", corpus / "s.json")
+    rows = table(done.out)
+    assert done.returncode == 1 and reason in rows["b"]["error"]
+    assert rows["b"]["stoi"] == "nan" and (fault == "short") == (rows["b"]["si_sdr"] != "nan")
+    assert f"se-score: b: {rows['b']['error']}" in done.err and "3 done, 1 failed" in done.err
+    assert all(rows[utt]["error"] == "" for utt in "acd")
+    summary = json.loads((corpus / "s.json").read_text())
+    assert summary["failed"] == {"b": rows["b"]["error"]} and summary["scored"] == 3
+    assert summary["metrics"]["stoi"]["mean"] == pytest.approx(np.mean([float(rows[u]["stoi"]) for u in "acd"]))
+    assert scored(se, corpus, "--max-fail", 1).returncode == 0
+
+
+def test_all_failed_has_no_mean(se, corpus):
+    for path in (corpus / "noisy übung").iterdir():
+        path.unlink()
+    done = scored(se, corpus, "--summary", corpus / "s.json")
+    summary = json.loads((corpus / "s.json").read_text(), parse_constant=pytest.fail)
+    assert done.returncode == 1 and summary["scored"] == 0 and summary["metrics"]["stoi"]["mean"] is None
+
+
+def test_tolerance_cuts_the_longer(se, corpus):
+    path = corpus / "noisy übung" / "b 1.wav"
+    x, _ = audio.read_mono(str(path))
+    audio.write(path, x[:7900], 16000)
+    assert scored(se, corpus, "--tolerance", 0.006).returncode == 1
+    done = scored(se, corpus, "--tolerance", 0.00625)
+    ref, _ = audio.read_mono(str(corpus / "clean übung" / "b 1.wav"))
+    assert done.returncode == 0
+    assert float(table(done.out)["b"]["si_sdr"]) == metrics.compute(ref[:7900], x[:7900], 16000, ["si_sdr"])[0]["si_sdr"]
+
+
+def test_rate_resamples_both_sides(se, corpus):
+    for utt in "abcd":
+        path = corpus / "noisy übung" / f"{utt} 1.wav"
+        x, rate = audio.read_mono(str(path))
+        audio.write(path, audio.resample(x, rate, 48000), 48000)
+    done = scored(se, corpus, "--rate", 8000)
+    assert done.returncode == 0 and all(float(row["si_sdr"]) > 10 for row in table(done.out).values())
+
+
+def test_ids_in_one_list_only(se, corpus):
+    clean, noisy = ((corpus / f"{n}.scp").read_text().splitlines(keepends=True) for n in ("clean", "noisy"))
+    (corpus / "clean.scp").write_text("".join(clean[1:]))
+    (corpus / "noisy.scp").write_text("".join(noisy[:3]))
+    done = scored(se, corpus)
+    rows = table(done.out)
+    assert list(rows) == list("abcd") and done.returncode == 1 and "2 done, 2 failed" in done.err
+    assert "not in the list of references" in rows["a"]["error"]
+    assert "not in that of the enhanced" in rows["d"]["error"]
+
+
+def test_part_of_a_list_on_a_pipe_is_no_failure(se, corpus):
+    part = "".join((corpus / "noisy.scp").read_text().splitlines(keepends=True)[1:3]).encode()
+    done = se("score", "--ref", corpus / "clean.scp", "-", *FAST, input=part)
+    assert done.returncode == 0 and list(table(done.out)) == ["b", "c"]
+
+
+def test_crlf_lists_are_read(se, corpus):
+    for name in ("clean.scp", "noisy.scp"):
+        text = (corpus / name).read_bytes()
+        (corpus / name).write_bytes(b"\r\n" + text.replace(b"\n", b"\r\n"))
+    assert scored(se, corpus).returncode == 0
+
+
+@pytest.mark.parametrize("line, reason", [
+    ("a x.wav", "twice"), ("../up x.wav", "utterance id"), ("e", "no value"), ("e\udcff x.wav", "not text"),
+])
+@pytest.mark.parametrize("pipe", [False, True])
+def test_bad_lists_are_usage_errors(se, corpus, line, reason, pipe):
+    text = (corpus / "noisy.scp").read_bytes() + line.encode(errors="surrogateescape") + b"\n"
+    (corpus / "noisy.scp").write_bytes(text)
+    done = se("score", "--ref", corpus / "clean.scp", "-" if pipe else corpus / "noisy.scp", *FAST, input=text)
+    assert done.returncode == 2 and reason in done.err.splitlines()[-1]
+    if "not text" not in reason:
+        assert ":5: " in done.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("args, reason", [
+    ((), "se-score clean.wav enhanced.wav"), (("a.wav",), "se-score clean.wav"), (("a", "b", "c"), "se-score clean.wav"),
+    (("-", "-"), "standard input"), (("--ref", "-", "-"), "standard input"), (("--ref", "a"), "one wav list"),
+    (("--ref", "nowhere.scp", "b.scp"), "no such list"), (("--metrics", "stio", "a", "b"), "did you mean stoi"),
+    (("--metrics", ",", "a", "b"), "no metrics"), (("--ref", CLEAN, NOISY, "--shard", "3/2"), "--shard 3/2"),
+    (("a.wav", "b.wav", "--shard", "1/2"), "for lists"), (("--jobs", "0", "a", "b"), "--jobs"),
+])
+def test_usage_errors(se, args, reason):
+    done = se("score", *args)
+    assert done.returncode == 2 and reason in done.err
+
+
+def test_commands_in_lists_run_only_when_allowed(se, corpus):
+    lines = (corpus / "noisy.scp").read_text().splitlines()
+    utt, path = lines[0].split(maxsplit=1)
+    (corpus / "noisy.scp").write_text("\n".join([f"{utt} cat '{path}' |", *lines[1:3], "d false |"]) + "\n")
+    done = scored(se, corpus)
+    assert done.returncode == 1 and "--allow-commands" in table(done.out)["a"]["error"]
+    rows = table(scored(se, corpus, "--allow-commands").out)
+    assert rows["a"]["error"] == "" and "ended with code 1" in rows["d"]["error"]
+
+
+def test_a_list_on_standard_input_is_not_audio_too(se, corpus):
+    text = (corpus / "noisy.scp").read_text().splitlines(keepends=True)
+    done = se("score", "--ref", corpus / "clean.scp", "-", *FAST, input="".join(["a -\n", *text[1:]]).encode())
+    assert done.returncode == 1 and list(table(done.out)) == list("abcd") and "which is the list" in table(done.out)["a"]["error"]
+
+
+def test_file_names_that_are_no_utf8(se, corpus):
+    odd = os.fsencode(corpus) + b"/b\xff 1.wav"
+    os.rename(os.fsencode(corpus / "noisy übung" / "b 1.wav"), odd)
+    done = se("score", corpus / "clean übung" / "b 1.wav", os.fsdecode(odd), *FAST, "--summary", corpus / "s.json")
+    assert done.returncode == 0 and list(table(done.out)) == ["b\\udcff_1"] and json.loads((corpus / "s.json").read_text())
+
+
+def test_list_metrics(se):
+    done = se("score", "--list-metrics")
+    assert [line.split("\t")[0] for line in done.out.splitlines()] == list(metrics.METRICS) and done.returncode == 0
+    assert all(len(line.split("\t")) == 4 for line in done.out.splitlines())
+
+
+def test_scoring_imports_neither_torch_nor_scipy():
+    code = ("import sys\nfrom setk.commands import score\n"
+            f"sys.argv = ['se-score', '--ref', {str(CLEAN)!r}, {str(NOISY)!r}, '--shard', '1/16']\n"
+            "try: score.main()\nexcept SystemExit as e: assert not e.code\n"
+            "bad = [m for m in ('torch', 'scipy', 'pystoi', 'soxr') if m in sys.modules]\nassert not bad, bad")
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert math.isfinite(float(table(done.stdout)["mona_0001"]["pesq_wb"]))
