@@ -17,6 +17,7 @@ data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
 conf=recipes/conf/fspen_open.yaml
 set=
+init=                          # checkpoint to start from
 noisy_gate=false
 stage=0
 stop_stage=6

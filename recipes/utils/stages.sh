@@ -6,7 +6,7 @@
 #   train_set                                      array of key=value on top of the conf
 #   noisy_gate                                     true: the noisy test set must read as VoiceBank+DEMAND's does
 #   paper_rows                                     the papers' own figures, lines of RESULTS.md's table
-#   stage, stop_stage, nj, label, train_cmd, cpu_cmd
+#   init, stage, stop_stage, nj, label, train_cmd, cpu_cmd
 
 python=$SETK_ROOT/.venv/bin/python
 
@@ -35,7 +35,7 @@ if due 2; then
     log "stage 2: train (progress in $dir/log/train.log; $dir/curves.png)"
     # shellcheck disable=SC2086
     $train_cmd "$dir/log/train.log" se-train "$conf" --train "$shards" --valid "$valid" --out "$dir" \
-        "${train_set[@]/#/--set=}"
+        ${init:+--init "$init"} "${train_set[@]/#/--set=}"
 fi
 
 if due 4; then

@@ -14,6 +14,7 @@ data=                          # data directories; default exp/vbd/data
 shards=                        # default exp/vbd/shards, which the papers share
 conf=recipes/conf/fspen.yaml
 set=                           # space-separated key=value on top of the conf
+init=                          # checkpoint to start from, as in --init fspen
 noisy_gate=true                # stop unless the noisy test set scores as published
 stage=0                        # 0 prepare, 1 shards, 2 train, 4 enhance, 5 score, 6 count and RESULTS.md
 stop_stage=6

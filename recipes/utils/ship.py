@@ -1,0 +1,16 @@
+"""ship.py EXP NAME: EXP/best.pt, with the scores that stage 5 wrote, as setk/pretrained/NAME.pt."""
+
+import json
+import sys
+from pathlib import Path
+
+from setk import checkpoint, provenance
+
+exp, name = Path(sys.argv[1]), sys.argv[2]
+content = checkpoint.read(exp / "best.pt")
+for part in ("noisy", "enhanced"):
+    summary = json.loads((exp / f"{part}.json").read_text())
+    content["scores"]["test" if part == "enhanced" else "test_noisy"] = {k: m["mean"] for k, m in summary["metrics"].items()}
+content["provenance"]["shipped"] = provenance.stamp("torch", "pesq")
+checkpoint.write(checkpoint.SHIPPED / f"{name}.pt", content)
+print(checkpoint.SHIPPED / f"{name}.pt")

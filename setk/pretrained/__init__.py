@@ -1,0 +1,1 @@
+"""Trained models that ship with setk: NAME.pt, and NAME.md, its card."""
