@@ -58,7 +58,8 @@ def vbd_tree(root):
 
 def test_a_tree_of_vbd_stops_at_the_noisy_gate_unless_told(recipe, tmp_path):
     root = vbd_tree(tmp_path / "a tree p226")
-    done = recipe("vbd/fspen.sh", "--root", root, "--data", tmp_path / "data", "--shards", tmp_path / "shards")
+    # From another directory, with a path relative to it.
+    done = recipe("vbd/fspen.sh", "--root", root.name, "--data", tmp_path / "data", "--shards", tmp_path / "shards")
     assert done.returncode != 0 and "noisy_gate" in done.stderr and "published 1.965" in done.stderr, done.stderr
     assert not (tmp_path / "exp/enhanced.tsv").exists()
     done = recipe("vbd/fspen.sh", "--root", root, "--data", tmp_path / "data", "--shards", tmp_path / "shards",

@@ -5,6 +5,13 @@
 dataset=$1
 paper=$2
 
+# Recipes run in the checkout; what the user named relative to where they stood is still meant.
+if [[ $OLDPWD != "$PWD" ]]; then
+    for name in root more dir data shards; do
+        [[ -z ${!name-} || ${!name} == /* ]] || printf -v "$name" %s "$OLDPWD/${!name}"
+    done
+fi
+
 if [[ $root ]]; then
     label=$dataset
     [[ -d $root ]] || { echo "${0##*/}: --root $root: no such directory" >&2; exit 2; }

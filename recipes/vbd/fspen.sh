@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# FSPEN on VoiceBank+DEMAND: 86 k parameters, 70 MMAC/s, 32 ms latency. Paper: PESQ-WB 2.97 with 79 k.
+# FSPEN on VoiceBank+DEMAND: 86 k parameters, 72.5 MMAC/s, 32 ms latency. Paper: PESQ-WB 2.97 with 79 k.
 #
 #   bash recipes/vbd/fspen.sh                          set-up and the whole chain on the embedded corpus, two minutes
-#   bash recipes/vbd/fspen.sh --root /data/VBD --nj 16 the paper's corpus (48 kHz zips unpacked); --cmd slurm.sh on a cluster
+#   bash recipes/vbd/fspen.sh --root /data/VBD --nj 16 the paper's corpus (48 kHz zips unpacked); SETK_CMD=slurm: a cluster
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . recipes/path.sh

@@ -32,6 +32,7 @@ SEGMENT = 30  # frames of one intermediate measure: 384 ms
 RANGE_DB, CLIP_DB = 40.0, -15.0  # of speech frames; lower bound of a unit's signal-to-distortion ratio
 SHORTEST = 0.3  # s
 _EPS = np.finfo(float).eps
+_BLOCK = 64  # frames
 _MOST_TAPS = 1 << 22  # of a resampling matrix; odd rates such as 15999 Hz would need gigabytes
 
 METRICS = (
@@ -44,10 +45,10 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
     """stoi and estoi of `est` [n] against `ref` [n]; see setk.metrics."""
     if reason := _obstacle(ref, est, rate):
         return undefined(names, reason)
-    frames = speech_frames(*resample(np.stack([ref, est]), rate))
-    if frames.shape[1] < SEGMENT:
+    speech = drop_silence(*resample(np.stack([ref, est]), rate))
+    if speech.shape[1] < (SEGMENT + 1) * HOP:
         return undefined(names, f"the reference has fewer than {SEGMENT} frames (0.4 s) of speech")
-    x, y = third_octaves(frames)
+    x, y = third_octaves(speech)
     measures = {"stoi": stoi, "estoi": estoi}
     return {name: measures[name](x, y) for name in names}, {}
 
@@ -107,20 +108,26 @@ def resample(x: np.ndarray, rate: int) -> np.ndarray:
     return (windows @ matrix).reshape(len(x), -1)[:, :n]
 
 
-def speech_frames(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Windowed frames [2, T, FRAME] of two signals [n] after removal of the frames where `x` is silent.
+def _window() -> np.ndarray:
+    """Hann window of FRAME samples without its zeros, as Matlab's `hanning`."""
+    return np.hanning(FRAME + 2)[1:-1]
 
-    Kept frames are overlap-added and cut anew, so that the windows are Hann squared at the joints; the last
-    frame goes, as in the authors' Matlab code.
+
+def drop_silence(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Two signals [n] without the frames in which `x` is RANGE_DB below its loudest: [2, m].
+
+    Frames are windowed, and those kept are overlap-added. As in the authors' Matlab code, the signal's last
+    frame is never looked at, and the half frame that the last one leaves open is given up.
     """
-    window = np.hanning(FRAME + 2)[1:-1]
+    window = _window()
     count = -(-(len(x) - FRAME) // HOP)
-    frames = sliding_window_view(np.stack([x, y]), FRAME, axis=1)[:, : count * HOP : HOP] * window
-    energy = 20 * np.log10(np.linalg.norm(frames[0], axis=1) + _EPS)
-    kept = frames[:, energy > energy.max() - RANGE_DB]
-    halves = kept[:, :, :HOP].copy()
-    halves[:, 1:] += kept[:, :-1, HOP:]
-    return np.concatenate([halves[:, :-1], halves[:, 1:]], axis=2) * window
+    blocks = np.stack([x, y])[:, : (count + 1) * HOP].reshape(2, count + 1, HOP)
+    power = blocks[0] ** 2 @ (window**2).reshape(2, HOP).T
+    level = 20 * np.log10(np.sqrt(power[:-1, 0] + power[1:, 1]) + _EPS)
+    kept = np.flatnonzero(level > level.max() - RANGE_DB)
+    joined = blocks[:, kept] * window[:HOP]
+    joined[:, 1:] += blocks[:, kept[:-1] + 1] * window[HOP:]
+    return joined.reshape(2, -1)
 
 
 @lru_cache(maxsize=1)
@@ -132,11 +139,17 @@ def _bands() -> np.ndarray:
     return ((bins[:, None] >= low) & (bins[:, None] < high)).astype(float)
 
 
-def third_octaves(frames: np.ndarray) -> np.ndarray:
-    """Frames [..., T, FRAME] to magnitudes [..., BANDS, T] (Taal (1))."""
-    spectrum = np.fft.rfft(frames, NFFT)
-    power = spectrum.real**2 + spectrum.imag**2
-    return np.sqrt(np.swapaxes(power @ _bands(), -1, -2))
+def third_octaves(x: np.ndarray) -> np.ndarray:
+    """Signals [k, m] to magnitudes [k, BANDS, T] in frames of FRAME every HOP samples (Taal (1))."""
+    frames = sliding_window_view(x, FRAME, axis=1)[:, ::HOP]
+    bands = np.empty((len(x), BANDS, frames.shape[1]))
+    # Some frames at a time: the work stays in the cache, and memory flat for a signal of any length.
+    for start in range(0, frames.shape[1], _BLOCK):
+        part = slice(start, start + _BLOCK)
+        spectrum = np.fft.rfft(frames[:, part] * _window(), NFFT)
+        power = spectrum.real**2 + spectrum.imag**2
+        bands[:, :, part] = np.sqrt(power @ _bands()).swapaxes(1, 2)
+    return bands
 
 
 def _segments(x: np.ndarray) -> np.ndarray:
