@@ -223,6 +223,11 @@ def test_more_speech_than_pesq_has_room_for_is_refused(rng):
         assert fits or "parts of 30 s" in reasons["pesq_wb"]
 
 
+def test_pesq_of_a_lecture_is_refused_unseen(rng):
+    ref = rng.standard_normal(301 * 8000)
+    assert "too long" in metrics.compute(ref, -ref, 8000, ["pesq_nb"])[1]["pesq_nb"]
+
+
 def test_half_a_minute_of_real_speech_is_not_refused(pairs):
     ref, est = (np.concatenate([p[i] for p in pairs] * 2)[: 30 * 16000] for i in (0, 1))
     assert not metrics.compute(ref, est, 16000, ["pesq_wb", "pesq_nb"])[1]

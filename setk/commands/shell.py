@@ -32,6 +32,7 @@ def run(app: typer.Typer, name: str) -> None:
     line and exit 1, SIGPIPE is quiet."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.stdout.reconfigure(encoding="utf-8")  # ids pass through pipes unchanged in any locale
     try:
         app(prog_name=name)
     except UserError as e:

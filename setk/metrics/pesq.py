@@ -29,7 +29,7 @@ METRICS = (
     Metric("pesq_nb", "narrowband PESQ, MOS-LQO", "1.0 ... 4.55", "ITU-T P.862 and P.862.1", needs="pesq"),
 )
 _RATES = {"pesq_wb": (16000,), "pesq_nb": (8000, 16000)}
-_SHORTEST = 0.25  # s
+_SHORTEST, _LONGEST = 0.25, 300.0  # s; P.862.3 wants 8 to 30
 # The C code has room for 50; the count here was within 10 % of its own over half a minute to 4 minutes of real speech.
 _MOST_STRETCHES = 44
 _FRAME = 0.004  # s
@@ -71,6 +71,8 @@ def _obstacle(ref: np.ndarray, est: np.ndarray, rate: int) -> str | None:
         return reason
     if len(ref) < _SHORTEST * rate:
         return f"{len(ref) / rate:.3f} s is too short: {_SHORTEST} s are wanted"
+    if len(ref) > _LONGEST * rate:
+        return f"{len(ref) / rate:.0f} s are too long for PESQ; score parts of 30 s or less"
     # A stretch and its pause last over 0.4 s: only long files can hold too many.
     if len(ref) > _MOST_STRETCHES * (_JOIN + _LEAST) * _FRAME * rate and (n := _stretches(ref, rate)) > _MOST_STRETCHES:
         return f"{len(ref) / rate:.0f} s with about {n} stretches of speech are too much for PESQ; score parts of 30 s or less"

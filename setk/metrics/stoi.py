@@ -32,7 +32,9 @@ SEGMENT = 30  # frames of one intermediate measure: 384 ms
 RANGE_DB, CLIP_DB = 40.0, -15.0  # of speech frames; lower bound of a unit's signal-to-distortion ratio
 SHORTEST = 0.3  # s
 _EPS = np.finfo(float).eps
-_BLOCK = 64  # frames
+_TINY = np.finfo(float).tiny
+# Frames and segments are taken some at a time: the work stays in the cache, and a lecture does not take gigabytes.
+_FRAMES, _SEGMENTS = 64, 256
 _MOST_TAPS = 1 << 22  # of a resampling matrix; odd rates such as 15999 Hz would need gigabytes
 
 METRICS = (
@@ -49,8 +51,7 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
     if speech.shape[1] < (SEGMENT + 1) * HOP:
         return undefined(names, f"the reference has fewer than {SEGMENT} frames (0.4 s) of speech")
     x, y = third_octaves(speech)
-    measures = {"stoi": stoi, "estoi": estoi}
-    return {name: measures[name](x, y) for name in names}, {}
+    return {name: average(name, x, y) for name in names}, {}
 
 
 def _obstacle(ref: np.ndarray, est: np.ndarray, rate: int) -> str | None:
@@ -143,9 +144,8 @@ def third_octaves(x: np.ndarray) -> np.ndarray:
     """Signals [k, m] to magnitudes [k, BANDS, T] in frames of FRAME every HOP samples (Taal (1))."""
     frames = sliding_window_view(x, FRAME, axis=1)[:, ::HOP]
     bands = np.empty((len(x), BANDS, frames.shape[1]))
-    # Some frames at a time: the work stays in the cache, and memory flat for a signal of any length.
-    for start in range(0, frames.shape[1], _BLOCK):
-        part = slice(start, start + _BLOCK)
+    for start in range(0, frames.shape[1], _FRAMES):
+        part = slice(start, start + _FRAMES)
         spectrum = np.fft.rfft(frames[:, part] * _window(), NFFT)
         power = spectrum.real**2 + spectrum.imag**2
         bands[:, :, part] = np.sqrt(power @ _bands()).swapaxes(1, 2)
@@ -165,26 +165,26 @@ def _norm(x: np.ndarray) -> np.ndarray:
     return np.sqrt(np.einsum("bkj,bkj->bj", x, x))[:, None]
 
 
-def stoi(x: np.ndarray, y: np.ndarray) -> float:
-    """Mean correlation of short-time envelopes [BANDS, T] of reference `x` and estimate `y` (Taal (2)-(6))."""
+def stoi(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Similarity [J] of the segments of short-time envelopes [BANDS, T] (Taal (2)-(5), mean over bands)."""
     x, y = _segments(x), _segments(y)
     y = y * (_norm(x) / (_norm(y) + _EPS))
     np.minimum(y, x * (1 + 10 ** (-CLIP_DB / 20)), out=y)
     x = x - x.mean(axis=1, keepdims=True)
     y -= y.mean(axis=1, keepdims=True)
     correlation = np.einsum("bkj,bkj->bj", x, y) / ((_norm(x) + _EPS) * (_norm(y) + _EPS))[:, 0]
-    return float(correlation.mean())
+    return correlation.mean(axis=0)
 
 
 def _unit_rows(x: np.ndarray) -> np.ndarray:
     """Segments [BANDS, SEGMENT, J] with each band's mean over frames removed and its norm 1; 0 for a constant band."""
     x = x - x.mean(axis=1, keepdims=True)
-    x /= np.maximum(_norm(x), np.finfo(float).tiny)
+    x /= np.maximum(_norm(x), _TINY)
     return x
 
 
-def estoi(x: np.ndarray, y: np.ndarray) -> float:
-    """Mean correlation of normalised spectra in segments of [BANDS, T] (Jensen & Taal (3)-(8)).
+def estoi(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Similarity [J] of the normalised spectra in segments of [BANDS, T] (Jensen & Taal, section II, mean over frames).
 
     A band or a frame without variation counts as uncorrelated; pystoi lets random numbers decide.
     """
@@ -193,4 +193,17 @@ def estoi(x: np.ndarray, y: np.ndarray) -> float:
     y -= y.mean(axis=0)
     dot = np.einsum("bkj,bkj->kj", x, y)
     power = np.einsum("bkj,bkj->kj", x, x) * np.einsum("bkj,bkj->kj", y, y)
-    return float((dot / np.sqrt(np.maximum(power, np.finfo(float).tiny))).mean())
+    return (dot / np.sqrt(np.maximum(power, _TINY))).mean(axis=0)
+
+
+_SIMILARITY = {"stoi": stoi, "estoi": estoi}
+
+
+def average(name: str, x: np.ndarray, y: np.ndarray) -> float:
+    """Mean similarity over all segments of [BANDS, T] (Taal (6)), some at a time."""
+    count = x.shape[1] - SEGMENT + 1
+    total = 0.0
+    for start in range(0, count, _SEGMENTS):
+        part = slice(start, min(start + _SEGMENTS, count) + SEGMENT - 1)
+        total += _SIMILARITY[name](x[:, part], y[:, part]).sum()
+    return float(total / count)
