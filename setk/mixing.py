@@ -161,6 +161,23 @@ def loop(noise: np.ndarray, start: int, wanted: int) -> np.ndarray:
     return np.resize(np.roll(noise, -start), wanted)
 
 
+def equalise(x: np.ndarray, generator: np.random.Generator, depth_db: float) -> np.ndarray:
+    """`x` [n] through a random smooth equaliser: gains of -depth_db ... depth_db at six points evenly spaced on a
+    logarithmic frequency axis over the upper six octaves, straight lines between them, no phase.
+
+    A few recordings of noise then stand for more microphones and rooms than they were made with.
+    """
+    gains = generator.uniform(-depth_db, depth_db, 6)
+    octave = np.log2(np.maximum(np.fft.rfftfreq(len(x)) * 2, 2.0**-6))  # of the upper band edge, 0 at half the rate
+    return np.fft.irfft(np.fft.rfft(x) * 10 ** (np.interp(octave, np.linspace(-6, 0, 6), gains) / 20), len(x))
+
+
+def respeed(x: np.ndarray, wanted: int) -> np.ndarray:
+    """`x` [n] played faster or slower so that it takes `wanted` samples, pitch and all; linear interpolation, which
+    is good enough for noise."""
+    return np.interp(np.linspace(0, len(x) - 1, wanted), np.arange(len(x)), x) if len(x) else np.zeros(wanted)
+
+
 @dataclass(frozen=True)
 class Mixed:
     """float32 signals [n] of one mixture, and how it came about.

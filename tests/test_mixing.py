@@ -145,3 +145,21 @@ def test_choices_are_all_taken_and_nothing_else():
 def test_bad_ranges_are_refused_by_name(text):
     with pytest.raises(UserError, match="--snr"):
         Spread.parse(text, "--snr")
+
+
+def test_an_equaliser_is_smooth_bounded_and_has_no_phase():
+    click = np.zeros(4096)
+    click[2048] = 1
+    y = mixing.equalise(click, mixing.rng(1, "a"), 12)
+    gain = 20 * np.log10(np.abs(np.fft.rfft(y)))
+    assert np.abs(gain).max() <= 12.001 and np.ptp(gain) > 1
+    assert np.abs(np.diff(gain[64:])).max() < 1
+    np.testing.assert_allclose(y[2048 - 500:2048], y[2049:2549][::-1], atol=1e-9)
+    assert (y == mixing.equalise(click, mixing.rng(1, "a"), 12)).all()
+
+
+def test_speed_moves_the_pitch():
+    x = np.sin(2 * np.pi * 500 * np.arange(24000) / 16000)
+    y = mixing.respeed(x, 16000)
+    assert len(y) == 16000 and abs(np.abs(np.fft.rfft(y)).argmax() - 750) <= 1
+    assert not mixing.respeed(np.zeros(0), 5).any()

@@ -159,7 +159,7 @@ def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
     from setk.shards import write_shards
 
     assert {d.state for d in write_shards(DataDir(work / "mixed"), work / "mixed_shards", size=7)} == {"made"}
-    more = ("--set", "steps=6", "--set", "mixing={snr: [0, 10]}")
+    more = ("--set", "steps=6", "--set", "mixing={snr: [0, 10], second_noise: 0.5, noise_speed: [0.7, 1.5], noise_eq: 10, speech_eq: 3}")
     finish(work, work / "lists", *more, train="mixed")
     finish(work, work / "mixed_out", *more, train="mixed_shards")
     x, y = weights(work / "lists" / "last.pt"), weights(work / "mixed_out" / "last.pt")

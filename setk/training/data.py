@@ -126,18 +126,39 @@ class TrainingData(torch.utils.data.Dataset):
         return np.stack([found["noisy"], found["clean"]])
 
     def _mix(self, i: int, rng: np.random.Generator) -> np.ndarray:
-        """[2, segment]: noisy and clean, speech i mixed with a noise, an SNR and a level that rng draws."""
+        """[2, segment]: noisy and clean, speech i mixed with noise at an SNR and a level that rng draws."""
+        m = self.s.mixing
         speech = self._segment(self.sources["speech"], i, rng)["speech"]
-        noises = self.sources["noise"]
-        drawn = mixing.draw(rng, len(noises.ids), Spread(*self.s.mixing.snr), Spread(*self.s.mixing.level))
-        length = int(noises.lengths[drawn.noise])
-        start = mixing.noise_start(length, self.samples, drawn.place)
-        if length >= self.samples:
-            noise = noises.read(drawn.noise, start, self.samples)["noise"]
-        else:
-            noise = mixing.loop(noises.read(drawn.noise, 0, length)["noise"], start, self.samples)
+        drawn = mixing.draw(rng, len(self.sources["noise"].ids), Spread(*m.snr), Spread(*m.level))
+        noise = self._noise(drawn.noise, drawn.place, rng)
+        if rng.random() < m.second_noise:
+            other = self._noise(int(rng.integers(len(self.sources["noise"].ids))), float(rng.random()), rng)
+            # Either may be the louder one, by up to 10 dB.
+            noise = _unit(noise) + 10 ** (rng.uniform(-10, 10) / 20) * _unit(other)
+        if m.speech_eq:
+            speech = mixing.equalise(speech, rng, m.speech_eq)
         mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, self.rate)
         return np.stack([mixed.noisy, mixed.clean])
+
+    def _noise(self, j: int, place: float, rng: np.random.Generator) -> np.ndarray:
+        """A segment of noise j, from `place` (0 ... 1) on, at a random speed and through a random equaliser."""
+        m = self.s.mixing
+        length = int(self.sources["noise"].lengths[j])
+        wanted = round(self.samples * rng.uniform(*m.noise_speed))
+        start = mixing.noise_start(length, wanted, place)
+        if length >= wanted:
+            noise = self.sources["noise"].read(j, start, wanted)["noise"]
+        else:
+            noise = mixing.loop(self.sources["noise"].read(j, 0, length)["noise"], start, wanted)
+        if wanted != self.samples:
+            noise = mixing.respeed(noise, self.samples)
+        return mixing.equalise(noise, rng, m.noise_eq) if m.noise_eq else noise
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    """`x` [n] at unit RMS; silence stays silent."""
+    rms = float(np.sqrt(np.mean(np.square(x))))
+    return x / rms if rms else x
 
 
 def loader(data: TrainingData, steps: Iterable[int], workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -15,6 +15,10 @@ class Mixing:
 
     snr: tuple[float, float] = (-5.0, 20.0)      # dB, uniform
     level: tuple[float, float] = (-35.0, -15.0)  # RMS of the mixture, dBFS, uniform
+    second_noise: float = 0.0                    # probability that two noises sound together
+    noise_speed: tuple[float, float] = (1.0, 1.0)  # noise is played this many times as fast, uniform
+    noise_eq: float = 0.0                        # dB; depth of a random equaliser on the noise
+    speech_eq: float = 0.0                       # dB; the same on the speech, target included
 
 
 @dataclass(frozen=True)
