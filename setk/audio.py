@@ -309,7 +309,8 @@ def check_mono(location: str, channels: int, found: int, rate: int | None) -> No
 def wav_header(rate: int, channels: int, frames: int | None, bits: int = 16) -> bytes:
     """44 bytes of PCM wav header; `frames` None leaves the sizes open, for a pipe."""
     align = channels * bits // 8
-    size = 0xFFFFFFFF if frames is None else frames * align
+    # Of the sizes that mean "until the end", the one that sox, ffmpeg and libsndfile all take; sox warns of others.
+    size = 0x7FFFF000 if frames is None else frames * align
     return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", min(size + 36, 0xFFFFFFFF), b"WAVE", b"fmt ", 16,
                        _PCM, channels, rate, rate * align, align, bits, b"data", size)
 
