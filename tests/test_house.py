@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 SETK = Path(__file__).parents[1] / "setk"
-FLOORS = ["files", "lists", "audio", "pool", "provenance", "config", "mixing", "shards", "metrics", "corpora", "dsp",
+FLOORS = ["files", "lists", "audio", "pool", "provenance", "config", "mixing", "shards", "metrics", "report", "corpora", "dsp",
           "models", "checkpoint", "cost", "compress", "training", "engines", "commands"]
-TORCHLESS = ["files", "lists", "audio", "pool", "provenance", "config", "mixing", "shards", "metrics", "corpora"]
+TORCHLESS = ["files", "lists", "audio", "pool", "provenance", "config", "mixing", "shards", "metrics", "report", "corpora"]
 
 
 def room_of(path: Path) -> str:

@@ -44,6 +44,8 @@ def run(app: typer.Typer, name: str) -> None:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO):
             raise
         say(f"{name}: {e.filename or 'output'}: {os.strerror(e.errno)}; nothing half-written was left, run again when mended")
+        # What stdout still holds cannot be written either; the interpreter would try, and exit 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SOME_FAILED)
 
 
