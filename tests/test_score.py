@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 from conftest import MINI, ROOT, command
 
-from setk import audio, lists, metrics
+from setk import audio, files, lists, metrics
+from setk.metrics import dnsmos, pairing
 
 FAST = ("--metrics", "stoi,si_sdr")
 CLEAN, NOISY = MINI / "test" / "clean.scp", MINI / "test" / "noisy.scp"
@@ -139,12 +141,13 @@ def processes_marked(mark: str) -> list[str]:
     return [pid for pid in os.listdir("/proc") if pid.isdigit() and is_marked(pid)]
 
 
-@pytest.mark.parametrize("jobs", [1, 2])
-def test_head_is_quiet_and_leaves_nobody_behind(tmp_path, jobs):
+@pytest.mark.parametrize("jobs, lines", [(1, 1), (2, 3)])
+def test_head_is_quiet_and_leaves_nobody_behind(tmp_path, jobs, lines):
     line = " ".join(f"'{word}'" for word in command("score", "--ref", CLEAN, NOISY, "--jobs", jobs))
-    done = subprocess.run(["bash", "-c", f"{line} | head -1; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True, cwd=ROOT,
-                          env={**os.environ, "SETK_TEST_MARK": str(tmp_path)})
-    assert (done.stdout, done.returncode) == ("utt\tpesq_wb\tstoi\testoi\tsi_sdr\terror\n", 128 + signal.SIGPIPE)
+    done = subprocess.run(["bash", "-c", f"{line} | head -{lines}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True,
+                          cwd=ROOT, env={**os.environ, "SETK_TEST_MARK": str(tmp_path)})
+    assert done.stdout.startswith("utt\tpesq_wb\tstoi\testoi\tsi_sdr\terror\n") and done.stdout.count("\n") == lines
+    assert done.returncode == 128 + signal.SIGPIPE
     assert done.stderr == ""
     if os.path.isdir("/proc/self"):
         deadline = time.monotonic() + 10
@@ -268,6 +271,9 @@ def test_bad_lists_are_usage_errors(se, corpus, line, reason, pipe):
     (("--ref", "nowhere.scp", "b.scp"), "no such list"), (("--metrics", "stio", "a", "b"), "did you mean stoi"),
     (("--metrics", ",", "a", "b"), "no metrics"), (("--ref", CLEAN, NOISY, "--shard", "3/2"), "--shard 3/2"),
     (("a.wav", "b.wav", "--shard", "1/2"), "for lists"), (("--jobs", "0", "a", "b"), "--jobs"),
+    (("--metrics", "si_sdri,stoi,sdri", "a", "b"), "si_sdri, sdri: what was gained needs what was enhanced; name it with --noisy"),
+    (("--metrics", "dnsmos_ovrl", "--dnsmos-model", "nowhere.onnx", "a", "b"), "nowhere.onnx"),
+    (("--noisy", "-", "a", "-"), "standard input"), (("--ref", CLEAN, NOISY, "--by", "nowhere"), "nowhere: no such list"),
 ])
 def test_usage_errors(se, args, reason):
     done = se("score", *args)
@@ -287,7 +293,7 @@ def test_commands_in_lists_run_only_when_allowed(se, corpus):
 def test_a_list_on_standard_input_is_not_audio_too(se, corpus):
     text = (corpus / "noisy.scp").read_text().splitlines(keepends=True)
     done = se("score", "--ref", corpus / "clean.scp", "-", *FAST, input="".join(["a -\n", *text[1:]]).encode())
-    assert done.returncode == 1 and list(table(done.out)) == list("abcd") and "which is the list" in table(done.out)["a"]["error"]
+    assert done.returncode == 1 and list(table(done.out)) == list("abcd") and "which is a list" in table(done.out)["a"]["error"]
 
 
 def test_file_names_that_are_no_utf8(se, corpus):
@@ -300,14 +306,160 @@ def test_file_names_that_are_no_utf8(se, corpus):
 def test_list_metrics(se):
     done = se("score", "--list-metrics")
     assert [line.split("\t")[0] for line in done.out.splitlines()] == list(metrics.METRICS) and done.returncode == 0
-    assert all(len(line.split("\t")) == 4 for line in done.out.splitlines())
+    rows = {line.split("\t")[0]: line.split("\t") for line in done.out.splitlines()}
+    assert all(len(row) == 5 for row in rows.values()) and rows["stoi"][4] == rows["lsd"][4] == "here"
+    done = se("score", "--list-metrics", "--dnsmos-p808-model", "nowhere.onnx")
+    assert "nowhere.onnx" in next(line for line in done.out.splitlines() if line.startswith("dnsmos_p808")).split("\t")[4]
 
 
-def test_scoring_imports_neither_torch_nor_scipy():
+@pytest.mark.parametrize("args", [["--ref", str(CLEAN), str(NOISY), "--shard", "1/16"], ["--list-metrics"]])
+def test_scoring_imports_neither_torch_nor_scipy(args):
     code = ("import sys\nfrom setk.commands import score\n"
-            f"sys.argv = ['se-score', '--ref', {str(CLEAN)!r}, {str(NOISY)!r}, '--shard', '1/16']\n"
+            f"sys.argv = ['se-score', *{args!r}]\n"
             "try: score.main()\nexcept SystemExit as e: assert not e.code\n"
-            "bad = [m for m in ('torch', 'scipy', 'pystoi', 'soxr') if m in sys.modules]\nassert not bad, bad")
+            "bad = [m for m in ('torch', 'scipy', 'pystoi', 'soxr', 'onnxruntime') if m in sys.modules]\nassert not bad, bad")
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert math.isfinite(float(table(done.stdout)["mona_0001"]["pesq_wb"]))
+    if "--ref" in args:
+        assert math.isfinite(float(table(done.stdout)["mona_0001"]["pesq_wb"]))
+
+
+def gone(path, x):
+    path.unlink()
+
+
+def truncated(path, x):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+# What is done to the enhanced file of an utterance, and the beginning of the reason in its row.
+FAULTS = {
+    "missing": (gone, "no such file"),
+    "truncated": (truncated, "is truncated: 1000 bytes of audio are missing"),
+    "empty": (lambda path, x: path.write_bytes(b""), "is empty"),
+    "text": (lambda path, x: path.write_text("no audio"), "is no audio"),
+    "nan": (lambda path, x: audio.write(path, np.append(x[1:], np.nan), 16000, "FLOAT"), "holds NaN"),
+    "stereo": (lambda path, x: audio.write(path, np.stack([x, x]), 16000), "has 2 channels"),
+    "rate": (lambda path, x: audio.write(path, x[::2], 8000), "the reference is at 16000 Hz, the estimate at 8000 Hz"),
+    "length": (lambda path, x: audio.write(path, x[160:], 16000), "the estimate is 160 samples (10.0 ms) early"),
+    "silent": (lambda path, x: audio.write(path, 0 * x, 16000), "stoi, si_sdr: the estimate is silent"),
+    "short": (lambda path, x: audio.write(path, x[:2000], 16000), "stoi: 0.125 s is too short"),
+    "no_ref": (lambda path, x: None, "is not in the list of references"),
+}
+
+
+def test_every_kind_of_bad_file_in_one_list(se, tmp_path):
+    rng = np.random.default_rng(5)
+    places = {"clean": {}, "noisy": {}}
+    for utt in ("good", *FAULTS):
+        x = 0.1 * rng.standard_normal(2000 if utt == "short" else 8000)
+        for name, signal_ in (("clean", x), ("noisy", x + 0.02 * rng.standard_normal(len(x)))):
+            places[name][utt] = path = tmp_path / f"{name}_{utt}.wav"
+            audio.write(path, signal_, 16000)
+        if utt in FAULTS:
+            FAULTS[utt][0](path, audio.read_mono(str(path))[0])
+    del places["clean"]["no_ref"]
+    for name, place in places.items():
+        lists.write_list(tmp_path / f"{name}.scp", place)
+    outcomes = [scored(se, tmp_path, "--jobs", jobs, "--summary", tmp_path / "s.json") for jobs in (1, 2)]
+    assert outcomes[0].out == outcomes[1].out and outcomes[0].err == outcomes[1].err
+    rows = table(outcomes[0].out)
+    assert list(rows) == sorted(["good", *FAULTS]) and outcomes[0].returncode == 1
+    for utt, (_, reason) in FAULTS.items():
+        assert reason in rows[utt]["error"] and rows[utt]["stoi"] == "nan"
+        assert (utt == "short") == (rows[utt]["si_sdr"] != "nan")
+        assert f"se-score: {utt}: {rows[utt]['error']}\n" in outcomes[0].err
+    assert rows["good"]["error"] == "" and "1 done, 11 failed" in outcomes[0].err
+    summary = json.loads((tmp_path / "s.json").read_text())
+    assert summary["failed"] == {utt: rows[utt]["error"] for utt in sorted(FAULTS)}
+    assert summary["metrics"]["stoi"] == {"mean": float(rows["good"]["stoi"]), "low": None, "high": None, "scored": 1}
+    assert scored(se, tmp_path, "--max-fail", 11).returncode == 0
+
+
+@pytest.mark.parametrize("change, advice", [
+    (lambda x, y: x[:-100], "they begin together (offset 0): --tolerance SECONDS cuts the longer one"),
+    (lambda x, y: x[333:], "the estimate is 333 samples (20.8 ms) early: pad its beginning"),
+    (lambda x, y: np.append(np.zeros(48), -0.5 * x), "the estimate is 48 samples (3.0 ms) late: cut its beginning"),
+    (lambda x, y: y[:-9], "no offset makes the two alike"),
+    (lambda x, y: x[:0], "no offset makes the two alike"),
+    (lambda x, y: 0 * x[1:], "no offset makes the two alike"),
+])
+def test_lengths_that_differ_are_told_with_the_offset(change, advice):
+    rng = np.random.default_rng(11)
+    x, y = rng.standard_normal((2, 20000)).astype(np.float32)
+    estimate = change(x + 0.3 * rng.standard_normal(len(x)).astype(np.float32), y)
+    assert pairing._advice(x, estimate, 16000, "estimate").startswith(advice)
+
+
+def test_gains_over_the_noisy_input(se, tmp_path):
+    names = "si_sdr,si_sdri,sdr,sdri"
+    enhanced = {}
+    for utt in ("mona_0001", "noah_0002"):
+        ref, est = (audio.read_mono(lists.read_list(path)[utt])[0] for path in (CLEAN, NOISY))
+        enhanced[utt] = tmp_path / f"{utt}.wav"
+        audio.write(enhanced[utt], 0.5 * (ref + est), 16000, "FLOAT")
+    lists.write_list(tmp_path / "e.scp", enhanced)
+    done = se("score", "--ref", CLEAN, "-", "--noisy", NOISY, "--metrics", names, input=(tmp_path / "e.scp").read_bytes())
+    plain = se("score", "--ref", CLEAN, NOISY, "--metrics", "si_sdr,sdr")
+    assert done.returncode == plain.returncode == 0, done.err
+    before = table(plain.out)
+    for utt, row in table(done.out).items():
+        for name in ("si_sdr", "sdr"):
+            assert float(row[name + "i"]) == pytest.approx(float(row[name]) - float(before[utt][name]), abs=1e-9)
+            assert 5.5 < float(row[name + "i"]) < 6.5  # half of the noise is gone
+    one = se("score", lists.read_list(CLEAN)["mona_0001"], enhanced["mona_0001"], "--noisy", lists.read_list(NOISY)["mona_0001"],
+             "--metrics", names)
+    assert one.returncode == 0 and table(one.out) == {"mona_0001": table(done.out)["mona_0001"]}
+
+
+def test_a_bad_noisy_file_costs_the_gain_only(se, corpus):
+    shutil.copy(corpus / "noisy.scp", corpus / "before.scp")
+    x, _ = audio.read_mono(str(corpus / "noisy übung" / "a 1.wav"))
+    audio.write(corpus / "long.wav", np.append(x, x[:50]), 16000)
+    lists.write_list(corpus / "before.scp", {"a": corpus / "long.wav", "b": corpus / "gone.wav", "c": corpus / "noisy übung" / "c 1.wav"})
+    done = se("score", "--ref", corpus / "clean.scp", corpus / "noisy.scp", "--noisy", corpus / "before.scp",
+              "--metrics", "stoi,si_sdr,si_sdri")
+    rows = table(done.out)
+    assert done.returncode == 1 and rows["c"] == {**rows["c"], "si_sdri": "0.0", "error": ""}
+    assert rows["a"]["error"].startswith("si_sdri: lengths differ: the reference has 8000 samples (0.500 s), the noisy signal 8050")
+    assert "gone.wav: no such file" in rows["b"]["error"] and rows["d"]["error"] == "si_sdri: is not in the list of noisy files"
+    assert all(rows[u]["si_sdri"] == "nan" and rows[u]["si_sdr"] != "nan" for u in "abd")
+
+
+def test_means_by_group(se, corpus):
+    (corpus / "noisy übung" / "d 1.wav").unlink()
+    snr, spk = corpus / "utt2snr", corpus / "utt2spk"
+    lists.write_list(snr, {"a": "17.5", "b": "2.5", "c": "17.5", "elsewhere": "0"})
+    lists.write_list(spk, {"a": "ann", "b": "ann", "c": "ann", "d": "dan"})
+    done = scored(se, corpus, "--by", snr, "--by", spk, "--summary", corpus / "s.json")
+    rows, summary = table(done.out), json.loads((corpus / "s.json").read_text())
+    groups = summary["groups"]
+    assert list(groups[str(snr)]) == ["2.5", "17.5"] and list(groups[str(spk)]) == ["ann", "dan"]
+    wide = groups[str(snr)]["17.5"]["si_sdr"]
+    assert wide["mean"] == pytest.approx((float(rows["a"]["si_sdr"]) + float(rows["c"]["si_sdr"])) / 2) and wide["scored"] == 2
+    assert f"utt2snr 17.5: stoi {groups[str(snr)]['17.5']['stoi']['mean']:.3f} [" in done.err
+    assert groups[str(snr)]["2.5"]["stoi"]["low"] is None
+    assert groups[str(spk)]["ann"] == summary["metrics"] and groups[str(spk)]["dan"]["stoi"]["mean"] is None
+    assert f"{snr} has no group for 1 utterance: d\n" in done.err and "utt2spk dan: no scores" in done.err
+    assert {str(snr), str(spk)} <= set(summary["provenance"]["lists"])
+
+
+def test_a_report_from_lists_on_a_pipe(se, corpus):
+    (corpus / "noisy übung" / "d 1.wav").unlink()
+    done = se("score", "--ref", corpus / "clean.scp", "-", *FAST, "--html", corpus / "r.html", "--noisy", corpus / "noisy.scp",
+              "--by", MINI / "test" / "utt2spk", input=(corpus / "noisy.scp").read_bytes())
+    page = (corpus / "r.html").read_text()
+    assert done.returncode == 1 and list(table(done.out)) == list("abcd")
+    assert all(word in page for word in ("si_sdr", "no such file", "4 utterances, 3 scored"))
+    assert "has no group for 4 utterances: a, b, c, d" in done.err
+
+
+def test_the_model_of_dnsmos_is_in_the_summary(se, tmp_path):
+    if reason := metrics.availability("dnsmos_p808"):
+        pytest.skip(f"dnsmos_p808 {reason}")
+    model = dnsmos.model_file("dnsmos_p808", metrics.Extras())
+    done = se("score", "--ref", CLEAN, NOISY, "--shard", "1/8", "--metrics", "dnsmos_p808", "--dnsmos-p808-model", model,
+              "--summary", tmp_path / "s.json")
+    stamp = json.loads((tmp_path / "s.json").read_text())["provenance"]
+    assert done.returncode == 0 and stamp["dnsmos"] == {"dnsmos_p808": files.sha256(model)} and "onnxruntime" in stamp["versions"]
+    assert all(1 < float(row["dnsmos_p808"]) < 5 for row in table(done.out).values())

@@ -6,12 +6,18 @@ Signals are 1-D float arrays of one length, full scale 1.0, at `rate` Hz; the re
 are floats, nan where a metric has no value for a pair (silence, too short, a rate the metric is not defined
 at); the reason then stands beside it, and nothing is raised, so that one bad file does not end a run.
 
+    scores, reasons = compute(ref, est, rate, names, noisy=None, extras=Extras())
+
+`noisy` is the unprocessed signal, for the metrics that are a gain over it; `extras` names files of models.
+
 A family of metrics that share work is one module, named in FAMILIES, with
 
     METRICS: tuple[Metric, ...]
     compute(ref, est, rate, names) -> Scores      names: those of its own that are wanted, at least one
 
-and sees only signals that `obstacle` passed.
+and sees only signals that `obstacle` passed. Three kinds of metrics are no such family. A gain (`gain_of`) is
+a difference of two scores. `composite` is a formula over scores of others, so that PESQ is computed once,
+whoever asks for it. `dnsmos` looks at the estimate alone, through a model.
 """
 
 from __future__ import annotations
@@ -23,16 +29,26 @@ from typing import Iterable, Sequence
 import numpy as np
 
 from setk.files import UserError
-from setk.metrics import pesq, sdr, stoi
-from setk.metrics.metric import Metric, Scores, undefined
+from setk.metrics import bss, composite, dnsmos, lsd, pesq, sdr, segmental, stoi
+from setk.metrics.metric import Extras, Metric, Scores, undefined
 
-FAMILIES = (pesq, stoi, sdr)
-METRICS: dict[str, Metric] = {metric.name: metric for family in FAMILIES for metric in family.METRICS}
+FAMILIES = (pesq, stoi, sdr, bss, segmental, lsd)
+METRICS: dict[str, Metric] = {m.name: m for family in (*FAMILIES, composite, dnsmos) for m in family.METRICS}
 DEFAULT = ("pesq_wb", "stoi", "estoi", "si_sdr")
 
 
-def select(names: Iterable[str]) -> tuple[str, ...]:
-    """`names`, each once; UserError on one that is unknown, or whose package is not installed."""
+def availability(name: str, extras: Extras = Extras()) -> str | None:
+    """Why metric `name` cannot be computed on this machine, and the command that mends it; None if it can."""
+    if name in dnsmos.MODELS:
+        return dnsmos.missing(name, extras)
+    package = METRICS[name].needs
+    if package and not util.find_spec(package):
+        return f"needs the package {package}: pip install {package}"
+    return None
+
+
+def select(names: Iterable[str], extras: Extras = Extras()) -> tuple[str, ...]:
+    """`names`, each once; UserError on one that is unknown, or that lacks its package or model."""
     names = tuple(dict.fromkeys(names))
     if not names:
         raise UserError(f"no metrics named; there are {', '.join(METRICS)}")
@@ -40,8 +56,8 @@ def select(names: Iterable[str]) -> tuple[str, ...]:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, 1)
             raise UserError(f"metric '{name}' is unknown; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(METRICS)}"))
-        if (package := METRICS[name].needs) and not util.find_spec(package):
-            raise UserError(f"{name} needs the package {package}: pip install {package}, or choose other --metrics")
+        if reason := availability(name, extras):
+            raise UserError(f"{name} {reason}, or choose other --metrics")
     return names
 
 
@@ -59,17 +75,38 @@ def obstacle(ref: np.ndarray, est: np.ndarray) -> str | None:
     return None
 
 
-def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str] = DEFAULT) -> Scores:
-    """Score `est` [n] against `ref` [n], both at `rate` Hz.
+def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str] = DEFAULT, noisy: np.ndarray | None = None,
+            extras: Extras = Extras()) -> Scores:
+    """Score `est` [n] against `ref` [n], and for gains against `noisy` [n] too, all at `rate` Hz.
 
     Returns name -> score for each of `names` in their order, nan where there is none, and name -> reason for
-    those.
+    those. Raises UserError if a file in `extras` is no model of its kind.
 
     >>> scores, reasons = compute(clean, enhanced, 16000, ["stoi", "si_sdr"])
     """
     ref, est = np.asarray(ref, np.float64), np.asarray(est, np.float64)
     if reason := obstacle(ref, est):
         return undefined(names, reason)
+    scores, reasons = _measure(ref, est, rate, {part for name in names for part in _parts(name, rate)})
+    for values, why in (
+        composite.combine(scores, reasons, rate, [name for name in names if name in composite.NAMES]),
+        _gains(ref, noisy, rate, [name for name in names if METRICS[name].gain_of], (scores, reasons)),
+        dnsmos.compute(est, rate, [name for name in names if name in dnsmos.MODELS], extras),
+    ):
+        scores |= values
+        reasons |= why
+    return {name: scores[name] for name in names}, {name: reasons[name] for name in names if name in reasons}
+
+
+def _parts(name: str, rate: int) -> tuple[str, ...]:
+    """The metrics of FAMILIES from which `name` comes."""
+    if name in composite.NAMES:
+        return composite.parts(rate)
+    return () if name in dnsmos.MODELS else (METRICS[name].gain_of or name,)
+
+
+def _measure(ref: np.ndarray, est: np.ndarray, rate: int, names: Iterable[str]) -> Scores:
+    """Scores of `names`, all of FAMILIES."""
     scores: dict[str, float] = {}
     reasons: dict[str, str] = {}
     for family in FAMILIES:
@@ -78,4 +115,23 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str] = 
             values, why = family.compute(ref, est, rate, own)
             scores |= values
             reasons |= why
-    return {name: scores[name] for name in names}, {name: reasons[name] for name in names if name in reasons}
+    return scores, reasons
+
+
+def _gains(ref: np.ndarray, noisy: np.ndarray | None, rate: int, names: Sequence[str], after: Scores) -> Scores:
+    """Scores `after` enhancement less those of `noisy`, dB or whatever they are in."""
+    if noisy is None or not names:
+        return undefined(names, "needs --noisy: the unprocessed signals")
+    noisy = np.asarray(noisy, np.float64)
+    bases = [METRICS[name].gain_of for name in names]
+    reason = obstacle(ref, noisy)
+    before = undefined(bases, reason) if reason else _measure(ref, noisy, rate, bases)
+    scores: dict[str, float] = {}
+    reasons: dict[str, str] = {}
+    for name, base in zip(names, bases, strict=True):
+        scores[name] = after[0][base] - before[0][base]
+        if base in after[1]:
+            reasons[name] = after[1][base]
+        elif base in before[1]:
+            reasons[name] = before[1][base].replace("the estimate", "the noisy signal")
+    return scores, reasons

@@ -13,13 +13,27 @@ Scores = tuple[dict[str, float], dict[str, str]]
 
 @dataclass(frozen=True)
 class Metric:
-    """One column of a score table. `needs` is the package that computes it, where numpy does not."""
+    """One column of a score table.
+
+    `needs` is the package that computes it, where numpy does not. `gain_of` names the metric of which this one
+    is the difference between estimate and unprocessed noisy signal; it cannot be had without the latter.
+    """
 
     name: str
     meaning: str
     range: str
     reference: str
     needs: str = ""
+    gain_of: str = ""
+    lower_is_better: bool = False
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Files of models that a user names, for the metrics that are one; None: an installed package's, if there is one."""
+
+    dnsmos_p835: str | None = None
+    dnsmos_p808: str | None = None
 
 
 def undefined(names: Iterable[str], reason: str) -> Scores:

@@ -1,8 +1,8 @@
-"""Ratios of signal to distortion.
+"""Scale-invariant ratio of signal to distortion.
 
 Conventions
 -----------
-Decibels; scale-invariant and zero-mean: gain and constant offset of either signal do not matter.
+Decibels; zero-mean: gain and constant offset of either signal do not matter.
 
 Metrics
 -------
@@ -24,6 +24,8 @@ LIMIT_DB = 100.0
 METRICS = (
     Metric("si_sdr", "scale-invariant signal-to-distortion ratio, zero-mean, dB", "-100 ... 100, clipped there",
            "Le Roux, Wisdom, Erdogan, Hershey, ICASSP 2019"),
+    Metric("si_sdri", "gain in si_sdr over the noisy signal, dB", "-200 ... 200",
+           "Le Roux, Wisdom, Erdogan, Hershey, ICASSP 2019", gain_of="si_sdr"),
 )
 
 

@@ -1,0 +1,160 @@
+"""se-score --compare: two score tables, tested against scipy and run as a real process."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from setk.files import UserError
+from setk.metrics import compare
+
+HEAD = "utt\tstoi\tlsd\terror"
+
+
+def write(path, *rows, head=HEAD):
+    """A score table of lines whose fields are separated by blanks here."""
+    path.write_text("\n".join([head, *("\t".join(row.split(" ", head.count("\t"))) for row in rows)]) + "\n")
+    return path
+
+
+@pytest.fixture
+def tables(tmp_path):
+    """A and B with 30 common utterances; in B stoi is higher and lsd lower; b.tsv lacks one, and both have a nan."""
+    rng = np.random.default_rng(8)
+    a = rng.uniform(0.5, 0.9, (32, 2))
+    b = a + [0.05, -0.5] + rng.normal(0, [0.02, 0.2], a.shape)
+    rows = [[f"u{i:02} {x[0]!r} {x[1]!r} " for i, x in enumerate(scores.tolist())] for scores in (a, b)]
+    rows[0][3] = f"u03 nan {float(a[3, 1])!r} stoi: too short"
+    rows[1][4] = "u04 nan nan no such file"
+    return (write(tmp_path / "a.tsv", *rows[0][:31]), write(tmp_path / "b.tsv", *rows[1][1:][::-1]), a, b)
+
+
+def read(out: str) -> dict[str, dict[str, float]]:
+    """metric -> column -> value of the table that --compare prints."""
+    head, *rows = (line.split("\t") for line in out.splitlines())
+    assert head == "metric n mean_a mean_b diff low high p_bootstrap p_wilcoxon better".split()
+    return {row[0]: dict(zip(head[1:], map(float, row[1:]), strict=True)) for row in rows}
+
+
+def test_wilcoxon_is_exact_for_few_pairs(rng):
+    for n in [*range(1, 51), 50, 50]:
+        d = rng.standard_normal(n) + rng.uniform(-1, 1)
+        assert compare.wilcoxon(d) == pytest.approx(stats.wilcoxon(d, method="exact").pvalue, abs=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["ties", "zeros and ties", "many"])
+def test_wilcoxon_is_approximated_otherwise(rng, kind):
+    for _ in range(50):
+        d = rng.standard_normal(rng.integers(51, 300)) + 0.1
+        if kind != "many":
+            d = np.append(np.round(3 * d[: rng.integers(3, 300)]), [2, 2, -2])
+            d = np.append(d, [0, 0]) if kind == "zeros and ties" else d[d != 0]
+        expected = stats.wilcoxon(d, zero_method="pratt", correction=True, method="asymptotic").pvalue
+        assert compare.wilcoxon(d) == pytest.approx(expected, abs=1e-9)
+
+
+def test_wilcoxon_golden_values():
+    assert compare.wilcoxon(np.array([1.0, 2, 3, 4, 5])) == 2 / 2**5
+    assert compare.wilcoxon(np.zeros(7)) == 1.0
+    # Cushny and Peebles' hours of sleep, as Student quoted them; the nine that are not 0, two of them tied.
+    assert compare.wilcoxon(np.array([1.2, 2.4, 1.3, 1.3, 0, 1.0, 1.8, 0.8, 4.6, 1.4])) < 0.01
+
+
+def test_the_interval_is_that_of_scipy_up_to_its_own_chance(rng):
+    d = rng.standard_normal(40) ** 2 - 0.7
+    low, high, p = compare.interval(d)
+    theirs = stats.bootstrap((d,), np.mean, method="percentile", n_resamples=10_000).confidence_interval
+    assert (low, high) == pytest.approx(tuple(theirs), abs=0.1 * d.std() / math.sqrt(len(d)) * 3)
+    assert compare.interval(-d)[2] == pytest.approx(p, rel=0.2, abs=0.01)
+
+
+def test_p_agrees_with_its_interval():
+    noise = np.random.default_rng(1).standard_normal(30)
+    for shift in np.linspace(-0.6, 0.6, 25):
+        low, high, p = compare.interval(np.sort(noise + shift))
+        assert (p < 0.05) == (low > 0 or high < 0)
+    assert compare.interval(noise + 9)[2] == 2 / 10_001 and compare.interval(np.zeros(5)) == (0, 0, 1)
+
+
+def test_two_tables(se, tables):
+    path_a, path_b, a, b = tables
+    done = se("score", "--compare", path_a, path_b)
+    rows = read(done.out)
+    assert done.returncode == 0 and list(rows) == ["stoi", "lsd"]
+    for column, (name, left_out) in enumerate({"stoi": (0, 3, 4), "lsd": (0, 4)}.items()):
+        kept = [i for i in range(31) if i not in left_out]
+        x, y, row = a[kept, column], b[kept, column], rows[name]
+        better = (y < x) if name == "lsd" else (y > x)
+        assert row["n"] == len(kept) and row["better"] == pytest.approx(better.mean())
+        assert [row["mean_a"], row["mean_b"], row["diff"]] == pytest.approx([x.mean(), y.mean(), (y - x).mean()], abs=1e-12)
+        assert row["low"] < row["diff"] < row["high"] and row["p_bootstrap"] == 2 / 10_001
+        assert row["p_wilcoxon"] == pytest.approx(stats.wilcoxon(y - x, method="exact").pvalue, abs=1e-9)
+        assert f"se-score: {name}: B is better: {y.mean():.3f} against {x.mean():.3f}" in done.err
+    assert rows["lsd"]["diff"] < 0 and "2 pairs lack a score" in done.err and "1 pair lacks a score" in done.err
+    assert f"only {path_a} has 1 utterance: u00\n" in done.err and f"only {path_b} has 1 utterance: u31\n" in done.err
+
+
+def test_the_other_way_round_and_from_a_pipe(se, tables):
+    path_a, path_b, *_ = tables
+    there = read(se("score", "--compare", path_a, path_b).out)
+    done = se("score", "--compare", path_b, "-", "--jsonl", input=path_a.read_bytes())
+    back = [json.loads(line, parse_constant=pytest.fail) for line in done.out.splitlines()]
+    assert [row["metric"] for row in back] == ["stoi", "lsd"] and done.err.count("B is worse") == 2
+    for row in back:
+        one = there[row["metric"]]
+        assert row["diff"] == pytest.approx(-one["diff"], abs=1e-12) and row["p_wilcoxon"] == pytest.approx(one["p_wilcoxon"])
+        assert row["better"] == pytest.approx(1 - one["better"])
+
+
+def test_little_to_compare(se, tmp_path):
+    a = write(tmp_path / "a.tsv", "x 0.5 1.0 ", "y nan 2.0 bad")
+    b = write(tmp_path / "b.tsv", "x nan 1.5 bad", "y 0.5 nan bad")
+    done = se("score", "--compare", a, b)
+    rows = read(done.out)
+    assert done.returncode == 0 and rows["stoi"]["n"] == 0 and math.isnan(rows["stoi"]["diff"]) and rows["lsd"]["diff"] == 0.5
+    assert math.isnan(rows["lsd"]["low"]) and rows["lsd"]["p_wilcoxon"] == 1.0
+    assert "stoi: nothing to compare; 2 pairs lack a score" in done.err and "one utterance proves nothing" in done.err
+    records = [json.loads(line, parse_constant=pytest.fail) for line in se("score", "--compare", a, b, "--jsonl").out.splitlines()]
+    assert records[0]["diff"] is None and records[1]["diff"] == 0.5
+
+
+@pytest.mark.parametrize("args, reason", [
+    (("a.tsv", "c.tsv"), "no metric in common: stoi, lsd here, estoi there"), (("a.tsv", "d.tsv"), "no utterance in common: 1 here, 1 others"),
+    (("-", "-"), "standard input"), (("a.tsv", "a.tsv", "--jobs", "2"), "take out 'jobs'"), (("a.tsv", "a.tsv", "b.tsv"), "take out 'files'"),
+    (("a.tsv",), "requires 2 arguments"), (("a.tsv", "nowhere.tsv"), "nowhere.tsv: no such score table"), (("a.tsv", "."), "is a directory"),
+    (("a.tsv", "/dev/null"), "/dev/null:1: is empty"),
+])
+def test_usage_errors(se, tmp_path, args, reason):
+    write(tmp_path / "a.tsv", "x 0.5 1.0 ")
+    write(tmp_path / "c.tsv", "x 0.5 ", head="utt\testoi\terror")
+    write(tmp_path / "d.tsv", "y 0.5 1.0 ")
+    args = [tmp_path / arg if arg.endswith(".tsv") else arg for arg in args]
+    done = se("score", "--compare", *args)
+    assert (done.out, done.returncode) == ("", 2) and reason in done.err
+
+
+GOOD = f"{HEAD}\nx\t0.5\t1.0\t\n"
+
+
+@pytest.mark.parametrize("text, reason", [
+    ("a.wav 3\n", ":1: is no score table"), ('{"utt": "x", "stoi": 0.5}\n', "without --jsonl"), ("utt\terror\n", ":1: is no score table"),
+    ("utt\tstoi\tspeed\terror\n", ":1: 'speed' is no metric"), ("utt\tstoi\tstoi\terror\n", ":1: stoi has two columns"),
+    (GOOD[:-5], ":2: the last line is cut short"), (GOOD + "y\t0.5\n", ":3: has 2 fields where the header has 4"),
+    (GOOD + "y\t0.5\t1\t\tmore\n", ":3: has 5 fields"), (GOOD + "\n", ":3: has 1 fields"), (GOOD + "x\t1\t1\t\n", ":3: x stands in the table twice"),
+    (GOOD + "y\thalf\t1\t\n", ":3: stoi of y is 'half'"), (GOOD + "y\t1\t1_0\t\n", ":3: lsd of y is '1_0'"), (GOOD + "y\tinf\t1\t\n", "'inf'"),
+    (GOOD + "y\t\t1\t\n", ":3: stoi of y is ''"), (GOOD + HEAD + "\n", ":3: stoi of utt is 'stoi'"), (GOOD + "y\t1\t1\t\udcff\n", ":3: is not text"),
+])
+def test_torn_and_foreign_tables(tmp_path, text, reason):
+    (tmp_path / "a.tsv").write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UserError) as e:
+        compare.read_table(str(tmp_path / "a.tsv"))
+    assert reason in str(e.value) and str(e.value).startswith(str(tmp_path / "a.tsv"))
+
+
+def test_tables_from_elsewhere_with_crlf(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(GOOD.replace("\n", "\r\n").encode())
+    assert compare.read_table(str(tmp_path / "a.tsv")) == compare.Table(("stoi", "lsd"), {"x": (0.5, 1.0)})
