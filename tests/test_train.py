@@ -166,6 +166,13 @@ def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
     assert all(torch.allclose(x[k].float(), y[k].float(), atol=1e-4) for k in x)
 
 
+def test_a_metric_of_which_less_is_better_picks_its_least(work):
+    finish(work, work / "lsd", "--set", "metrics=[lsd]", "--set", "best=lsd", "--set", "steps=8", "--set", "valid_every=2")
+    rows = [line.split("\t") for line in (work / "lsd/history.tsv").read_text().splitlines()]
+    seen = [float(row[rows[0].index("valid_lsd")]) for row in rows[1:]]
+    assert checkpoint.read(work / "lsd/best.pt")["scores"]["valid"]["lsd"] == min(seen)
+
+
 def test_loss_falls(work):
     finish(work, work / "longer", "--set", "steps=60", "--set", "valid_every=20", "--set", "lr=3e-3")
     rows = [line.split("\t") for line in (work / "longer" / "history.tsv").read_text().splitlines()]
@@ -183,7 +190,8 @@ def test_init_takes_weights_of_the_same_model_only(work, whole):
 @pytest.mark.parametrize("setting, words", [
     ("step=3", "did you mean 'steps'"), ("model=fspn", "did you mean 'fspen'"), ("losses.l3=1", "'l3' is unknown"),
     ("best=pesq_wb", "not among the metrics"), ("device=cuda:9", "no GPU|cuda"), ("config.groups=5", "groups"),
-    ("batch=1000", "fewer than one batch"), ("metrics=[pesk]", "'pesk' is unknown")])
+    ("batch=1000", "fewer than one batch"), ("metrics=[pesk]", "'pesk' is unknown"),
+    ("metrics=[si_sdri]", "take 'si_sdr'")])
 def test_a_wrong_setting_is_one_clear_line(work, setting, words):
     import re
 

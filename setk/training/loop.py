@@ -21,6 +21,7 @@ import yaml
 
 from setk import checkpoint, config, models
 from setk.files import UserError, write_text
+from setk.metrics import METRICS
 from setk.training.data import TrainingData, loader
 from setk.training.history import History
 from setk.training.losses import Example, weighted
@@ -110,7 +111,8 @@ class Run:
         if data.rate != self.model.sample_rate:
             raise UserError(f"{data.name}: is at {data.rate} Hz; {self.model.name} works at {self.model.sample_rate} Hz")
         self.optimizer = optimizer_for(self.model, settings)
-        self.step, self.best, self.bad_steps = 0, -math.inf, 0
+        self._sign = -1 if METRICS[settings.best].lower_is_better else 1
+        self.step, self.best, self.bad_steps = 0, -self._sign * math.inf, 0
         self.history, self.sums, self.hours = History(out), Sums(), 0.0
         self._stopped = 0
 
@@ -213,7 +215,7 @@ class Run:
         self.say("valid " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
         facts = {"step": self.step, "steps": self.s.steps, "settings": config.plain(self.s), "data": self.data.digest}
         checkpoint.save(self.out / "last.pt", self.model, {"valid": scores}, **facts)
-        if scores[self.s.best] > self.best:
+        if self._sign * scores[self.s.best] > self._sign * self.best:
             self.best = scores[self.s.best]
             checkpoint.save(self.out / "best.pt", self.model, {"valid": scores}, **facts)
 

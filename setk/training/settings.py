@@ -52,16 +52,19 @@ class Settings:
 def resolve(conf: str, overrides: Sequence[str] = ()) -> Settings:
     """Read CONF with `--set` overrides; the model's config comes back complete, preset applied."""
     from setk import models
-    from setk.metrics import METRICS
+    from setk.metrics import METRICS, select
     from setk.training.losses import LOSSES
 
     values = config.override(config.read_yaml(conf), overrides)
     settings = config.build(Settings, values, conf)
     full = models.config_values(settings.model, settings.preset, settings.config)
     settings = config.build(Settings, {**values, "config": full}, conf)
-    for name, known, key in [(n, LOSSES, "losses") for n in settings.losses] + [(n, METRICS, "metrics") for n in settings.metrics]:
-        if name not in known:
-            raise UserError(f"{conf}: {key}: '{name}' is unknown; known: {', '.join(known)}")
+    for name in settings.losses:
+        if name not in LOSSES:
+            raise UserError(f"{conf}: losses: '{name}' is unknown; known: {', '.join(LOSSES)}")
+    for name in select(settings.metrics):
+        if METRICS[name].gain_of:
+            raise UserError(f"{conf}: metrics: '{name}' compares with the noisy signal; take '{METRICS[name].gain_of}', which ranks models alike")
     if not settings.losses:
         raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
     if settings.best not in settings.metrics:
