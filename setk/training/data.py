@@ -163,5 +163,7 @@ def _unit(x: np.ndarray) -> np.ndarray:
 
 def loader(data: TrainingData, steps: Iterable[int], workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Batches of `steps` in order, made in this process or in `workers` others."""
+    # A generator of its own: a loader otherwise draws from the global one whenever it starts, and a resumed run
+    # starts it once more than an uninterrupted one.
     return iter(torch.utils.data.DataLoader(data, batch_size=None, sampler=list(steps), num_workers=workers,
-                                            prefetch_factor=4 if workers else None))
+                                            prefetch_factor=4 if workers else None, generator=torch.Generator()))
