@@ -9,7 +9,7 @@ from typing import Iterator, NamedTuple
 import numpy as np
 
 from setk import audio, lists, metrics
-from setk.files import AudioError, UserError
+from setk.files import AudioError
 
 SEARCH = 60.0  # s of the beginning of both signals in which an offset is looked for: bounds memory
 RESEMBLING = 0.3  # correlation; recordings of different speech stay below it at every offset
