@@ -8,7 +8,6 @@ are named by the file ("fspen", "fspen-79k").
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 from importlib import import_module
 from typing import Any, ClassVar, Mapping

@@ -68,7 +68,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def optimizer_for(model: torch.nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """AdamW; vectors (biases, norms) are not decayed."""
+    """AdamW; parameters of one dimension (most biases and norms) are not decayed."""
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]

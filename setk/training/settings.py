@@ -34,7 +34,7 @@ class Settings:
     lr: float = 2e-3                             # peak, then cosine
     lr_end: float = 1e-6
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01                   # not on biases, norms and other vectors
+    weight_decay: float = 0.01                   # not on parameters of one dimension
     clip: float = 5.0                            # gradient norm; 0: not clipped
     losses: dict[str, float] = field(default_factory=dict)  # name in setk.training.losses -> weight
     mixing: Mixing = Mixing()
