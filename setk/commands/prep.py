@@ -13,10 +13,11 @@ from setk.files import UserError
 app = shell.new_app(no_args_is_help=True, help="Prepare data: corpora and lists to data directories, data directories to shards.")
 
 Out = Annotated[Path, typer.Argument(help="Folder to write.")]
-Dir = Annotated[Path, typer.Argument(help="Data directory.")]
+Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Data directory.")]
 Jobs = Annotated[int, typer.Option(help="Worker processes; the result does not depend on it.")]
 Shard = Annotated[Optional[str], typer.Option(metavar="K/N", help="Do every N-th item from the K-th on, for array jobs.")]
 Rate = Annotated[int, typer.Option(help="Sample rate in Hz.")]
+WantedRate = Annotated[int, typer.Option(help="Sample rate that every wav must have in Hz; 0 takes any.")]
 MaxFail = Annotated[int, typer.Option(help="Exit 0 with up to this many failures.")]
 Resampler = Annotated[str, typer.Option(help="soxr, or resampy (kaiser_best; some 80 times slower).")]
 AllowCommands = Annotated[bool, typer.Option("--allow-commands", help="Run list entries that end in '|' as shell commands.")]
@@ -139,7 +140,7 @@ def _merged(paths: list[Path]) -> dict[str, str]:
 
 @app.command()
 def shards(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Data directory.")],
+    directory: Dir,
     out: Out,
     size: Annotated[int, typer.Option(help="Utterances per shard.")] = 1000,
     rate: Rate = 16000,
@@ -169,8 +170,8 @@ def shards(
 
 @app.command()
 def check(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Data directory.")],
-    rate: Annotated[int, typer.Option(help="Sample rate that every wav must have in Hz; 0 takes any.")] = 16000,
+    directory: Dir,
+    rate: WantedRate = 16000,
     jobs: Jobs = 1,
     allow_commands: AllowCommands = False,
 ):
@@ -180,8 +181,8 @@ def check(
 
 @app.command()
 def fix(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Data directory.")],
-    rate: Annotated[int, typer.Option(help="Sample rate that every wav must have in Hz; 0 takes any.")] = 16000,
+    directory: Dir,
+    rate: WantedRate = 16000,
     jobs: Jobs = 1,
     allow_commands: AllowCommands = False,
 ):
