@@ -23,7 +23,7 @@ FORMAT = 1
 SHIPPED = Path(__file__).with_name("pretrained")
 
 
-def save(path: str | os.PathLike, model: models.SpectralModel, scores: dict[str, Any], **facts: Any) -> None:
+def save(path: str | os.PathLike, model: models.Model, scores: dict[str, Any], **facts: Any) -> None:
     """Write `model` as a checkpoint, whole or not at all; `scores` and `facts` (provenance) are plain values."""
     write(path, {"format": FORMAT, "model": model.name, "config": config.plain(model.config),
                  "sample_rate": model.sample_rate, "weights": {k: v.cpu() for k, v in model.state_dict().items()},
@@ -56,7 +56,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def load(path: str | os.PathLike) -> tuple[models.SpectralModel, dict[str, Any]]:
+def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
     """Read a checkpoint: the model in evaluation mode, and all that the file says of itself, plus `sha256`."""
     content = read(path)
     missing = [k for k in ("format", "model", "config", "weights") if k not in content]

@@ -1,4 +1,4 @@
-"""STFT, overlap-add and compression: one definition, in torch for models and in NumPy for streaming.
+"""Frames, STFT, overlap-add and compression: one definition, in torch for models and in NumPy for streaming.
 
 Frames are causal: frame t ends with sample (t + 1) * hop, and what precedes the signal is silence. So a
 stream that has delivered k hops has delivered exactly the first k frames of the offline transform, and the
@@ -18,24 +18,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class STFT:
-    """Short-time Fourier transform with a square-root Hann window on both sides.
+class Transform:
+    """A signal as overlapping frames, and back by overlap-add; `encode` and `decode` say what a frame becomes.
 
-    window, hop in samples; hop divides window. Spectra are float32 [B, T, F, 2] (real, imaginary) with
-    F = window // 2 + 1 bins, unnormalised. The synthesis window is the dual of the analysis window, so that
-    overlap-add needs no division and reconstruction is exact at any hop that divides the window.
+    window, hop in samples; hop divides window. `shape` is that of one encoded frame.
     """
 
     window: int = 512
     hop: int = 256
 
     def __post_init__(self) -> None:
-        if self.window % self.hop or self.window % 2:
-            raise ValueError(f"hop {self.hop} does not divide window {self.window}, or the window is odd")
+        if self.window % self.hop:
+            raise ValueError(f"hop {self.hop} does not divide window {self.window}")
 
     @property
-    def bins(self) -> int:
-        return self.window // 2 + 1
+    def shape(self) -> tuple[int, ...]:
+        raise NotImplementedError
+
+    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+        """[..., window] samples to [..., *shape]."""
+        raise NotImplementedError
+
+    def decode(self, frames: torch.Tensor) -> torch.Tensor:
+        """[..., *shape] to [..., window] samples that overlap-add to the signal."""
+        raise NotImplementedError
+
+    def encode_numpy(self, frames: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def decode_numpy(self, frames: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
 
     @property
     def overlap(self) -> int:
@@ -46,87 +58,146 @@ class STFT:
         """Frames that determine `samples` samples of output."""
         return -(-(samples + self.overlap) // self.hop)
 
+    def analysis(self, wave: torch.Tensor) -> torch.Tensor:
+        """Waveform [B, n] to frames [B, frames(n), *shape]."""
+        import torch
+
+        n = wave.shape[-1]
+        short = (self.frames(n) - 1) * self.hop + self.window - self.overlap - n
+        return self.encode(torch.nn.functional.pad(wave, (self.overlap, short)).unfold(-1, self.window, self.hop))
+
+    def synthesis(self, frames: torch.Tensor, samples: int) -> torch.Tensor:
+        """Frames [B, T, *shape] to waveform [B, samples]."""
+        import torch
+
+        batch, t = frames.shape[:2]
+        parts = self.window // self.hop
+        # Piece p of frame t belongs at hop t + p: shift each piece by its number and add.
+        pieces = self.decode(frames).reshape(batch, t, parts, self.hop)
+        wave = sum(torch.nn.functional.pad(pieces[:, :, p], (0, 0, p, parts - 1 - p)) for p in range(parts))
+        return wave.reshape(batch, -1)[:, self.overlap:self.overlap + samples]
+
+
+@dataclass(frozen=True)
+class STFT(Transform):
+    """Short-time Fourier transform, Hann ** `power` on the way in and its dual on the way out.
+
+    Spectra are float32 [B, T, F, 2] (real, imaginary) with F = fft // 2 + 1 bins, unnormalised. `fft`, the
+    window's length unless given, is that of the transform; a longer one zero-pads each frame's end. With the
+    dual window overlap-add needs no division and reconstruction is exact at any hop that divides the window.
+    """
+
+    fft: int | None = None
+    power: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.points % 2 or self.points < self.window:
+            raise ValueError(f"a transform of {self.points} points: odd, or shorter than window {self.window}")
+
+    @property
+    def points(self) -> int:
+        return self.fft or self.window
+
+    @property
+    def bins(self) -> int:
+        return self.points // 2 + 1
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.bins, 2)
+
     @cached_property
     def analysis_window(self) -> np.ndarray:
-        return np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)).astype(np.float32)
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
+        return (hann ** self.power).astype(np.float32)
 
     @cached_property
     def synthesis_window(self) -> np.ndarray:
         power = (self.analysis_window.astype(np.float64) ** 2).reshape(-1, self.hop).sum(0)
         return (self.analysis_window / np.tile(power, self.window // self.hop)).astype(np.float32)
 
-    def analysis(self, wave: torch.Tensor) -> torch.Tensor:
-        """Waveform [B, n] to spectrum [B, frames(n), F, 2]."""
+    def encode(self, frames: torch.Tensor) -> torch.Tensor:
         import torch
 
-        n = wave.shape[-1]
-        short = (self.frames(n) - 1) * self.hop + self.window - self.overlap - n
-        frames = torch.nn.functional.pad(wave, (self.overlap, short)).unfold(-1, self.window, self.hop)
-        return torch.view_as_real(torch.fft.rfft(frames * torch.from_numpy(self.analysis_window).to(wave)))
+        return torch.view_as_real(torch.fft.rfft(frames * torch.from_numpy(self.analysis_window).to(frames), self.points))
 
-    def synthesis(self, spectrum: torch.Tensor, samples: int) -> torch.Tensor:
-        """Spectrum [B, T, F, 2] to waveform [B, samples]."""
+    def decode(self, frames: torch.Tensor) -> torch.Tensor:
         import torch
 
-        batch, t = spectrum.shape[:2]
-        frames = torch.fft.irfft(torch.view_as_complex(spectrum.contiguous()), self.window)
-        frames = frames * torch.from_numpy(self.synthesis_window).to(frames)
-        parts = self.window // self.hop
-        # Piece p of frame t belongs at hop t + p: shift each piece by its number and add.
-        pieces = frames.view(batch, t, parts, self.hop)
-        wave = sum(torch.nn.functional.pad(pieces[:, :, p], (0, 0, p, parts - 1 - p)) for p in range(parts))
-        return wave.reshape(batch, -1)[:, self.overlap:self.overlap + samples]
+        wave = torch.fft.irfft(torch.view_as_complex(frames.contiguous()), self.points)[..., :self.window]
+        return wave * torch.from_numpy(self.synthesis_window).to(wave)
+
+    def encode_numpy(self, frames: np.ndarray) -> np.ndarray:
+        spectrum = np.fft.rfft(frames * self.analysis_window, self.points).astype(np.complex64)
+        return spectrum.view(np.float32).reshape(*spectrum.shape, 2)
+
+    def decode_numpy(self, frames: np.ndarray) -> np.ndarray:
+        wave = np.fft.irfft(np.ascontiguousarray(frames).view(np.complex64)[..., 0], self.points)[..., :self.window]
+        return (wave * self.synthesis_window).astype(np.float32)
 
 
-class StreamSTFT:
-    """The same transform in NumPy, fed in pieces of any size; C channels run side by side.
+@dataclass(frozen=True)
+class Frames(Transform):
+    """The samples themselves, for models with an encoder and a decoder of their own: frames [B, T, window]
+    without a window function, overlap-added as they are."""
 
-    `analysis(x[C, n])` returns the frames that have become complete, `synthesis(spectrum[C, T, F, 2])` the
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.window,)
+
+    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames
+
+    decode = encode_numpy = decode_numpy = encode
+
+
+class StreamTransform:
+    """A transform in NumPy, fed in pieces of any size; C channels run side by side.
+
+    `analysis(x[C, n])` returns the frames that have become complete, `synthesis(frames[C, T, *shape])` the
     samples that have become final. `flush()` gives the frames that the end of the signal still owes.
     """
 
-    def __init__(self, stft: STFT, channels: int = 1):
-        self.stft = stft
-        self._input = np.zeros((channels, stft.overlap), np.float32)
-        self._tail = np.zeros((channels, stft.overlap), np.float32)
+    def __init__(self, transform: Transform, channels: int = 1):
+        self.transform = transform
+        self._input = np.zeros((channels, transform.overlap), np.float32)
+        self._tail = np.zeros((channels, transform.overlap), np.float32)
         self._seen = self._framed = self._given = 0
 
     def analysis(self, x: np.ndarray) -> np.ndarray:
-        s = self.stft
+        s = self.transform
         self._seen += x.shape[1]
         buffer = np.concatenate([self._input, x], axis=1)
         t = max(0, (buffer.shape[1] - s.overlap) // s.hop)
         self._input = buffer[:, t * s.hop:]
         self._framed += t
         if t == 0:
-            return np.zeros((len(x), 0, s.bins, 2), np.float32)
-        frames = np.lib.stride_tricks.sliding_window_view(buffer, s.window, axis=1)[:, :t * s.hop:s.hop]
-        spectrum = np.fft.rfft(frames * s.analysis_window).astype(np.complex64)
-        return spectrum.view(np.float32).reshape(*spectrum.shape, 2)
+            return np.zeros((len(x), 0, *s.shape), np.float32)
+        return s.encode_numpy(np.lib.stride_tricks.sliding_window_view(buffer, s.window, axis=1)[:, :t * s.hop:s.hop])
 
     def flush(self) -> np.ndarray:
         """Frames still owed, the signal continued by silence."""
-        s = self.stft
+        s = self.transform
         if self._seen == 0:
             return self.analysis(np.zeros((len(self._input), 0), np.float32))
         owed = s.frames(self._seen) * s.hop - (self._framed * s.hop + self._input.shape[1] - s.overlap)
         seen = self._seen
-        spectrum = self.analysis(np.zeros((len(self._input), owed), np.float32))
+        frames = self.analysis(np.zeros((len(self._input), owed), np.float32))
         self._seen = seen
-        return spectrum
+        return frames
 
-    def synthesis(self, spectrum: np.ndarray) -> np.ndarray:
+    def synthesis(self, frames: np.ndarray) -> np.ndarray:
         """Samples [C, n] that no later frame changes; the overlap before the signal's start is dropped, and
         nothing beyond the number of samples seen is given."""
-        s = self.stft
-        t = spectrum.shape[1]
-        wave = np.zeros((len(spectrum), t * s.hop + s.overlap), np.float32)
+        s = self.transform
+        t = frames.shape[1]
+        wave = np.zeros((len(frames), t * s.hop + s.overlap), np.float32)
         wave[:, :s.overlap] = self._tail
         if t:
-            frames = np.fft.irfft(np.ascontiguousarray(spectrum).view(np.complex64)[..., 0], s.window)
-            frames = (frames * s.synthesis_window).astype(np.float32)
+            pieces = s.decode_numpy(frames)
             for p in range(s.window // s.hop):
-                wave[:, p * s.hop:(p + t) * s.hop] += frames[:, :, p * s.hop:(p + 1) * s.hop].reshape(len(wave), -1)
+                wave[:, p * s.hop:(p + t) * s.hop] += pieces[:, :, p * s.hop:(p + 1) * s.hop].reshape(len(wave), -1)
         self._tail = wave[:, t * s.hop:].copy()
         first = max(0, s.overlap - self._given)
         self._given += t * s.hop

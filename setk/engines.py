@@ -10,21 +10,22 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from setk.dsp import STFT, StreamSTFT
+from setk.dsp import StreamTransform, Transform
 
 
 class Engine(Protocol):
-    """A loaded model: `run(spectrum float32 [C, T, F, 2], state)` gives as many frames and the next state."""
+    """A loaded model: `run(frames float32 [C, T, *shape], state)` gives as many frames and the next state."""
 
     name: str
     sha256: str
     sample_rate: int
     latency_ms: float
-    stft: STFT
+    transform: Transform
+    lookahead: int
 
     def start(self, channels: int) -> Any: ...
 
-    def run(self, spectrum: np.ndarray, state: Any) -> tuple[np.ndarray, Any]: ...
+    def run(self, frames: np.ndarray, state: Any) -> tuple[np.ndarray, Any]: ...
 
 
 class TorchEngine:
@@ -38,16 +39,17 @@ class TorchEngine:
         torch.set_num_threads(1)
         self.model, about = checkpoint.load(checkpoint.find(spec))
         self.name, self.sha256 = about["model"], about["sha256"]
-        self.sample_rate, self.stft, self.latency_ms = self.model.sample_rate, self.model.stft, self.model.latency_ms
+        self.sample_rate, self.latency_ms = self.model.sample_rate, self.model.latency_ms
+        self.transform, self.lookahead = self.model.transform, self.model.lookahead
 
     def start(self, channels: int) -> Any:
         return self.model.init_state(channels)
 
-    def run(self, spectrum: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+    def run(self, frames: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
         import torch
 
         with torch.inference_mode():
-            y, state = self.model(torch.from_numpy(spectrum), state)
+            y, state = self.model(torch.from_numpy(frames), state)
         return y.numpy(), state
 
 
@@ -66,11 +68,12 @@ class Stream:
 
     def __init__(self, engine: Engine, rate: int, channels: int, chunk: int = 1):
         self.engine, self.chunk = engine, chunk
-        self.delay = round(rate * (engine.latency_ms / 1000 + (chunk - 1) * engine.stft.hop / engine.sample_rate))
-        self._transform = StreamSTFT(engine.stft, channels)
+        self.delay = round(rate * (engine.latency_ms / 1000 + (chunk - 1) * engine.transform.hop / engine.sample_rate))
+        self._transform = StreamTransform(engine.transform, channels)
         self._state = engine.start(channels)
-        self._waiting = np.zeros((channels, 0, engine.stft.bins, 2), np.float32)
+        self._waiting = np.zeros((channels, 0, *engine.transform.shape), np.float32)
         self._seen = self._given = 0
+        self._early = engine.lookahead  # outputs that belong to frames before the first
         self._down = _resampler(rate, engine.sample_rate, channels)
         self._up = _resampler(engine.sample_rate, rate, channels)
 
@@ -81,7 +84,8 @@ class Stream:
 
     def flush(self) -> np.ndarray:
         rest = self._down(np.zeros((len(self._waiting), 0), np.float32), True)
-        frames = np.concatenate([self._transform.analysis(rest), self._transform.flush()], axis=1)
+        silence = np.zeros((len(self._waiting), self.engine.lookahead, *self.engine.transform.shape), np.float32)
+        frames = np.concatenate([self._transform.analysis(rest), self._transform.flush(), silence], axis=1)
         y = self._give(self._up(self._process(frames, True), True))
         short = self._seen - self._given  # the two resamplers may round a sample away
         self._given = self._seen
@@ -93,7 +97,9 @@ class Stream:
         while self._waiting.shape[1] >= self.chunk or (last and self._waiting.shape[1]):
             y, self._state = self.engine.run(np.ascontiguousarray(self._waiting[:, :self.chunk]), self._state)
             self._waiting = self._waiting[:, self.chunk:]
-            done.append(self._transform.synthesis(y))
+            early = min(self._early, y.shape[1])
+            self._early -= early
+            done.append(self._transform.synthesis(y[:, early:]))
         return np.concatenate(done, axis=1) if done else np.zeros((len(frames), 0), np.float32)
 
     def _give(self, y: np.ndarray) -> np.ndarray:

@@ -12,8 +12,9 @@ from torch.nn import functional as F
 
 from setk import cost, models
 from setk.cost import macs, ptflops
-from setk.cost.ledger import spectral_inputs
+from setk.cost.ledger import frame_inputs
 from setk.cost.timing import timing
+from setk.dsp import STFT
 from setk.files import UserError
 from setk.models.fspen import PathLinear
 from setk.models.gru import GroupedGRU
@@ -208,10 +209,10 @@ def test_a_causal_model_costs_the_same_at_any_length():
 
 
 def test_attention_over_time_costs_more_the_longer_the_signal():
-    class Attending(models.SpectralModel):
+    class Attending(models.Model):
         def __init__(self):
             super().__init__()
-            self.stft, self.attend = models.STFT(512, 256), nn.MultiheadAttention(2, 1, batch_first=True)
+            self.transform, self.attend = STFT(512, 256), nn.MultiheadAttention(2, 1, batch_first=True)
 
         def init_state(self, batch):
             return ()
@@ -359,4 +360,4 @@ def test_fspen_of_plain_layers_is_the_same_network_and_the_tool_agrees(preset):
         torch.testing.assert_close(plain(spectrum, plain.init_state(1))[0], ours(spectrum, ours.init_state(1))[0], atol=1e-4, rtol=1e-3)
     assert per_second(ours, "ptflops") == pytest.approx(by_tool(plain, [spectrum, plain.init_state(1)]), rel=0.01)
     for convention in (macs, ptflops):
-        assert convention.count(ours, spectral_inputs(2)).total == convention.count(plain, spectral_inputs(2)).total
+        assert convention.count(ours, frame_inputs(2)).total == convention.count(plain, frame_inputs(2)).total

@@ -13,7 +13,7 @@ import typer
 from setk.commands import shell
 
 if TYPE_CHECKING:
-    from setk.models import SpectralModel
+    from setk.models import Model
 
 app = shell.new_app()
 
@@ -62,7 +62,7 @@ def _rows(specs: list[str], by_layer: bool, convention: str, timed: bool, whole:
         yield row | ({"layers": [asdict(layer) for layer in cost.layers(model, convention)]} if by_layer else {})
 
 
-def resolve(spec: str) -> tuple[SpectralModel, Path | None]:
+def resolve(spec: str) -> tuple[Model, Path | None]:
     """The model that MODEL names, and its file if it is a checkpoint. A shipped model goes before a preset."""
     from setk import checkpoint, config, models
     from setk.training.settings import Settings

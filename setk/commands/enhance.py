@@ -66,7 +66,7 @@ def _list_models() -> None:
 
 def _chunk_frames(engine, seconds: float | None, live: bool) -> int:
     seconds = seconds if seconds is not None else (0.0 if live else 10.0)
-    return max(1, round(seconds * engine.sample_rate / engine.stft.hop))
+    return max(1, round(seconds * engine.sample_rate / engine.transform.hop))
 
 
 def _transfer(engine, info, blocks, target: str, chunk: int, subtype: str, raw: bool = False) -> tuple[int, int]:

@@ -9,19 +9,19 @@ from setk.cost import macs, ptflops
 from setk.cost.ledger import Layer
 from setk.cost.timing import timing
 from setk.files import UserError
-from setk.models import SpectralModel, count_parameters
+from setk.models import Model, count_parameters
 
 CONVENTIONS = {"setk": macs.layers, "ptflops": ptflops.layers}
 
 
-def layers(model: SpectralModel, convention: str = "setk") -> list[Layer]:
+def layers(model: Model, convention: str = "setk") -> list[Layer]:
     """Parameters and MACs per second of each layer that has any; the columns sum to those of `report`."""
     if convention not in CONVENTIONS:
         raise UserError(f"no convention is called '{convention}'; known: {', '.join(CONVENTIONS)}")
     return CONVENTIONS[convention](model)
 
 
-def report(model: SpectralModel, convention: str = "setk", *, label: str | None = None, file: Path | None = None,
+def report(model: Model, convention: str = "setk", *, label: str | None = None, file: Path | None = None,
            timed: bool = False) -> dict[str, Any]:
     """The row of `se-count`: plain values by the names that all of setk uses, None where there is none.
 
@@ -34,7 +34,7 @@ def report(model: SpectralModel, convention: str = "setk", *, label: str | None 
         **count_parameters(model),
         "bytes": file.stat().st_size if file else weights,
         "macs_per_second": sum(layer.macs_per_second for layer in layers(model, convention)),
-        "stft_macs_per_second": macs.stft_macs_per_second(model.stft, model.sample_rate),
+        "stft_macs_per_second": macs.stft_macs_per_second(model.transform, model.sample_rate),
         "synops_per_second": None,  # no spiking model yet
         "latency_ms": model.latency_ms,
         "convention": convention,

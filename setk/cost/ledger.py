@@ -12,7 +12,7 @@ from typing import Any, Callable
 import torch
 from torch import nn
 
-from setk.models import SpectralModel
+from setk.models import Model
 
 Inputs = Callable[[nn.Module], tuple]          # a model on the meta device -> what to call it with
 Rule = Callable[[nn.Module, tuple, Any], int]  # a module, its inputs, its output -> MACs
@@ -94,16 +94,16 @@ def meta_copy(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def spectral_inputs(frames: int) -> Inputs:
+def frame_inputs(frames: int) -> Inputs:
     """One signal of `frames` frames, from the initial state on."""
-    def inputs(model: SpectralModel) -> tuple:
-        return torch.zeros(1, frames, model.stft.bins, 2, device="meta"), model.init_state(1)
+    def inputs(model: Model) -> tuple:
+        return torch.zeros(1, frames, *model.transform.shape, device="meta"), model.init_state(1)
     return inputs
 
 
-def frame_rate(model: SpectralModel) -> Fraction:
+def frame_rate(model: Model) -> Fraction:
     """Frames per second, exactly."""
-    return Fraction(model.sample_rate, model.stft.hop)
+    return Fraction(model.sample_rate, model.transform.hop)
 
 
 def number(x: Fraction) -> int | float:

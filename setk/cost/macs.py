@@ -19,13 +19,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from setk.cost.ledger import Inputs, Layer, Ledger, frame_rate, spectral_inputs
-from setk.dsp import STFT
+from setk.cost.ledger import Inputs, Layer, Ledger, frame_rate, frame_inputs
+from setk.dsp import STFT, Transform
 from setk.files import UserError
-from setk.models import SpectralModel
+from setk.models import Model
 
 
-def layers(model: SpectralModel, seconds: float = 1.0) -> list[Layer]:
+def layers(model: Model, seconds: float = 1.0) -> list[Layer]:
     """MACs per second of audio, by layer, at the model's exact frame rate.
 
     `seconds` is the length that is counted, in whole frames. It matters only to models whose cost per frame
@@ -33,7 +33,7 @@ def layers(model: SpectralModel, seconds: float = 1.0) -> list[Layer]:
     """
     rate = frame_rate(model)
     frames = max(1, round(seconds * rate))
-    return count(model, spectral_inputs(frames)).layers(rate / frames)
+    return count(model, frame_inputs(frames)).layers(rate / frames)
 
 
 def count(model: nn.Module, inputs: Inputs, **options: Any) -> Ledger:
@@ -43,15 +43,17 @@ def count(model: nn.Module, inputs: Inputs, **options: Any) -> Ledger:
         return ledger.run(inputs, **options)
 
 
-def stft_macs_per_second(stft: STFT, sample_rate: int) -> int:
-    """Analysis and synthesis, per second of audio.
+def stft_macs_per_second(transform: Transform, sample_rate: int) -> int:
+    """Analysis and synthesis, per second of audio; none for a transform that is no STFT.
 
     A real FFT of N points takes (5/2) N log2 N real operations, a multiplication and an addition being two,
     so (5/4) N log2 N MACs, either way. The analysis window is N more, and the synthesis window with its
     overlap-add another N.
     """
-    n = stft.window
-    return round(2 * (1.25 * n * math.log2(n) + n) * sample_rate / stft.hop)
+    if not isinstance(transform, STFT):
+        return 0
+    n = transform.points
+    return round(2 * (1.25 * n * math.log2(n) + transform.window) * sample_rate / transform.hop)
 
 
 class OpCounter(TorchDispatchMode):

@@ -23,16 +23,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from setk.cost.ledger import Inputs, Layer, Ledger, spectral_inputs
+from setk.cost.ledger import Inputs, Layer, Ledger, frame_inputs
 from setk.files import UserError
-from setk.models import SpectralModel
+from setk.models import Model
 from setk.models.fspen import PathLinear
 from setk.models.gru import GroupedGRU
 
 
-def layers(model: SpectralModel) -> list[Layer]:
+def layers(model: Model) -> list[Layer]:
     """MACs of the 63 frames, by layer."""
-    return count(model, spectral_inputs(model.sample_rate // model.stft.hop + 1)).layers()
+    return count(model, frame_inputs(model.sample_rate // model.transform.hop + 1)).layers()
 
 
 def count(model: nn.Module, inputs: Inputs, **options: Any) -> Ledger:

@@ -10,10 +10,10 @@ from typing import Iterator
 import numpy as np
 import torch
 
-from setk.models import SpectralModel
+from setk.models import Model
 
 
-def timing(model: SpectralModel, hops: int = 300, seconds: float = 4.0) -> dict[str, float]:
+def timing(model: Model, hops: int = 300, seconds: float = 4.0) -> dict[str, float]:
     """`hop_ms_median`, `hop_ms_p99` over `hops` single frames, state handed on, and `rtf` of a whole signal.
 
     A hop is the network alone; the real-time factor, processing time over duration, has the STFT in it.
@@ -24,17 +24,17 @@ def timing(model: SpectralModel, hops: int = 300, seconds: float = 4.0) -> dict[
     return {"hop_ms_median": round(float(median), 4), "hop_ms_p99": round(float(p99), 4), "rtf": round(rtf, 6)}
 
 
-def _hop_seconds(model: SpectralModel, hops: int, warm_up: int = 30) -> list[float]:
-    spectrum, state = torch.randn(hops + warm_up, 1, 1, model.stft.bins, 2), model.init_state(1)
+def _hop_seconds(model: Model, hops: int, warm_up: int = 30) -> list[float]:
+    frames, state = torch.randn(hops + warm_up, 1, 1, *model.transform.shape), model.init_state(1)
     took = []
-    for frame in spectrum:
+    for frame in frames:
         start = time.perf_counter()
         _, state = model(frame, state)
         took.append(time.perf_counter() - start)
     return took[warm_up:]
 
 
-def _whole_seconds(model: SpectralModel, seconds: float) -> float:
+def _whole_seconds(model: Model, seconds: float) -> float:
     wave = 0.1 * torch.randn(1, round(seconds * model.sample_rate))
     start = time.perf_counter()
     model.enhance(wave)

@@ -1,8 +1,8 @@
 """The models, and the contract that they share.
 
-A model is a `SpectralModel`: a module whose `forward(spectrum, state)` takes any number of frames and
-returns as many, with the state to go on from. Offline enhancement is one long chunk, streaming is chunks of
-one frame; there is no second copy of a model for either. One file per paper, named in MODELS; its presets
+A model is a `Model`: a module whose `forward(frames, state)` takes any number of frames, spectra or pieces of
+waveform as its `transform` makes them, and returns as many, with the state to go on from. Offline enhancement is
+one long chunk, streaming is chunks of one frame; there is no second copy of a model for either. One file per paper, named in MODELS; its presets
 are named by the file ("fspen", "fspen-79k").
 """
 
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from setk import config
-from setk.dsp import STFT
+from setk.dsp import Transform
 from setk.files import UserError
 
 MODELS = {"fspen": "setk.models.fspen:FSPEN"}
@@ -24,16 +24,18 @@ MODELS = {"fspen": "setk.models.fspen:FSPEN"}
 State = tuple[torch.Tensor, ...]
 
 
-class SpectralModel(nn.Module):
-    """Contract of a causal model over spectra.
+class Model(nn.Module):
+    """Contract of a model over frames.
 
     Class attributes: `name`, `paper` (citation), `deviations` (from the paper, and why), `Config` (a
-    dataclass of scalars and tuples), `presets` (name -> Config), `lookahead` (frames). Instances have
-    `config`, `stft` and `sample_rate`.
+    dataclass of scalars and tuples), `presets` (name -> Config). Instances have `config`, `transform`,
+    `lookahead` (frames) and `sample_rate`; `extras` holds what a loss may want of the last forward in training
+    mode besides its output.
 
-    forward(spectrum [B, T, F, 2], state) -> (spectrum [B, T, F, 2], state), T >= 1, with
-    forward(a ++ b) = forward(a) ++ forward(b) when the state is handed on. Every state tensor has the batch
-    in the dimension that `init_state` gives it.
+    forward(frames [B, T, *shape], state) -> (frames [B, T, *shape], state), T >= 1, with
+    forward(a ++ b) = forward(a) ++ forward(b) when the state is handed on; `shape` is the transform's,
+    [F, 2] for spectra. A model that looks ahead answers late: its output t belongs to input t - lookahead.
+    Every state tensor has the batch in the dimension that `init_state` gives it.
     """
 
     name: ClassVar[str]
@@ -41,31 +43,40 @@ class SpectralModel(nn.Module):
     deviations: ClassVar[str]
     Config: ClassVar[type]
     presets: ClassVar[Mapping[str, Any]]
-    lookahead: ClassVar[int] = 0
 
     config: Any
-    stft: STFT
+    transform: Transform
+    lookahead: int = 0
     sample_rate: int = 16000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.extras: dict[str, torch.Tensor] = {}
 
     def init_state(self, batch: int) -> State:
         """The state before the first frame, for `batch` signals, on the model's device."""
         raise NotImplementedError
 
-    def forward(self, spectrum: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+    def forward(self, frames: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         raise NotImplementedError
 
+    def whole(self, frames: torch.Tensor) -> torch.Tensor:
+        """All frames [B, T, *shape] of signals to as many, aligned with them, as one chunk."""
+        late = frames.new_zeros(len(frames), self.lookahead, *self.transform.shape)
+        out, _ = self(torch.cat([frames, late], 1), self.init_state(len(frames)))
+        return out[:, self.lookahead:]
+
     def enhance(self, wave: torch.Tensor) -> torch.Tensor:
-        """Waveform [B, n] to enhanced waveform [B, n], sample-aligned, as one chunk."""
-        spectrum, _ = self(self.stft.analysis(wave), self.init_state(len(wave)))
-        return self.stft.synthesis(spectrum, wave.shape[-1])
+        """Waveform [B, n] to enhanced waveform [B, n], sample-aligned."""
+        return self.transform.synthesis(self.whole(self.transform.analysis(wave)), wave.shape[-1])
 
     @property
     def latency_ms(self) -> float:
         """Algorithmic latency: window and look-ahead, in milliseconds."""
-        return 1000 * (self.stft.window + self.lookahead * self.stft.hop) / self.sample_rate
+        return 1000 * (self.transform.window + self.lookahead * self.transform.hop) / self.sample_rate
 
 
-def model_class(name: str) -> type[SpectralModel]:
+def model_class(name: str) -> type[Model]:
     """The class of a model by its name in MODELS. Raises UserError, naming the nearest, on an unknown one."""
     if name not in MODELS:
         raise unknown(name, MODELS)
@@ -83,7 +94,7 @@ def presets() -> dict[str, tuple[str, Any]]:
     return {preset: (name, cfg) for name in MODELS for preset, cfg in model_class(name).presets.items()}
 
 
-def build(name: str, values: Mapping[str, Any]) -> SpectralModel:
+def build(name: str, values: Mapping[str, Any]) -> Model:
     """Make a model from its name and the plain values of its config (missing ones take defaults).
 
     Raises UserError on an unknown name or key, and on values that the model refuses (by ValueError).
@@ -95,7 +106,7 @@ def build(name: str, values: Mapping[str, Any]) -> SpectralModel:
         raise UserError(f"model {name}: {e}") from None
 
 
-def build_preset(preset: str) -> SpectralModel:
+def build_preset(preset: str) -> Model:
     """Make an untrained model from a preset's name."""
     known = presets()
     if preset not in known:

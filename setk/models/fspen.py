@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.dsp import STFT, compress, magnitude
-from setk.models import SpectralModel, State
+from setk.models import Model, State
 from setk.models.gru import GroupedGRU
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
@@ -84,7 +84,7 @@ class Config:
     subband_norm: bool = True  # BatchNorm in the sub-band encoder
 
 
-class FSPEN(SpectralModel):
+class FSPEN(Model):
     """The network over spectra: forward(spectrum [B, T, 257, 2], state) -> (spectrum, state).
 
     State: D tensors [P, B, 32 / P, 16], the hidden states of the inter-frame GRUs.
@@ -104,7 +104,7 @@ class FSPEN(SpectralModel):
         if config.groups < 1 or BANDS % config.groups:
             raise ValueError(f"groups {config.groups}: must divide {BANDS}")
         self.config = config
-        self.stft = STFT(512, 256)
+        self.transform = STFT(512, 256)
         self.full_encoder = nn.ModuleList([_encoder(2, 4, 6, 2), _encoder(4, 16, 8, 3), _encoder(16, 32, 6, 2)])
         self.full_project = nn.Conv1d(WIDE, WIDE, 1)
         self.sub_encoder = nn.ModuleList(_sub_encoder(g, config.subband_norm) for g in GROUPS)

@@ -224,8 +224,8 @@ class Run:
         self.model.train()
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.step, self.s)
-        spectrum, _ = self.model(self.model.stft.analysis(noisy), self.model.init_state(len(noisy)))
-        loss, terms = weighted(self.s.losses, Example(self.model.stft, noisy, clean, spectrum))
+        out = self.model.whole(self.model.transform.analysis(noisy))
+        loss, terms = weighted(self.s.losses, Example(self.model.transform, noisy, clean, out, self.model.extras))
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.s.clip or math.inf)

@@ -13,21 +13,22 @@ from typing import Callable, Mapping
 import torch
 from torch import Tensor
 
-from setk.dsp import STFT, compress, magnitude
+from setk.dsp import STFT, Transform, compress, magnitude
 
 POWER = 0.3  # compression of the spectra that losses compare
 
 
 class Example:
-    """A batch as losses see it: `estimate` and `clean` [B, n] at equalised level, `spectrum` [B, T, F, 2] as
-    the model put it out (before overlap-add), and compressed spectra, computed once."""
+    """A batch as losses see it: `estimate` and `clean` [B, n] at equalised level, compressed spectra, computed
+    once, and the model's `extras`. `frames` [B, T, *shape] are what the model put out."""
 
-    def __init__(self, stft: STFT, noisy: Tensor, clean: Tensor, spectrum: Tensor):
+    def __init__(self, transform: Transform, noisy: Tensor, clean: Tensor, frames: Tensor, extras: Mapping[str, Tensor]):
         gain = 1 / (noisy.square().mean(-1, keepdim=True) + 1e-8).sqrt()
-        self.stft = stft
-        self.estimate = stft.synthesis(spectrum, clean.shape[-1]) * gain
+        self.stft = transform if isinstance(transform, STFT) else STFT()
+        self.estimate = transform.synthesis(frames, clean.shape[-1]) * gain
         self.clean = clean * gain
-        self.spectrum = spectrum * gain[..., None, None]
+        self.extras = extras
+        self._spectrum = frames * gain[..., None, None] if isinstance(transform, STFT) else None
 
     @cached_property
     def target(self) -> Tensor:
@@ -36,8 +37,8 @@ class Example:
 
     @cached_property
     def direct(self) -> Tensor:
-        """Compressed spectrum that the model put out."""
-        return compress(self.spectrum, POWER)
+        """Compressed spectrum that the model put out, before overlap-add; of its waveform if it puts out samples."""
+        return self.consistent if self._spectrum is None else compress(self._spectrum, POWER)
 
     @cached_property
     def consistent(self) -> Tensor:

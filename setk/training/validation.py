@@ -8,10 +8,10 @@ from typing import Callable, Sequence
 import torch
 
 from setk import audio, metrics
-from setk.models import SpectralModel
+from setk.models import Model
 
 
-def validate(model: SpectralModel, pairs: dict[str, tuple[str, str]], names: Sequence[str], device: torch.device,
+def validate(model: Model, pairs: dict[str, tuple[str, str]], names: Sequence[str], device: torch.device,
              say: Callable[[str], None]) -> dict[str, float]:
     """Mean of each metric over the utterances (utt -> (noisy, clean) locations) where it could be computed.
 
