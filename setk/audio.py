@@ -13,6 +13,7 @@ import errno
 import io
 import os
 import shutil
+import stat
 import struct
 import subprocess
 import sys
@@ -318,8 +319,9 @@ def wav_header(rate: int, channels: int, frames: int | None, bits: int = 16) -> 
 class Writer:
     """Audio written in blocks: `with Writer(path, rate, channels) as w: w.write(x)`.
 
-    A file appears, whole, when the block ends well; its format follows the suffix. `-` is standard output as
-    wav with an open-ended header (or headerless with raw=True), flushed with every block. Nothing is rescaled:
+    A file appears, whole, when the block ends well; its format follows the suffix. `-` is standard output, and
+    a named pipe is a path like it: wav with an open-ended header (or headerless with raw=True), flushed with every
+    block. Nothing is rescaled:
     samples beyond full scale clip in integer formats and are counted in `clipped`. Raises UserError on an
     unknown suffix, or a subtype that the format does not take.
     """
@@ -328,22 +330,24 @@ class Writer:
         self.path, self.rate, self.channels, self.subtype, self.raw = str(path), rate, channels, subtype, raw
         self.clipped = 0
         self._stack = contextlib.ExitStack()
-        if self.path != "-":
+        self._live = self.path == "-" or _is_pipe(self.path)
+        if not self._live:
             import soundfile
 
             self._kind = Path(path).suffix.lstrip(".").upper()
             if self._kind not in soundfile.available_formats() or not soundfile.check_format(self._kind, subtype):
                 raise UserError(f"{path}: {subtype} in '.{self._kind.lower()}' cannot be written; use .wav or .flac, PCM_16")
-        elif sys.stdout.isatty():
+        elif self.path == "-" and sys.stdout.isatty():
             raise UserError("standard output is a terminal; send the audio to a file or a pipe")
         elif subtype != "PCM_16":
-            raise UserError(f"{subtype} on standard output cannot be written; PCM_16 can")
+            raise UserError(f"{subtype} cannot be written to a pipe; PCM_16 can")
 
     def __enter__(self) -> Writer:
-        if self.path == "-":
+        if self._live:
+            self._pipe = sys.stdout.buffer if self.path == "-" else self._stack.enter_context(open(self.path, "wb"))
             if not self.raw:
-                sys.stdout.buffer.write(wav_header(self.rate, self.channels, None))
-                sys.stdout.buffer.flush()
+                self._pipe.write(wav_header(self.rate, self.channels, None))
+                self._pipe.flush()
             return self
         import soundfile
 
@@ -359,9 +363,9 @@ class Writer:
         """Append float [channels, n]."""
         pcm, clipped = to_int16(x) if self.subtype != "FLOAT" else (None, 0)
         self.clipped += clipped
-        if self.path == "-":
-            sys.stdout.buffer.write(np.ascontiguousarray(pcm.T).tobytes())
-            sys.stdout.buffer.flush()
+        if self._live:
+            self._pipe.write(np.ascontiguousarray(pcm.T).tobytes())
+            self._pipe.flush()
         else:
             self._write_file(pcm.T if self.subtype == "PCM_16" else x.T)
 
@@ -375,6 +379,13 @@ class Writer:
             full = shutil.disk_usage(Path(self.path).parent).free < frames.nbytes
             code = errno.ENOSPC if full else errno.EIO
             raise OSError(code, os.strerror(code), self.path) from None
+
+
+def _is_pipe(path: str) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        return False
 
 
 def write(path: str | os.PathLike, x: np.ndarray, rate: int, subtype: str = "PCM_16") -> int:

@@ -18,9 +18,9 @@ import torch
 
 from setk import config, models, provenance
 from setk.files import UserError, atomic_open, sha256
+from setk.pretrained import find as find, shipped as shipped
 
 FORMAT = 1
-SHIPPED = Path(__file__).with_name("pretrained")
 
 
 def save(path: str | os.PathLike, model: models.Model, scores: dict[str, Any], **facts: Any) -> None:
@@ -73,17 +73,3 @@ def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
     return model.eval(), about
 
 
-def shipped() -> dict[str, Path]:
-    """Models that ship with setk: name -> checkpoint."""
-    return {p.stem: p for p in sorted(SHIPPED.glob("*.pt"))}
-
-
-def find(spec: str) -> Path:
-    """The file that MODEL names: a path, or the name of a model that ships. Raises UserError if neither."""
-    if os.sep in spec or spec.endswith(".pt") or Path(spec).is_file():
-        return Path(spec)
-    known = shipped()
-    if spec not in known:
-        raise UserError(f"{models.unknown(spec, known) if known else f'no trained model is called {spec!r}'}; "
-                        "or give the path of a checkpoint")
-    return known[spec]

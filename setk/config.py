@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from typing import Any, Mapping, Sequence, TypeVar
+from typing import Any, Iterable, Mapping, Sequence, TypeVar
 
 import yaml
 
@@ -35,6 +35,12 @@ def read_yaml(path) -> dict[str, Any]:
     return data
 
 
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is none of `known`: the nearest, or all of them."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else "known: " + (", ".join(known) or "none")
+
+
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     """Make dataclass `cls` from a mapping, nested dataclasses included; `where` stands in messages."""
     if not isinstance(values, Mapping):
@@ -43,8 +49,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     known = [f.name for f in dataclasses.fields(cls)]
     for key in values:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, 1)
-            raise UserError(f"{where}: unknown key '{key}'; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(known)}")
+            raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")
     missing = [f.name for f in dataclasses.fields(cls) if f.name not in values
                and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
     if missing:

@@ -7,9 +7,9 @@ overlap-add of k frames is final up to sample k * hop - (window - hop). Nothing 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,6 +53,10 @@ class Transform:
     def overlap(self) -> int:
         """Samples that a frame shares with those before it; with `hop`, the algorithmic latency."""
         return self.window - self.hop
+
+    def latency(self, lookahead: int) -> int:
+        """Algorithmic latency in samples, of a model that looks `lookahead` frames ahead."""
+        return self.window + lookahead * self.hop
 
     def frames(self, samples: int) -> int:
         """Frames that determine `samples` samples of output."""
@@ -129,12 +133,12 @@ class STFT(Transform):
         return wave * torch.from_numpy(self.synthesis_window).to(wave)
 
     def encode_numpy(self, frames: np.ndarray) -> np.ndarray:
-        spectrum = np.fft.rfft(frames * self.analysis_window, self.points).astype(np.complex64)
+        spectrum = np.fft.rfft(frames * self.analysis_window, self.points)  # complex64, as the frames are float32
         return spectrum.view(np.float32).reshape(*spectrum.shape, 2)
 
     def decode_numpy(self, frames: np.ndarray) -> np.ndarray:
         wave = np.fft.irfft(np.ascontiguousarray(frames).view(np.complex64)[..., 0], self.points)[..., :self.window]
-        return (wave * self.synthesis_window).astype(np.float32)
+        return wave * self.synthesis_window
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,17 @@ class Frames(Transform):
         return frames
 
     decode = encode_numpy = decode_numpy = encode
+
+
+def plain(transform: Transform) -> dict[str, Any]:
+    """A transform as plain values, from which `restore` makes it again."""
+    return {"kind": type(transform).__name__, **asdict(transform)}
+
+
+def restore(values: dict[str, Any]) -> Transform:
+    """The transform that `plain` described. Raises KeyError or TypeError on anything else."""
+    kinds = {kind.__name__: kind for kind in (STFT, Frames)}
+    return kinds[values["kind"]](**{k: v for k, v in values.items() if k != "kind"})
 
 
 class StreamTransform:
@@ -174,6 +189,8 @@ class StreamTransform:
         self._framed += t
         if t == 0:
             return np.zeros((len(x), 0, *s.shape), np.float32)
+        if t == 1:  # a live hop, to which numpy's sliding window would add a tenth
+            return s.encode_numpy(buffer[:, None, :s.window])
         return s.encode_numpy(np.lib.stride_tricks.sliding_window_view(buffer, s.window, axis=1)[:, :t * s.hop:s.hop])
 
     def flush(self) -> np.ndarray:
@@ -205,14 +222,14 @@ class StreamTransform:
         return wave[:, first:max(first, last)]
 
 
-def compress(spectrum: torch.Tensor, power: float, floor: float = 1e-5) -> torch.Tensor:
-    """Raise the magnitude of a spectrum [..., 2] to `power`, keeping the phase.
+def compress(spectrum: torch.Tensor, power: float, floor: float = 1e-5, dim: int = -1) -> torch.Tensor:
+    """Raise the magnitude of a spectrum to `power`, keeping the phase; `dim` holds real and imaginary part.
 
     The magnitude is floored inside the power only: zero bins stay zero and have finite gradients.
     """
-    return spectrum * (spectrum.square().sum(-1, keepdim=True) + floor**2) ** ((power - 1) / 2)
+    return spectrum * (spectrum.square().sum(dim, keepdim=True) + floor**2) ** ((power - 1) / 2)
 
 
-def magnitude(spectrum: torch.Tensor, floor: float = 1e-6) -> torch.Tensor:
-    """Magnitude [...] of a spectrum [..., 2]; the floor keeps the gradient finite at zero bins."""
-    return (spectrum.square().sum(-1) + floor**2).sqrt()
+def magnitude(spectrum: torch.Tensor, floor: float = 1e-6, dim: int = -1) -> torch.Tensor:
+    """Magnitude of a spectrum, 1 long in `dim`; the floor keeps the gradient finite at zero bins."""
+    return (spectrum.square().sum(dim, keepdim=True) + floor**2).sqrt()

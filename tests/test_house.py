@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 SETK = Path(__file__).parents[1] / "setk"
-FLOORS = ["files", "lists", "audio", "pool", "provenance", "config", "mixing", "shards", "metrics", "report", "corpora", "dsp",
-          "models", "checkpoint", "cost", "compress", "training", "engines", "commands"]
-TORCHLESS = ["files", "lists", "audio", "pool", "provenance", "config", "mixing", "shards", "metrics", "report", "corpora"]
+FLOORS = ["files", "lists", "audio", "pool", "provenance", "config", "mixing", "shards", "metrics", "report", "corpora", "pretrained", "dsp",
+          "models", "checkpoint", "engines", "cost", "compress", "training", "commands"]
+TORCHLESS = ["files", "lists", "audio", "pool", "provenance", "config", "mixing", "shards", "metrics", "report", "corpora", "pretrained"]
 
 
 def room_of(path: Path) -> str:
@@ -51,7 +51,7 @@ def test_the_ground_floor_needs_no_torch_or_scipy(path):
     assert not [name for name, _ in imports(path) if name.split(".")[0] in ("torch", "scipy")]
 
 
-@pytest.mark.parametrize("name", ["prep", "train", "enhance", "score", "count"])
+@pytest.mark.parametrize("name", ["prep", "train", "enhance", "score", "count", "quant"])
 def test_help_imports_nothing_heavy(name):
     code = (f"import sys\nfrom setk.commands import {name} as c\nsys.argv=['x','--help']\n"
             "try: c.main()\nexcept SystemExit as e: assert not e.code\n"

@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from setk import models
+from setk.cost import macs
 from setk.dsp import STFT, StreamTransform
 from setk.engines import Stream, TorchEngine
 from setk.files import UserError
 
 PRESETS = sorted(models.presets())
+IDLE = {"readout.threshold"}  # DPSNN's: stands in a comparison only
 torch.set_num_threads(1)
 
 
@@ -23,6 +25,10 @@ def model(request):
     with torch.no_grad():
         for p in m.parameters():
             p += 0.05 * torch.randn_like(p)
+        if request.param == "dpsnn":  # at its start no recurrent neuron fires
+            for block in m.blocks:
+                block.scnn.conv.bias += 0.5
+                block.srnn.dense.bias += 2
     return m
 
 
@@ -46,7 +52,8 @@ def in_chunks(model, wave, sizes):
 
 @torch.no_grad()
 def test_stream_equals_offline_for_random_chunks(model, rng):
-    wave = speech_like(rng, 31, 2)
+    # Seconds, as many as some 6 GMAC are enough for: 31 of FSPEN.
+    wave = speech_like(rng, min(31, 6e9 / sum(row.macs_per_second for row in macs.layers(model, 0.05))), 2)
     whole = model.enhance(wave)
     assert (whole - wave).abs().max() > 1e-3
     assert (in_chunks(model, wave, lambda: rng.integers(1, 200)) - whole).abs().max() < 1e-5
@@ -77,7 +84,8 @@ def test_silence_dc_one_sample_and_full_scale_are_finite(model):
                  torch.ones(1, 8000) * (-1) ** torch.arange(8000)):
         out = model.enhance(wave)
         assert out.shape == wave.shape and torch.isfinite(out).all()
-    assert (model.enhance(torch.zeros(1, 8000)) == 0).all()
+    if isinstance(model.transform, STFT):  # an encoder and decoder of waveform have biases
+        assert (model.enhance(torch.zeros(1, 8000)) == 0).all()
 
 
 def test_gradients_reach_every_parameter_and_are_finite_at_silence(model, rng):
@@ -85,7 +93,7 @@ def test_gradients_reach_every_parameter_and_are_finite_at_silence(model, rng):
     model.zero_grad()
     model.enhance(wave).square().mean().backward()
     for name, p in model.named_parameters():
-        assert p.grad is not None and p.grad.abs().sum() > 0, name
+        assert p.grad is not None and (p.grad.abs().sum() > 0 or name in IDLE), name
         assert torch.isfinite(p.grad).all(), name
     assert torch.isfinite(wave.grad).all()
 

@@ -1,10 +1,11 @@
-"""ship.py EXP NAME: EXP/best.pt, with the scores that stage 5 wrote, as setk/pretrained/NAME.pt."""
+"""ship.py EXP NAME: EXP/best.pt, with the scores that stage 5 wrote, as setk/pretrained/NAME.pt and NAME.onnx."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
-from setk import checkpoint, provenance
+from setk import checkpoint, provenance, pretrained
 
 exp, name = Path(sys.argv[1]), sys.argv[2]
 content = checkpoint.read(exp / "best.pt")
@@ -12,5 +13,7 @@ for part in ("noisy", "enhanced"):
     summary = json.loads((exp / f"{part}.json").read_text())
     content["scores"]["test" if part == "enhanced" else "test_noisy"] = {k: m["mean"] for k, m in summary["metrics"].items()}
 content["provenance"]["shipped"] = provenance.stamp("torch", "pesq")
-checkpoint.write(checkpoint.SHIPPED / f"{name}.pt", content)
-print(checkpoint.SHIPPED / f"{name}.pt")
+target = Path(pretrained.__file__).with_name(f"{name}.pt")
+checkpoint.write(target, content)
+subprocess.run(["se-quant", "export", target, target.with_suffix(".onnx")], check=True)
+print(target)

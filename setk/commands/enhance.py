@@ -29,6 +29,7 @@ def enhance(
     subtype: Annotated[str, typer.Option(help="PCM_16, PCM_24, PCM_32 or FLOAT, for files.")] = "PCM_16",
     suffix: Annotated[str, typer.Option(help="With --list: format of the files.")] = ".wav",
     jobs: Annotated[int, typer.Option(min=1, help="With --list: processes.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="With --list: mono signals that advance in one call of the model; they may be live pipes.")] = 1,
     shard: Annotated[Optional[str], typer.Option(metavar="K/N", help="With --list: every N-th utterance from the K-th.")] = None,
     max_fail: Annotated[int, typer.Option(help="With --list: failed utterances that still count as success.")] = 0,
     allow_commands: Annotated[bool, typer.Option("--allow-commands", help="Run list entries that end in '|'.")] = False,
@@ -49,16 +50,16 @@ def enhance(
             raise UserError("--list wants --out DIR and no file arguments")
         if raw:
             raise UserError("--raw is for pipes; a list names files that have headers")
-        return _enhance_list(model, list_, out, chunk, subtype, suffix, jobs, shard, max_fail, allow_commands)
+        return _enhance_list(model, list_, out, chunk, subtype, suffix, jobs, batch, shard, max_fail, allow_commands)
     if source is None or target is None or out is not None:
         raise UserError("write 'se-enhance MODEL noisy.wav out.wav', '- -' for a pipe, or --list LIST --out DIR")
     _enhance_one(model, source, target, chunk, subtype, raw, rate, channels)
 
 
 def _list_models() -> None:
-    from setk import checkpoint
+    from setk import checkpoint, pretrained
 
-    for name, path in checkpoint.shipped().items():
+    for name, path in pretrained.shipped().items():
         about = checkpoint.load(path)[1]
         scores = " ".join(f"{k}={v:.3f}" for k, v in about["scores"].get("test", {}).items())
         typer.echo(f"{name}\t{about['model']}\t{path.stat().st_size}\t{scores}")
@@ -69,15 +70,14 @@ def _chunk_frames(engine, seconds: float | None, live: bool) -> int:
     return max(1, round(seconds * engine.sample_rate / engine.transform.hop))
 
 
-def _transfer(engine, info, blocks, target: str, chunk: int, subtype: str, raw: bool = False) -> tuple[int, int]:
+def _transfer(stream, info, blocks, target: str, subtype: str, raw: bool = False) -> tuple[int, int]:
     """Enhance blocks into `target`; samples per channel, and samples clipped.
 
     Audio on standard output stays valid, and is whole as far as it goes, if the input dies in the middle; then
     the AudioError of the input is raised after what was there is enhanced.
     """
-    from setk import audio, engines
+    from setk import audio
 
-    stream = engines.Stream(engine, info.rate, info.channels, chunk)
     broken = None
     samples = 0
     with audio.Writer(target, info.rate, info.channels, subtype, raw) as writer:
@@ -112,11 +112,12 @@ def _enhance_one(model: str, source: str, target: str, chunk: float | None, subt
     else:
         info, blocks = audio.open_blocks(source, 1 << 14)
     start = time.process_time()
-    samples, clipped = _transfer(engine, info, blocks, target, frames, subtype, raw)
+    stream = engines.Stream(engine, info.rate, info.channels, frames)
+    samples, clipped = _transfer(stream, info, blocks, target, subtype, raw)
     seconds = samples / info.rate
     factor = (time.process_time() - start) / seconds if samples else 0.0
     shell.say(f"se-enhance: {seconds:.2f} s by {engine.name}, real-time factor {factor:.3f}, {clipped} samples clipped"
-              + (f", algorithmic latency {engine.latency_ms:.1f} ms" if live else ""))
+              + (f", algorithmic latency {stream.latency_ms:.1f} ms" if live else ""))
 
 
 _engine = None  # of this process; workers load the model once
@@ -132,29 +133,51 @@ def _load(model: str) -> None:
 def _enhance_utterance(item: tuple) -> tuple[str, str, str | None, int]:
     """(utt, output path, reason if it failed, clipped samples) of one list entry."""
     utt, location, path, chunk, subtype, allow = item
-    from setk import audio
+    from setk import audio, engines
 
     if _is_current(location, path):
         return utt, path, None, 0
     try:
         info, blocks = audio.open_blocks(location, 1 << 16, allow_commands=allow)
-        _, clipped = _transfer(_engine, info, blocks, path, _chunk_frames(_engine, chunk, False), subtype)
+        stream = engines.Stream(_engine, info.rate, info.channels, _chunk_frames(_engine, chunk, False))
+        _, clipped = _transfer(stream, info, blocks, path, subtype)
     except AudioError as e:
         return utt, path, str(e), 0
     return utt, path, None, clipped
 
 
+def _together(items: Iterator[tuple], batch: int, chunk: float | None, subtype: str,
+              allow: bool) -> Iterator[tuple[str, str, str | None, int]]:
+    """Results of list entries as they end, `batch` of them advancing at a time."""
+    from setk.commands.streams import enhance_together
+
+    kept: list[tuple[str, str]] = []
+
+    def to_do() -> Iterator[tuple[str, str, str]]:
+        for utt, location, path, *_ in items:
+            if _is_current(location, path):
+                kept.append((utt, path))
+            else:
+                yield utt, location, path
+
+    yield from enhance_together(_engine, batch, _chunk_frames(_engine, chunk, True), to_do(), subtype, allow)
+    for utt, path in kept:
+        yield utt, path, None, 0
+
+
 def _is_current(location: str, path: str) -> bool:
     """Whether an earlier run made `path` of the file at `location` as it is now."""
-    if not os.path.exists(path):
+    if not os.path.isfile(path):
         return False
     return not os.path.exists(location) or os.stat(location).st_mtime_ns <= os.stat(path).st_mtime_ns
 
 
-def _enhance_list(model: str, list_: str, out: Path, chunk: float | None, subtype: str, suffix: str, jobs: int,
+def _enhance_list(model: str, list_: str, out: Path, chunk: float | None, subtype: str, suffix: str, jobs: int, batch: int,
                   shard: str | None, max_fail: int, allow: bool) -> None:
     from setk import lists, pool, provenance
 
+    if jobs > 1 and batch > 1:
+        raise UserError("--jobs and --batch do not go together; --shard divides a list among several commands")
     _load(model)
     settings = {"model": _engine.name, "model sha256": _engine.sha256, "subtype": subtype, "chunk": chunk, "suffix": suffix}
     provenance.claim_dir(out, settings, "torch", "numpy", "soxr")
@@ -165,7 +188,10 @@ def _enhance_list(model: str, list_: str, out: Path, chunk: float | None, subtyp
             yield utt, location, str(out / f"{utt}{suffix}"), chunk, subtype, allow
 
     done = clipped = 0
-    results = pool.ordered_map(_enhance_utterance, items(), jobs, _load if jobs > 1 else None, (model,) if jobs > 1 else ())
+    if batch > 1:
+        results = _together(items(), batch, chunk, subtype, allow)
+    else:
+        results = pool.ordered_map(_enhance_utterance, items(), jobs, _load if jobs > 1 else None, (model,) if jobs > 1 else ())
     for utt, path, reason, clips in shell.progress(results, None, "se-enhance"):
         if reason:
             failures.add(utt, reason)

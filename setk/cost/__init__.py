@@ -1,4 +1,4 @@
-"""What a model costs: parameters, multiply-accumulates by two conventions, latency, time per hop."""
+"""What a model costs: parameters, multiply-accumulates by two conventions, synaptic operations, latency, time per hop."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from setk.cost import macs, ptflops
 from setk.cost.ledger import Layer
 from setk.cost.timing import timing
+from setk.engines import Engine
 from setk.files import UserError
 from setk.models import Model, count_parameters
 
@@ -22,11 +23,11 @@ def layers(model: Model, convention: str = "setk") -> list[Layer]:
 
 
 def report(model: Model, convention: str = "setk", *, label: str | None = None, file: Path | None = None,
-           timed: bool = False) -> dict[str, Any]:
+           engine: Engine | None = None) -> dict[str, Any]:
     """The row of `se-count`: plain values by the names that all of setk uses, None where there is none.
 
     `label` stands for the model (its name by default). `bytes` is the size of `file`, or what the weights of
-    a model without one take. `timed` measures on this machine, too.
+    a model without one take. `engine`, which runs the same model, is timed on this machine.
     """
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     return {
@@ -35,8 +36,8 @@ def report(model: Model, convention: str = "setk", *, label: str | None = None, 
         "bytes": file.stat().st_size if file else weights,
         "macs_per_second": sum(layer.macs_per_second for layer in layers(model, convention)),
         "stft_macs_per_second": macs.stft_macs_per_second(model.transform, model.sample_rate),
-        "synops_per_second": None,  # no spiking model yet
+        "synops_per_second": None,  # what spikes cost is measured on audio: setk.cost.synops
         "latency_ms": model.latency_ms,
         "convention": convention,
-        **(timing(model.eval()) if timed else {}),
+        **(timing(engine) if engine else {}),
     }

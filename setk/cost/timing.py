@@ -4,48 +4,45 @@ from __future__ import annotations
 
 import statistics
 import time
-from contextlib import contextmanager
-from typing import Iterator
 
 import numpy as np
-import torch
 
-from setk.models import Model
+from setk.engines import Engine, Stream
 
 
-def timing(model: Model, hops: int = 300, seconds: float = 4.0) -> dict[str, float]:
-    """`hop_ms_median`, `hop_ms_p99` over `hops` single frames, state handed on, and `rtf` of a whole signal.
+def timing(engine: Engine, hops: int = 300, seconds: float = 4.0) -> dict[str, float]:
+    """`hop_ms_median`, `hop_ms_p99`, `rtf` and `rtf_stream` of a model that is loaded.
 
-    A hop is the network alone; the real-time factor, processing time over duration, has the STFT in it.
+    A hop is the network alone, on a frame (or on the frames that a file is made for, divided by their number),
+    the state handed on. The real-time factors, processing time over duration, have the transform in them: of a
+    whole signal in one piece, and of one that comes hop by hop.
     """
-    with _one_thread(), torch.inference_mode():
-        median, p99 = 1000 * np.percentile(_hop_seconds(model, hops), [50, 99])
-        rtf = statistics.median(_whole_seconds(model, seconds) for _ in range(5)) / seconds
-    return {"hop_ms_median": round(float(median), 4), "hop_ms_p99": round(float(p99), 4), "rtf": round(rtf, 6)}
+    took = 1000 * np.array(_hop_seconds(engine, hops))
+    hop = engine.transform.hop * (engine.frames or 1)
+    n = round(seconds * engine.sample_rate)
+    rtf = statistics.median(_seconds(engine, n, n) for _ in range(5)) / seconds
+    return {"hop_ms_median": round(float(np.median(took)), 4), "hop_ms_p99": round(float(np.percentile(took, 99)), 4),
+            "rtf": round(rtf, 6), "rtf_stream": round(_seconds(engine, n, hop) / seconds, 6)}
 
 
-def _hop_seconds(model: Model, hops: int, warm_up: int = 30) -> list[float]:
-    frames, state = torch.randn(hops + warm_up, 1, 1, *model.transform.shape), model.init_state(1)
-    took = []
+def _hop_seconds(engine: Engine, hops: int, warm_up: int = 30) -> list[float]:
+    t = engine.frames or 1
+    frames = np.random.default_rng(0).standard_normal((hops + warm_up, 1, t, *engine.transform.shape)).astype(np.float32)
+    state, took = engine.start(1), []
     for frame in frames:
         start = time.perf_counter()
-        _, state = model(frame, state)
-        took.append(time.perf_counter() - start)
+        _, state = engine.run(frame, state)
+        took.append((time.perf_counter() - start) / t)
     return took[warm_up:]
 
 
-def _whole_seconds(model: Model, seconds: float) -> float:
-    wave = 0.1 * torch.randn(1, round(seconds * model.sample_rate))
+def _seconds(engine: Engine, samples: int, piece: int) -> float:
+    """Time that `samples` samples take when they come in pieces of `piece`."""
+    wave = np.random.default_rng(0).standard_normal((1, samples)).astype(np.float32) * np.float32(0.1)
+    frames = piece // engine.transform.hop
     start = time.perf_counter()
-    model.enhance(wave)
+    stream = Stream(engine, engine.sample_rate, 1, frames)
+    for at in range(0, samples, piece):
+        stream.push(wave[:, at:at + piece])
+    stream.flush()
     return time.perf_counter() - start
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

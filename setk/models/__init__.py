@@ -8,9 +8,8 @@ are named by the file ("fspen", "fspen-79k").
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
-from typing import Any, ClassVar, Mapping
+from typing import Any, ClassVar, Iterable, Mapping
 
 import torch
 from torch import nn
@@ -19,7 +18,7 @@ from setk import config
 from setk.dsp import Transform
 from setk.files import UserError
 
-MODELS = {"fspen": "setk.models.fspen:FSPEN"}
+MODELS = {"fspen": "setk.models.fspen:FSPEN", "lite_rtse": "setk.models.lite_rtse:LiteRTSE", "dpsnn": "setk.models.dpsnn:DPSNN"}
 
 State = tuple[torch.Tensor, ...]
 
@@ -60,6 +59,12 @@ class Model(nn.Module):
     def forward(self, frames: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         raise NotImplementedError
 
+    @property
+    def state_axes(self) -> tuple[int, ...]:
+        """The dimension of each state tensor in which the signals of a batch lie."""
+        return tuple(next(d for d in range(one.dim()) if one.shape[d] != two.shape[d])
+                     for one, two in zip(self.init_state(1), self.init_state(2)))
+
     def whole(self, frames: torch.Tensor) -> torch.Tensor:
         """All frames [B, T, *shape] of signals to as many, aligned with them, as one chunk."""
         late = frames.new_zeros(len(frames), self.lookahead, *self.transform.shape)
@@ -73,7 +78,7 @@ class Model(nn.Module):
     @property
     def latency_ms(self) -> float:
         """Algorithmic latency: window and look-ahead, in milliseconds."""
-        return 1000 * (self.transform.window + self.lookahead * self.transform.hop) / self.sample_rate
+        return 1000 * self.transform.latency(self.lookahead) / self.sample_rate
 
 
 def model_class(name: str) -> type[Model]:
@@ -84,9 +89,8 @@ def model_class(name: str) -> type[Model]:
     return getattr(import_module(module), cls)
 
 
-def unknown(name: str, known) -> UserError:
-    near = difflib.get_close_matches(name, list(known), 1)
-    return UserError(f"no model is called '{name}'; {f'did you mean {near[0]!r}?' if near else 'known: ' + ', '.join(known)}")
+def unknown(name: str, known: Iterable[str]) -> UserError:
+    return UserError(f"no model is called '{name}'; {config.nearest(name, known)}")
 
 
 def presets() -> dict[str, tuple[str, Any]]:

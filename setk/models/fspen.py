@@ -71,6 +71,10 @@ GROUPS = (
 )
 _CUTS = sorted({cut for g in GROUPS for cut in (g.first, g.last)})
 PIECES = [b - a for a, b in zip(_CUTS, _CUTS[1:])]  # the longest runs of bands that no group's edge divides
+_WIDTHS = sum(g.width for g in GROUPS)
+KEPT = [band * _WIDTHS + sum(h.width for h in GROUPS[:i]) + value  # where a bin's gain is if every band had all widths
+        for i, g in enumerate(GROUPS)
+        for band, value in [divmod(g.first * g.width + g.skip + at, g.width) for at in range(g.keep)]]
 
 
 @dataclass(frozen=True)
@@ -136,17 +140,18 @@ class FSPEN(Model):
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         batch, time = spectrum.shape[:2]
-        x = compress(spectrum, self.config.compression).flatten(0, 1)  # [N, 257, 2], N = B * T frames
-        level = magnitude(x)                                           # [N, 257]
+        x = spectrum.flatten(0, 1).transpose(1, 2)                     # [N, 2, 257], N = B * T frames
+        x = compress(x, self.config.compression, dim=1)
+        level = magnitude(x, dim=1)                                    # [N, 1, 257]
 
         skips = []
-        full = x.mT
+        full = x
         for layer in self.full_encoder:
             full = layer(full)
             skips.append(full)
         bands = self._encode_bands(level)                              # [N, 32, 32]
         both = torch.cat([self.full_project(full), bands], -1)
-        z = self.merge_channels(F.elu(self.merge_bands(both))).mT      # [N, 32 bands, 16]
+        z = self.merge_channels(F.elu(self.merge_bands(both))).transpose(-1, -2)      # [N, 32 bands, 16]
 
         z = z.unflatten(0, (batch, time))
         after = []
@@ -154,40 +159,45 @@ class FSPEN(Model):
             z, h = block(z, h)
             after.append(h)
 
-        z = F.elu(self.split_bands(self.split_channels(z.flatten(0, 1).mT)))
+        z = F.elu(self.split_bands(self.split_channels(z.flatten(0, 1).transpose(-1, -2))))
         full, sub = z.chunk(2, -1)                                     # [N, 32, 32] each
         for layer, skip in zip(self.full_decoder, reversed(skips)):
             full = layer(torch.cat([full, skip], 1))
         gain = self._decode_bands(torch.cat([sub, bands], 1))
 
         y = self._mask(x, level, full, gain)
-        return y.unflatten(0, (batch, time)), tuple(after)
+        return y.transpose(1, 2).unflatten(0, (batch, time)), tuple(after)
 
     def _encode_bands(self, level: Tensor) -> Tensor:
-        """Magnitude [N, 257] to band features [N, 32 channels, 32 bands]."""
-        parts = [encode(F.pad(level[:, None, g.start:g.stop], g.pad)) for g, encode in zip(GROUPS, self.sub_encoder)]
+        """Magnitude [N, 1, 257] to band features [N, 32 channels, 32 bands]."""
+        parts = [encode(F.pad(level[:, :, g.start:g.stop], g.pad)) for g, encode in zip(GROUPS, self.sub_encoder)]
         return torch.cat(parts, -1)
 
     def _decode_bands(self, features: Tensor) -> Tensor:
-        """Band features [N, 64 channels, 32 bands] to a gain per bin [N, 257]."""
+        """Band features [N, 64 channels, 32 bands] to a gain per bin [N, 1, 257]."""
+        features = F.pad(features, (0, 1)).transpose(1, 2)
+        if torch.jit.is_tracing():
+            # All widths of every band, of which most are dropped: three nodes of a runtime, not thirty.
+            weight, bias = (torch.cat([getattr(linear, name) for linear in self.sub_decoder]) for name in ("weight", "bias"))
+            return F.relu(F.linear(features, weight, bias).flatten(1)[:, KEPT].unsqueeze(1))
         # Groups share bands. The gradient of overlapping slices would be as many full-size zero tensors, a
         # tenth of a training step; that of disjoint pieces is one concatenation.
-        pieces = F.pad(features, (0, 1)).mT.split(PIECES, 1)
+        pieces = features.split(PIECES, 1)
         starts = [sum(PIECES[:i]) for i in range(len(PIECES))]
         parts = []
         for g, decode in zip(GROUPS, self.sub_decoder):
             own = torch.cat([piece for piece, at in zip(pieces, starts) if g.first <= at < g.last], 1)
-            parts.append(F.relu(decode(own)).flatten(1)[:, g.skip:g.skip + g.keep])
-        return torch.cat(parts, -1)
+            parts.append(decode(own).flatten(1)[:, g.skip:g.skip + g.keep])
+        return F.relu(torch.cat(parts, -1)).unsqueeze(1)
 
     def _mask(self, x: Tensor, level: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
-        """Complex mask [N, 2, 257] and gain [N, 257] on the compressed x [N, 257, 2]; expands the result."""
-        (xr, xi), (mr, mi) = x.unbind(-1), mask.unbind(1)
-        z = torch.stack([xr * mr - xi * mi, xr * mi + xi * mr], -1)
-        z_level = magnitude(z)
+        """Complex mask [N, 2, 257] and gain [N, 1, 257] on the compressed x [N, 2, 257]; expands the result."""
+        (xr, xi), (mr, mi) = x.split(1, 1), mask.split(1, 1)
+        z = torch.cat([xr * mr - xi * mi, xr * mi + xi * mr], 1)
+        z_level = magnitude(z, dim=1)
         y_level = (z_level + level * gain) / 2
         # y_level ** (1 / c) along z's direction; z = 0 gives 0, for y_level is bounded and z is not divided by 0.
-        return z * (y_level ** (1 / self.config.compression) / z_level).unsqueeze(-1)
+        return z * (y_level ** (1 / self.config.compression) / z_level)
 
 
 class DualPath(nn.Module):
@@ -228,7 +238,7 @@ class PathLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.flatten(1, -2)
-        return torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight.mT).view(*x.shape[:-1], -1)
+        return torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight.transpose(-1, -2)).view(*x.shape[:-1], -1)
 
 
 def _encoder(inputs: int, outputs: int, kernel: int, pad: int) -> nn.Sequential:

@@ -74,13 +74,14 @@ class GroupedGRU(nn.Module):
             x = x[:1]
         if x.is_cuda:
             return self._block_diagonal(x, h)
+        if torch.jit.is_tracing():
+            return self._exported(x, h)
         if (
             _kernel is not None
             and x.device.type == "cpu"
             and x.dtype == h.dtype == self.weight_hh.dtype == torch.float32
             and not torch.is_autocast_enabled("cpu")
             and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
         ):
             return self._by_kernel(x, h)
         return self._loop(x, h)
@@ -130,6 +131,38 @@ class GroupedGRU(nn.Module):
             h = new + z * (h - new)
             y.append(h.view(g, b, k, n))
         return self._turn(torch.stack(y, 2)), y[-1]
+
+    def _exported(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """As few nodes as can be: at this size a runtime spends its time between them, not in them."""
+        g, n = self.groups, self.hidden_size
+        _, b, t, k, i = x.shape
+        if t == 1:
+            return self._step(x.expand(g, -1, -1, -1, -1), h)
+        if len(x) == 1 and self.reverse == (False, True):  # the GRU operator of ONNX
+            weights = [p[d] for d in (0, 1) for p in (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh)]
+            x = x.permute(0, 2, 1, 3, 4).reshape(t, b * k, i)
+            y, last = torch.gru(x, h.reshape(g, b * k, n), weights, True, 1, 0.0, False, True, False)
+            return y.view(t, b, k, g, n).permute(3, 1, 0, 2, 4), last.view(g, b, k, n)
+        each = [torch.gru(x[j % len(x)].transpose(0, 1).reshape(t, b * k, i), h[j].reshape(1, b * k, n),
+                          [self.weight_ih[j], self.weight_hh[j], self.bias_ih[j], self.bias_hh[j]],
+                          True, 1, 0.0, False, False, False) for j in range(g)]
+        return torch.stack([y.view(t, b, k, n).transpose(0, 1) for y, _ in each]), torch.stack([h.view(b, k, n) for _, h in each])
+
+    def _step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """One frame: [x, h] by one matrix whose columns are r, z and the two halves of n."""
+        g, n = self.groups, self.hidden_size
+        _, b, _, k, i = x.shape
+        (ir, iz, inn), (hr, hz, hn) = self.weight_ih.split(n, 1), self.weight_hh.split(n, 1)
+        (bir, biz, bin_), (bhr, bhz, bhn) = self.bias_ih.split(n, 1), self.bias_hh.split(n, 1)
+        weight = torch.cat([torch.cat([ir, iz, inn, torch.zeros_like(inn)], 1),
+                            torch.cat([hr, hz, torch.zeros_like(hn), hn], 1)], 2).transpose(1, 2)
+        bias = torch.cat([bir + bhr, biz + bhz, bin_, bhn], 1).unsqueeze(1)
+        h = h.reshape(g, b * k, n)
+        gates, new, old = (torch.cat([x.reshape(g, b * k, i), h], 2) @ weight + bias).split([2 * n, n, n], 2)
+        r, z = torch.sigmoid(gates).split(n, 2)
+        new = torch.tanh(new + r * old)
+        h = new + z * (h - new)
+        return h.view(g, b, 1, k, n), h.view(g, b, k, n)
 
     def _turn(self, x: Tensor) -> Tensor:
         """[G, B, T, ...] with the time of the reversed groups turned round."""

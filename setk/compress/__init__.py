@@ -1,0 +1,1 @@
+"""Smaller and elsewhere: what turns a checkpoint into another file that runs."""

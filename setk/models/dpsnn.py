@@ -1,0 +1,155 @@
+"""DPSNN: a spiking network over frames of 5 ms, between a learned encoder and decoder of waveform.
+
+Paper: Sun, Bohte, "DPSNN: Spiking Neural Network for Low-Latency Streaming Speech Enhancement", 2024. 16 kHz; window 80,
+hop 40; strictly causal, no look-ahead, algorithmic latency 5 ms.
+
+Shapes, a frame at a time, N = B = H = 256:
+
+    encoder     80 samples -> Linear, ReLU: e, N
+    binary      LayerNorm over N -> Linear -> spikes where > threshold, B
+    X blocks    depthwise convolution over this frame and the context of 10 ms, 4 frames -> leaky neurons: spikes, H
+                Linear, recurrence -> adaptive neurons: spikes, B
+    readout     spikes of all blocks, X B -> Linear -> leaky integrators, B; what is not above a threshold is 0
+    mask        Linear, sigmoid: M, N
+    decoder     e M -> Linear without bias, and one bias: 80 samples, overlap-added as they are
+
+A signal begins in silence. Its first frame, which lies half before it, fills the context and gives nothing; the
+neurons start with the second, at rest. With `segment_reset` the same happens again every so many seconds, where the
+published evaluation cuts signals into pieces; without it the neurons run on, as a stream wants.
+
+Deviations and readings:
+  - neurons run on unless `segment_reset`; with more than one block all start together, the later ones' context empty;
+  - the L1 terms of the paper's loss are over all frames; its code takes the last frame alone;
+  - the readout's threshold stands in a comparison only: it takes part, has a gradient of zero and stays at zero;
+  - a loss that ignores scale leaves the output's level free. Nothing here restores it: train with one that does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from setk.dsp import Frames
+from setk.models import Model, State
+from setk.models.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout, steady
+
+
+@dataclass(frozen=True)
+class Config:
+    window: int = 80            # L: samples of a frame
+    hop: int = 40
+    encoder: int = 256          # N: features of a frame
+    width: int = 256            # B: spikes between blocks
+    hidden: int = 256           # H: leaky neurons of a block, a multiple of B
+    blocks: int = 1             # X
+    context: float = 0.01       # seconds of the past that a block's convolution sees, whole hops
+    segment_reset: float = 0.0  # seconds after which neurons are reset, whole hops; 0: never
+
+
+class Block(nn.Module):
+    """Leaky neurons within channels and then adaptive ones across them, spikes [B, T, width] to spikes [B, T, width].
+
+    State: the last input frames and v of the first layer, m, eta and s of the second.
+    """
+
+    def __init__(self, width: int, hidden: int, taps: int):
+        super().__init__()
+        self.scnn = LeakyConv(width, hidden, taps)
+        self.srnn = AdaptiveRecurrent(hidden, width)
+
+    def init_state(self, batch: int) -> State:
+        return (*self.scnn.init_state(batch), *self.srnn.init_state(batch))
+
+    def forward(self, spikes: Tensor, state: State, hold: Tensor) -> tuple[Tensor, State]:
+        spikes, *first = self.scnn(spikes, *state[:2], hold)
+        spikes, *second = self.srnn(spikes, *state[2:], hold)
+        return spikes, (*first, *second)
+
+
+class DPSNN(Model):
+    """The network over frames of waveform: forward(frames [B, T, 80], state) -> (frames, state).
+
+    State: five tensors for each block, r [B, width] of the readout, and the position [B, 1] in the signal. All are
+    zero before the signal, where `position` is 0: the neurons' rest is taken from the equations, not from the state.
+    `extras` in training: "spikes" [B, T, width], the binary features, and "readout" [B, T, width].
+    """
+
+    name = "dpsnn"
+    paper = "Sun & Bohte, DPSNN, 2024"
+    deviations = "neurons run on over segments; L1 terms over all frames (see the module's text)"
+    Config = Config
+    presets = {"dpsnn": Config()}
+
+    def __init__(self, config: Config):
+        super().__init__()
+        c = config
+        context, self.period = c.context * self.sample_rate / c.hop, c.segment_reset * self.sample_rate / c.hop
+        if context != round(context) or self.period != round(self.period) or context < 0 or self.period < 0:
+            raise ValueError(f"context {c.context} and segment_reset {c.segment_reset}: must be whole hops of {c.hop} samples")
+        if c.hidden % c.width or c.blocks < 1:
+            raise ValueError(f"hidden {c.hidden} must be a multiple of width {c.width}, and blocks {c.blocks} at least 1")
+        self.config, self.transform = config, Frames(c.window, c.hop)
+        self.encoder = nn.Linear(c.window, c.encoder)
+        self.norm = nn.LayerNorm(c.encoder)
+        self.binary = Binary(c.encoder, c.width)
+        self.blocks = nn.ModuleList(Block(c.width, c.hidden, round(context) + 1) for _ in range(c.blocks))
+        self.readout = Readout(c.blocks * c.width, c.width)
+        self.mask = nn.Linear(c.width, c.encoder)
+        self.decoder = nn.Linear(c.encoder, c.window, bias=False)
+        self.decoder_bias = nn.Parameter(torch.zeros(()))
+        for p in (self.decoder.weight, self.decoder_bias):  # as a transposed convolution starts
+            nn.init.uniform_(p, -(c.window**-0.5), c.window**-0.5)
+
+    def init_state(self, batch: int) -> State:
+        blocks = [tensor for block in self.blocks for tensor in block.init_state(batch)]
+        return (*blocks, self.readout.init_state(batch), self.decoder_bias.new_zeros(batch, 1))
+
+    def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
+        *blocks, r, position = state
+        hold, after = self._hold(position, frames.shape[1])
+        features = F.relu(steady(self.encoder, frames))
+        spikes = binary = self.binary(self.norm(features))
+        silence = self.binary.constant(self.norm(F.relu(self.encoder.bias)))
+        blocks[0] = torch.where(position.unsqueeze(-1) == 0, silence, blocks[0])
+        outputs, states = [], []
+        for i, block in enumerate(self.blocks):
+            spikes, new = block(spikes, blocks[5 * i:5 * i + 5], hold)
+            outputs.append(spikes)
+            states += new
+        active, r = self.readout(torch.cat(outputs, -1), r, hold)
+        out = self.decoder(features * torch.sigmoid(self.mask(active))) + self.decoder_bias
+        if self.training:
+            self.extras = {"spikes": binary, "readout": active}
+        return out.masked_fill(hold.unsqueeze(-1), 0), (*states, r, after)
+
+    def _hold(self, position: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+        """Frames [B, T] at which neurons rest, and the position [B, 1] after them: 0 before the signal, then 1 or,
+        with segment_reset, 1 to the segment's length."""
+        at = position + torch.arange(frames, dtype=position.dtype, device=position.device)
+        if self.period:
+            return torch.remainder(at, self.period) == 0, torch.remainder(position + (frames - 1), self.period) + 1
+        return at == 0, torch.clamp(position + frames, max=1)
+
+    @property
+    def synapses(self) -> dict[str, tuple[str, ...]]:
+        """Layers of weights that act on events only -> the layers whose output, zero or an event, they read."""
+        srnn = [f"blocks.{j}.srnn" for j in range(self.config.blocks)]
+        table: dict[str, tuple[str, ...]] = {"readout.dense": tuple(srnn), "mask": ("readout",)}
+        for j, (source, own) in enumerate(zip(["binary", *srnn], srnn)):
+            scnn = f"blocks.{j}.scnn"
+            table |= {f"{scnn}.conv": (source,), f"{own}.dense": (scnn,), f"{own}.recurrent": (own,)}
+        return table
+
+    @property
+    def neurons(self) -> int:
+        """Neurons updated at every frame."""
+        c = self.config
+        return c.blocks * (c.hidden + c.width) + c.width
+
+    @property
+    def other_ops(self) -> int:
+        """Operations per frame of the LayerNorm and the sigmoid."""
+        return 6 * self.config.encoder + 5 + 4 * self.config.encoder
