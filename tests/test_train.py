@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -23,6 +25,9 @@ warmup: 3
 losses: {compressed_magnitude: 0.3, compressed_complex: 0.2, consistency: 0.3, l1: 0.2, snr: 0.02, si_sdr: 0.01}
 valid_every: 5
 save_every: 2
+ema: 0.9
+average: 2
+augment: {remix: 0.5, snr: [-6, 18], band_limit: 0.5}
 metrics: [stoi, si_sdr]
 best: si_sdr
 """
@@ -74,7 +79,7 @@ def weights(path):
 
 
 def assert_same_run(a, b):
-    for name in ("last.pt", "best.pt"):
+    for name in ("last.pt", "best.pt", "average.pt"):
         x, y = weights(a / name), weights(b / name)
         assert all(torch.equal(x[k], y[k]) for k in x), name
     drop_hours = [[[v for i, v in enumerate(line.split("\t")) if i != 1] for line in (p / "history.tsv").read_text().splitlines()]
@@ -89,7 +94,8 @@ def whole(work):
 
 
 def test_a_run_leaves_what_it_promises(work, whole):
-    assert {"best.pt", "last.pt", "resume.pt", "config.yaml", "history.tsv", "curves.png"} <= {p.name for p in whole.iterdir()}
+    promised = "best.pt last.pt average.pt average resume.pt config.yaml history.tsv curves.png".split()
+    assert set(promised) <= {p.name for p in whole.iterdir()}
     assert not list(whole.glob(".*"))
     rows = (whole / "history.tsv").read_text().splitlines()
     assert rows[0].split("\t")[:3] == ["step", "hours", "lr"] and [r.split("\t")[0] for r in rows[1:]] == ["5", "10", "14"]
@@ -97,6 +103,7 @@ def test_a_run_leaves_what_it_promises(work, whole):
     model, about = checkpoint.load(whole / "best.pt")
     assert about["config"]["groups"] == 2 and about["scores"]["valid"]["si_sdr"] > -50
     assert about["provenance"]["settings"]["steps"] == 14
+    assert len(list((whole / "average").glob("*.pt"))) <= 3  # two, and one that the state before may want
 
 
 def test_a_finished_run_is_left_alone(work, whole):
@@ -105,22 +112,45 @@ def test_a_finished_run_is_left_alone(work, whole):
     assert before == {p.name: p.stat().st_mtime_ns for p in whole.glob("*.pt")}
 
 
-def test_kill_at_random_moments_changes_nothing(work, whole, rng):
-    out = work / "killed"
-    for _ in range(5):
-        process = subprocess.Popen(argv(work, out), cwd=ROOT, stderr=subprocess.DEVNULL)
-        start = time.monotonic()
-        grown = sum(p.stat().st_mtime_ns for p in out.glob("resume*")) if out.exists() else 0
-        # Wait for a state newer than the last, then kill at a random moment after it.
-        while process.poll() is None and time.monotonic() - start < 60:
-            if out.exists() and sum(p.stat().st_mtime_ns for p in out.glob("resume*")) != grown:
-                break
-            time.sleep(0.01)
-        time.sleep(float(rng.uniform(0, 0.5)))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    finish(work, out)
-    assert_same_run(whole, out)
+# A process that has imported all that training wants forks one life after another, each ended by a kernel's timer of
+# its CPU time, which no handler of ours can see coming; the first lives on, and tells how long that takes. A training
+# that came to its end begins anew beside.
+LIVES = """
+import os, signal, sys
+import matplotlib.figure, matplotlib.backends.backend_agg, soundfile, torch
+from setk.commands import train
+from setk.training import loop
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports half of torch
+out, argv, lives = sys.argv[1], sys.argv[2:-1], [0.0] + [float(part) for part in sys.argv[-1].split()]
+ends, full = 0, 0.0
+while lives:
+    pid = os.fork()
+    if not pid:
+        signal.setitimer(signal.ITIMER_PROF, full * lives[0])
+        sys.argv = ["train.py", *argv, "--out", f"{out}.{ends}"]
+        train.main()
+    _, status, used = os.wait4(pid, 0)
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, -signal.SIGPROF), code
+    ends += code == 0
+    full = full or used.ru_utime + used.ru_stime
+    if code or not lives[0]:
+        lives.pop(0)
+print(ends)
+"""
+
+
+def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(work, whole, rng):
+    lives = " ".join(f"{part:.3f}" for part in rng.uniform(0.1, 0.7, 10))
+    args = argv(work, "")[4:-2]  # without the interpreter, the command and --out
+    done = subprocess.run([sys.executable, "-P", "-c", LIVES, work / "killed", *args, lives], cwd=ROOT, capture_output=True,
+                          text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    ends = int(done.stdout.split()[-1])
+    assert ends >= 1 and "resuming" in done.stderr
+    finish(work, work / f"killed.{ends}")
+    for k in range(ends + 1):
+        assert_same_run(whole, work / f"killed.{k}")
 
 
 def test_sigterm_saves_and_says_so(work, whole):
@@ -149,6 +179,21 @@ def test_a_corrupt_state_falls_back_to_the_one_before(work, whole):
     assert_same_run(whole, out)
 
 
+def test_a_full_disk_costs_nothing_that_was_saved(work, whole):
+    out = work / "small"
+    out.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", out], capture_output=True).returncode:
+        pytest.skip("mounting a small file system wants root")
+    try:
+        done = finish(work, out, code=1)
+        assert "No space left" in done.stderr and (out / "resume.pt").exists()
+        subprocess.run(["mount", "-o", "remount,size=20m", out], check=True)
+        assert "resuming" in finish(work, out).stderr
+        assert_same_run(whole, out)
+    finally:
+        subprocess.run(["umount", out], check=True)
+
+
 def test_other_settings_or_data_are_refused_not_mixed(work, whole):
     assert "'lr'" in finish(work, whole, "--set", "lr=0.1", code=2).stderr
     assert "training data" in finish(work, whole, train="mixed", code=2).stderr
@@ -167,10 +212,273 @@ def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
 
 
 def test_a_metric_of_which_less_is_better_picks_its_least(work):
-    finish(work, work / "lsd", "--set", "metrics=[lsd]", "--set", "best=lsd", "--set", "steps=8", "--set", "valid_every=2")
+    finish(work, work / "lsd", "--set", "metrics=[lsd]", "--set", "best=lsd", "--set", "steps=8", "--set", "valid_every=2",
+           "--set", "average=0")
     rows = [line.split("\t") for line in (work / "lsd/history.tsv").read_text().splitlines()]
     seen = [float(row[rows[0].index("valid_lsd")]) for row in rows[1:]]
     assert checkpoint.read(work / "lsd/best.pt")["scores"]["valid"]["lsd"] == min(seen)
+
+
+def test_patience_ends_a_run_that_gets_no_better(work):
+    out = work / "patience"
+    settings = "steps=40 valid_every=1 lr=1e-12 average=0 ema=0 patience=3 metrics=[stoi] best=stoi".split()
+    done = finish(work, out, *(f"--set={setting}" for setting in settings))
+    assert "no better stoi in 3 validations" in done.stderr
+    rows = (out / "history.tsv").read_text().splitlines()
+    scores = [float(row.split("\t")[-1]) for row in rows[1:]]
+    assert len(scores) < 40 and max(scores[-3:]) <= max(scores[:-3])
+
+
+def test_a_dry_run_tells_what_training_would_take_and_writes_nothing(work):
+    import yaml
+
+    done = finish(work, work / "dry", "--dry-run")
+    told = yaml.safe_load(done.stdout)
+    assert told["conf"]["config"]["groups"] == 2 and told["conf"]["batch"] == 4
+    e = told["estimate"]
+    from setk import models
+
+    assert e["parameters"] == models.count_parameters(models.build("fspen", told["conf"]["config"]))["params"]
+    assert e["audio_seconds_per_second"] == pytest.approx(e["steps_per_second"] * 2, rel=0.05) and e["hours"] < 1
+    assert not (work / "dry").exists()
+
+
+@pytest.fixture
+def poisoned(work):
+    """poisoned(n): a data directory of n pairs, the clean signal of one far beyond any level that a loss survives."""
+    import numpy as np
+    import soundfile
+
+    from setk.lists import read_list, write_list
+
+    for name, level in ("noisy", 0.1), ("clean", 1e25):
+        soundfile.write(work / f"{name}.wav", np.full(16000, level, np.float32), 16000, subtype="FLOAT")
+
+    def make(n):
+        path = work / f"poisoned{n}"
+        path.mkdir()
+        for name in ("noisy", "clean"):
+            kept = dict(list(read_list(work / "train" / f"{name}.scp").items())[:n - 1])
+            write_list(path / f"{name}.scp", {**kept, "zz": work / f"{name}.wav"})
+        return path.name
+
+    return make
+
+
+def test_a_batch_without_a_finite_loss_is_named_and_skipped(work, poisoned):
+    done = finish(work, work / "skip", "--set", "steps=6", "--set", "augment={}", train=poisoned(8))
+    skipped = [line for line in done.stderr.splitlines() if "batch skipped" in line]
+    assert len(skipped) == 3 and all("zz" in line for line in skipped)
+    assert all(torch.isfinite(w).all() for w in weights(work / "skip/last.pt").values())
+    done = finish(work, work / "give_up", "--set", "steps=30", "--set", "augment={}", train=poisoned(4), code=2)
+    assert "20 batches in a row" in done.stderr
+
+
+def test_two_ranks_stopped_on_the_way_follow_the_curve_of_one(work, whole):
+    out = work / "ranks"
+    torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    started = [*torchrun, *argv(work, out)[2:]]
+    process = subprocess.Popen(started, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not (out / "resume.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    err = process.communicate(timeout=100)[1]
+    assert err.count("the same command goes on from here") == 1, err
+    done = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and "resuming" in done.stderr, done.stderr
+    one, two = ([[float(v) for v in line.split("\t")] for line in (path / "history.tsv").read_text().splitlines()[1:]]
+                for path in (whole, out))
+    assert [row[0] for row in one] == [row[0] for row in two]
+    for a, b in zip(one, two):
+        assert a[2:] == pytest.approx(b[2:], rel=2e-3, abs=1e-4)
+
+
+def alone():
+    from setk.training.ranks import Ranks
+
+    return Ranks(torch.device("cpu"))
+
+
+def settings_of(work, *overrides):
+    from setk.training.settings import resolve
+
+    return resolve(str(work / "conf.yaml"), ["device=cpu", *overrides])
+
+
+def test_micro_batches_give_the_gradient_of_their_batch(work):
+    from setk.training.objective import Learner
+
+    x, y = torch.randn(2, 8, 5)
+    found = []
+    for parts in (1, 4):
+        torch.manual_seed(1)
+        module = torch.nn.Linear(5, 5)
+        learner = Learner(module, torch.optim.SGD(module.parameters(), lr=0.1), settings_of(work, "clip=0"), alone())
+        terms = learner.descend(list(zip(x.chunk(parts), y.chunk(parts))), lambda m, a, b: ((m(a) - b).square().mean(), {}))
+        found.append((terms["loss"], module.weight.detach()))
+    assert found[0][0] == pytest.approx(found[1][0]) and torch.allclose(found[0][1], found[1][1], atol=1e-6)
+
+
+def test_a_step_without_a_finite_gradient_leaves_weights_and_statistics_as_they_were(work):
+    from setk.training.objective import Learner, NotFinite
+
+    module = torch.nn.Sequential(torch.nn.Linear(5, 5), torch.nn.BatchNorm1d(5))
+    learner = Learner(module, torch.optim.SGD(module.parameters(), lr=0.1), settings_of(work), alone())
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    x = torch.randn(8, 5)
+    with pytest.raises(NotFinite, match="loss nan"):
+        learner.descend([(x, x), (x * torch.nan, x)], lambda m, a, b: ((m(a) - b).square().mean(), {}))
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    learner.descend([(x, x)], lambda m, a, b: ((m(a) - b).square().mean(), {}))
+    assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
+@pytest.mark.parametrize("overrides, words", [
+    (["precision=fp16"], "float32, tf32, bf16"), (["ema=1"], "decay"), (["accumulate=0"], "above 0"),
+    (["accumulate=3"], "cannot be divided evenly")])
+def test_settings_that_cannot_be_are_told(work, overrides, words):
+    from setk.files import UserError
+    from setk.training import loop
+    from setk.training.data import TrainingData
+
+    with pytest.raises(UserError, match=words):
+        s = settings_of(work, *overrides)
+        loop.Run(s, TrainingData(work / "shards", s), work / "never", print, alone())
+
+
+def test_bf16_autocast_stays_near_float32(work):
+    from setk import models
+    from setk.training.objective import Objective
+
+    batch = (torch.randn(2, 8000) * 0.1, torch.randn(2, 8000) * 0.1)
+    losses = {}
+    for precision in ("float32", "bf16"):
+        torch.manual_seed(1)
+        s = settings_of(work, f"precision={precision}")
+        objective = Objective(models.build(s.model, s.config), s, alone())
+        losses[precision] = objective.update([batch])["loss"]
+    assert 0 < abs(losses["bf16"] - losses["float32"]) < 0.02 * losses["float32"]
+
+
+def test_an_adversary_trains_and_resumes_in_the_same_loop(work):
+    from setk.lists import DataDir
+    from setk.training import loop
+    from setk.training.data import TrainingData
+    from setk.training.objective import Learner, Objective
+
+    class Adversarial(Objective):
+        stop_at = None
+
+        def __init__(self, model, settings, ranks):
+            super().__init__(model, settings, ranks)
+            judge = torch.nn.Sequential(torch.nn.Conv1d(1, 4, 31, 16), torch.nn.Dropout(0.3), torch.nn.Conv1d(4, 1, 1))
+            self.learners["judge"] = Learner(judge, torch.optim.Adam(judge.parameters(), lr=1e-3), settings, ranks)
+            self.seen = 0
+
+        def update(self, batches):
+            self.seen += 1
+            if self.seen == self.stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+            def judge_loss(judge, noisy, clean):
+                with torch.no_grad():
+                    enhanced = self.model.enhance(noisy)
+                return (judge(clean[:, None]) - 1).square().mean() + judge(enhanced[:, None]).square().mean(), {}
+
+            judged = self.learners["judge"].descend(batches, judge_loss)
+            return {**super().update(batches), "judge": judged["loss"]}
+
+    class Stopped(Adversarial):
+        stop_at = 2
+
+    s = settings_of(work, "steps=4", "valid_every=4", "average=0")
+    data, valid, said = TrainingData(work / "shards", s), DataDir(work / "valid").pairs(), []
+
+    def run(out, objective):
+        return loop.train(s, data, valid, work / out, fresh=False, init=None, say=said.append, objective=objective)
+
+    assert run("gan", Adversarial) == 0
+    assert run("gan_stopped", Stopped) == 143 and run("gan_stopped", Adversarial) == 0
+    states = [checkpoint.read(work / out / "resume.pt")["objective"]["judge"] for out in ("gan", "gan_stopped")]
+    assert all(torch.equal(a, b) for a, b in zip(states[0]["module"].values(), states[1]["module"].values()))
+    assert states[0]["optimizer"]["state"][0]["step"] == 4
+    header = (work / "gan/history.tsv").read_text().splitlines()[0].split("\t")
+    assert "judge" in header
+    x, y = (weights(work / out / "last.pt") for out in ("gan", "gan_stopped"))
+    assert all(torch.equal(x[k], y[k]) for k in x)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shard_that_vanishes_is_one_clear_line(work, tmp_path, workers):
+    from setk.files import UserError
+    from setk.training.data import TrainingData, loader
+
+    shutil.copytree(work / "shards", tmp_path / "shards")
+    s = settings_of(work)
+    data = TrainingData(tmp_path / "shards", s)
+    for path in (tmp_path / "shards").glob("*.h5"):
+        path.unlink()
+    with pytest.raises(UserError, match=r"^\S+\.h5: is gone; [^\n]*$"):
+        next(loader(data, range(2), workers, alone()))
+
+
+def test_ranks_and_micro_batches_share_a_batch_out_in_order(work):
+    from setk.training.data import TrainingData, loader
+    from setk.training.ranks import Ranks
+
+    s = settings_of(work, "accumulate=2")
+    data = TrainingData(work / "shards", s)
+    whole = data[3, 0, 1]
+    parts = [batch for rank in (0, 1) for batch in next(loader(data, [3], 0, Ranks(torch.device("cpu"), rank, 2)))]
+    assert len(parts) == 4
+    for k in (0, 1):
+        assert torch.equal(torch.cat([p[k] for p in parts]), whole[k])
+
+
+def test_augmented_pairs_keep_their_speech_and_have_the_noise_that_was_asked_for(work):
+    from setk.training.data import TrainingData
+
+    plain = TrainingData(work / "shards", settings_of(work, "augment={}"))[0, 0, 1]
+    noisy, clean = TrainingData(work / "shards", settings_of(work, "augment={snr: [7, 7]}"))[0, 0, 1]
+    assert torch.equal(clean, plain[1])
+    snr = 10 * torch.log10(clean.square().mean(-1) / (noisy - clean).square().mean(-1))
+    assert snr.tolist() == pytest.approx([7] * 4, abs=0.05)
+    mixed, clean = TrainingData(work / "shards", settings_of(work, "augment={remix: 1.0}"))[0, 0, 1]
+    noises = {TrainingData: (plain[0] - plain[1], mixed - clean)}[TrainingData]
+    assert torch.equal(clean, plain[1]) and not torch.allclose(*noises, atol=1e-3)
+
+
+def test_a_band_limit_cuts_above_and_keeps_below(rng):
+    import numpy as np
+
+    from setk.training.data import low_pass
+
+    x = rng.standard_normal((2, int(rng.integers(4000, 9000))))
+    cutoff = float(rng.uniform(0.25, 1))
+    before, after = np.abs(np.fft.rfft(x)), np.abs(np.fft.rfft(low_pass(x, cutoff)))
+    place = np.fft.rfftfreq(x.shape[1]) * 2 / cutoff
+    assert np.allclose(after[:, place < 0.95], before[:, place < 0.95]) and after[:, place > 1].max(initial=0) < 1e-9
+
+
+def test_speech_stands_in_rooms_where_a_list_of_them_is_given(work, rng):
+    import numpy as np
+
+    from setk import audio
+    from setk.files import UserError
+    from setk.lists import write_list
+    from setk.training.data import TrainingData
+
+    with pytest.raises(UserError, match="rir.scp"):
+        TrainingData(work / "mixed", settings_of(work, "mixing.room=1.0"))
+    shutil.copytree(work / "mixed", work / "rooms")
+    response = np.zeros(4000, np.float32)
+    response[[0, 1500]] = 1, 0.8  # the echo comes after what counts as the target
+    audio.write(work / "room.wav", response / 2, 16000)
+    write_list(work / "rooms" / "rir.scp", {"room": work / "room.wav"})
+    dry, wet = (TrainingData(work / "rooms", settings_of(work, "mixing.snr=[90, 90]", f"mixing.room={p}", "augment={}"))[0, 0, 1]
+                for p in (0.0, 1.0))
+    residue = [(noisy - clean).square().mean().item() / clean.square().mean().item() for noisy, clean in (dry, wet)]
+    assert residue[0] < 1e-6 and residue[1] > 0.1
 
 
 def test_loss_falls(work):

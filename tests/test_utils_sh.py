@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -338,6 +339,42 @@ def test_slurm_sees_only_the_picked_jobs_and_what_they_ask_for(tmp_path, slurm):
     done = subprocess.run([UTILS / "slurm.sh", "--mem", "900G", "y.log", "true"], cwd=tmp_path, env=slurm,
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "sbatch refused" in done.stderr
+
+
+TRAINING = """
+model: fspen
+config: {groups: 2, dpe_blocks: 1}
+segment: 0.5
+batch: 4
+steps: 60
+losses: {l1: 1.0}
+valid_every: 60
+save_every: 4
+metrics: [si_sdr]
+best: si_sdr
+device: cpu
+"""
+
+
+def test_a_training_of_two_ranks_under_slurm_is_preempted_and_goes_on(tmp_path, slurm):
+    (tmp_path / "conf.yaml").write_text(TRAINING)
+    mini, out = ROOT / "data" / "mini", tmp_path / "out"
+    run = [UTILS / "slurm.sh", "--threads", "2", tmp_path / "train.log", "srun", "--ntasks=2", "--cpus-per-task=1", "--overlap",
+           sys.executable, "-P", "-m", "setk.commands.train", tmp_path / "conf.yaml", "--train", mini / "train",
+           "--valid", mini / "valid", "--out", out]
+    env = {**slurm, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(run, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (out / "resume.pt").exists() or process.poll() is not None, "a saved state", 120)
+    job = subprocess.run(["squeue", "-h", "-o", "%i"], env=env, capture_output=True, text=True).stdout.split()[0]
+    # What preemption sends before it kills: to the steps, not to the script.
+    subprocess.run(["scancel", "--signal=TERM", job], env=env, check=True)
+    err = process.communicate(timeout=120)[1]
+    log = (tmp_path / "train.log").read_text()
+    assert process.returncode == 1 and trailer(tmp_path / "train.log") == 143, err + log
+    assert log.count("the same command goes on from here") == 1 and "Traceback" not in log, log
+    done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
+    log = (tmp_path / "train.log").read_text()
+    assert (done.returncode, trailer(tmp_path / "train.log")) == (0, 0) and log.count("resuming") == 1, log
 
 
 # ── path.sh, cmd.sh, split.sh ───────────────────────────────────────────────────────────────────────────────────────

@@ -33,8 +33,12 @@ fi
 
 if due 2; then
     log "stage 2: train (progress in $dir/log/train.log; $dir/curves.png)"
+    trainer=(se-train)
+    if ((${SETK_RANKS:-1} > 1)); then
+        trainer=("$python" -P -m torch.distributed.run --standalone --nproc-per-node "$SETK_RANKS" -m setk.commands.train)
+    fi
     # shellcheck disable=SC2086
-    $train_cmd "$dir/log/train.log" se-train "$conf" --train "$shards" --valid "$valid" --out "$dir" \
+    $train_cmd "$dir/log/train.log" "${trainer[@]}" "$conf" --train "$shards" --valid "$valid" --out "$dir" \
         ${init:+--init "$init"} "${train_set[@]/#/--set=}"
 fi
 

@@ -21,15 +21,23 @@ def train(
     set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the conf; may be repeated.")] = [],
     init: Annotated[Optional[str], typer.Option(help="Start from the weights of this checkpoint.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over, discarding what OUT holds.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the conf and what it would take, by ten timed steps.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Compute threads of this process.")] = 1,
 ) -> None:
     """Train CONF's model; best.pt and last.pt in OUT are checkpoints for se-enhance.
 
     Stopped at any moment (SIGTERM and SIGINT save first), the same command resumes; on a CPU the resumed run
-    equals the uninterrupted one bit for bit.
+    equals the uninterrupted one bit for bit. On many GPUs or processes:
+
+    torchrun --nproc-per-node N -m setk.commands.train CONF …
+
+    The conf's batch is that of all ranks together, so the numbers do not depend on N but by rounding.
     """
     import torch
+    import yaml
 
+    from setk import config
+    from setk.files import UserError
     from setk.lists import DataDir
     from setk.training import loop, settings
     from setk.training.data import TrainingData
@@ -38,7 +46,14 @@ def train(
     s = settings.resolve(str(conf), set_)
     data = TrainingData(train, s)
     pairs = DataDir(valid).pairs()
-    loop.train(s, data, pairs, out, fresh=fresh, init=init, say=shell.say)
+    if not pairs:
+        raise UserError(f"{valid}: lists no pairs; training is validated on some")
+    if dry_run:
+        estimate = loop.rehearse(s, data, pairs, shell.say)
+        if estimate:
+            print(yaml.safe_dump({"conf": config.plain(s), "estimate": estimate}, sort_keys=False), end="")
+        return
+    raise typer.Exit(loop.train(s, data, pairs, out, fresh=fresh, init=init, say=shell.say))
 
 
 def main() -> None:

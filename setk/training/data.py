@@ -2,11 +2,13 @@
 
 An epoch takes every utterance once, in an order drawn from (seed, epoch), one random segment of each; what an
 example is made of is drawn from (seed, utterance, epoch). The last incomplete batch of an epoch is left out.
+Ranks and micro-batches are parts of a step's batch, in order.
 """
 
 from __future__ import annotations
 
 import hashlib
+import signal
 from functools import lru_cache
 from pathlib import Path
 from typing import Iterable, Iterator, Protocol
@@ -14,10 +16,11 @@ from typing import Iterable, Iterator, Protocol
 import numpy as np
 import torch
 
-from setk import audio, lists, mixing
+from setk import audio, lists, mixing, shards
 from setk.files import UserError
 from setk.mixing import Spread
 from setk.shards import Shards
+from setk.training.ranks import Ranks
 from setk.training.settings import Settings
 
 
@@ -50,24 +53,22 @@ class WavSource:
 
 
 def open_sources(path: Path) -> dict[str, Source]:
-    """"pairs", or "speech" and "noise", of shards or of a data directory. Raises UserError if it is neither."""
-    if (path / "pairs.scp").exists():
+    """"pairs", or "speech" and "noise" and maybe "rir", of shards or of a data directory. Raises UserError if it is neither."""
+    sharded = shards.names(path)
+    if "pairs" in sharded:
         return {"pairs": Shards(path, "pairs")}
-    if _lists_shards(path / "speech.scp"):
-        return {name: Shards(path, name) for name in lists.MIXED}
+    if set(lists.MIXED) <= set(sharded):
+        return {name: Shards(path, name) for name in sharded}
     data = lists.DataDir(path)
     if data.is_pairs:
         pairs = data.pairs()
         return {"pairs": WavSource({name: {utt: p[k] for utt, p in pairs.items()} for k, name in enumerate(lists.PAIR)})}
-    return {name: WavSource({name: data.table(f"{name}.scp")}) for name in lists.MIXED}
-
-
-def _lists_shards(scp: Path) -> bool:
-    return scp.exists() and next(iter(lists.read_list(scp).values()), "").endswith(".h5")
+    return {name: WavSource({name: data.table(f"{name}.scp")}) for name in data.streams}
 
 
 class TrainingData(torch.utils.data.Dataset):
-    """data[step] -> (noisy, clean) float32 [batch, segment] at `rate` Hz, from shards or a data directory."""
+    """Batches at `rate` Hz, from shards or a data directory. data[step, k, n] is part k (from 0) of n equal ones of
+    a step's batch: (noisy, clean) float32 [batch / n, segment]."""
 
     def __init__(self, path: Path, settings: Settings):
         self.name, self.s = str(path), settings
@@ -76,6 +77,8 @@ class TrainingData(torch.utils.data.Dataset):
         self.ids, self.rate = main.ids, main.rate
         if any(source.rate != self.rate for source in self.sources.values()):
             raise UserError(f"{path}: speech and noise are at different rates; se-prep resample mends it")
+        if settings.mixing.room and "rir" not in self.sources:
+            raise UserError(f"{path}: has no rir.scp for mixing.room={settings.mixing.room}; se-prep sources --rir makes one")
         self.steps_per_epoch = len(self.ids) // settings.batch
         if self.steps_per_epoch == 0:
             raise UserError(f"{path}: has {len(self.ids)} utterances, fewer than one batch of {settings.batch}")
@@ -102,14 +105,12 @@ class TrainingData(torch.utils.data.Dataset):
         """The utterances of a step, for messages."""
         return " ".join(self.ids[i] for i in self._items(step)[1])
 
-    def __len__(self) -> int:
-        return self.s.steps
-
-    def __getitem__(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        step, part, parts = key
         epoch, items = self._items(step)
         make = self._cut if "pairs" in self.sources else self._mix
-        examples = np.stack([make(i, mixing.rng(self.s.seed, self.ids[i], epoch)) for i in items])
-        noisy, clean = torch.from_numpy(examples).unbind(1)
+        examples = [make(i, mixing.rng(self.s.seed, self.ids[i], epoch)) for i in np.split(items, parts)[part]]
+        noisy, clean = torch.from_numpy(np.stack(examples)).unbind(1)
         return noisy, clean
 
     def _segment(self, source: Source, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -121,9 +122,26 @@ class TrainingData(torch.utils.data.Dataset):
         return {name: np.pad(x, (before, n - length - before)) for name, x in source.read(i, 0, length).items()}
 
     def _cut(self, i: int, rng: np.random.Generator) -> np.ndarray:
-        """[2, segment]: noisy and clean of a pair."""
-        found = self._segment(self.sources["pairs"], i, rng)
-        return np.stack([found["noisy"], found["clean"]])
+        """[2, segment]: noisy and clean of a pair, augmented."""
+        a, pairs = self.s.augment, self.sources["pairs"]
+        found = self._segment(pairs, i, rng)
+        noisy, clean = found["noisy"], found["clean"]
+        if a.remix or a.snr:
+            # Remix: noises change places among utterances (Défossez et al. 2020). SNR: the noise alone is scaled,
+            # which gives more cases of little noise than a corpus holds (FQSE).
+            noise = noisy - clean
+            if rng.random() < a.remix:
+                other = self._segment(pairs, int(rng.integers(len(self.ids))), rng)
+                noise = other["noisy"] - other["clean"]
+            noisy = mixing.mix(clean, noise, rng.uniform(*a.snr)).noisy if a.snr else clean + noise
+        return self._band_limit(np.stack([noisy, clean]), rng)
+
+    def _band_limit(self, example: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Sometimes cut noisy and clean [2, n] off above a random frequency, as narrower recordings are."""
+        a = self.s.augment
+        if a.band_limit and rng.random() < a.band_limit:
+            return low_pass(example, 2 ** rng.uniform(-2, 0)).astype(np.float32)
+        return example
 
     def _mix(self, i: int, rng: np.random.Generator) -> np.ndarray:
         """[2, segment]: noisy and clean, speech i mixed with noise at an SNR and a level that rng draws."""
@@ -137,8 +155,12 @@ class TrainingData(torch.utils.data.Dataset):
             noise = _unit(noise) + 10 ** (rng.uniform(-10, 10) / 20) * _unit(other)
         if m.speech_eq:
             speech = mixing.equalise(speech, rng, m.speech_eq)
-        mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, self.rate)
-        return np.stack([mixed.noisy, mixed.clean])
+        room = None
+        if m.room and rng.random() < m.room:
+            j = int(rng.integers(len(self.sources["rir"].ids)))
+            room = self.sources["rir"].read(j, 0, int(self.sources["rir"].lengths[j]))["rir"]
+        mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, self.rate, rir=room)
+        return self._band_limit(np.stack([mixed.noisy, mixed.clean]), rng)
 
     def _noise(self, j: int, place: float, rng: np.random.Generator) -> np.ndarray:
         """A segment of noise j, from `place` (0 ... 1) on, at a random speed and through a random equaliser."""
@@ -155,15 +177,57 @@ class TrainingData(torch.utils.data.Dataset):
         return mixing.equalise(noise, rng, m.noise_eq) if m.noise_eq else noise
 
 
+def low_pass(x: np.ndarray, cutoff: float) -> np.ndarray:
+    """`x` [..., n] without what lies above `cutoff`, a part of the upper band edge; half a cosine over the last
+    twentieth below it, no phase."""
+    n = x.shape[-1]
+    above = np.clip((np.fft.rfftfreq(n) * 2 / cutoff - 0.95) / 0.05, 0, 1)
+    return np.fft.irfft(np.fft.rfft(x) * (0.5 + 0.5 * np.cos(np.pi * above)), n)
+
+
 def _unit(x: np.ndarray) -> np.ndarray:
     """`x` [n] at unit RMS; silence stays silent."""
     rms = float(np.sqrt(np.mean(np.square(x))))
     return x / rms if rms else x
 
 
-def loader(data: TrainingData, steps: Iterable[int], workers: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of `steps` in order, made in this process or in `workers` others."""
-    # A generator of its own: a loader otherwise draws from the global one whenever it starts, and a resumed run
-    # starts it once more than an uninterrupted one.
-    return iter(torch.utils.data.DataLoader(data, batch_size=None, sampler=list(steps), num_workers=workers,
-                                            prefetch_factor=4 if workers else None, generator=torch.Generator()))
+class _Tried(torch.utils.data.Dataset):
+    """Items of `data`, or the UserError that came instead: a worker would wrap it in its own traceback."""
+
+    def __init__(self, data: TrainingData):
+        self.data = data
+
+    def __getitem__(self, key: tuple[int, int, int]) -> tuple[torch.Tensor, torch.Tensor] | UserError:
+        try:
+            return self.data[key]
+        except FileNotFoundError as e:
+            return UserError(f"{e.filename}: is gone; bring it back, and the same command goes on")
+        except UserError as e:
+            return e
+
+
+def _shield(worker: int) -> None:
+    """A signal to a whole group of processes is for the training process to answer; its workers end with it."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def loader(data: TrainingData, steps: Iterable[int], workers: int,
+           ranks: Ranks) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+    """This rank's micro-batches of each of `steps`, in order, made in this process or in `workers` others.
+
+    Raises UserError where the data cannot be read any more.
+    """
+    each = data.s.accumulate
+    keys = [(step, ranks.rank * each + k, ranks.world * each) for step in steps for k in range(each)]
+    # A generator of its own: a loader otherwise draws from the global one.
+    batches = iter(torch.utils.data.DataLoader(_Tried(data), batch_size=None, sampler=keys, num_workers=workers,
+                                               prefetch_factor=4 if workers else None, generator=torch.Generator(),
+                                               worker_init_fn=_shield,
+                                               pin_memory=ranks.device.type == "cuda"))
+    for _ in steps:
+        found = [next(batches) for _ in range(each)]
+        for batch in found:
+            if isinstance(batch, UserError):
+                raise batch
+        yield [(noisy.to(ranks.device, non_blocking=True), clean.to(ranks.device, non_blocking=True)) for noisy, clean in found]

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from setk.files import atomic_path, write_text
 
 
 class History:
-    """Rows of a training (column -> value), and the two files that show them in `out`."""
+    """Rows of a training (column -> value), and the two files that show them in `out` (None: nowhere)."""
 
-    def __init__(self, out: Path):
+    def __init__(self, out: Path | None):
         self.out = out
         self.rows: list[dict[str, float]] = []
 
     def add(self, row: dict[str, float]) -> None:
         self.rows.append(row)
         self._write()
+
+    def ranking(self, column: str, lower_is_better: bool) -> list[int]:
+        """Indices of the rows that have a value in `column`, the best first, of equals the earlier."""
+        sign = 1 if lower_is_better else -1
+        valued = [i for i, row in enumerate(self.rows) if not math.isnan(row[column])]
+        return sorted(valued, key=lambda i: sign * self.rows[i][column])
 
     def restore(self, rows: list[dict[str, float]]) -> None:
         """Rows of a resumed run; what a later, lost part of it had written is dropped."""
@@ -25,6 +32,8 @@ class History:
             self._write()
 
     def _write(self) -> None:
+        if self.out is None:
+            return
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
         lines = [columns] + [[repr(row.get(c, float("nan"))) for c in columns] for row in self.rows]
         write_text(self.out / "history.tsv", "".join("\t".join(line) + "\n" for line in lines))

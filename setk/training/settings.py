@@ -19,6 +19,16 @@ class Mixing:
     noise_speed: tuple[float, float] = (1.0, 1.0)  # noise is played this many times as fast, uniform
     noise_eq: float = 0.0                        # dB; depth of a random equaliser on the noise
     speech_eq: float = 0.0                       # dB; the same on the speech, target included
+    room: float = 0.0                            # probability that the speech stands in one of the rooms of rir.scp
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is done to training examples besides; the noise of a pair is its noisy signal less its clean one."""
+
+    remix: float = 0.0                           # probability that a pair gets another pair's noise
+    snr: tuple[float, float] | None = None       # dB, uniform; the noise of a pair is scaled to it, the speech is not
+    band_limit: float = 0.0                      # probability that all above 1/4 ... 1 of the upper band edge is cut off
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,8 @@ class Settings:
     config: dict[str, Any] = field(default_factory=dict)  # values on top of the preset
     seed: int = 1
     segment: float = 2.0                         # seconds of a training example
-    batch: int = 16
+    batch: int = 16                              # examples of an optimizer step, over all ranks and micro-batches
+    accumulate: int = 1                          # micro-batches in which a rank takes its part of the batch, to save memory
     steps: int = 20000                           # optimizer steps; the schedule ends with the last
     warmup: int = 500                            # steps of linear warm-up
     lr: float = 2e-3                             # peak, then cosine
@@ -36,17 +47,26 @@ class Settings:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01                   # not on parameters of one dimension
     clip: float = 5.0                            # gradient norm; 0: not clipped
+    ema: float = 0.0                             # decay of the running mean of weights that is validated and saved; 0: none
+    average: int = 0                             # the mean of the weights of so many best validations is tried at the end
+    patience: int = 0                            # validations without a better one before training ends; 0: it does not
     losses: dict[str, float] = field(default_factory=dict)  # name in setk.training.losses -> weight
     mixing: Mixing = Mixing()
+    augment: Augment = Augment()
     valid_every: int = 500                       # steps between validations
     save_every: int = 200                        # steps between resume states
     metrics: tuple[str, ...] = ("pesq_wb", "stoi", "si_sdr")
     best: str = "pesq_wb"                        # the metric that picks best.pt
+    precision: str = "float32"                   # of products: float32; tf32, on GPUs; bf16, autocast
+    compile: bool = False                        # torch.compile; for models without long loops over time
+    deterministic: bool = False                  # on GPUs, the same bits from the same seed, or an error where torch cannot
     device: str = "auto"                         # auto: a GPU if there is one
     workers: int = 0                             # loader processes; 0: load in the training process
 
-    # What may differ between a run and its continuation without changing a single number of it.
-    FREE = ("device", "workers", "save_every")
+    # What may differ between a run and its continuation without changing a number of it; patience, to go on after all.
+    FREE = ("device", "workers", "save_every", "patience")
+
+    PRECISIONS = ("float32", "tf32", "bf16")
 
 
 def resolve(conf: str, overrides: Sequence[str] = ()) -> Settings:
@@ -69,7 +89,11 @@ def resolve(conf: str, overrides: Sequence[str] = ()) -> Settings:
         raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
     if settings.best not in settings.metrics:
         raise UserError(f"{conf}: best: '{settings.best}' is not among the metrics {', '.join(settings.metrics)}")
-    for key in ("segment", "batch", "steps", "valid_every", "save_every", "lr"):
+    for key in ("segment", "batch", "accumulate", "steps", "valid_every", "save_every", "lr"):
         if getattr(settings, key) <= 0:
             raise UserError(f"{conf}: {key}: must be above 0")
+    if not 0 <= settings.ema < 1:
+        raise UserError(f"{conf}: ema: {settings.ema} is no decay; 0 (none) to below 1, as in 0.999")
+    if settings.precision not in Settings.PRECISIONS:
+        raise UserError(f"{conf}: precision: '{settings.precision}' is unknown; known: {', '.join(Settings.PRECISIONS)}")
     return settings

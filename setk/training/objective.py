@@ -1,0 +1,141 @@
+"""What a training step does: which modules it moves, by which optimizers, towards what.
+
+The loop knows an `Objective` and nothing of losses. The plain one weighs the losses of the conf. One with a
+discriminator is a subclass that adds a learner and overrides `update`; what its learners hold is resumed with the
+rest, and a state of any other kind goes through `state` and `restore`:
+
+    class Adversarial(Objective):
+        def __init__(self, model, settings, ranks):
+            super().__init__(model, settings, ranks)
+            judge = Judge().to(ranks.device)
+            self.learners["judge"] = Learner(judge, torch.optim.AdamW(judge.parameters(), lr=...), settings, ranks)
+
+        def update(self, batches):
+            judged = self.learners["judge"].descend(batches, self._judge)   # two descents are two optimizer steps
+            return {**super().update(batches), "judge": judged["loss"]}
+"""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from typing import Any, Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from setk.models import Model
+from setk.training.losses import Example, weighted
+from setk.training.ranks import Ranks
+from setk.training.settings import Settings
+
+Batch = tuple[Tensor, Tensor]  # noisy, clean [B, n]
+Loss = tuple[Tensor, Mapping[str, Tensor]]
+
+
+class NotFinite(Exception):
+    """A loss or gradient was no finite number; the step was not taken. The message says which."""
+
+
+class Learner:
+    """A module and its optimizer, on one rank or many.
+
+    `settings` gives the gradient's clipping; the optimizer's own learning rate is the peak of the schedule.
+    """
+
+    def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, ranks: Ranks):
+        self.module, self.optimizer, self.clip, self.ranks = module, optimizer, settings.clip, ranks
+        self._peaks = [group["lr"] for group in optimizer.param_groups]
+        self._call = ranks.parallel(module)
+
+    def set_rate(self, part: float) -> None:
+        """Set the learning rate to this part of its peak."""
+        for group, peak in zip(self.optimizer.param_groups, self._peaks):
+            group["lr"] = part * peak
+
+    def descend(self, batches: Sequence[Batch], loss_of: Callable[..., Loss]) -> dict[str, float]:
+        """One optimizer step on the mean of `loss_of(module, noisy, clean)` over `batches` and ranks.
+
+        Returns that mean as "loss", and those of its terms. Raises NotFinite on all ranks alike, weights and
+        buffers being as they were.
+        """
+        buffers = [b.clone() for b in self.module.buffers()]  # a forward pass may have moved statistics
+        self.optimizer.zero_grad(set_to_none=True)
+        sums: dict[str, Tensor] = {}
+        for i, batch in enumerate(batches, 1):
+            # Ranks exchange gradients once, with the last of the micro-batches.
+            with self.ranks.local(self._call) if i < len(batches) else nullcontext():
+                loss, terms = loss_of(self._call, *batch)
+                (loss / len(batches)).backward()
+            for name, value in {"loss": loss, **terms}.items():
+                sums[name] = sums.get(name, 0) + value.detach()
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip or math.inf)
+        means = self.ranks.total(torch.stack(list(sums.values()))) / (len(batches) * self.ranks.world)
+        found = dict(zip([*sums, "gradient"], torch.cat([means, norm[None]]).tolist()))
+        if not all(map(math.isfinite, found.values())):
+            for buffer, before in zip(self.module.buffers(), buffers):
+                buffer.copy_(before)
+            raise NotFinite("  ".join(f"{name} {value:.3g}" for name, value in found.items()))
+        self.optimizer.step()
+        del found["gradient"]
+        return found
+
+
+class Enhancer(nn.Module):
+    """A model from waveform to frames, in the precision of the conf: the one call that DDP and the compiler see."""
+
+    def __init__(self, model: Model, precision: str):
+        super().__init__()
+        self.model, self.narrow = model, precision == "bf16"
+
+    def forward(self, noisy: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """noisy [B, n] -> frames [B, T, *shape] in float32, and the model's extras."""
+        frames = self.model.transform.analysis(noisy)
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.narrow):
+            frames = self.model.whole(frames)
+        return frames.float(), dict(self.model.extras)
+
+
+def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
+    """AdamW; parameters of one dimension (most biases and norms) are not decayed."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
+
+
+class Objective:
+    """The weighted losses of the conf, on the output of one model."""
+
+    def __init__(self, model: Model, settings: Settings, ranks: Ranks):
+        self.model, self.settings = model, settings
+        enhance = Enhancer(model, settings.precision)
+        if settings.compile:
+            enhance.compile()
+        self.learners = {"model": Learner(enhance, optimizer_for(model, settings), settings, ranks)}
+
+    def set_rate(self, part: float) -> None:
+        """Set the learning rate of every learner to this part of its peak."""
+        for learner in self.learners.values():
+            learner.set_rate(part)
+
+    def update(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """One training step on this rank's micro-batches; means over all ranks, "loss" first. Raises NotFinite."""
+        for learner in self.learners.values():
+            learner.module.train()
+        return self.learners["model"].descend(batches, self.loss)
+
+    def loss(self, enhance: Callable, noisy: Tensor, clean: Tensor) -> Loss:
+        """The loss of noisy and clean [B, n], and its terms."""
+        frames, extras = enhance(noisy)
+        return weighted(self.settings.losses, Example(self.model.transform, noisy, clean, frames, extras))
+
+    def state(self) -> dict[str, Any]:
+        """All that the next step depends on, as tensors and plain values."""
+        return {name: {"module": learner.module.state_dict(), "optimizer": learner.optimizer.state_dict()}
+                for name, learner in self.learners.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, learner in self.learners.items():
+            learner.module.load_state_dict(state[name]["module"])
+            learner.optimizer.load_state_dict(state[name]["optimizer"])
