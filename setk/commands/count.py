@@ -29,6 +29,7 @@ app = shell.new_app()
 class Convention(str, Enum):
     setk = "setk"
     ptflops = "ptflops"
+    legacy = "legacy"
 
 
 @app.command()
@@ -36,12 +37,12 @@ def count(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="checkpoint, shipped model, preset, or YAML conf")],
     layers: Annotated[bool, typer.Option("--layers", help="a row for each layer; they sum to the model's figures")] = False,
     convention: Annotated[
-        Convention, typer.Option(help="what a MAC is: setk's own, or ptflops' rules, as in published tables")
+        Convention, typer.Option(help="what a MAC is: setk's own; or ptflops' rules, or thop's (legacy), as in published tables")
     ] = Convention.setk,
     timed: Annotated[bool, typer.Option("--time", help="measure time per hop and real-time factor, on one thread")] = False,
-    list_: Annotated[Optional[str], typer.Option("--list", help="wav list on which spiking models are measured: rates, SynOps")] = None,
+    list_: Annotated[Optional[str], typer.Option("--list", help="wav list on which spiking models are measured")] = None,
     published_rates: Annotated[
-        bool, typer.Option("--published-rates", help="with --list: recurrent weights at the rate of the layer's input, as DPSNN's authors count")
+        bool, typer.Option("--published-rates", help="with --list: recurrent weights at the rate of their layer's input")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object per model and line, instead of a table")] = False,
 ) -> None:
@@ -49,7 +50,7 @@ def count(
 
     Writes a table to standard output, a row per MODEL: learnable, total and non-zero parameters, bytes on
     disk, MACs of the network and of its STFT, algorithmic latency. No bias, norm or activation counts as a
-    MAC, unless --convention ptflops. With --list, spiking models are run on audio, and their spike rates, synaptic
+    MAC, unless --convention tells to. With --list, spiking models are run on audio, and their spike rates, synaptic
     operations per second, and power and PDP proxy, in operations, are told.
     """
     from setk import lists
@@ -148,7 +149,7 @@ def _process(path: Path, seconds: int = 10) -> dict[str, float | None]:
     feeder.start()
     child.stdout.read(1)
     first = time.perf_counter() - start
-    child.stdout.read(16000 * seconds)
+    child.stdout.read(2 * 16000 * (seconds - 1))  # what is left fits into the pipe, so that neither end waits
     status = Path(f"/proc/{child.pid}/status")
     peak = next((int(line.split()[1]) / 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM")),
                 None) if status.exists() else None

@@ -1,18 +1,18 @@
-"""What a model costs: parameters, multiply-accumulates by two conventions, synaptic operations, latency, time per hop."""
+"""What a model costs: parameters, multiply-accumulates by three conventions, synaptic operations, latency, time per hop."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from setk.cost import macs, ptflops
+from setk.cost import legacy, macs, ptflops
 from setk.cost.ledger import Layer
 from setk.cost.timing import timing
 from setk.engines import Engine
 from setk.files import UserError
 from setk.models import Model, count_parameters
 
-CONVENTIONS = {"setk": macs.layers, "ptflops": ptflops.layers}
+CONVENTIONS = {"setk": macs.layers, "ptflops": ptflops.layers, "legacy": legacy.layers}
 
 
 def layers(model: Model, convention: str = "setk") -> list[Layer]:

@@ -21,6 +21,8 @@ Deviations and readings:
   - neurons run on unless `segment_reset`; with more than one block all start together, the later ones' context empty;
   - the L1 terms of the paper's loss are over all frames; its code takes the last frame alone;
   - the readout's threshold stands in a comparison only: it takes part, has a gradient of zero and stays at zero;
+  - the biases of both kinds of neurons start raised by 1 and 2. As frameworks initialise them no recurrent neuron fires,
+    the slope of its surrogate is negative so far below the threshold, and the L1 terms silence the rest before it learns;
   - a loss that ignores scale leaves the output's level free. Nothing here restores it: train with one that does not.
 """
 
@@ -79,15 +81,15 @@ class DPSNN(Model):
 
     name = "dpsnn"
     paper = "Sun & Bohte, DPSNN, 2024"
-    deviations = "neurons run on over segments; L1 terms over all frames (see the module's text)"
+    deviations = "neurons run on over segments and start lively; L1 terms over all frames (see the module's text)"
     Config = Config
     presets = {"dpsnn": Config()}
 
     def __init__(self, config: Config):
         super().__init__()
         c = config
-        context, self.period = c.context * self.sample_rate / c.hop, c.segment_reset * self.sample_rate / c.hop
-        if context != round(context) or self.period != round(self.period) or context < 0 or self.period < 0:
+        context, self.period = (round(seconds * self.sample_rate / c.hop, 6) for seconds in (c.context, c.segment_reset))
+        if context % 1 or self.period % 1 or context < 0 or self.period < 0:
             raise ValueError(f"context {c.context} and segment_reset {c.segment_reset}: must be whole hops of {c.hop} samples")
         if c.hidden % c.width or c.blocks < 1:
             raise ValueError(f"hidden {c.hidden} must be a multiple of width {c.width}, and blocks {c.blocks} at least 1")
@@ -102,6 +104,13 @@ class DPSNN(Model):
         self.decoder_bias = nn.Parameter(torch.zeros(()))
         for p in (self.decoder.weight, self.decoder_bias):  # as a transposed convolution starts
             nn.init.uniform_(p, -(c.window**-0.5), c.window**-0.5)
+        self._start_lively()
+
+    def _start_lively(self) -> None:
+        with torch.no_grad():
+            for block in self.blocks:
+                block.scnn.conv.bias += 1
+                block.srnn.dense.bias += 2
 
     def init_state(self, batch: int) -> State:
         blocks = [tensor for block in self.blocks for tensor in block.init_state(batch)]

@@ -20,12 +20,13 @@ bands and 10 to 15 times as fast as 8 over time (tests/bench/gru.py).
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
+
+from setk.models import kernel
 
 
 class GroupedGRU(nn.Module):
@@ -248,13 +249,10 @@ def _call(function, *arguments) -> None:
 
 
 def _load():
-    """The build of gru.c for this processor, or None."""
-    builds = {"AVX512": "avx512", "AVX2": "avx2"}
-    build = builds.get(torch.backends.cpu.get_cpu_capability(), "base")
-    spec = importlib.util.find_spec(f"setk.models._gru_{build}")
-    if spec is None:
+    """gru.c, or None where it was not built."""
+    library = kernel.load("gru")
+    if library is None:
         return None
-    library = ctypes.CDLL(spec.origin)
     pointer = ctypes.c_void_p
     library.setk_gru_forward.argtypes = [pointer] * 5
     library.setk_gru_backward.argtypes = [pointer] * 8

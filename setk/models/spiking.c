@@ -6,8 +6,9 @@
 
    Products with spikes add the rows of the weights whose neurons fired, as event-driven hardware does.
 
-   Built once for each width of vector, as gru.c is.  Functions return 0, or -1 where memory is short.  All arrays are dense, float32 and of the shapes named below;
-   widths (H, O) are multiples of 16.  `hold` [B, T] marks frames at which the neurons are at rest and give nothing. */
+   Built once for each width of vector, as gru.c is.  Functions return 0, or -1 where memory is short.  All arrays are
+   dense, float32 and of the shapes named below; widths (H, O) are multiples of 16.  `hold` [B, T] marks frames at
+   which the neurons are at rest and give nothing. */
 
 #include <Python.h>
 #include <stdint.h>

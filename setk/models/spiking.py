@@ -30,12 +30,10 @@ GAMMA, SIGMA, DIP, SPREAD = 0.5, 0.5, 0.15, 6.0  # of the multi-Gaussian surroga
 
 def multi_gaussian(u: Tensor) -> Tensor:
     """Surrogate of the step's slope at u (Yin, Corradi, Bohte 2021): a Gaussian with a shallow wider dip on either side."""
-
-    def normal(x: Tensor, sigma: float) -> Tensor:
-        return x.square().mul_(-0.5 / sigma**2).exp_().mul_(1 / (sigma * math.sqrt(2 * math.pi)))
-
     wide = SPREAD * SIGMA
-    return GAMMA * ((1 + DIP) * normal(u, SIGMA) - DIP * (normal(u - SIGMA, wide) + normal(u + SIGMA, wide)))
+    peak, dips = (GAMMA * weight / (sigma * math.sqrt(2 * math.pi)) for weight, sigma in ((1 + DIP, SIGMA), (DIP, wide)))
+    left, right = ((u + shift).square_().mul_(-0.5 / wide**2).exp_() for shift in (SIGMA, -SIGMA))
+    return u.square().mul_(-0.5 / SIGMA**2).exp_().mul_(peak).sub_(left.add_(right).mul_(dips))
 
 
 def arctan(u: Tensor) -> Tensor:
@@ -55,7 +53,7 @@ class _Above(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         (u,) = ctx.saved_tensors
-        return grad * multi_gaussian(u)
+        return multi_gaussian(u).mul_(grad)
 
 
 class _Reached(torch.autograd.Function):
@@ -284,7 +282,8 @@ class _Adaptive(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, dense, recurrent, bias, alpha, ro, hold, m, eta, s):
         x, hold, alpha, ro = x.contiguous(), hold.contiguous(), torch.sigmoid(alpha), torch.sigmoid(ro)
-        before, after = [a.contiguous() for a in (m, eta, s)], [a.clone(memory_format=torch.contiguous_format) for a in (m, eta, s)]
+        before = [a.contiguous() for a in (m, eta, s)]
+        after = [a.clone() for a in before]
         us, etas, spikes = (x.new_empty(*x.shape[:2], len(bias)) for _ in range(3))
         weights = dense.t().contiguous(), recurrent.t().contiguous(), bias
         _call(_kernel.setk_adaptive_forward, _layer(x, *weights, alpha, ro, hold), x, *after, us, etas, spikes)
@@ -297,8 +296,9 @@ class _Adaptive(torch.autograd.Function):
     def backward(ctx, ds, *_):
         x, dense, recurrent, alpha, ro, hold, m, eta, s, us, etas, spikes = ctx.saved_tensors
         dj, dalpha, dro = torch.empty_like(us), torch.zeros_like(alpha), torch.zeros_like(ro)
-        _call(_kernel.setk_adaptive_backward, _layer(x, dense, recurrent, alpha, alpha, ro, hold), recurrent.contiguous(), m, eta, s,
-              us, etas, spikes, multi_gaussian(us), ds.contiguous(), dj, dalpha, dro)
+        layer = _layer(x, dense, recurrent, alpha, alpha, ro, hold)  # its weights and bias are not read here
+        _call(_kernel.setk_adaptive_backward, layer, recurrent.contiguous(), m, eta, s, us, etas, spikes, multi_gaussian(us),
+              ds.contiguous(), dj, dalpha, dro)
         rows = dj.flatten(0, 1)
         earlier = torch.cat([s[:, None], spikes[:, :-1]], 1).flatten(0, 1)
         return (dj @ dense, rows.t() @ x.flatten(0, 1), rows.t() @ earlier, rows.sum(0), dalpha, dro, None, None, None, None)

@@ -14,8 +14,12 @@ import torch
 from torch import Tensor
 
 from setk.dsp import STFT, Transform, compress, magnitude
+from setk.files import UserError
+from setk.training.perceptual import shortfall
 
 POWER = 0.3  # compression of the spectra that losses compare
+# Window, hop and FFT as published, but for a hop of 50 that does not divide its window.
+RESOLUTIONS = STFT(600, 120, 1024, 1.0), STFT(1200, 240, 2048, 1.0), STFT(240, 48, 512, 1.0)
 
 
 class Example:
@@ -66,6 +70,11 @@ def l1(e: Example) -> Tensor:
     return (e.estimate - e.clean).abs().mean()
 
 
+def mse(e: Example) -> Tensor:
+    """Mean square error of the waveform."""
+    return (e.estimate - e.clean).square().mean()
+
+
 def snr(e: Example) -> Tensor:
     """Negative log10 of the signal-to-noise ratio, a mean over items: -SNR / 10 dB. Level counts, unlike in SI-SDR."""
     error = (e.estimate - e.clean).square().mean(-1)
@@ -81,8 +90,59 @@ def si_sdr(e: Example) -> Tensor:
     return torch.log10((error + 1e-4) / ((scale * clean).square().mean(-1) + 1e-4)).mean()
 
 
-LOSSES: Mapping[str, Callable[[Example], Tensor]] = {
-    f.__name__: f for f in (compressed_magnitude, compressed_complex, consistency, l1, snr, si_sdr)}
+def hybrid(e: Example) -> Tensor:
+    """30 x error of compressed real and of imaginary parts + 70 x error of compressed magnitude + SI-SDR, the loss of
+    GTCRN (Rong et al., ICASSP 2024) and of what is public of Lite-RTSE; compressed_complex is the mean of two parts."""
+    return 60 * compressed_complex(e) + 70 * compressed_magnitude(e) + si_sdr(e)
+
+
+def multi_resolution_stft(e: Example) -> Tensor:
+    """Spectral convergence and mean absolute error of log magnitudes, a mean over three resolutions (Yamamoto et al.,
+    Parallel WaveGAN, 2020). Magnitudes are floored 60 dB below those of noise at the level of the noisy signal."""
+    terms = []
+    for stft in RESOLUTIONS:
+        estimate, clean = (magnitude(stft.analysis(wave), 1e-2).flatten(1) for wave in (e.estimate, e.clean))
+        convergence = torch.linalg.vector_norm(clean - estimate, dim=1) / torch.linalg.vector_norm(clean, dim=1)
+        terms.append(convergence.mean() + (clean.log() - estimate.log()).abs().mean())
+    return torch.stack(terms).mean()
+
+
+def perceptual(e: Example) -> Tensor:
+    """How far PESQ at 16 kHz lies below its best before the mapping to MOS, a mean over items (after PMSQE,
+    Martin-Donas et al. 2018)."""
+    return shortfall(e.estimate, e.clean).mean()
+
+
+def _activity(e: Example, name: str) -> Tensor:
+    """Mean magnitude of each frame [B, T] of what a spiking model puts into extras."""
+    if name not in e.extras:
+        raise UserError(f"losses: '{name}' wants a spiking model, which reports it; take it out")
+    return e.extras[name].abs().mean(-1)
+
+
+def spikes(e: Example) -> Tensor:
+    """Mean of the binary features of DPSNN, which keeps them sparse (Sun & Bohte 2024)."""
+    return _activity(e, "spikes").mean()
+
+
+def readout(e: Example) -> Tensor:
+    """Mean magnitude of DPSNN's readout."""
+    return _activity(e, "readout").mean()
+
+
+def spikes_last_frame(e: Example) -> Tensor:
+    """`spikes` of the last frame alone, as DPSNN's published code takes it."""
+    return _activity(e, "spikes")[:, -1].mean()
+
+
+def readout_last_frame(e: Example) -> Tensor:
+    """`readout` of the last frame alone, as DPSNN's published code takes it."""
+    return _activity(e, "readout")[:, -1].mean()
+
+
+LOSSES: Mapping[str, Callable[[Example], Tensor]] = {f.__name__: f for f in (
+    compressed_magnitude, compressed_complex, consistency, l1, mse, snr, si_sdr, hybrid, multi_resolution_stft, perceptual,
+    spikes, readout, spikes_last_frame, readout_last_frame)}
 
 
 def weighted(weights: Mapping[str, float], example: Example) -> tuple[Tensor, dict[str, Tensor]]:

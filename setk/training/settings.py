@@ -42,8 +42,9 @@ class Settings:
     accumulate: int = 1                          # micro-batches in which a rank takes its part of the batch, to save memory
     steps: int = 20000                           # optimizer steps; the schedule ends with the last
     warmup: int = 500                            # steps of linear warm-up
-    lr: float = 2e-3                             # peak, then cosine
+    lr: float = 2e-3                             # peak, then as `schedule` says
     lr_end: float = 1e-6
+    schedule: str = "cosine"                     # after the warm-up; or exponential, as DPSNN's
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.01                   # not on parameters of one dimension
     clip: float = 5.0                            # gradient norm; 0: not clipped
@@ -89,6 +90,8 @@ def resolve(conf: str, overrides: Sequence[str] = ()) -> Settings:
         raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
     if settings.best not in settings.metrics:
         raise UserError(f"{conf}: best: '{settings.best}' is not among the metrics {', '.join(settings.metrics)}")
+    if settings.schedule not in ("cosine", "exponential"):
+        raise UserError(f"{conf}: schedule: '{settings.schedule}' is unknown; cosine or exponential")
     for key in ("segment", "batch", "accumulate", "steps", "valid_every", "save_every", "lr"):
         if getattr(settings, key) <= 0:
             raise UserError(f"{conf}: {key}: must be above 0")
