@@ -23,6 +23,7 @@ from typing import BinaryIO, Iterator
 
 import numpy as np
 
+from setk import sums
 from setk.files import AudioError, UserError, atomic_path
 
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT")
@@ -76,7 +77,7 @@ class WavReader:
         code, channels, rate, _, align, bits = layout
         if (code, bits) not in _DECODERS or channels < 1 or rate < 1 or align != channels * bits // 8:
             raise AudioError(f"{self.name}: wav format {code} with {bits} bits is not read here; convert it to 16-bit PCM")
-        self._decode, self._align = _DECODERS[code, bits], align
+        self._decode, self._align, self._float = _DECODERS[code, bits], align, code == _FLOAT
         if size == 0xFFFFFFFF and long_size is not None:
             size = long_size
         open_ended = size in _OPEN_SIZES or size >= 0xFFFFFFFF - 64
@@ -103,7 +104,8 @@ class WavReader:
             whole = len(data) - len(data) % self._align
             data, rest = data[:whole], data[whole:]
             if whole:
-                yield _finite(self._decode(data).reshape(-1, self.info.channels).T, self.name)
+                x = self._decode(data).reshape(-1, self.info.channels).T
+                yield _finite(x, self.name) if self._float else x
         if self._left:
             raise AudioError(f"{self.name}: is truncated: {self._left} bytes of audio are missing; make the file again")
 
@@ -144,7 +146,9 @@ _DECODERS = {
 
 def from_int16(x: np.ndarray) -> np.ndarray:
     """int16 samples to float32 with full scale 1.0."""
-    return x.astype(np.float32) / np.float32(32768)
+    y = x.astype(np.float32)
+    y *= np.float32(1 / 32768)
+    return y
 
 
 def to_int16(x: np.ndarray) -> tuple[np.ndarray, int]:
@@ -177,6 +181,14 @@ def is_command(location: str) -> bool:
     return location.endswith("|")
 
 
+def newest_ns(location: str) -> int:
+    """When the files behind a location changed last, in ns; 0 for a command, and for files that are gone by now."""
+    if is_command(location):
+        return 0
+    files = [part.path for part in sums.parse(location).parts] if sums.is_sum(location) else [location]
+    return max((os.stat(file).st_mtime_ns for file in files if os.path.exists(file)), default=0)
+
+
 def _run_command(location: str, allow: bool) -> bytes:
     if not allow:
         raise AudioError(f"'{location}' is a shell command, and a list may come from a stranger; --allow-commands runs it")
@@ -204,11 +216,14 @@ def open_wav(location: str, *, allow_commands: bool = False) -> tuple[BinaryIO, 
 
 
 def open_blocks(location: str, frames: int, *, allow_commands: bool = False) -> tuple[Info, Iterator[np.ndarray]]:
-    """Header and blocks, float32 [channels, 1 ... frames], of a path, `-` or `command |`.
+    """Header and blocks, float32 [channels, 1 ... frames], of a path, `-`, `command |` or `sum:…` (see `sums`).
 
     Blocks of a pipe come as the pipe delivers. Raises AudioError on what is missing, empty or no audio; the
     iterator raises it on NaN or infinite samples and, after the last sample, on truncation.
     """
+    if sums.is_sum(location):
+        x, rate = sums.render(location, read, resample)
+        return Info(rate, 1, len(x)), (x[None, i:i + frames] for i in range(0, len(x), frames))
     stream, name = open_wav(location, allow_commands=allow_commands)
     try:
         head = stream.peek(4)[:4] if hasattr(stream, "peek") else stream.getbuffer()[:4].tobytes()
@@ -265,11 +280,18 @@ def read(location: str, *, allow_commands: bool = False) -> tuple[np.ndarray, in
     """
     info, blocks = open_blocks(location, 1 << 20, allow_commands=allow_commands)
     parts = list(blocks)
+    if len(parts) == 1:  # as most files are: a copy less
+        return np.ascontiguousarray(parts[0]), info.rate
     return (np.concatenate(parts, axis=1) if parts else np.zeros((info.channels, 0), np.float32)), info.rate
 
 
 def probe(location: str, *, allow_commands: bool = False) -> Info:
     """Rate, channels and frames of a file by its header alone; a command or a pipe is read whole."""
+    if sums.is_sum(location):
+        total = sums.parse(location)
+        for part in total.parts:
+            probe(part.path)
+        return Info(total.rate, 1, total.length)
     if location == "-" or is_command(location):
         x, rate = read(location, allow_commands=allow_commands)
         return Info(rate, *x.shape)
@@ -396,26 +418,31 @@ def write(path: str | os.PathLike, x: np.ndarray, rate: int, subtype: str = "PCM
     return w.clipped
 
 
+def resampled_length(samples: int, source: int, target: int) -> int:
+    """Samples at `target` Hz of so many at `source` Hz."""
+    return -(-samples * target // source)
+
+
 def resample(x: np.ndarray, source: int, target: int, resampler: str = "soxr") -> np.ndarray:
     """Resample float32 [..., n] from `source` to `target` Hz; length is ceil(n * target / source).
 
     `soxr` is its very-high-quality preset; `resampy` is kaiser_best, some 80 times slower, for parity with
     older corpora.
     """
+    if resampler not in ("soxr", "resampy"):
+        raise UserError(f"--resampler {resampler}: soxr or resampy")
     if source == target:
         return x
-    n = -(-x.shape[-1] * target // source)
-    if x.shape[-1] == 0:
+    n = resampled_length(x.shape[-1], source, target)
+    if n == 0:
         return np.zeros((*x.shape[:-1], 0), np.float32)
     if resampler == "soxr":
         import soxr
 
         y = np.ascontiguousarray(soxr.resample(np.moveaxis(x, -1, 0), source, target, quality="VHQ").T)
-    elif resampler == "resampy":
+    else:
         import resampy
 
         y = resampy.resample(x, source, target, axis=-1)
-    else:
-        raise UserError(f"--resampler {resampler}: soxr or resampy")
     y = y[..., :n].astype(np.float32)
     return np.pad(y, [(0, 0)] * (y.ndim - 1) + [(0, n - y.shape[-1])])

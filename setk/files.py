@@ -1,14 +1,19 @@
 """Files that are whole or not there, and the one exception that a user's mistake raises.
 
 Every artefact of setk is written under a temporary name beside its final one and renamed when complete,
-so that a process killed at any moment leaves nothing that a later run could mistake for a result.
+so that a process killed at any moment leaves nothing that a later run could mistake for a result; what it does leave
+is taken away by the next process that writes into the folder.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import contextmanager
+import platform
+import re
+import time
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
@@ -36,13 +41,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary path in the directory of `path`; rename it to `path` if the block ends well.
 
     The temporary name keeps the suffix, since writers choose their format by it, and carries the process
-    id, so that two writers of one file do not tear each other's.
+    id, so that two writers of one file do not tear each other's, and a mark of its machine, for `_sweep`.
     """
     path = Path(path)
     make_dir(path.parent)
     if path.is_dir():
         raise UserError(f"{path}: is a directory; give the name of a file to write")
-    tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    _sweep(os.path.abspath(path.parent))
+    # A name may be as long as the file system takes, and with what is added here be too long.
+    stem = path.stem.encode()[:200].decode(errors="ignore")
+    tmp = path.with_name(f".{stem}.{_machine()}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield tmp
         # Data must be on disk before the name is: after a power cut a renamed file may otherwise be empty.
@@ -51,6 +59,48 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         os.replace(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
+
+
+@cache
+def _machine() -> str:
+    """A mark of where a process id means one process: this boot and its namespace, where the kernel tells them."""
+    try:
+        place = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        place = platform.node()
+    return hashlib.sha256(place.encode()).hexdigest()[:8]
+
+
+_TEMPORARY = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})\.(?P<pid>\d{1,9})\.tmp(\.[^.]*)?")
+_FORGOTTEN_S = 7 * 24 * 3600
+
+
+@cache  # once for each folder and process: a folder may hold a million files
+def _sweep(folder: str) -> None:
+    """Take away the temporary files of killed processes: those of this machine whose process is gone, and those of
+    others that nobody has written to for a week. A process suspended for longer fails to rename its file, and says so.
+    """
+    # A folder may be open to writing and not to reading, another sweeper faster, and another user's file not ours to take.
+    with suppress(PermissionError):
+        for found in filter(None, map(_TEMPORARY.fullmatch, os.listdir(folder))):
+            path = os.path.join(folder, found.string)
+            with suppress(FileNotFoundError, PermissionError):
+                if _is_gone(int(found["pid"])) if found["machine"] == _machine() else _is_forgotten(path):
+                    os.unlink(path)
+
+
+def _is_forgotten(path: str) -> bool:
+    return time.time() - os.stat(path).st_mtime > _FORGOTTEN_S
+
+
+def _is_gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
 
 
 @contextmanager

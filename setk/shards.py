@@ -3,17 +3,19 @@
 A set of shards is `<name>.<j>.h5`, j = 1 ... `of`, and the list `<name>.scp` of them, all in one folder. `name`
 is `pairs` (streams noisy and clean), or `speech`, `noise` or `rir` (one stream of that name). A file holds
 
-    <stream>   int16 [total], contiguous and uncompressed: the utterances end to end
+    <stream>   [total, *shape of a row], contiguous and uncompressed: the utterances end to end. With the feature pcm
+               a row is an int16 sample; setk/features.py has the others, whose rows are frames
     offset     int64 [n + 1]: utterance i is [offset[i], offset[i + 1]) along the first axis of each stream
+    samples    int64 [n], the samples of each utterance (where a row is a frame)
     utt, spk   UTF-8 of fixed length [n] (spk where it is known)
     snr        float32 [n], dB, nan where unknown
-    attributes format, version, feature ("pcm"), sample_rate, number (j), of, inputs, provenance (JSON)
+    attributes format, version, feature and its settings, sample_rate, number (j), of, inputs, provenance (JSON)
 
 Everything that describes the samples is in HDF5's checksummed format and of fixed length: in its old format,
 and in the heap of its variable-length strings, one wrong byte can make libhdf5 loop for ever (found by flipping).
-Other features will be datasets [total frames, ...] with offsets in frames. Utterances are in C order of their
-ids and go into shards of `size` by that order, so that the files are the same however many jobs write them.
-The list is written when all shards are whole and from the same inputs: what it lists is all there is.
+Utterances are in C order of their ids and go into shards of `size` by that order, so that the files are the same
+however many jobs write them. The list is written when all shards are whole and from the same inputs: what it
+lists is all there is.
 """
 
 from __future__ import annotations
@@ -28,15 +30,17 @@ from typing import Any, Callable, Iterator, Sequence
 import h5py
 import numpy as np
 
-from setk import audio, provenance
+from setk import audio, features, provenance
+from setk.features import Feature, Pcm
 from setk.files import UserError, atomic_path, make_dir
 from setk.lists import DataDir, read_list, take_shard, write_list
 from setk.pool import ordered_map
 
 FORMAT, VERSION = "setk-shard", 1
 STREAMS = {"pairs": ("noisy", "clean"), "speech": ("speech",), "noise": ("noise",), "rir": ("rir",)}
-_PCM = np.dtype("<i2")
-_KINDS = {"offset": "<i8", "snr": "<f4", "utt": "|S", "spk": "|S"}
+# dtype (or what it begins with) and axes of each stream, by feature, and of the tables.
+_ROWS = {"pcm": ("<i2", 1), "stft": ("<f2", 3), "logmel": ("<f2", 2)}
+_KINDS = {"offset": "<i8", "samples": "<i8", "snr": "<f4", "utt": "|S", "spk": "|S"}
 _AGAIN = "make it again with se-prep shards"
 
 
@@ -54,11 +58,16 @@ class ShardJob:
     snr: tuple[float, ...]
     spk: tuple[str, ...]
     allow_commands: bool = False
+    feature: Feature = field(default_factory=Pcm)
+    resampler: str | None = None
 
     @property
     def inputs(self) -> str:
         """Digest of all that decides the content, short of the samples."""
-        facts = [VERSION, self.name, self.number, self.of, self.rate, self.utts, self.places, self.snr, self.spk]
+        facts: list[Any] = [VERSION, self.name, self.number, self.of, self.rate, self.utts, self.places, self.snr, self.spk]
+        # Said only where it is so: shards of pcm that were made before there was a choice are still current.
+        facts += [self.feature.name, self.feature.settings] if self.feature.name != "pcm" else []
+        facts += [self.resampler] if self.resampler else []
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -75,16 +84,18 @@ class ShardDone:
 
 
 def write_shards(data: DataDir, out: str | os.PathLike, size: int = 1000, shard: str | None = None, jobs: int = 1,
-                 rate: int = 16000, allow_commands: bool = False) -> Iterator[ShardDone]:
+                 rate: int = 16000, allow_commands: bool = False, feature: Feature = Pcm(),
+                 resampler: str | None = None) -> Iterator[ShardDone]:
     """Write a data directory as shards of `size` utterances into `out`, yielding the outcome of each.
 
     `shard` = "k/n" does every n-th file from the k-th on. Shards that are whole and made from the same inputs
-    are kept. Every utterance must be mono at `rate` Hz; a shard with one that is not fails and names them all.
-    Lists and shards that are out of date are taken away first; the lists are written by the job that finds all of them whole.
+    are kept. Every utterance must be mono, and at `rate` Hz unless a `resampler` (see `audio.resample`) is named
+    to convert it; a shard with one that is not fails and names them all. Lists and shards that are out of date
+    are taken away first; the lists are written by the job that finds all of them whole.
     """
     if size < 1:
-        raise UserError(f"--size {size}: at least 1 utterance is needed")
-    plan = plan_shards(data, make_dir(out), size, rate, allow_commands)
+        raise UserError(f"--shard-size {size}: at least 1 utterance is needed")
+    plan = plan_shards(data, make_dir(out), size, rate, allow_commands, feature, resampler)
     mine = list(take_shard(plan, shard))
     for job in mine:
         if not is_current(job):
@@ -98,7 +109,8 @@ def write_shards(data: DataDir, out: str | os.PathLike, size: int = 1000, shard:
             write_list(Path(out) / f"{name}.scp", files)
 
 
-def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000, allow_commands: bool = False) -> list[ShardJob]:
+def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000, allow_commands: bool = False,
+                feature: Feature = Pcm(), resampler: str | None = None) -> list[ShardJob]:
     """The shards that `data` makes. Raises UserError if noisy and clean differ in ids, or nothing is listed."""
     sets = {"pairs": data.pairs()} if data.is_pairs else {
         name: {utt: (place,) for utt, place in data.table(f"{name}.scp").items()} for name in data.streams}
@@ -117,7 +129,8 @@ def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000, allow_co
             ids = tuple(utts[(number - 1) * size:number * size])
             plan.append(ShardJob(name, number, of, out / f"{name}.{number}.h5", rate, ids, tuple(table[u] for u in ids),
                                  tuple(_snr(data, u, snrs.get(u, "nan") if described else "nan") for u in ids),
-                                 tuple(speakers[u] for u in ids) if described and speakers else (), allow_commands))
+                                 tuple(speakers[u] for u in ids) if described and speakers else (), allow_commands,
+                                 feature, resampler))
     return plan
 
 
@@ -146,8 +159,7 @@ def is_current(job: ShardJob) -> bool:
     if _recorded_inputs(job.path) != job.inputs:
         return False
     made = job.path.stat().st_mtime_ns
-    files = [place for places in job.places for place in places if not audio.is_command(place)]
-    return all(os.stat(file).st_mtime_ns <= made for file in files if os.path.exists(file))
+    return all(audio.newest_ns(place) <= made for places in job.places for place in places)
 
 
 class _Faulty(Exception):
@@ -159,17 +171,18 @@ def make_shard(job: ShardJob) -> ShardDone:
     done = ShardDone(job.path, utterances=len(job.utts))
     if is_current(job):
         with h5py.File(job.path, "r", locking=False) as f:
-            done.state, done.seconds = "kept", int(f["offset"][-1]) / job.rate
+            done.state, done.seconds = "kept", int(f["samples"][:].sum() if "samples" in f else f["offset"][-1]) / job.rate
         return done
     try:
-        lengths = _each(job, done, _probe_utterance)
-        offset = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        samples = np.array(_each(job, done, _probe_utterance), np.int64)
+        offset = np.cumsum([0, *map(job.feature.rows, samples.tolist())], dtype=np.int64)
         with atomic_path(job.path) as tmp, h5py.File(tmp, "w", libver=("v108", "v108")) as f:
-            _describe(f, job, offset)
-            done.clipped = sum(_each(job, done, lambda job, i: _copy_utterance(f, job, offset, i)))
+            _describe(f, job, samples, offset)
+            streams = {stream: f[stream] for stream in STREAMS[job.name]}
+            done.clipped = sum(_each(job, done, lambda job, i: _copy_utterance(streams, job, samples[i], offset[i], i)))
     except _Faulty:
         return done
-    done.state, done.seconds = "made", int(offset[-1]) / job.rate
+    done.state, done.seconds = "made", int(samples.sum()) / job.rate
     return done
 
 
@@ -190,23 +203,27 @@ def _probe_utterance(job: ShardJob, i: int) -> int:
     """Samples of utterance i. Raises AudioError unless its streams are mono, at the rate, and equally long."""
     infos = [audio.probe(place, allow_commands=job.allow_commands) for place in job.places[i]]
     for place, info in zip(job.places[i], infos):
-        audio.check_mono(place, info.channels, info.rate, job.rate)
-        if info.frames != infos[0].frames:
-            raise audio.AudioError(f"{place}: has {info.frames} samples, {job.places[i][0]} {infos[0].frames}; a pair is equally long")
-    return infos[0].frames
+        audio.check_mono(place, info.channels, info.rate, None if job.resampler else job.rate)
+        if (info.frames, info.rate) != (infos[0].frames, infos[0].rate):
+            raise audio.AudioError(f"{place}: has {info.frames} samples at {info.rate} Hz, {job.places[i][0]} {infos[0].frames} "
+                                   f"at {infos[0].rate}; a pair is equally long")
+    return audio.resampled_length(infos[0].frames, infos[0].rate, job.rate)
 
 
-def _describe(f: h5py.File, job: ShardJob, offset: np.ndarray) -> None:
-    """All of a shard but the samples, for which room is made."""
-    f.attrs.update({"version": VERSION, "sample_rate": job.rate, "number": job.number, "of": job.of})
-    stamp = json.dumps(provenance.stamp("numpy", "h5py"))
-    for name, text in (("format", FORMAT), ("feature", "pcm"), ("inputs", job.inputs), ("provenance", stamp)):
+def _describe(f: h5py.File, job: ShardJob, samples: np.ndarray, offset: np.ndarray) -> None:
+    """All of a shard but the rows, for which room is made."""
+    f.attrs.update({"version": VERSION, "sample_rate": job.rate, "number": job.number, "of": job.of, **job.feature.settings})
+    libraries = ("numpy", "h5py", *((job.resampler,) if job.resampler else ()))
+    stamp = json.dumps(provenance.stamp(*libraries, **({"resampler": job.resampler} if job.resampler else {})))
+    for name, text in (("format", FORMAT), ("feature", job.feature.name), ("inputs", job.inputs), ("provenance", stamp)):
         f.attrs[name] = _fixed([text])[0]
     f["offset"], f["snr"], f["utt"] = offset, np.asarray(job.snr, np.float32), _fixed(job.utts)
     if job.spk:
         f["spk"] = _fixed(job.spk)
+    if job.feature.name != "pcm":
+        f["samples"] = samples
     for stream in STREAMS[job.name]:
-        f.create_dataset(stream, (int(offset[-1]),), _PCM)
+        f.create_dataset(stream, (int(offset[-1]), *job.feature.shape), job.feature.dtype)
 
 
 def _fixed(texts: Sequence[str]) -> np.ndarray:
@@ -223,24 +240,26 @@ def _text(f: h5py.File, name: str) -> str:
     return f.attrs[name].decode()
 
 
-def _integer(f: h5py.File, name: str) -> int:
-    """An integer attribute, with the same errors."""
+def _number(f: h5py.File, name: str, kinds: str = "iu") -> int | float:
+    """An attribute that is a number, of one of NumPy's `kinds`, with the same errors."""
     attribute = f.attrs.get_id(name)
-    if attribute.dtype.kind not in "iu" or attribute.shape:
+    if attribute.dtype.kind not in kinds or attribute.shape:
         raise ValueError(f"{name} is no number")
-    return int(f.attrs[name])
+    return f.attrs[name].item()
 
 
-def _copy_utterance(f: h5py.File, job: ShardJob, offset: np.ndarray, i: int) -> int:
-    """Copy the samples of utterance i; how many were beyond 16 bits and clipped."""
+def _copy_utterance(streams: dict[str, h5py.Dataset], job: ShardJob, samples: int, start: int, i: int) -> int:
+    """Copy utterance i, of `samples` samples, to the rows from `start` on; how many were beyond 16 bits and clipped."""
     clipped = 0
-    for stream, place in zip(STREAMS[job.name], job.places[i]):
-        x, _ = audio.read_mono(place, job.rate, allow_commands=job.allow_commands)
-        if len(x) != offset[i + 1] - offset[i]:
+    for data, place in zip(streams.values(), job.places[i]):
+        x, rate = audio.read_mono(place, None if job.resampler else job.rate, allow_commands=job.allow_commands)
+        x = audio.resample(x, rate, job.rate, job.resampler) if job.resampler else x
+        if len(x) != samples:
             raise audio.AudioError(f"{place}: changed while it was read; run se-prep shards again")
-        pcm, beyond = audio.to_int16(x)
-        f[stream][offset[i]:offset[i + 1]] = pcm
-        clipped += beyond
+        at = int(start)
+        for rows, beyond in job.feature.encode(x):
+            data[at:at + len(rows)] = rows
+            at, clipped = at + len(rows), clipped + beyond
     return clipped
 
 
@@ -257,14 +276,17 @@ def names(folder: str | os.PathLike) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _File:
-    """Where the samples of one shard are: byte position of each stream, and its utterances."""
+    """Where the rows of one shard are: byte position of each stream, what a row is, and its utterances."""
 
     path: Path
     rate: int
+    settings: dict[str, int | float]
     number: int
     of: int
     starts: dict[str, int]
+    row: np.dtype
     offset: np.ndarray
+    samples: np.ndarray
     utts: list[str]
     spk: list[str]
     snr: np.ndarray
@@ -274,14 +296,15 @@ class Shards:
     """The utterances of a set of shards, in C order of ids within each file, files in the order of their list.
 
     `path` is a folder (with the set's `name`) or a list. A shard is sought beside the list first, so that a
-    folder may be copied to a faster disk. HDF5 checks and describes the files once; samples are then read at
+    folder may be copied to a faster disk. HDF5 checks and describes the files once; rows are then read at
     their place in the file by pread, which knows no state to be torn between threads or forked workers.
 
-    Attributes: `ids`, `lengths` int64 [n] (samples), `snr` float32 [n], `spk` (a name per utterance, or empty),
-    `rate` in Hz, `streams`. Raises UserError, naming file and mend, on anything but whole shards of one set.
+    Attributes: `ids`, `lengths` int64 [n] (rows: samples of pcm, else frames), `samples` int64 [n], `snr` float32 [n],
+    `spk` (a name per utterance, or empty), `rate` in Hz, `streams`, `settings` of the feature. Raises UserError,
+    naming file and mend, on anything but whole shards of one set with the `feature` that is wanted.
     """
 
-    def __init__(self, path: str | os.PathLike, name: str | None = None):
+    def __init__(self, path: str | os.PathLike, name: str | None = None, feature: str = "pcm"):
         path = Path(path)
         if path.is_dir():
             path = path / f"{name or 'pairs'}.scp"
@@ -290,15 +313,16 @@ class Shards:
         files = []
         for key, place in read_list(path).items():
             beside = path.parent / Path(place).name
-            files.append(_open_shard(beside if beside.exists() else Path(place), name or key.partition(".")[0]))
+            files.append(_open_shard(beside if beside.exists() else Path(place), name or key.partition(".")[0], feature))
         if not files:
             raise UserError(f"{path}: lists no shards; {_AGAIN}")
         _check_set(path, files)
         self._files, self._descriptors = files, {}
-        self.rate, self.streams = files[0].rate, tuple(files[0].starts)
+        self.rate, self.streams, self.settings, self._row = files[0].rate, tuple(files[0].starts), files[0].settings, files[0].row
         self.ids = [utt for f in files for utt in f.utts]
         self.spk = [spk for f in files for spk in f.spk] if all(f.spk for f in files) else []
         self.lengths = np.concatenate([np.diff(f.offset) for f in files])
+        self.samples = np.concatenate([f.samples for f in files])
         self.snr = np.concatenate([f.snr for f in files])
         counts = [len(f.utts) for f in files]
         self._file_of = np.repeat(np.arange(len(files)), counts)
@@ -315,22 +339,23 @@ class Shards:
             os.close(descriptor)
 
     def read(self, i: int, start: int = 0, count: int | None = None) -> dict[str, np.ndarray]:
-        """Samples [start, start + count) of utterance i, to its end without `count`: stream -> float32 [count].
+        """Rows [start, start + count) of utterance i, to its end without `count`: stream -> float32 [count, *shape].
 
         Raises IndexError beyond the utterance, UserError if the file has shrunk since it was opened.
         """
         length = int(self.lengths[i])
         count = length - start if count is None else count
         if start < 0 or count < 0 or start + count > length:
-            raise IndexError(f"{self.ids[i]}: [{start}, {start + count}) is not within its {length} samples")
-        file = self._files[self._file_of[i]]
-        place, size = int(self._place[i]) + start, count * _PCM.itemsize
+            raise IndexError(f"{self.ids[i]}: [{start}, {start + count}) is not within its {length} rows")
+        file, row = self._files[self._file_of[i]], self._row
+        place, size = int(self._place[i]) + start, count * row.itemsize
         found = {}
         for stream, begin in file.starts.items():
-            data = os.pread(self._descriptor(file.path), size, begin + place * _PCM.itemsize)
+            data = os.pread(self._descriptor(file.path), size, begin + place * row.itemsize)
             if len(data) < size:
                 raise UserError(f"{file.path}: is truncated; {_AGAIN}")
-            found[stream] = audio.from_int16(np.frombuffer(data, _PCM))
+            rows = np.frombuffer(data, row)
+            found[stream] = audio.from_int16(rows) if rows.dtype.kind == "i" else rows.astype(np.float32)
         return found
 
     def _descriptor(self, path: Path) -> int:
@@ -351,6 +376,8 @@ def _check_set(path: Path, files: list[_File]) -> None:
     for f in files:
         if f.rate != files[0].rate:
             raise UserError(f"{f.path}: is at {f.rate} Hz, {files[0].path} at {files[0].rate} Hz; make both at one --rate")
+        if f.settings != files[0].settings or f.row != files[0].row:
+            raise UserError(f"{f.path}: has {f.settings}, {files[0].path} {files[0].settings}; make both alike")
     seen: set[str] = set()
     for f in files:
         again = seen.intersection(f.utts)
@@ -359,8 +386,8 @@ def _check_set(path: Path, files: list[_File]) -> None:
         seen.update(f.utts)
 
 
-def _open_shard(path: Path, name: str) -> _File:
-    """Check one shard and find its samples. Raises UserError on what is missing, foreign, torn or hostile."""
+def _open_shard(path: Path, name: str, feature: str = "pcm") -> _File:
+    """Check one shard and find its rows. Raises UserError on what is missing, foreign, torn or hostile."""
     if name not in STREAMS:
         raise UserError(f"{path}: a set of shards is called {', '.join(STREAMS)}; {name!r} is none")
     if not path.is_file():
@@ -369,44 +396,53 @@ def _open_shard(path: Path, name: str) -> _File:
         raise UserError(f"{path}: is not HDF5; {_AGAIN}")
     try:
         with h5py.File(path, "r", locking=False) as f:
-            return _inspect(f, path, STREAMS[name])
+            return _inspect(f, path, STREAMS[name], feature)
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as e:
         # What libhdf5 says of damage comes as any of these.
         raise UserError(f"{path}: is truncated or damaged ({str(e).splitlines()[0]}); {_AGAIN}") from None
 
 
-def _inspect(f: h5py.File, path: Path, streams: tuple[str, ...]) -> _File:
+def _inspect(f: h5py.File, path: Path, streams: tuple[str, ...], feature: str) -> _File:
     if "format" not in f.attrs or _text(f, "format") != FORMAT:
         raise UserError(f"{path}: is HDF5, but no shard of setk; {_AGAIN}")
-    version, feature = _integer(f, "version"), _text(f, "feature")
-    if version != VERSION or feature != "pcm":
-        raise UserError(f"{path}: is a shard of version {version} with {feature}; this setk reads version {VERSION} with pcm")
-    present = ("offset", "utt", "snr", *streams, *(("spk",) if "spk" in f else ()))
-    for dataset in present:
-        _check_dataset(f, path, dataset, _KINDS.get(dataset, _PCM.str))
+    version, has = _number(f, "version"), _text(f, "feature")
+    if version != VERSION or has not in features.FEATURES:
+        raise UserError(f"{path}: is a shard of version {version} with {has}; this setk reads version {VERSION} with "
+                        f"{', '.join(features.FEATURES)}")
+    if has != feature:
+        raise UserError(f"{path}: holds {has}, and {feature} is wanted here; {_AGAIN} --feature {feature}")
+    framed = ("samples",) if feature != "pcm" else ()
+    for dataset in ("offset", "utt", "snr", *framed, *(("spk",) if "spk" in f else ())):
+        _check_dataset(f, path, dataset, _KINDS[dataset], 1)
+    for dataset in streams:
+        _check_dataset(f, path, dataset, *_ROWS[feature])
     offset, snr = f["offset"][:], f["snr"][:]
+    samples = f["samples"][:] if framed else np.diff(offset)
     utts, spk = ([t.decode() for t in f[name][:].tolist()] if name in f else [] for name in ("utt", "spk"))
-    if len(offset) != len(utts) + 1 or len(snr) != len(utts) or len(spk) not in (0, len(utts)) \
+    if len(offset) != len(utts) + 1 or len(snr) != len(utts) or len(samples) != len(utts) or len(spk) not in (0, len(utts)) \
             or offset[0] != 0 or (np.diff(offset) < 0).any():
         raise UserError(f"{path}: its tables do not fit each other; {_AGAIN}")
     size = os.stat(path).st_size
     starts = {}
+    shape = f[streams[0]].shape[1:]
     for stream in streams:
         data = f[stream]
-        # HDF5 gives no place to a dataset without samples.
+        # HDF5 gives no place to a dataset without rows.
         starts[stream] = data.id.get_offset() or 0
-        if data.shape != (offset[-1],) or starts[stream] + data.nbytes > size:
-            raise UserError(f"{path}: {stream} does not hold {offset[-1]} samples; {_AGAIN}")
-    return _File(path, _integer(f, "sample_rate"), _integer(f, "number"), _integer(f, "of"), starts, offset, utts, spk, snr)
+        if data.shape != (offset[-1], *shape) or 0 in shape or starts[stream] + data.nbytes > size:
+            raise UserError(f"{path}: {stream} does not hold {offset[-1]} rows; {_AGAIN}")
+    settings = {key: _number(f, key, "iuf") for key in ("window", "hop", "power", "bands") if key in f.attrs}
+    return _File(path, _number(f, "sample_rate"), settings, _number(f, "number"), _number(f, "of"), starts,
+                 np.dtype((_ROWS[feature][0], shape)), offset, samples, utts, spk, snr)
 
 
-def _check_dataset(f: h5py.File, path: Path, name: str, kind: str) -> None:
+def _check_dataset(f: h5py.File, path: Path, name: str, kind: str, axes: int) -> None:
     """Refuse what would make HDF5 look into another file, or through a filter or its heap, for the data; `kind`
     is the dtype that is wanted, or begins it."""
     if not isinstance(f.get(name, getlink=True), h5py.HardLink):
         raise UserError(f"{path}: {name} is a link or missing, and a shard holds its own data; {_AGAIN}")
     data = f[name]
-    if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external or data.chunks or data.ndim != 1:
+    if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external or data.chunks or data.ndim != axes:
         raise UserError(f"{path}: {name} is not stored in one piece in the file itself; {_AGAIN}")
     if not data.dtype.str.startswith(kind):
         raise UserError(f"{path}: {name} is {data.dtype}, not {kind}; {_AGAIN}")

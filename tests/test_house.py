@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 SETK = Path(__file__).parents[1] / "setk"
-FLOORS = ["files", "lists", "audio", "pool", "provenance", "config", "mixing", "shards", "metrics", "report", "corpora", "pretrained", "dsp",
-          "models", "checkpoint", "engines", "cost", "compress", "training", "commands"]
-TORCHLESS = ["files", "lists", "audio", "pool", "provenance", "config", "mixing", "shards", "metrics", "report", "corpora", "pretrained"]
+FLOORS = ["files", "lists", "sums", "audio", "pool", "provenance", "config", "mixing", "dsp", "features", "shards", "metrics", "report",
+          "corpora", "pretrained", "models", "checkpoint", "engines", "cost", "compress", "training", "commands"]
+TORCHLESS = ["files", "lists", "sums", "audio", "pool", "provenance", "config", "mixing", "features", "shards", "metrics", "report", "corpora",
+             "pretrained"]
 
 
 def room_of(path: Path) -> str:

@@ -239,6 +239,27 @@ def test_mix_has_the_snr_it_says_and_tells_what_it_is_made_of(talk, se):
     assert json.loads((talk / "out/provenance.json").read_text())["settings"]["seed"] == 0
 
 
+def test_mix_by_active_level_leaves_pauses_out_and_by_rir_is_in_a_room(talk, se, rng):
+    for i in range(7):
+        audio.write(talk / f"wav/s {i}.wav", np.concatenate([rng.standard_normal(16000) * 0.05, np.zeros(24000)]), 16000)
+    for extra in ([], ["--active-level"], ["--active-level", "--rir", "rir.scp"]):
+        assert se("prep", *MIX, "out", *extra, cwd=talk).returncode == 0
+        for row in rows(talk / "out/mix.tsv"):
+            (noisy, _), (clean, _) = (audio.read_mono(str(talk / p)) for p in DataDir(talk / "out").pairs()[row["utt"]])
+            speech, _ = audio.read_mono(str(talk / row["speech"]))
+            source, _ = audio.read_mono(str(talk / read_list(talk / "noise.scp")[row["noise"]]))
+            noise = mixing.loop(source, int(row["noise_offset"]), len(speech)) * float(row["noise_gain"])
+            if row["rir"]:
+                rir, _ = audio.read_mono(str(talk / read_list(talk / "rir.scp")[row["rir"]]))
+                speech, target = mixing.reverberate(speech, rir, 16000)
+                np.testing.assert_allclose(clean, float(row["gain"]) * target, atol=2 / 32768)
+            level = mixing.active_level(speech, 16000)[0] if extra else mixing.rms_level(speech)
+            snr = level + mixing.to_db(float(row["gain"])) - mixing.rms_level(noise)
+            assert snr == pytest.approx(float(row["snr_db"]), abs=0.01) and bool(row["rir"]) == ("--rir" in extra)
+            np.testing.assert_allclose(noisy, float(row["gain"]) * speech + noise, atol=2 / 32768)
+        shutil.rmtree(talk / "out")
+
+
 @pytest.mark.parametrize("extra", [[], ["--rir", "rir.scp", "--active-level", "--level=-30,-20"]])
 def test_mix_is_the_same_for_any_jobs_shards_and_order(talk, se, rng, extra):
     assert se("prep", *MIX, "one", *extra, cwd=talk).returncode == 0
@@ -467,12 +488,98 @@ def test_check_of_no_data_directory(tmp_path, se):
         assert done.returncode == 2 and len(done.err.splitlines()) == 1
 
 
+def test_the_same_audio_in_two_directories_is_a_fault_and_fix_keeps_the_first(data, rng, se):
+    other = data.parent / "other"
+    for kind in ("noisy", "clean"):
+        for i in range(3):
+            wav(data.parent / f"other_{kind}/v{i}.wav", rng)
+    x, _ = audio.read_mono(str(data.parent / "clean/u04.wav"))
+    audio.write(data.parent / "other_clean/v1.flac", x, 16000)  # another format, the same samples
+    (data.parent / "other_clean/v1.wav").unlink()
+    assert se("prep", "pairs", data.parent / "other_noisy", data.parent / "other_clean", other).returncode == 0
+    assert se("prep", "check", data).returncode == se("prep", "check", other).returncode == 0
+    for jobs in (1, 2):
+        done = se("prep", "check", data, other, "--jobs", jobs)
+        found = faults(done)
+        assert done.returncode == 1 and len(found) == 1
+        assert (found[0]["file"], found[0]["line"], found[0]["utt"]) == (str(other / "clean.scp"), "2", "v1")
+        assert f"same audio as {data.parent / 'clean/u04.wav'} ({data / 'clean.scp'}:5)" in found[0]["fault"]
+    before = tree(data)
+    assert se("prep", "fix", data, other).returncode == 0
+    assert list(DataDir(other).pairs()) == ["v0", "v2"] and tree(data) == before and not (data / ".backup").exists()
+    assert se("prep", "check", other, data).returncode == 0
+    done = se("prep", "check", data, data.parent / "other" / ".." / "data")
+    assert done.returncode == 2 and "twice" in done.err
+
+
+def test_the_same_speech_may_come_again_within_a_directory(data, se):
+    shutil.copy(data.parent / "clean/u04.wav", data.parent / "clean/u05.wav")
+    empty = data.parent / "empty"
+    shutil.copytree(data, empty)
+    for name in ("noisy.scp", "clean.scp", "utt2dur"):
+        write_list(empty / name, {"u11": read_list(data / name)["u11"]})
+        write_list(data / name, {utt: v for utt, v in read_list(data / name).items() if utt != "u11"})
+    assert se("prep", "check", data, empty).returncode == 0
+
+
+def test_a_second_fix_leaves_the_backup_of_the_first(data, rng, se):
+    for i in (3, 7):
+        harm_silence(data.parent / f"noisy/u{i:02}.wav", rng)
+        assert se("prep", "fix", data).returncode == 0
+    assert se("prep", "fix", data).returncode == 0  # nothing to mend
+    backups = sorted(p.name for p in data.glob(".backup*"))
+    assert backups == [".backup", ".backup.2"]
+    assert [len(read_list(data / name / "noisy.scp")) for name in backups] == [12, 11]
+
+
 def test_a_reader_that_leaves_early_is_no_error(data):
     for i in range(12):
         (data.parent / f"noisy/u{i:02}.wav").unlink()
     argv = " ".join(f"'{a}'" for a in command("prep", "check", data))
     done = subprocess.run(["bash", "-c", f"{argv} | head -1"], capture_output=True, text=True)
     assert done.stdout.startswith("file\tline") and "Traceback" not in done.stderr
+
+
+# --- split -----------------------------------------------------------------------------------------------------------
+
+def test_split_shares_out_everything_once_about_equally(data, rng, se):
+    seconds = {utt: float(rng.uniform(1, 9)) for utt in DataDir(data).pairs()}
+    write_list(data / "utt2dur", seconds)
+    speakers = {utt: f"spk{i % 5}" for i, utt in enumerate(seconds)}
+    write_list(data / "utt2spk", speakers)
+    write_list(data / "utt2snr", {"u03": 5})
+    n = int(rng.integers(2, 5))
+    done = se("prep", "split", data, n)
+    parts = [DataDir(path) for path in done.out.split()]
+    assert done.returncode == 0 and [p.path for p in parts] == [data / f"split{n}/{k}" for k in range(1, n + 1)]
+    assert sorted(utt for p in parts for utt in p.pairs()) == sorted(seconds)
+    totals = [sum(seconds[utt] for utt in p.pairs()) for p in parts]
+    assert max(totals) - min(totals) <= max(seconds.values())
+    for p in parts:
+        assert p.pairs() == {utt: DataDir(data).pairs()[utt] for utt in p.pairs()}
+        assert p.table("utt2spk") == {utt: speakers[utt] for utt in p.pairs()} and set(p.table("utt2snr")) == {"u03"} & p.pairs().keys()
+    before = tree(data / f"split{n}")
+    assert se("prep", "split", data, n).returncode == 0 and tree(data / f"split{n}") == before
+    done = se("prep", "split", data, n, "--by-speaker")
+    owner = {}
+    for k, path in enumerate(done.out.split()):
+        for utt in DataDir(path).pairs():
+            assert owner.setdefault(speakers[utt], k) == k
+    assert len(owner) == 5
+
+
+def test_split_of_speech_and_noise_gives_all_noise_to_each(talk, se):
+    assert se("prep", "sources", "out", "--speech", "speech.scp", "--noise", "noise.scp", "--rir", "rir.scp", cwd=talk).returncode == 0
+    done = se("prep", "split", "out", 3, cwd=talk)  # durations by the wavs' headers
+    parts = [DataDir(talk / path) for path in done.out.split()]
+    assert sorted(utt for p in parts for utt in p.table("speech.scp")) == sorted(read_list(talk / "speech.scp"))
+    assert all(p.table("noise.scp") == read_list(talk / "noise.scp") and p.table("rir.scp") == read_list(talk / "rir.scp") for p in parts)
+
+
+@pytest.mark.parametrize("n, extra, words", [(13, [], "12 utterances do not make 13 parts"), (0, [], "0 parts"), (2, ["--by-speaker"], "no speaker")])
+def test_split_that_cannot_be_made(data, se, n, extra, words):
+    done = se("prep", "split", data, n, *extra)
+    assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1 and not list(data.glob("split*"))
 
 
 # --- resample --------------------------------------------------------------------------------------------------------
@@ -485,6 +592,8 @@ def test_resample_passes_a_list_through(tmp_path, rng, se):
     done = se("prep", "resample", "-", "out", cwd=tmp_path, input=lines.encode())
     assert done.returncode == 1 and done.out == "b b.wav\na out/a.wav\n" and "c: " in done.err and "--channel" in done.err
     assert audio.probe(str(tmp_path / "out/a.wav")) == audio.Info(16000, 1, 1601)
+    made = json.loads((tmp_path / "out/provenance.json").read_text())
+    assert made["settings"]["resampler"] == "soxr" and "soxr" in made["versions"]
     done = se("prep", "resample", "-", "out2", "--channel", 2, "--jobs", 2, cwd=tmp_path, input=lines.encode())
     assert done.returncode == 0 and done.out == "b b.wav\na out2/a.wav\nc out2/c.wav\n"
     expected = audio.resample(audio.read(str(tmp_path / "c.wav"))[0][1], 44100, 16000)

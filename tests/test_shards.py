@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,7 +18,7 @@ import numpy as np
 import pytest
 from conftest import command
 
-from setk import audio, shards
+from setk import audio, features, shards
 from setk.files import UserError
 from setk.lists import DataDir, read_list, write_list
 from setk.shards import Shards
@@ -114,18 +116,19 @@ def test_a_copied_folder_is_read_where_it_lies(made, tmp_path, monkeypatch):
     assert Shards(copy, "pairs").read(3)
 
 
-@pytest.mark.parametrize("options", [["--jobs", 2], ["--shard"]])
-def test_any_division_into_jobs_makes_the_same_files(pairs, tmp_path, se, options):
+@pytest.mark.parametrize("feature, options", [("pcm", ["--jobs", 2]), ("pcm", ["--shard"]), ("stft", ["--shard"])])
+def test_any_division_into_jobs_makes_the_same_files(pairs, tmp_path, se, feature, options):
     one, other = tmp_path / "one", tmp_path / "other"
-    assert se("prep", "shards", pairs[0], one, "--size", 4).returncode == 0
+    common = ["--shard-size", 4, "--feature", feature]
+    assert se("prep", "shards", pairs[0], one, *common).returncode == 0
     runs = [options] if options != ["--shard"] else [["--shard", f"{k}/7"] for k in (3, 7, 1, 2, 6, 5, 4)]
     for i, run in enumerate(runs):
         assert not (other / "pairs.scp").exists()
-        done = se("prep", "shards", pairs[0], other, "--size", 4, *run)
+        done = se("prep", "shards", pairs[0], other, *common, *run)
         assert done.returncode == 0 and not done.out, done.err
         if i == 0 and len(runs) > 1:
             with pytest.raises(UserError, match="not complete"):
-                Shards(other, "pairs")
+                Shards(other, "pairs", feature)
     assert contents(one) == contents(other)
 
 
@@ -157,7 +160,7 @@ def test_a_rerun_keeps_what_is_current_and_remakes_the_rest(tmp_path, rng):
 def test_killed_in_the_middle_nothing_is_torn_and_a_rerun_finishes(tmp_path, rng):
     samples = write_pairs(tmp_path, rng, 60, longest=60000)
     out = tmp_path / "shards"
-    argv = command("prep", "shards", tmp_path, out, "--size", 3)
+    argv = command("prep", "shards", tmp_path, out, "--shard-size", 3)
     for _ in range(4):
         process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
         until = time.monotonic() + 20
@@ -169,6 +172,7 @@ def test_killed_in_the_middle_nothing_is_torn_and_a_rerun_finishes(tmp_path, rng
         for path in out.glob("pairs.*.h5"):
             shards._open_shard(path, "pairs")
     assert subprocess.run(argv, stderr=subprocess.DEVNULL).returncode == 0
+    assert not list(out.glob(".*"))
     data = Shards(out, "pairs")
     assert len(data) == 60
     for i, utt in enumerate(data.ids):
@@ -322,7 +326,7 @@ def test_all_bad_utterances_are_named_and_only_their_shard_is_missing(tmp_path, 
     audio.write(noisy[bad[1]], np.zeros((2, 100)), 16000)
     audio.write(noisy[bad[2]], np.zeros(100), 48000)
     audio.write(noisy[bad[3]], np.zeros(7000), 16000)
-    done = se("prep", "shards", tmp_path, tmp_path / "out", "--size", 6)
+    done = se("prep", "shards", tmp_path, tmp_path / "out", "--shard-size", 6)
     assert done.returncode == 1
     for utt, word in zip(bad, ["truncated", "2 channels", "48000 Hz", "7000"]):
         assert any(line.startswith(f"se-prep: {utt}: ") and word in line for line in done.err.splitlines()), done.err
@@ -367,11 +371,158 @@ def test_speech_noise_and_rooms_are_sets_of_their_own(tmp_path, rng, se):
         table[f"x{i}"] = tmp_path / f"{i}.wav"
     for stream in ("speech", "noise", "rir"):
         write_list(tmp_path / f"{stream}.scp", table)
-    assert se("prep", "shards", tmp_path, tmp_path / "out", "--size", 2).returncode == 0
+    assert se("prep", "shards", tmp_path, tmp_path / "out", "--shard-size", 2).returncode == 0
     assert shards.names(tmp_path / "out") == ("speech", "noise", "rir") and shards.names(tmp_path) == ()
     for name in ("speech", "noise", "rir"):
         data = Shards(tmp_path / "out", name)
         assert data.streams == (name,) and data.lengths.tolist() == [100, 101, 102, 103, 104]
+
+
+# --- other features --------------------------------------------------------------------------------------------------
+
+def torch_stft(x: np.ndarray, window: int, hop: int) -> np.ndarray:
+    """[frames, bins, 2] by the definition that models use."""
+    torch = pytest.importorskip("torch")
+    from setk.dsp import STFT
+
+    return STFT(window, hop).analysis(torch.from_numpy(x)[None])[0].numpy()
+
+
+@pytest.mark.parametrize("window, hop", [(512, 256), (400, 100)])
+def test_stft_shards_hold_the_compressed_spectrum_of_the_models(pairs, tmp_path, rng, monkeypatch, window, hop):
+    monkeypatch.setattr(features, "_BLOCK", int(rng.integers(500, 3000)))  # the block is a matter of memory only
+    out = tmp_path / "out"
+    made = list(shards.write_shards(DataDir(pairs[0]), out, size=10, feature=features.make("stft", 16000, window=window, hop=hop)))
+    assert [done.state for done in made] == ["made"] * 3
+    data = Shards(out, "pairs", "stft")
+    assert data.settings == {"window": window, "hop": hop, "power": 0.3}
+    assert sum(done.seconds for done in made) == pytest.approx(data.samples.sum() / 16000)
+    for i in rng.integers(len(data), size=5):
+        x = audio.from_int16(pairs[1]["clean"][data.ids[i]])
+        wanted = torch_stft(x, window, hop)
+        wanted = wanted * np.hypot(wanted[..., :1], wanted[..., 1:]) ** -0.7
+        found = data.read(i)["clean"]
+        assert found.shape == wanted.shape and len(found) == data.lengths[i] and data.samples[i] == len(x)
+        np.testing.assert_allclose(found, wanted, atol=2e-3 * np.abs(wanted).max())
+        start, count = (int(v) for v in np.sort(rng.integers(len(found) + 1, size=2)) * [1, 1])
+        np.testing.assert_array_equal(data.read(i, start, count - start)["clean"], found[start:count])
+
+
+def test_logmel_shards_hold_the_energy_in_bands(tmp_path, se):
+    t = np.arange(16000) / 16000
+    tones = {"low": 300.0, "high": 5000.0}
+    for utt, hertz in tones.items():
+        audio.write(tmp_path / f"{utt}.wav", 0.5 * np.sin(2 * np.pi * hertz * t), 16000)
+    audio.write(tmp_path / "none.wav", np.zeros(1000), 16000)
+    for stream in ("noisy", "clean"):
+        write_list(tmp_path / f"{stream}.scp", {utt: tmp_path / f"{utt}.wav" for utt in (*tones, "none")})
+    assert se("prep", "shards", tmp_path, tmp_path / "out", "--feature", "logmel", "--bands", 40).returncode == 0
+    data = Shards(tmp_path / "out", "pairs", "logmel")
+    centres = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 8000 / 700), 42) / 2595) - 1)[1:-1]
+    for utt, hertz in tones.items():
+        bands = data.read(data.ids.index(utt))["noisy"]
+        assert bands.shape == (63 + 1, 40)
+        assert abs(int(bands[30].argmax()) - int(np.abs(centres - hertz).argmin())) <= 1
+        # Most of a sine's power, (A / 2 sum of the window)^2 at the bin, is in the loudest band.
+        window = np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512))
+        assert np.log((0.25 * window.sum()) ** 2) - 1.5 < bands[30].max() < np.log((0.25 * window.sum()) ** 2) + 1.5
+    np.testing.assert_allclose(data.read(data.ids.index("none"))["clean"], np.log(1e-10), rtol=1e-3)
+
+
+def test_plain_h5py_gives_the_signal_back_from_stft(pairs, tmp_path):
+    list(shards.write_shards(DataDir(pairs[0]), tmp_path, feature=features.make("stft", 16000)))
+    with h5py.File(tmp_path / "pairs.1.h5") as f:
+        offset, utt, window, hop = f["offset"], f["utt"].asstr(), f.attrs["window"], f.attrs["hop"]
+        x = f["noisy"][offset[4]:offset[5]].astype(np.float32).view(np.complex64)[..., 0]
+        x = x * np.maximum(np.abs(x), 1e-9) ** (1 / f.attrs["power"] - 1)
+        frames = np.fft.irfft(x, window) * np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window))
+        wave = np.zeros((len(frames) + 1) * hop)
+        for t, frame in enumerate(frames):
+            wave[t * hop:t * hop + window] += frame
+        wave = wave[window - hop:][:f["samples"][4]]
+        wanted = pairs[1]["noisy"][utt[4]] / 32768
+    np.testing.assert_allclose(wave, wanted, atol=5e-3 * np.abs(wanted).max())
+
+
+def test_shards_of_another_feature_are_refused_in_one_line(pairs, made, tmp_path, se):
+    list(shards.write_shards(DataDir(pairs[0]), tmp_path / "stft", feature=features.make("stft", 16000)))
+    with pytest.raises(UserError, match="holds stft, and pcm is wanted here; make it again with se-prep shards --feature pcm"):
+        Shards(tmp_path / "stft", "pairs")
+    with pytest.raises(UserError, match="holds pcm, and logmel is wanted"):
+        Shards(made, "pairs", "logmel")
+    done = se("train", "recipes/conf/fspen.yaml", "--train", tmp_path / "stft", "--valid", pairs[0], "--out", tmp_path / "exp")
+    assert done.returncode == 2 and len(done.err.splitlines()) == 1 and "holds stft, and pcm is wanted" in done.err
+
+
+def test_a_change_of_feature_makes_the_shards_anew(pairs, tmp_path):
+    def states(feature, **options):
+        return [d.state for d in shards.write_shards(DataDir(pairs[0]), tmp_path, 20, feature=features.make(feature, 16000, **options))]
+
+    assert states("pcm") == states("stft") == states("stft", hop=128) == states("logmel", hop=128) == ["made"] * 2
+    assert states("logmel", hop=128) == ["kept"] * 2
+
+
+@pytest.mark.parametrize("options, words", [
+    (["--feature", "mfcc"], "pcm, stft, logmel"), (["--hop", 128], "says nothing about --feature pcm"),
+    (["--feature", "stft", "--bands", 40], "--bands 40"), (["--feature", "stft", "--hop", 200], "divides"),
+    (["--feature", "logmel", "--bands", 400], "without a bin"), (["--feature", "logmel", "--bands", 0], "more than 0"),
+    (["--shard-size", 0], "--shard-size 0"), (["--resampler", "sinc"], "soxr or resampy")])
+def test_options_of_shards_that_cannot_be(pairs, tmp_path, se, options, words):
+    done = se("prep", "shards", pairs[0], tmp_path / "out", *options)
+    assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1
+
+
+# --- rates, speed, memory --------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("resampler", ["soxr", "resampy"])
+def test_other_rates_are_converted_on_the_way_if_a_resampler_is_named(tmp_path, rng, se, resampler):
+    for i, (rate, n) in enumerate([(48000, 4801), (16000, 1000), (44100, 2000)]):
+        for stream in ("noisy", "clean"):
+            audio.write(tmp_path / f"{stream}{i}.wav", rng.standard_normal(n) * 0.1, rate)
+    for stream in ("noisy", "clean"):
+        write_list(tmp_path / f"{stream}.scp", {f"u{i}": tmp_path / f"{stream}{i}.wav" for i in range(3)})
+    done = se("prep", "shards", tmp_path, tmp_path / "out")
+    assert done.returncode == 1 and "48000 Hz" in done.err
+    assert se("prep", "shards", tmp_path, tmp_path / "out", "--resampler", resampler).returncode == 0
+    data = Shards(tmp_path / "out", "pairs")
+    assert data.lengths.tolist() == [1601, 1000, 726]
+    for i in range(3):
+        x, rate = audio.read_mono(str(tmp_path / f"noisy{i}.wav"))
+        np.testing.assert_allclose(data.read(i)["noisy"], audio.resample(x, rate, 16000, resampler), atol=1e-4)
+    with h5py.File(tmp_path / "out/pairs.1.h5") as f:
+        made = json.loads(f.attrs["provenance"])
+    assert made["resampler"] == resampler and resampler in made["versions"]
+    audio.write(tmp_path / "clean0.wav", rng.standard_normal(4801) * 0.1, 16000)
+    done = se("prep", "shards", tmp_path, tmp_path / "out", "--resampler", resampler)
+    assert done.returncode == 1 and "a pair is equally long" in done.err
+
+
+def peak_memory(*args) -> int:
+    """Highest resident set of a finished se-prep in KiB. Its own word: rusage counts the process it was forked from."""
+    code = ("import atexit, re, sys\nfrom setk.commands import prep\n"
+            "atexit.register(lambda: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr))\nprep.main()")
+    done = subprocess.run([sys.executable, "-P", "-c", code, *map(str, args)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return int(done.stderr.split()[-1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="/proc tells the peak memory")
+def test_peak_memory_does_not_grow_with_the_corpus(tmp_path, rng):
+    x = rng.standard_normal(10 * 16000) * 0.1
+    for i in range(40):  # 13 MB a stream, 52 MB as float32 of both
+        for stream in ("noisy", "clean"):
+            audio.write(tmp_path / f"{stream}{i}.wav", np.roll(x, i), 16000)
+    peaks: dict[str, list[int]] = {}
+    for count in (4, 40):
+        data = tmp_path / f"data{count}"
+        data.mkdir()
+        for stream in ("noisy", "clean"):
+            write_list(data / f"{stream}.scp", {f"u{i}": tmp_path / f"{stream}{i}.wav" for i in range(count)})
+        for kind, args in {"pcm": ["shards", data], "stft": ["shards", data, "--feature", "stft"],
+                           "mix": ["mix", "--speech", data / "clean.scp", "--noise", data / "noisy.scp", "--snr", 5]}.items():
+            peaks.setdefault(kind, []).append(peak_memory(*args, tmp_path / f"{kind}{count}"))
+        peaks.setdefault("check", []).append(peak_memory("check", data))
+    assert all(large < small + 6000 for small, large in peaks.values()), peaks
 
 
 @pytest.mark.skipif(os.getloadavg()[0] > os.cpu_count(), reason="the machine is busy")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # FSPEN on a few hours of open speech and noise, mixed as training goes: what setk/pretrained/fspen.pt was made with.
+# Two trainings: DIR/first without, then DIR, from the best of the first, with a perceptual loss.
 #
 #   bash recipes/open/fspen.sh --root CORPUS --more CORPUS_MORE
 #
@@ -15,9 +16,10 @@ more=${OPEN_MORE:-}            # its noises, the longer versions, stand for thos
 dir=                           # experiment; default exp/open/fspen
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
-conf=recipes/conf/fspen_open.yaml
-set=
-init=                          # checkpoint to start from
+first=recipes/conf/fspen_open.yaml
+conf=recipes/conf/fspen_open_perceptual.yaml
+set=                           # for both trainings
+init=                          # checkpoint to start the second from, in place of the first
 noisy_gate=false
 stage=0
 stop_stage=6
@@ -26,4 +28,9 @@ nj=2
 
 . recipes/utils/corpus.sh open fspen
 paper_rows=
+# shellcheck disable=SC2030,SC2031
+if [[ ! $init ]]; then
+    (conf=$first dir=$dir/first stop_stage=$((stop_stage < 2 ? stop_stage : 2)); . recipes/utils/stages.sh)
+    init=$dir/first/best.pt stage=$((stage > 2 ? stage : 2))
+fi
 . recipes/utils/stages.sh

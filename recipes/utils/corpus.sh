@@ -1,20 +1,34 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034,SC2154
 # Sourced as `corpus.sh DATASET PAPER` after the options: says which corpus a recipe runs on, and how it is prepared.
-# Without a root it is data/mini, which runs every stage in about two minutes and says nothing of quality.
+# Without a root it is data/mini, which runs every stage in about two minutes and says nothing of quality; a prepare.sh
+# has a small tree of the corpus's layout made instead, so that its preparation runs as well.
 dataset=$1
 paper=$2
 
 # Recipes run in the checkout; what the user named relative to where they stood is still meant.
 if [[ $OLDPWD != "$PWD" ]]; then
-    for name in root more dir data shards; do
+    for name in root more dir data shards clean noise; do
         [[ -z ${!name-} || ${!name} == /* ]] || printf -v "$name" %s "$OLDPWD/${!name}"
     done
 fi
 
-if [[ $root ]]; then
+if [[ ! $root && $paper == prepare ]]; then
+    label=mini
+    corpus="a generated tree, as no root was given (--root, or ${dataset^^}_ROOT)"
+    echo "${0##*/}: NO CORPUS ROOT GIVEN: preparing a small generated tree of $dataset's layout; it says nothing of quality" >&2
+    dir=${dir:-exp/mini/prepare_$dataset}
+    root=$dir/tree
+    data=${data:-$dir/data} shards=${shards:-$dir/shards}
+    train=$data/train valid=$data/valid test=$data/test
+    prepare() {
+        bin/setup
+        .venv/bin/python -P data/mini/trees.py "$dataset" "$root"
+        clean=$root/sources/clean noise=$root/sources/noise clips=4,2,2 "prepare_$dataset"
+    }
+elif [[ $root ]]; then
     label=$dataset
-    [[ -d $root ]] || { echo "${0##*/}: --root $root: no such directory" >&2; exit 2; }
+    [[ -d $root || ${clean-} ]] || { echo "${0##*/}: --root $root: no such directory" >&2; exit 2; }
     corpus="$dataset in $root"
     data=${data:-exp/$dataset/data}
     train=$data/train valid=$data/valid test=$data/test
@@ -22,12 +36,12 @@ if [[ $root ]]; then
     train_set=()
 else
     label=mini
-    corpus='data/mini, as no root was given (--root, or VBD_ROOT)'
+    corpus="data/mini, as no root was given (--root, or ${dataset^^}_ROOT)"
     echo "${0##*/}: NO CORPUS ROOT GIVEN: running on the embedded data/mini; its results are labelled mini and say nothing of quality" >&2
     train=data/mini/train valid=data/mini/valid test=data/mini/test
     prepare() { :; }
-    # 300 short steps: enough to see every stage work.
-    train_set=(batch=4 segment=1.0 steps=300 warmup=30 valid_every=100 save_every=50 workers=0 'betas=[0.9,0.99]')
+    # 300 short steps: enough to see every stage work. The recipe of a slow model sets mini_steps before this is sourced.
+    train_set=(batch=4 segment=1.0 steps="${mini_steps:-300}" warmup=30 valid_every=100 save_every=50 workers=0 'betas=[0.9,0.99]')
     noisy_gate=false
 fi
 dir=${dir:-exp/$label/$paper}
@@ -35,7 +49,35 @@ shards=${shards:-exp/$label/shards}
 read -ra settings <<< "$set"
 train_set+=("${settings[@]}")
 
-prepare_vbd() { se-prep vbd "$root" "$data" --jobs "$nj"; }
+prepare_vbd() { by_jobs se-prep vbd "$root" "$data"; }
+
+# Of a tree of wavs; or of LibriSpeech, wham_noise and metadata/Libri2Mix, whose mixtures are then made as they are read.
+prepare_librimix() {
+    if [[ -d $root/LibriSpeech ]]; then
+        se-prep librimix "$root/metadata/Libri2Mix" "$data" --librispeech "$root/LibriSpeech" --wham "$root/wham_noise" --jobs "$nj"
+    else
+        se-prep librimix "$root" "$data" --jobs "$nj"
+    fi
+}
+
+# Of a tree, which is made first where the recipe has set clean, noise and clips.
+prepare_ndns() {
+    if [[ ${clean-} ]]; then
+        local made=(se-prep ndns "$root" "$data" --clean "$clean" --noise "$noise" --clips)
+        # The sources are shared out once, before many jobs would each look at all of them.
+        "${made[@]}" 0,0,0 --shard 1/1
+        by_jobs "${made[@]}" "$clips"
+    else
+        se-prep ndns "$root" "$data" --jobs "$nj"
+    fi
+}
+
+# The wavs by nj jobs, then the lists by one.
+by_jobs() { # PROG ARG…
+    # shellcheck disable=SC2086
+    $cpu_cmd JOB=1:"$nj" "$dir/log/prepare.JOB.log" "$@" --shard JOB/"$nj"
+    "$@" --jobs "$nj"
+}
 
 # The lists of an open corpus, relative to its folder, as data directories with paths that hold from here.
 prepare_open() {

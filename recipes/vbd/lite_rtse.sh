@@ -21,6 +21,7 @@ stop_stage=6
 nj=2                           # parallel jobs of stages 0, 1, 4 and 5
 . recipes/utils/parse_options.sh
 
+mini_steps=100                 # the model is slow
 . recipes/utils/corpus.sh vbd lite_rtse
 paper_rows='| DCCRN (via S-DCCRN) | 3.7 M | | 11.13 G | 2.54 | 0.938 | | |
 | Lite-RTSE (public re-implementation) | 1.56 M | | 0.66 G | 2.67 | 0.936 | | 18.4 |

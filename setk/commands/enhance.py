@@ -135,9 +135,9 @@ def _enhance_utterance(item: tuple) -> tuple[str, str, str | None, int]:
     utt, location, path, chunk, subtype, allow = item
     from setk import audio, engines
 
-    if _is_current(location, path):
-        return utt, path, None, 0
     try:
+        if _is_current(location, path):
+            return utt, path, None, 0
         info, blocks = audio.open_blocks(location, 1 << 16, allow_commands=allow)
         stream = engines.Stream(_engine, info.rate, info.channels, _chunk_frames(_engine, chunk, False))
         _, clipped = _transfer(stream, info, blocks, path, subtype)
@@ -167,9 +167,9 @@ def _together(items: Iterator[tuple], batch: int, chunk: float | None, subtype: 
 
 def _is_current(location: str, path: str) -> bool:
     """Whether an earlier run made `path` of the file at `location` as it is now."""
-    if not os.path.isfile(path):
-        return False
-    return not os.path.exists(location) or os.stat(location).st_mtime_ns <= os.stat(path).st_mtime_ns
+    from setk import audio
+
+    return os.path.isfile(path) and audio.newest_ns(location) <= os.stat(path).st_mtime_ns
 
 
 def _enhance_list(model: str, list_: str, out: Path, chunk: float | None, subtype: str, suffix: str, jobs: int, batch: int,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import shutil
 from dataclasses import astuple, dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Iterator
 
@@ -59,12 +61,14 @@ class Found:
 
 
 def check(data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1,
-          allow_commands: bool = False) -> Iterator[Fault]:
+          allow_commands: bool = False, seen: dict[bytes, Entry] | None = None) -> Iterator[Fault]:
     """Yield every fault of a data directory; `found` tells in the end what is good.
 
     Lists and tables are checked first, then each wav is read whole. `rate` None takes any rate, as long as the
-    files of one utterance share it.
+    files of one utterance share it. `seen` holds the audio of other directories, which must not come again in this
+    one, and takes up that of this one. Within a directory it may: one text of clean speech in many noises.
     """
+    own: dict[bytes, Entry] = {}
     for name in (*data.streams, *TABLES):
         name = name if name in TABLES else f"{name}.scp"
         if (data.path / name).exists():
@@ -74,16 +78,24 @@ def check(data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1,
     for streams in sets:
         lists = {stream: found.tables[f"{stream}.scp"] for stream in streams}
         yield from _unpaired(data, lists)
-        tasks = [(utt, tuple(table[utt] for table in lists.values()), rate, allow_commands)
+        tasks = [(utt, tuple(table[utt] for table in lists.values()), rate, allow_commands, seen is not None)
                  for utt in lists[streams[0]] if all(utt in table for table in lists.values())]
         good = found.good[streams[0]] = {}
-        for task, (faults, duration) in zip(tasks, ordered_map(_examine, tasks, jobs)):
+        for task, (faults, duration, digests) in zip(tasks, ordered_map(_examine, tasks, jobs)):
             found.utterances += 1
+            for entry, digest in digests:
+                if seen and (first := seen.get(digest)):
+                    what = f"{entry.value}: is the same audio as {first.value} ({first.file}:{first.line})"
+                    faults.append(Fault(entry.file, entry.line, task[0], FAULT, what,
+                                        "drop one; se-prep fix keeps that of the directory named first"))
             if not any(fault.grade == FAULT for fault in faults):
                 good[task[0]] = duration
+                own |= {digest: entry for entry, digest in digests}
             yield from faults
         if streams[0] in ("noisy", "speech"):
             yield from _odd_tables(data, found, lists[streams[0]], good)
+    if seen is not None:
+        seen |= own
 
 
 def _read_leniently(path: Path) -> tuple[dict[str, Entry], list[Fault]]:
@@ -120,10 +132,11 @@ def _unpaired(data: DataDir, lists: dict[str, dict[str, Entry]]) -> Iterator[Fau
                                 "add it there, or drop it with se-prep fix")
 
 
-def _examine(task: tuple[str, tuple[Entry, ...], int | None, bool]) -> tuple[list[Fault], float]:
-    """Read the wavs of one utterance: the faults, and the seconds of the first."""
-    utt, entries, rate, allow_commands = task
+def _examine(task: tuple[str, tuple[Entry, ...], int | None, bool, bool]) -> tuple[list[Fault], float, list[tuple[Entry, bytes]]]:
+    """Read the wavs of one utterance: the faults, the seconds of the first, and a digest of each if that is asked."""
+    utt, entries, rate, allow_commands, with_digests = task
     faults: list[Fault] = []
+    digests: list[tuple[Entry, bytes]] = []
     shapes = []
 
     def fault(entry: Entry, what: str, mend: str = _DROP, grade: str = FAULT) -> None:
@@ -141,13 +154,17 @@ def _examine(task: tuple[str, tuple[Entry, ...], int | None, bool]) -> tuple[lis
             fault(entry, f"{entry.value}: holds no samples")
         elif not x.any():
             fault(entry, f"{entry.value}: is silent")
-        elif clipped := _clipped_samples(x[0]):
-            fault(entry, f"{entry.value}: {clipped} samples are clipped", "record or scale it lower", REMARK)
+        else:
+            if clipped := _clipped_samples(x[0]):
+                fault(entry, f"{entry.value}: {clipped} samples are clipped", "record or scale it lower", REMARK)
+            if with_digests:
+                # Of the samples, so that a copy is found in another format too.
+                digests.append((entry, hashlib.blake2b(x[0], digest_size=16).digest()))
     for entry, length, found in shapes[1:]:
         if (length, found) != shapes[0][1:]:
             first, frames, rate = shapes[0]
             fault(entry, f"{entry.value}: has {length} samples at {found} Hz, {first.value} {frames} at {rate}")
-    return faults, shapes[0][1] / shapes[0][2] if shapes else 0.0
+    return faults, shapes[0][1] / shapes[0][2] if shapes else 0.0, digests
 
 
 def _clipped_samples(x: np.ndarray) -> int:
@@ -185,11 +202,8 @@ def _is_number(text: str) -> bool:
 
 
 def fix(data: DataDir, found: Found) -> Path:
-    """Write the directory anew with what the finished check `found` good; the old lists go to DIR/.backup."""
-    backup = data.path / ".backup"
-    backup.mkdir(exist_ok=True)
-    for name in found.tables:
-        shutil.copy2(data.path / name, backup / name)
+    """Write the directory anew with what the finished check `found` good; the old lists go to DIR/.backup, or
+    where an earlier fix has put its own there, to .backup.2 and so on."""
     tables: dict[str, dict[str, str]] = {}
     first = data.streams[0]
     for name, table in found.tables.items():
@@ -200,5 +214,9 @@ def fix(data: DataDir, found: Found) -> Path:
         raise UserError(f"{data.path}: nothing good would be left; make it again")
     if "utt2dur" in tables:
         tables["utt2dur"] = {utt: f"{found.good[first][utt]:.4f}" for utt in tables[f"{first}.scp"]}
+    backup = next(path for n in count(1) if not (path := data.path / (f".backup.{n}" if n > 1 else ".backup")).exists())
+    backup.mkdir()
+    for name in found.tables:
+        shutil.copy2(data.path / name, backup / name)
     write_data_dir(data.path, tables)
     return backup

@@ -164,7 +164,7 @@ def _is_current(plan: Plan, row: Row) -> bool:
         return False
     oldest = min(t.stat().st_mtime_ns for t in targets)
     sources = (plan.speech[row.utt], plan.noise[row.noise], *([plan.rir[row.rir]] if row.rir else []))
-    return all(os.stat(s).st_mtime_ns <= oldest for s in sources if os.path.exists(s))
+    return all(audio.newest_ns(source) <= oldest for source in sources)
 
 
 def mix_one(utt: str) -> Row:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Mapping
 
 from setk.files import UserError, make_dir
@@ -14,6 +16,24 @@ TABLES = ("utt2dur", "utt2spk", "utt2snr")
 SUFFIXES = (".wav", ".flac")
 
 Faults = list[tuple[str, str]]
+
+
+@dataclass
+class Report:
+    """What came of a corpus: utterances of each split, what is odd about it, what was left out and why, samples clipped."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    faults: Faults = field(default_factory=list)
+    clipped: int = 0
+
+    def write(self, out: Path, split: str, tables: Mapping[str, Mapping[str, object]]) -> None:
+        """Write OUT/SPLIT, unless there is nothing for it, which is warned about; empty tables are left out."""
+        self.counts[split] = len(tables["noisy.scp"])
+        if self.counts[split]:
+            write_data_dir(out / split, {name: table for name, table in tables.items() if table})
+        else:
+            self.warnings.append(f"nothing is there for {split}; {out / split} is not made")
 
 
 def write_data_dir(out: str | os.PathLike, tables: Mapping[str, Mapping[str, object]]) -> None:
@@ -35,7 +55,7 @@ def check_location(location: str) -> str:
         location.encode()
     except UnicodeEncodeError:
         raise UserError(f"{location!r}: the name is not UTF-8; rename it") from None
-    if location != location.strip() or "\n" in location or location.endswith("|"):
+    if location != location.strip() or {"\n", "\0"} & set(location) or location.endswith("|"):
         raise UserError(f"{location!r}: a list cannot hold a name that ends in white space or '|' or has a line break; rename it")
     return location
 
@@ -49,14 +69,15 @@ def make_id(relative: str) -> str:
 def find_wavs(place: str | os.PathLike) -> tuple[dict[str, str], Faults]:
     """id -> location of the audio files under a folder (hidden ones left out), or of a list; and unusable names.
 
-    Raises UserError if there are none, or two files make one id.
+    Links to folders are followed, each folder once. Raises UserError if there are none, or two files make one id.
     """
     if not os.path.isdir(place):
         return read_list(place), []
     found: dict[str, str] = {}
     faults: Faults = []
-    for folder, below, files in os.walk(place):
-        below[:] = sorted(d for d in below if not d.startswith("."))
+    seen = {os.path.realpath(place)}
+    for folder, below, files in os.walk(place, followlinks=True):
+        below[:] = sorted(d for d in below if not d.startswith(".") and _is_new(os.path.join(folder, d), seen))
         for file in sorted(files):
             path = os.path.join(folder, file)
             if file.startswith(".") or os.path.splitext(file)[1].lower() not in SUFFIXES:
@@ -73,6 +94,14 @@ def find_wavs(place: str | os.PathLike) -> tuple[dict[str, str], Faults]:
     if not found and not faults:
         raise UserError(f"{place}: holds no {' or '.join(SUFFIXES)} files")
     return found, faults
+
+
+def _is_new(folder: str, seen: set[str]) -> bool:
+    """Whether a folder is not one of `seen`, nor a link to one; it is from now on."""
+    place = os.path.realpath(folder)
+    known = place in seen
+    seen.add(place)
+    return not known
 
 
 def seconds(frames: int, rate: int) -> str:

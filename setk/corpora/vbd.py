@@ -7,38 +7,32 @@ for validation (770 utterances), so that nothing is ever chosen on the test set.
 
 from __future__ import annotations
 
+import functools
 import os
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Iterable
 
 from setk.corpora.pairs import match
-from setk.corpora.tables import Faults, seconds, write_data_dir
+from setk.corpora.tables import Report, seconds
 from setk.corpora.wavs import convert_all
 from setk.files import UserError
+from setk.lists import take_shard
 
 RATE = 16000
-VALID_SPEAKERS = ("p226", "p287")
+VALID = "p226,p287"
 # Part of the corpus: stem of its folders, its log of SNRs, utterances in it.
 PARTS = {"train": ("trainset_28spk", "log_trainset_28spk.txt", 11572), "test": ("testset", "log_testset.txt", 824)}
 
 
-@dataclass
-class Report:
-    """What came of it: utterances of each split, what is odd about the tree, and what was left out and why."""
-
-    counts: dict[str, int] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    faults: Faults = field(default_factory=list)
-    clipped: int = 0
-
-
-def vbd(root: str | os.PathLike, out: str | os.PathLike, jobs: int = 1, resampler: str = "soxr",
-        watch: Callable[[Iterable, int, str], Iterable] = lambda items, total, what: items) -> Report:
+def vbd(root: str | os.PathLike, out: str | os.PathLike, valid: str | None = None, jobs: int = 1, shard: str | None = None,
+        resampler: str = "soxr", watch: Callable[[Iterable, int, str], Iterable] = lambda items, total, what: items) -> Report:
     """Write OUT/{train,valid,test}, and under OUT/wav16k the wavs that are not at 16 kHz yet.
 
+    `valid` names what is held out of the training part: speakers by commas, or a file of utterance ids; None is
+    the convention, as far as it is there. `shard` = "k/n" only converts every n-th file from the k-th on; a run
+    without it then finds them and writes the lists.
     Folders may be called *_wav or *_wav_16k (preferred). `watch(items, total, what)` passes the files through
-    as they are done, for a progress bar. Raises UserError if the tree has no part of the corpus.
+    as they are done, for a progress bar. Raises UserError if the tree has no part of the corpus, or not all of `valid`.
     """
     root, out, report = Path(root), Path(out), Report()
     if not root.is_dir():
@@ -48,16 +42,53 @@ def vbd(root: str | os.PathLike, out: str | os.PathLike, jobs: int = 1, resample
         raise UserError(f"{root}: is no VoiceBank+DEMAND: it has neither noisy_trainset_28spk_wav nor noisy_testset_wav "
                         "with their clean_ partners (unpack the zips of datashare.ed.ac.uk/handle/10283/2791 there)")
     for part, folders in parts.items():
-        if folders:
-            tables = _part(root, part, folders, out / "wav16k" / part, jobs, resampler, watch, report)
-            for split, speakers in _splits(part, tables["utt2spk"]).items():
-                report.counts[split] = len(speakers)
-                if speakers:
-                    write_data_dir(out / split, {name: {utt: table[utt] for utt in speakers if utt in table}
-                                                 for name, table in tables.items()})
-                else:
-                    report.warnings.append(f"{root}: nothing there for {split}; {out / split} is not made")
+        if not folders:
+            continue
+        common, faults = match(*folders)
+        held = _held_out(valid, common) if part == "train" else set()
+        convert = functools.partial(_convert, part, common, out / "wav16k" / part, jobs, resampler, watch, report)
+        if shard:
+            report.counts[f"wav16k/{part}"] = len(convert(list(take_shard(common, shard)))["utt2dur"])
+            continue
+        report.faults += faults
+        _warn_of_counts(root, part, len(common), report)
+        tables = convert(list(common)) | {"utt2snr": _snrs(root, PARTS[part][1])}
+        good = tables["noisy.scp"]
+        splits = {"train": good.keys() - held, "valid": good.keys() & held} if part == "train" else {"test": good.keys()}
+        for split, utts in splits.items():
+            report.write(out, split, {name: {utt: table[utt] for utt in good if utt in utts and utt in table}
+                                      for name, table in tables.items()})
     return report
+
+
+def _held_out(valid: str | None, utts: Iterable[str]) -> set[str]:
+    """The utterances of `utts` that `valid` names (see `vbd`). Raises UserError if a name occurs nowhere."""
+    given = VALID if valid is None else valid
+    if os.path.isfile(given):
+        try:
+            named = set(Path(given).read_text(encoding="utf-8").split())
+        except UnicodeDecodeError:
+            raise UserError(f"--valid {given}: is not text; a file of utterance ids is wanted") from None
+        found = {utt: utt for utt in utts if utt in named}
+    else:
+        named = {name.strip() for name in given.split(",")} - {""}
+        found = {utt: _speaker(utt) for utt in utts if _speaker(utt) in named}
+    unknown = sorted(named - set(found.values()))
+    if unknown and valid is not None:
+        raise UserError(f"--valid {valid}: {unknown[0]} occurs nowhere in the training part; "
+                        "name speakers by commas as in p226,p287, or a file of utterance ids")
+    return set(found)
+
+
+def _speaker(utt: str) -> str:
+    return utt.partition("_")[0]
+
+
+def _warn_of_counts(root: Path, part: str, count: int, report: Report) -> None:
+    expected = PARTS[part][2]
+    if count != expected:
+        report.warnings.append(f"{root}: the {part} part has {count} pairs, and the whole corpus {expected:,}: "
+                               "scores will not compare with published ones")
 
 
 def _folders(root: Path, part: str, report: Report) -> tuple[Path, Path] | None:
@@ -74,28 +105,14 @@ def _folders(root: Path, part: str, report: Report) -> tuple[Path, Path] | None:
     return None
 
 
-def _splits(part: str, speakers: dict[str, str]) -> dict[str, list[str]]:
-    """Split -> utterances of a part of the corpus."""
-    if part == "test":
-        return {"test": list(speakers)}
-    held = {utt for utt, speaker in speakers.items() if speaker in VALID_SPEAKERS}
-    return {"train": [utt for utt in speakers if utt not in held], "valid": [utt for utt in speakers if utt in held]}
-
-
-def _part(root: Path, part: str, folders: tuple[Path, Path], wavs: Path, jobs: int, resampler: str,
-          watch: Callable, report: Report) -> dict[str, dict[str, str]]:
-    """The tables of all utterances of a part that are usable."""
-    common, faults = match(*folders)
-    report.faults += faults
-    expected = PARTS[part][2]
-    if len(common) != expected:
-        report.warnings.append(f"{root}: the {part} part has {len(common)} pairs, and the whole corpus {expected:,}: "
-                               "scores will not compare with published ones")
-    noisy, clean = ({c.utt: c for c in watch(convert_all(((utt, pair[k]) for utt, pair in common.items()), wavs / kind,
-                                                         RATE, resampler, jobs=jobs), len(common), f"{part} {kind}")}
+def _convert(part: str, common: dict[str, tuple[str, str]], wavs: Path, jobs: int, resampler: str, watch: Callable,
+             report: Report, utts: list[str]) -> dict[str, dict[str, str]]:
+    """The tables of those of `utts` that are usable, all of them converted."""
+    noisy, clean = ({c.utt: c for c in watch(convert_all(((utt, common[utt][k]) for utt in utts), wavs / kind,
+                                                         RATE, resampler, jobs=jobs), len(utts), f"{part} {kind}")}
                     for k, kind in enumerate(("noisy", "clean")))
     good = []
-    for utt in common:
+    for utt in utts:
         a, b = noisy[utt], clean[utt]
         fault = a.error or b.error
         if not fault and a.frames != b.frames:
@@ -103,13 +120,9 @@ def _part(root: Path, part: str, folders: tuple[Path, Path], wavs: Path, jobs: i
         report.faults += [(utt, fault)] if fault else []
         good += [] if fault else [utt]
         report.clipped += a.clipped + b.clipped
-    tables = {"noisy.scp": {utt: noisy[utt].path for utt in good}, "clean.scp": {utt: clean[utt].path for utt in good},
-              "utt2dur": {utt: seconds(noisy[utt].frames, RATE) for utt in good},
-              "utt2spk": {utt: utt.partition("_")[0] for utt in good}}
-    snrs = _snrs(root, PARTS[part][1])
-    if any(utt in snrs for utt in good):
-        tables["utt2snr"] = {utt: snrs[utt] for utt in good if utt in snrs}
-    return tables
+    return {"noisy.scp": {utt: noisy[utt].path for utt in good}, "clean.scp": {utt: clean[utt].path for utt in good},
+            "utt2dur": {utt: seconds(noisy[utt].frames, RATE) for utt in good},
+            "utt2spk": {utt: _speaker(utt) for utt in good}}
 
 
 def _snrs(root: Path, name: str) -> dict[str, str]:

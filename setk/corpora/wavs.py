@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Iterable, Iterator
 
-from setk import audio
+from setk import audio, sums
 from setk.pool import ordered_map
 from setk.provenance import claim_dir
 
@@ -39,11 +39,11 @@ class Converted:
 def convert(task: Task) -> Converted:
     """Write task.target as 16-bit PCM, unless it is there and no older than its source.
 
-    A source that is at the rate already is used as it is, if it has one channel.
+    A source that is at the rate already is used as it is, if it has one channel and is a file.
     """
     try:
         info = audio.probe(task.source, allow_commands=task.allow_commands)
-        if info.rate == task.rate and info.channels == 1:
+        if _is_as_wanted(task.source, info, task.rate):
             return Converted(task.utt, task.source, info.frames)
         if _is_current(task):
             return Converted(task.utt, str(task.target), audio.probe(str(task.target)).frames)
@@ -59,9 +59,14 @@ def convert(task: Task) -> Converted:
         return Converted(task.utt, error=str(e))
 
 
+def _is_as_wanted(source: str, info: audio.Info, rate: int) -> bool:
+    """Whether a source needs no file beside it. A sum gets one: who converts a list wants files."""
+    return info.rate == rate and info.channels == 1 and not sums.is_sum(source)
+
+
 def _is_current(task: Task) -> bool:
-    """Whether the target is there and no older than its source; a command is always run again."""
-    return (not audio.is_command(task.source) and task.target.exists()
+    """Whether the target is there and no older than its source; a command or a sum is always made again."""
+    return (not audio.is_command(task.source) and not sums.is_sum(task.source) and task.target.exists()
             and task.target.stat().st_mtime_ns >= os.stat(task.source).st_mtime_ns)
 
 
@@ -85,9 +90,9 @@ def convert_all(table: Iterable[tuple[str, str]], folder: str | os.PathLike, rat
 
 
 def _is_ready(place: str, rate: int, allow_commands: bool) -> bool:
-    """Whether nothing will be written for this file: it is mono at the rate, or cannot be read."""
+    """Whether nothing will be written for this source: it is as wanted, or cannot be read."""
     try:
         info = audio.probe(place, allow_commands=allow_commands)
     except audio.AudioError:
         return True
-    return info.rate == rate and info.channels == 1
+    return _is_as_wanted(place, info, rate)

@@ -18,8 +18,8 @@ from setk import config
 from setk.dsp import Transform
 from setk.files import UserError
 
-MODELS = {"fspen": "setk.models.fspen:FSPEN", "lite_rtse": "setk.models.lite_rtse:LiteRTSE", "dpsnn": "setk.models.dpsnn:DPSNN", "dccrn": "setk.models.dccrn:DCCRN",
-          "dpcrn_cf": "setk.models.dpcrn_cf:DPCRNCF"}
+MODELS = {"fspen": "setk.models.fspen:FSPEN", "lite_rtse": "setk.models.lite_rtse:LiteRTSE", "dpsnn": "setk.models.dpsnn:DPSNN",
+          "dccrn": "setk.models.dccrn:DCCRN", "dpcrn_cf": "setk.models.dpcrn_cf:DPCRNCF"}
 
 State = tuple[torch.Tensor, ...]
 

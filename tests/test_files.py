@@ -1,0 +1,83 @@
+"""Files that are whole or not there, and what killed writers leave."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from setk import files
+
+WRITER = """
+import sys, time
+from setk import files
+with files.atomic_path(sys.argv[1]) as tmp:
+    tmp.write_bytes(b"half")
+    print(tmp.name, flush=True)
+    time.sleep(600)
+"""
+# The folder of a test is swept once by this process; a process of its own sweeps it again.
+TOUCH = "import sys\nfrom setk import files\nfiles.write_text(sys.argv[1], 'whole')"
+
+
+@pytest.fixture
+def half_written(tmp_path):
+    """A live writer of tmp_path/a.h5, and its temporary file."""
+    process = subprocess.Popen([sys.executable, "-P", "-c", WRITER, tmp_path / "a.h5"], stdout=subprocess.PIPE, text=True)
+    yield process, tmp_path / process.stdout.readline().strip()
+    process.kill()
+    process.wait()
+
+
+def write_beside(folder) -> set[str]:
+    """Write into a folder by another process; the names it then holds."""
+    subprocess.run([sys.executable, "-P", "-c", TOUCH, folder / "b.txt"], check=True)
+    assert (folder / "b.txt").read_text() == "whole"
+    return set(os.listdir(folder)) - {"b.txt"}
+
+
+def test_what_a_killed_process_leaves_is_swept_and_what_a_living_one_writes_is_not(half_written, tmp_path):
+    process, tmp = half_written
+    assert tmp.name.startswith(".a.") and tmp.suffix == ".h5"
+    assert write_beside(tmp_path) == {tmp.name}
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert tmp.exists() and write_beside(tmp_path) == set()
+
+
+def test_files_of_another_machine_are_swept_only_after_a_week(half_written, tmp_path):
+    process, tmp = half_written
+    process.kill()
+    process.wait()
+    elsewhere = tmp.rename(tmp_path / re.sub(r"[0-9a-f]{8}", "0123abcd", tmp.name))
+    os.utime(elsewhere, (time.time() - 6 * 86400,) * 2)
+    assert write_beside(tmp_path) == {elsewhere.name}
+    os.utime(elsewhere, (time.time() - 8 * 86400,) * 2)
+    assert write_beside(tmp_path) == set()
+
+
+def test_hidden_files_of_others_are_left_alone(tmp_path):
+    mine = {".backup", ".a.tmp", ".a.12.tmp.h5", f".x.{'0' * 8}.tmp.wav", "x.0123abcd.99999999.tmp.wav"}
+    for name in mine:
+        (tmp_path / name).write_text("")
+        os.utime(tmp_path / name, (0, 0))
+    assert write_beside(tmp_path) == mine
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "é" * 125])
+def test_the_longest_name_that_a_file_system_takes_can_be_written(tmp_path, stem):
+    files.write_text(tmp_path / f"{stem}.wav", "whole")
+    assert os.listdir(tmp_path) == [f"{stem}.wav"]
+
+
+def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
+    files.write_text(tmp_path / "a", "old")
+    with pytest.raises(RuntimeError), files.atomic_open(tmp_path / "a") as f:
+        f.write(b"new")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"

@@ -1,0 +1,63 @@
+"""recipes/*/prepare.sh as a user runs them: on a generated tree where no root is given, and on a root."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+
+import pytest
+from conftest import MINI, ROOT
+
+from setk import shards
+from setk.lists import DataDir
+
+
+@pytest.fixture
+def prepare(tmp_path):
+    if not (ROOT / ".venv").exists():
+        pytest.skip("recipes run bin/se-*, which want the .venv of bin/setup")
+
+    def run(dataset, *args):
+        clean = {key: value for key, value in os.environ.items() if not key.endswith("_ROOT")}
+        argv = ["bash", ROOT / "recipes" / dataset / "prepare.sh", *map(str, args)]
+        return subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=300, env=clean)
+
+    return run
+
+
+@pytest.mark.parametrize("dataset, counts", [("vbd", (4, 3, 3)), ("librimix", (6, 3, 4)), ("ndns", (4, 2, 2))])
+def test_without_a_root_a_generated_tree_is_prepared_and_that_is_said(prepare, tmp_path, dataset, counts):
+    done = prepare(dataset, "--dir", "here", "--nj", 2)
+    assert done.returncode == 0, done.stderr
+    assert "NO CORPUS ROOT GIVEN" in done.stderr and f"{dataset.upper()}_ROOT" in done.stderr
+    found = [DataDir(tmp_path / "here/data" / split).pairs() for split in ("train", "valid", "test")]
+    assert tuple(map(len, found)) == counts
+    assert sorted(shards.Shards(tmp_path / "here/shards").ids) == sorted(found[0])
+    for step in ("shards", *(["prepare"] if dataset != "librimix" else [])):
+        log = (tmp_path / f"here/log/{step}.2.log").read_text()
+        assert "--shard 2/2" in log and log.splitlines()[-1].startswith("# Ended (code 0)")
+
+
+def test_ndns_is_made_where_there_was_nothing(prepare, tmp_path):
+    runpy.run_path(str(MINI / "trees.py"))["ndns"](tmp_path)
+    done = prepare("ndns", "--root", "new", "--clean", "sources/clean", "--noise", "sources/noise", "--clips", "2,1,1",
+                   "--dir", "exp", "--data", "data", "--stop-stage", 0, "--nj", 1)
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.glob("new/*/noisy/*.wav"))) == 4 and len(DataDir(tmp_path / "data/train").pairs()) == 2
+
+
+def test_a_librimix_tree_without_what_is_wanted_stops_the_recipe(prepare, tmp_path):
+    (tmp_path / "L2M").mkdir()
+    done = prepare("librimix", "--root", "L2M", "--dir", "exp", "--data", "data")
+    assert done.returncode == 2 and "holds no mixture_" in done.stderr
+
+
+def test_a_slow_model_takes_fewer_steps_on_the_embedded_corpus(tmp_path):
+    def steps(setting: str) -> str:
+        script = f"""set -u; root= dir= data= shards= set= ; {setting}
+            . recipes/utils/corpus.sh vbd x; printf '%s\\n' "${{train_set[@]}}" """
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT)
+        return next(line for line in done.stdout.splitlines() if line.startswith("steps="))
+
+    assert steps("") == "steps=300" and steps("mini_steps=100") == "steps=100"
