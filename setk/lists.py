@@ -2,7 +2,8 @@
 
 A wav list has one line per utterance, `utt-id path`. The path is the rest of the line, inner spaces kept,
 relative to the current directory; `-` is standard input; a path ending in `|` is a shell command whose
-standard output is a wav (run only where the caller allows it). Ids become file names, so they hold no white
+standard output is a wav (run only where the caller allows it); one that begins with `sum:` is a sum of files
+(see setk.sums). Ids become file names, so they hold no white
 space and no `/` and are not `.` or `..`. What setk writes is sorted in C order; any order is read.
 
 A data directory holds `noisy.scp` and `clean.scp` (pairs), or `speech.scp` and `noise.scp` (and `rir.scp`)

@@ -23,5 +23,6 @@ nj=2
 . recipes/utils/parse_options.sh
 
 . recipes/utils/corpus.sh open dpcrn_cf
+shown='dpcrn_cf (a reconstruction)'
 paper_rows=
 . recipes/utils/stages.sh

@@ -6,6 +6,7 @@
 #   train_set                                      array of key=value on top of the conf
 #   noisy_gate                                     true: the noisy test set must read as VoiceBank+DEMAND's does
 #   paper_rows                                     the papers' own figures, lines of RESULTS.md's table
+#   shown                                          optional: what the table calls the model
 #   init, stage, stop_stage, nj, label, train_cmd, cpu_cmd
 
 python=$SETK_ROOT/.venv/bin/python
@@ -19,10 +20,7 @@ mkdir -p "$dir/log"
 if due 0; then
     log "stage 0: prepare $corpus"
     prepare
-    for part in "$train" "$valid" "$test"; do
-        se-prep check "$part" > "$dir/check.${part##*/}.tsv" ||
-            { log "faults in $part are listed in $dir/check.${part##*/}.tsv"; exit 1; }
-    done
+    se-prep check "$train" "$valid" "$test" --jobs "$nj" > "$dir/check.tsv" || { log "faults are listed in $dir/check.tsv"; exit 1; }
 fi
 
 if due 1; then
@@ -64,7 +62,7 @@ if due 6; then
     log "stage 6: count and write RESULTS.md"
     se-count "$dir/best.pt" --json > "$dir/count.json"
     se-count "$dir/best.pt" --json --convention ptflops > "$dir/count.ptflops.json"
-    "$python" recipes/utils/results.py "$dir" "$paper" "$label" "$test" "$paper_rows" > "$dir/RESULTS.md.tmp"
+    "$python" recipes/utils/results.py "$dir" "${shown:-$paper}" "$label" "$test" "$paper_rows" > "$dir/RESULTS.md.tmp"
     mv "$dir/RESULTS.md.tmp" "$dir/RESULTS.md"
     log "wrote $dir/RESULTS.md"
     cat "$dir/RESULTS.md"

@@ -24,6 +24,7 @@ nj=2                           # parallel jobs of stages 0, 1, 4 and 5
 
 mini_steps=200                 # the model is slow
 . recipes/utils/corpus.sh vbd dpcrn_cf
+shown='dpcrn_cf (a reconstruction)'
 paper_rows='| DCCRN (via S-DCCRN) | 3.7 M | | 11.13 G | 2.54 | 0.938 | | |
 | Lite-RTSE (public re-implementation) | 1.56 M | | 0.66 G | 2.67 | 0.936 | | 18.4 |
 | DPCRN-CF (arXiv 2306.00812; the network here is a reconstruction) | 0.43 M | | 0.30 G | 3.18 | 0.948 | | 18.4 |'

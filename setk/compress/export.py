@@ -80,22 +80,24 @@ def _start(x: Tensor) -> float | str:
     return value if bool((x == value).all()) else base64.b64encode(x.contiguous().numpy().tobytes()).decode()
 
 
-def parity(model: Model, engine: Any, seconds: float = 2.0) -> float:
-    """SNR in dB of an engine's output against the model's, on noise whose level moves through 60 dB: the median over
-    frames, since a spike that rounding flips is no fault of the graph, and changes some frames after it.
+def parity(model: Model, engine: Any, signals: int = 16, frames: int = 32) -> float:
+    """SNR in dB of an engine's output against the model's, on short signals of noise at levels 60 dB apart.
+
+    The median over frames, and short signals: a spike that rounding flips is no fault of the graph, but changes
+    all that a recurrent network of spikes does after it.
     """
-    frames, batch = engine.frames, engine.batch
     generator = torch.Generator().manual_seed(0)
-    n = round(seconds * model.sample_rate)
-    level = torch.logspace(-3, 0, n).mul(0.3)
-    spectrum = model.transform.analysis(torch.randn(batch, n, generator=generator) * level)
-    spectrum = spectrum[:, :spectrum.shape[1] // frames * frames]
-    with torch.no_grad():
-        expected, _ = model(spectrum, model.init_state(batch))
-    parts, state = [], engine.start(batch)
-    for piece in spectrum.split(frames, 1):
-        out, state = engine.run(piece.numpy(), state)
-        parts.append(torch.from_numpy(out))
-    error, signal = ((x.square().flatten(2).sum(-1)) for x in (torch.cat(parts, 1) - expected, expected))
-    heard = signal > 0
-    return float(10 * torch.log10(signal[heard] / error[heard].clamp_min(1e-30)).median())
+    frames = -(-frames // engine.frames) * engine.frames
+    ratios = []
+    for level in torch.logspace(-3.5, -0.5, signals):
+        wave = level * torch.randn(engine.batch, frames * model.transform.hop, generator=generator)
+        pieces = model.transform.analysis(wave)[:, :frames]
+        with torch.no_grad():
+            expected, _ = model(pieces, model.init_state(engine.batch))
+        found, state = [], engine.start(engine.batch)
+        for piece in pieces.split(engine.frames, 1):
+            out, state = engine.run(piece.numpy(), state)
+            found.append(torch.from_numpy(out))
+        signal, error = (x.square().flatten(2).sum(-1).flatten() for x in (expected, torch.cat(found, 1) - expected))
+        ratios.append((signal / error.clamp_min(1e-30))[signal > 0])
+    return float(10 * torch.log10(torch.cat(ratios).median()))
