@@ -154,8 +154,11 @@ def from_int16(x: np.ndarray) -> np.ndarray:
 def to_int16(x: np.ndarray) -> tuple[np.ndarray, int]:
     """float samples to int16 (rounded, clipped), and how many samples were clipped."""
     scaled = np.rint(np.asarray(x, np.float32) * np.float32(32768))
-    clipped = int(np.count_nonzero((scaled > 32767) | (scaled < -32768)))
-    return np.clip(scaled, -32768, 32767).astype("<i2"), clipped
+    clipped = 0
+    if scaled.size and (scaled.max() > 32767 or scaled.min() < -32768):
+        clipped = int(np.count_nonzero((scaled > 32767) | (scaled < -32768)))
+        scaled = np.clip(scaled, -32768, 32767)
+    return scaled.astype("<i2"), clipped
 
 
 def _finite(x: np.ndarray, name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . recipes/cmd.sh
 
 root=${NDNS_ROOT:-}            # N-DNS: holds training_set and the others; empty: data/mini
-dir=                           # experiment; default exp/ndns/dpsnn, or exp/mini/dpsnn
+dir=                           # experiment; default exp/ndns/dpsnn, or exp/mini/ndns_dpsnn
 data=                          # data directories; default exp/ndns/data
 shards=                        # default exp/ndns/shards
 conf=recipes/conf/dpsnn_ndns.yaml

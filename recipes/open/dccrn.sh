@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 root=${OPEN_ROOT:-}
 more=${OPEN_MORE:-}            # its noises, the longer versions, stand for those of the root
-dir=                           # experiment; default exp/open/dccrn
+dir=                           # experiment; default exp/open/dccrn, or exp/mini/open_dccrn
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
 conf=recipes/conf/dccrn_open.yaml

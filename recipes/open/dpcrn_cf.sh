@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 root=${OPEN_ROOT:-}
 more=${OPEN_MORE:-}            # its noises, the longer versions, stand for those of the root
-dir=                           # experiment; default exp/open/dpcrn_cf
+dir=                           # experiment; default exp/open/dpcrn_cf, or exp/mini/open_dpcrn_cf
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
 conf=recipes/conf/dpcrn_cf_open.yaml

@@ -11,7 +11,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 root=${OPEN_ROOT:-}
 more=${OPEN_MORE:-}            # its noises, the longer versions, stand for those of the root
-dir=                           # experiment; default exp/open/dpsnn
+dir=                           # experiment; default exp/open/dpsnn, or exp/mini/open_dpsnn
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards, which the papers share
 conf=recipes/conf/dpsnn_open.yaml

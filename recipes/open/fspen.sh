@@ -13,7 +13,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 root=${OPEN_ROOT:-}
 more=${OPEN_MORE:-}            # its noises, the longer versions, stand for those of the root
-dir=                           # experiment; default exp/open/fspen
+dir=                           # experiment; default exp/open/fspen, or exp/mini/open_fspen
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
 first=recipes/conf/fspen_open.yaml

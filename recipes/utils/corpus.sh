@@ -43,6 +43,8 @@ else
     # 300 short steps: enough to see every stage work. The recipe of a slow model sets mini_steps before this is sourced.
     train_set=(batch=4 segment=1.0 steps="${mini_steps:-300}" warmup=30 valid_every=100 save_every=50 workers=0 'betas=[0.9,0.99]')
     noisy_gate=false
+    # A paper on several corpora has a conf for each, and all of them run here.
+    [[ $dataset == vbd ]] || dir=${dir:-exp/mini/${dataset}_$paper}
 fi
 dir=${dir:-exp/$label/$paper}
 shards=${shards:-exp/$label/shards}
