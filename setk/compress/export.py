@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from setk import config, dsp, provenance
-from setk.files import UserError, atomic_open
+from setk.files import atomic_open
 from setk.models import Model
 
 FORMAT = 1

@@ -1,9 +1,9 @@
 """The models, and the contract that they share.
 
 A model is a `Model`: a module whose `forward(frames, state)` takes any number of frames, spectra or pieces of
-waveform as its `transform` makes them, and returns as many, with the state to go on from. Offline enhancement is
-one long chunk, streaming is chunks of one frame; there is no second copy of a model for either. One file per paper, named in MODELS; its presets
-are named by the file ("fspen", "fspen-79k").
+waveform as its `transform` makes them, and returns as many, with the state to go on from. Offline enhancement
+is one long chunk, streaming is chunks of one frame; there is no second copy of a model for either. One file
+per paper, named in MODELS; its presets are named by the file ("fspen", "fspen-79k").
 """
 
 from __future__ import annotations
