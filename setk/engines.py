@@ -24,7 +24,8 @@ class Engine(Protocol):
 
     `frames` is the T that the engine is made for, None for any; a last, shorter piece is always taken. A state
     belongs to the engine and may be changed in place. `run` with `active` [C] leaves the state of the others as
-    it was, and their output is of no use; `restart` puts one channel back to the start.
+    it was, and their output is of no use; `restart` puts one channel back to the start. One that is not `causal`
+    takes a whole signal in one call, and long ones in windows of `chunk_s` seconds.
     """
 
     name: str
@@ -33,6 +34,8 @@ class Engine(Protocol):
     transform: Transform
     lookahead: int
     frames: int | None
+    causal: bool
+    chunk_s: float
 
     def start(self, channels: int) -> Any: ...
 
@@ -55,6 +58,7 @@ class TorchEngine:
         self.model, about = checkpoint.load(path)
         self.name, self.sha256 = about["model"], about["sha256"]
         self.sample_rate, self.transform, self.lookahead = self.model.sample_rate, self.model.transform, self.model.lookahead
+        self.causal, self.chunk_s = self.model.causal, self.model.chunk_s
 
     def start(self, channels: int) -> Any:
         return self.model.init_state(channels)
@@ -106,6 +110,7 @@ class OnnxEngine:
                 raise UserError(f"{path}: has export format {self.about['format']}; this setk reads 1; update setk")
             self.name, self.sample_rate, self.lookahead, self.frames, self.batch = (
                 self.about[k] for k in ("model", "sample_rate", "lookahead", "frames", "batch"))
+            self.causal, self.chunk_s = self.about.get("causal", True), self.about.get("chunk_s", 10.0)
             self.transform = dsp.restore(self.about["transform"])
             self._states = [(x["axis"], x["start"]) for x in self.about["state"]]
         except (ValueError, KeyError, TypeError) as e:
@@ -258,13 +263,65 @@ class Stream:
         return self._advance()
 
     def _advance(self) -> np.ndarray:
-        done, signal = [], self._signal
-        while signal.waiting >= self.chunk or (signal.ended and not signal.done):
-            frames = np.ascontiguousarray(signal.take(self.chunk))
-            if frames.shape[1]:  # nothing went in, nothing is left
-                frames, self._state = self.engine.run(frames, self._state)
-            done.append(signal.give(frames))
+        done = []
+        while not self._signal.done and self._ready():
+            done.append(self._signal.give(self._next()))
         return done[0] if len(done) == 1 else np.concatenate(done, axis=1) if done else self._nothing
+
+    def _ready(self) -> bool:
+        return self._signal.waiting >= self.chunk or self._signal.ended
+
+    def _next(self) -> np.ndarray:
+        """What the model makes of the next frames."""
+        frames = np.ascontiguousarray(self._signal.take(self.chunk))
+        if frames.shape[1]:  # nothing went in, nothing is left
+            frames, self._state = self.engine.run(frames, self._state)
+        return frames
+
+
+class Overlapped(Stream):
+    """The same for a model that is not causal: windows of `chunk` frames, an eighth of which they share, and there the output
+    goes over linearly from one to the next. A signal no longer than a window is taken whole; the last window of a longer
+    one is as long as the others.
+    """
+
+    def __init__(self, engine: Engine, rate: int, channels: int, chunk: int):
+        super().__init__(engine, rate, channels, chunk)
+        self._overlap = self.chunk // 8
+        self._seen = self._tail = None  # the last window's input, and its output that the next one shares
+
+    def _ready(self) -> bool:
+        # One frame more than a window: what is left for the last is never nothing.
+        return self._signal.waiting > self._new or self._signal.ended
+
+    @property
+    def _new(self) -> int:
+        """Frames that the next window does not share with the last."""
+        return self.chunk if self._seen is None else self.chunk - self._overlap
+
+    def _next(self) -> np.ndarray:
+        taken = self._signal.take(self._new)
+        if not taken.shape[1]:
+            return taken
+        if self._seen is None:
+            window, shared = taken, 0
+        else:
+            window, shared = np.concatenate([self._seen[:, taken.shape[1]:], taken], 1), self._overlap
+        out, _ = self.engine.run(np.ascontiguousarray(window), ())
+        out = out[:, out.shape[1] - taken.shape[1] - shared:]
+        if shared:
+            part = (np.arange(1, shared + 1, dtype=np.float32) / (shared + 1)).reshape(-1, *(1,) * (out.ndim - 2))
+            out = np.concatenate([self._tail + part * (out[:, :shared] - self._tail), out[:, shared:]], 1)
+        if self._signal.ended and not self._signal.waiting:
+            return out
+        self._seen, self._tail = window, out[:, out.shape[1] - self._overlap:]
+        return out[:, :out.shape[1] - self._overlap]
+
+
+def open_stream(engine: Engine, rate: int, channels: int, seconds: float) -> Stream:
+    """The stream for an engine, `seconds` of audio (at the least a frame) at a time."""
+    frames = max(1, round(seconds * engine.sample_rate / engine.transform.hop))
+    return (Stream if engine.causal else Overlapped)(engine, rate, channels, frames)
 
 
 class Batch:

@@ -8,26 +8,42 @@ import torch
 
 from setk import models
 from setk.cost import macs
-from setk.dsp import STFT, StreamTransform
-from setk.engines import Stream, TorchEngine
+from setk.dsp import STFT, Frames, StreamTransform
+from setk.engines import Overlapped, Stream, TorchEngine
 from setk.files import UserError
 
 PRESETS = sorted(models.presets())
+CAUSAL = [preset for preset in PRESETS if models.model_class(models.presets()[preset][0]).causal]
+OTHERS = [preset for preset in PRESETS if preset not in CAUSAL]
 IDLE = {"readout.threshold"}  # DPSNN's: stands in a comparison only
 torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="module", params=PRESETS)
-def model(request):
+def moved(preset):
     """A preset with weights moved off their start, where masks are nearly one and hide mistakes."""
     torch.manual_seed(3)
-    m = models.build_preset(request.param).eval()
+    m = models.build_preset(preset).eval()
     with torch.no_grad():
         for p in m.parameters():
             p += 0.05 * torch.randn_like(p)
-        if request.param == "dpcrn_cf":  # the longest of its combs looks furthest ahead
+        if preset == "dpcrn_cf":  # the longest of its combs looks furthest ahead
             m.pitch.bias[0] += 5
     return m
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def model(request):
+    return moved(request.param)
+
+
+@pytest.fixture(scope="module", params=CAUSAL)
+def causal(request):
+    return moved(request.param)
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def noncausal(request):
+    return moved(request.param)
 
 
 def speech_like(rng, seconds, batch=1):
@@ -48,37 +64,79 @@ def in_chunks(model, wave, sizes):
     return model.transform.synthesis(torch.cat(out, 1)[:, model.lookahead:], wave.shape[-1])
 
 
+class InProcess(TorchEngine):
+    """The engine of a model that has no file."""
+
+    def __init__(self, model):
+        self.model, self.name, self.sample_rate, self.transform, self.lookahead = model, model.name, 16000, model.transform, model.lookahead
+        self.causal, self.chunk_s = model.causal, model.chunk_s
+
+
+class Smoother:
+    """An engine that is not causal: each frame becomes the mean of those about it, as far as the window goes."""
+
+    name, sample_rate, transform, lookahead, frames, causal, chunk_s = "smoother", 16000, Frames(16, 16), 0, None, False, 10.0
+    reach = 5
+
+    def start(self, channels):
+        return ()
+
+    def run(self, frames, state, active=None):
+        self.longest = max(getattr(self, "longest", 0), frames.shape[1])
+        at = range(frames.shape[1])
+        return np.stack([frames[:, max(0, i - self.reach):i + self.reach + 1].mean(1) for i in at], 1), ()
+
+
 def affordable(model, seconds):
     """At most as many seconds as some 6 GMAC are enough for: 31 of FSPEN, 0.7 of DCCRN."""
     return min(seconds, 6e9 / sum(row.macs_per_second for row in macs.layers(model, 0.05)))
 
 
 @torch.no_grad()
-def test_stream_equals_offline_for_random_chunks(model, rng):
-    wave = speech_like(rng, affordable(model, 31), 2)
-    whole = model.enhance(wave)
+def test_stream_equals_offline_for_random_chunks(causal, rng):
+    wave = speech_like(rng, affordable(causal, 31), 2)
+    whole = causal.enhance(wave)
     assert (whole - wave).abs().max() > 1e-3
-    assert (in_chunks(model, wave, lambda: rng.integers(1, 200)) - whole).abs().max() < 1e-5
+    assert (in_chunks(causal, wave, lambda: rng.integers(1, 200)) - whole).abs().max() < 1e-5
 
 
 @torch.no_grad()
-def test_one_frame_at_a_time_equals_offline(model, rng):
-    wave = speech_like(rng, affordable(model, 3))
-    assert (in_chunks(model, wave, lambda: 1) - model.enhance(wave)).abs().max() < 1e-5
+def test_one_frame_at_a_time_equals_offline(causal, rng):
+    wave = speech_like(rng, affordable(causal, 3))
+    assert (in_chunks(causal, wave, lambda: 1) - causal.enhance(wave)).abs().max() < 1e-5
 
 
 @torch.no_grad()
-def test_causality_and_latency_by_perturbation(model, rng):
+def test_causality_and_latency_by_perturbation(causal, rng):
     """A change at sample n may show from n - latency on, and does not show before."""
     wave = speech_like(rng, 3)
-    hop = model.transform.hop
+    hop = causal.transform.hop
     at = int(rng.integers(16000, 32000)) // hop * hop + hop // 2  # at a frame's very edge the window hides it
     changed = wave.clone()
     changed[:, at:] += 0.1 * torch.randn(1, wave.shape[1] - at)
-    differs = (model.enhance(wave) - model.enhance(changed)).abs()[0] > 1e-7
+    differs = (causal.enhance(wave) - causal.enhance(changed)).abs()[0] > 1e-7
     first = int(torch.nonzero(differs)[0])
-    declared = round(model.latency_ms * model.sample_rate / 1000)
+    declared = round(causal.latency_ms * causal.sample_rate / 1000)
     assert at - declared < first <= at - declared + hop
+
+
+@torch.no_grad()
+def test_a_model_that_is_not_causal_has_no_state_and_no_latency(noncausal, rng):
+    wave = speech_like(rng, affordable(noncausal, 1))
+    frames = noncausal.transform.analysis(wave)
+    assert noncausal.init_state(1) == () and noncausal.latency_ms is None and noncausal.lookahead == 0
+    out, state = noncausal(frames, ())
+    assert out.shape == frames.shape and state == ()
+    early = noncausal.enhance(torch.cat([wave[:, :-200], -wave[:, -200:]], 1)) - noncausal.enhance(wave)
+    assert early[:, :100].abs().max() > 1e-7  # it does look ahead, else it had better be causal
+
+
+@torch.no_grad()
+def test_a_signal_of_one_window_is_taken_whole(noncausal, rng):
+    wave = speech_like(rng, affordable(noncausal, 1), 2)
+    stream = Overlapped(InProcess(noncausal), 16000, 2, noncausal.transform.frames(wave.shape[1]))
+    out = np.concatenate([stream.push(wave[:, :777].numpy()), stream.push(wave[:, 777:].numpy()), stream.flush()], 1)
+    assert np.abs(out - noncausal.enhance(wave).numpy()).max() < 1e-6
 
 
 @torch.no_grad()
@@ -177,3 +235,37 @@ def test_an_engines_stream_keeps_length_and_does_not_depend_on_the_pieces(untrai
             with torch.no_grad():
                 whole = engine.model.enhance(torch.from_numpy(x)).numpy()
             assert np.abs(outs[0] - whole).max() < 1e-5
+
+
+def test_windows_that_overlap_join_without_a_seam(rng):
+    """Where a window is too short for the model to see all it wants, the next one takes over: inside the overlap, and nowhere else, the
+    output may differ from that of the whole."""
+    for n in (0, 1, 15, 16, 640, 641, 16 * 35 + 640, int(rng.integers(700, 20000))):
+        x = rng.standard_normal((2, n)).astype(np.float32)
+        engine = Smoother()
+        whole = engine.run(np.pad(x, ((0, 0), (0, -n % 16))).reshape(2, -1, 16), ())[0].reshape(2, -1)[:, :n] if n else x
+        engine.longest = 0
+        stream, out, at = Overlapped(engine, 16000, 2, chunk=40), [], 0
+        while at < n:
+            piece = x[:, at:at + int(rng.integers(1, 2000))]
+            at += piece.shape[1]
+            out.append(stream.push(piece))
+        out = np.concatenate([*out, stream.flush()], 1)
+        assert out.shape == x.shape and engine.longest <= 40
+        assert np.abs(out - whole).max(initial=0) < 1.5  # at most the mean of fewer frames
+        if n:
+            frames = np.abs(out - whole)[:, :n // 16 * 16].reshape(2, -1, 16).max((0, 2))
+            exact = np.flatnonzero(frames < 1e-6)
+            assert set(range(min(25, len(frames)))) <= set(exact)  # before the first overlap
+            if n <= 640:
+                assert len(exact) == len(frames)
+
+
+def test_an_overlap_goes_linearly_from_one_window_to_the_next():
+    engine, calls = Smoother(), []
+    engine.run = lambda frames, state, active=None: (calls.append(len(calls)) or np.full_like(frames, calls[-1]), ())
+    stream = Overlapped(engine, 16000, 1, chunk=16)
+    out = np.concatenate([stream.push(np.zeros((1, 16 * 40), np.float32)), stream.flush()], 1)[0, ::16]
+    assert calls == [0, 1, 2]
+    assert np.allclose(out[:14], 0) and np.allclose(out[14:16], [1 / 3, 2 / 3]) and np.allclose(out[16:28], 1)
+    assert np.allclose(out[-10:], 2)

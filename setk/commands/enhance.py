@@ -22,7 +22,7 @@ def enhance(
     target: Annotated[Optional[str], typer.Argument(metavar="OUT", help="Audio file to write; - is standard output.")] = None,
     list_: Annotated[Optional[str], typer.Option("--list", help="Wav list to enhance; - is standard input.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="With --list: directory of the enhanced files.")] = None,
-    chunk: Annotated[Optional[float], typer.Option(help="Seconds that the model takes at a time: default 10 for files, one hop for -.")] = None,
+    chunk: Annotated[Optional[float], typer.Option(help="Seconds that the model takes at a time: default one hop for -, 10 for files or what suits it.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Pipes carry headerless s16le, not wav.")] = False,
     rate: Annotated[Optional[int], typer.Option(help="With --raw: samples per second (default: the model's).")] = None,
     channels: Annotated[int, typer.Option(help="With --raw: channels.", min=1)] = 1,
@@ -65,9 +65,16 @@ def _list_models() -> None:
         typer.echo(f"{name}\t{about['model']}\t{path.stat().st_size}\t{scores}")
 
 
-def _chunk_frames(engine, seconds: float | None, live: bool) -> int:
-    seconds = seconds if seconds is not None else (0.0 if live else 10.0)
-    return max(1, round(seconds * engine.sample_rate / engine.transform.hop))
+def _seconds(engine, seconds: float | None, live: bool) -> float:
+    """Seconds that the model takes at a time."""
+    if seconds is not None:
+        return seconds
+    if not engine.causal:
+        if live:
+            raise UserError(f"{engine.name} is not causal: it wants the whole signal. For a pipe choose how long to wait with "
+                            f"--chunk SECONDS (for files it is {engine.chunk_s:g}), or take a causal model")
+        return engine.chunk_s
+    return 0.0 if live else 10.0
 
 
 def _transfer(stream, info, blocks, target: str, subtype: str, raw: bool = False) -> tuple[int, int]:
@@ -105,14 +112,14 @@ def _enhance_one(model: str, source: str, target: str, chunk: float | None, subt
         raise UserError("--raw is for pipes; neither NOISY nor OUT is -")
     engine = engines.open_engine(model)
     live = source == "-"
-    frames = _chunk_frames(engine, chunk, live)
+    at_a_time = _seconds(engine, chunk, live)
     if live and raw:
         info = audio.Info(rate or engine.sample_rate, channels, None)
         blocks = audio.raw_blocks(sys.stdin.buffer, channels, 1 << 14)
     else:
         info, blocks = audio.open_blocks(source, 1 << 14)
     start = time.process_time()
-    stream = engines.Stream(engine, info.rate, info.channels, frames)
+    stream = engines.open_stream(engine, info.rate, info.channels, at_a_time)
     samples, clipped = _transfer(stream, info, blocks, target, subtype, raw)
     seconds = samples / info.rate
     factor = (time.process_time() - start) / seconds if samples else 0.0
@@ -139,7 +146,7 @@ def _enhance_utterance(item: tuple) -> tuple[str, str, str | None, int]:
         if _is_current(location, path):
             return utt, path, None, 0
         info, blocks = audio.open_blocks(location, 1 << 16, allow_commands=allow)
-        stream = engines.Stream(_engine, info.rate, info.channels, _chunk_frames(_engine, chunk, False))
+        stream = engines.open_stream(_engine, info.rate, info.channels, _seconds(_engine, chunk, False))
         _, clipped = _transfer(stream, info, blocks, path, subtype)
     except AudioError as e:
         return utt, path, str(e), 0
@@ -160,7 +167,8 @@ def _together(items: Iterator[tuple], batch: int, chunk: float | None, subtype: 
             else:
                 yield utt, location, path
 
-    yield from enhance_together(_engine, batch, _chunk_frames(_engine, chunk, True), to_do(), subtype, allow)
+    frames = max(1, round((chunk or 0.0) * _engine.sample_rate / _engine.transform.hop))
+    yield from enhance_together(_engine, batch, frames, to_do(), subtype, allow)
     for utt, path in kept:
         yield utt, path, None, 0
 
@@ -179,6 +187,8 @@ def _enhance_list(model: str, list_: str, out: Path, chunk: float | None, subtyp
     if jobs > 1 and batch > 1:
         raise UserError("--jobs and --batch do not go together; --shard divides a list among several commands")
     _load(model)
+    if batch > 1 and not _engine.causal:
+        raise UserError(f"{_engine.name} is not causal and takes one signal at a time; --jobs runs several")
     settings = {"model": _engine.name, "model sha256": _engine.sha256, "subtype": subtype, "chunk": chunk, "suffix": suffix}
     provenance.claim_dir(out, settings, "torch", "numpy", "soxr")
     failures = shell.Failures("se-enhance", max_fail)

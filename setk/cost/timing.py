@@ -7,20 +7,23 @@ import time
 
 import numpy as np
 
-from setk.engines import Engine, Stream
+from setk.engines import Engine, open_stream
 
 
-def timing(engine: Engine, hops: int = 300, seconds: float = 4.0) -> dict[str, float]:
+def timing(engine: Engine, hops: int = 300, seconds: float = 4.0) -> dict[str, float | None]:
     """`hop_ms_median`, `hop_ms_p99`, `rtf` and `rtf_stream` of a model that is loaded.
 
     A hop is the network alone, on a frame (or on the frames that a file is made for, divided by their number),
     the state handed on. The real-time factors, processing time over duration, have the transform in them: of a
-    whole signal in one piece, and of one that comes hop by hop.
+    whole signal in one piece, and of one that comes hop by hop. A model that is not causal has no hop: all but `rtf`
+    are None.
     """
-    took = 1000 * np.array(_hop_seconds(engine, hops))
-    hop = engine.transform.hop * (engine.frames or 1)
     n = round(seconds * engine.sample_rate)
     rtf = statistics.median(_seconds(engine, n, n) for _ in range(5)) / seconds
+    if not engine.causal:
+        return {"hop_ms_median": None, "hop_ms_p99": None, "rtf": round(rtf, 6), "rtf_stream": None}
+    took = 1000 * np.array(_hop_seconds(engine, hops))
+    hop = engine.transform.hop * (engine.frames or 1)
     return {"hop_ms_median": round(float(np.median(took)), 4), "hop_ms_p99": round(float(np.percentile(took, 99)), 4),
             "rtf": round(rtf, 6), "rtf_stream": round(_seconds(engine, n, hop) / seconds, 6)}
 
@@ -39,9 +42,8 @@ def _hop_seconds(engine: Engine, hops: int, warm_up: int = 30) -> list[float]:
 def _seconds(engine: Engine, samples: int, piece: int) -> float:
     """Time that `samples` samples take when they come in pieces of `piece`."""
     wave = np.random.default_rng(0).standard_normal((1, samples)).astype(np.float32) * np.float32(0.1)
-    frames = piece // engine.transform.hop
     start = time.perf_counter()
-    stream = Stream(engine, engine.sample_rate, 1, frames)
+    stream = open_stream(engine, engine.sample_rate, 1, piece / engine.sample_rate)
     for at in range(0, samples, piece):
         stream.push(wave[:, at:at + piece])
     stream.flush()

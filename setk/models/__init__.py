@@ -19,7 +19,8 @@ from setk.dsp import Transform
 from setk.files import UserError
 
 MODELS = {"fspen": "setk.models.fspen:FSPEN", "lite_rtse": "setk.models.lite_rtse:LiteRTSE", "dpsnn": "setk.models.dpsnn:DPSNN",
-          "dccrn": "setk.models.dccrn:DCCRN", "dpcrn_cf": "setk.models.dpcrn_cf:DPCRNCF"}
+          "dccrn": "setk.models.dccrn:DCCRN", "dpcrn_cf": "setk.models.dpcrn_cf:DPCRNCF",
+          "conv_tasnet": "setk.models.conv_tasnet:ConvTasNet"}
 
 State = tuple[torch.Tensor, ...]
 
@@ -36,6 +37,9 @@ class Model(nn.Module):
     forward(a ++ b) = forward(a) ++ forward(b) when the state is handed on; `shape` is the transform's,
     [F, 2] for spectra. A model that looks ahead answers late: its output t belongs to input t - lookahead.
     Every state tensor has the batch in the dimension that `init_state` gives it.
+
+    A model that is not `causal` sees one whole signal, or a window of a long one, in `frames`; it has no state. `chunk_s` is the
+    window, in seconds, that long files are cut into (see engines.Overlapped).
     """
 
     name: ClassVar[str]
@@ -43,6 +47,8 @@ class Model(nn.Module):
     deviations: ClassVar[str]
     Config: ClassVar[type]
     presets: ClassVar[Mapping[str, Any]]
+    causal: ClassVar[bool] = True
+    chunk_s: ClassVar[float] = 10.0
 
     config: Any
     transform: Transform
@@ -55,7 +61,7 @@ class Model(nn.Module):
 
     def init_state(self, batch: int) -> State:
         """The state before the first frame, for `batch` signals, on the model's device."""
-        raise NotImplementedError
+        return ()
 
     def forward(self, frames: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         raise NotImplementedError
@@ -77,9 +83,9 @@ class Model(nn.Module):
         return self.transform.synthesis(self.whole(self.transform.analysis(wave)), wave.shape[-1])
 
     @property
-    def latency_ms(self) -> float:
-        """Algorithmic latency: window and look-ahead, in milliseconds."""
-        return 1000 * self.transform.latency(self.lookahead) / self.sample_rate
+    def latency_ms(self) -> float | None:
+        """Algorithmic latency: window and look-ahead, in milliseconds; None if the model wants the whole signal."""
+        return None if not self.causal else 1000 * self.transform.latency(self.lookahead) / self.sample_rate
 
 
 def model_class(name: str) -> type[Model]:
