@@ -32,7 +32,7 @@ They show that the chain runs, and say nothing of the quality of the model.**
 def score(metrics: dict, name: str) -> str:
     """`mean [low, high]` of one metric."""
     m = metrics[name]
-    digits = 2 if name in ("pesq_wb", "si_sdr") else 3
+    digits = 3 if name in ("stoi", "estoi") else 2
     if m["mean"] is None:
         return "-"
     mean, low, high = (f"{m[k]:.{digits}f}" if m[k] is not None else "-" for k in ("mean", "low", "high"))

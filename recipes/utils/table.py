@@ -1,0 +1,137 @@
+"""table.py RESULTS PICTURE: one table of all models on standard output, and quality against cost as PICTURE (PNG).
+
+RESULTS holds a folder per model, as recipes/open/table.sh makes them, and `noisy`.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from results import score, short
+
+METRICS = {"pesq_wb": "PESQ-WB", "stoi": "STOI", "estoi": "ESTOI", "si_sdr": "SI-SDR, dB", "csig": "CSIG", "cbak": "CBAK", "covl": "COVL"}
+# What the papers themselves report, all on VoiceBank+DEMAND but FQSE (LibriMix, single speaker): another test, another training.
+PUBLISHED = {"fspen": "PESQ 2.97, STOI .942", "lite_rtse": "PESQ 2.67, STOI .936 (a re-implementation)", "dpsnn": "SI-SNR 18.46 dB",
+             "dccrn": "PESQ 2.54, STOI .938", "dpcrn_cf": "PESQ 3.18, STOI .948", "conv_tasnet": "SI-SDR 14.74 dB (LibriMix, float)",
+             "fqse": "SI-SDR 14.77 dB (LibriMix)", "effifusion_gan": "PESQ 3.45"}
+# Measured on the same 60 pairs with their public weights, before setk: see the notes below the table.
+PEERS = [("RNNoise 0.1.1", "87.5 k", 9e6, 1.831, ".897", ".787", 11.06), ("DTLN", "0.99 M", 123e6, 2.135, ".927", ".842", 16.09),
+         ("GTCRN (DNS3)", "24 k", 32e6, 2.186, ".915", ".824", 14.77), ("UL-UNAS (DNS3)", "147 k", 34e6, 2.383, ".927", ".846", 15.60),
+         ("DPCRN small (DNS3)", "0.53 M", None, 2.500, ".940", ".866", 16.02), ("DPCRN full (DNS3)", "0.80 M", 3.0e9, 2.450, ".938", ".864", 15.82)]
+TEXT = """# The models that ship, on one test set
+
+60 pairs of real recorded speech and noise at 2.5 to 17.5 dB, of speakers and noise files that are in neither training nor validation.
+Means with their 95 % bootstrap interval over utterances. All were trained on 3.1 h of speech and 95 noises on CPU cores, for minutes to
+hours: the rows tell what such a training reaches, not what the papers' trainings do. Their own figures stand in the last column: another
+corpus, another test.
+
+{scores}
+
+{costs}
+
+MACs per second of audio as setk counts them, and by ptflops' rules; synaptic operations as measured on the noisy test set; latency is the
+algorithmic one. Real-time factor: seconds of computing per second of audio, on one thread of {machine},
+live (hop by hop) and of a whole signal; of the file that runs when the model is called by its name.
+
+![PESQ against MACs]({picture})
+
+## Public models on the same pairs
+
+| system | params | MACs/s | PESQ-WB | STOI | ESTOI | SI-SDR, dB |
+|---|---|---|---|---|---|---|
+{peers}
+
+Measured with their public weights by the same scorer (pesq 0.0.4, one thread). But for RNNoise they were trained on hundreds of hours.
+
+## Each number again
+
+    bash recipes/open/table.sh --root CORPUS --out again       # all rows, into again/ and RESULTS.md
+    bash recipes/open/table.sh --stage 4                       # the table from results/open as committed
+
+and one model by itself:
+
+    se-enhance NAME --list test/noisy.scp --out enhanced | se-score --ref test/clean.scp - --metrics {metrics}
+    se-count NAME --json [--convention ptflops] [--time] [--list test/noisy.scp]
+    se-score --compare {results}/fspen/scores.tsv {results}/dpcrn_cf/scores.tsv
+"""
+
+
+def rows_of(results: Path) -> dict[str, dict]:
+    """Model -> what table.sh wrote of it, the cheapest first."""
+    found = {}
+    for folder in (path.parent for path in results.glob("*/scores.json")):
+        files = {part: folder / f"{part}.json" for part in ("scores", "count", "count.ptflops", "time", "spikes")}
+        found[folder.name] = {part: json.loads(file.read_text()) if file.exists() else {} for part, file in files.items()}
+    return dict(sorted(found.items(), key=lambda item: item[1]["count"].get("macs_per_second", 0)))
+
+
+def line(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    return "\n".join([line(*header), "|---" * len(header) + "|", *(line(*row) for row in rows)])
+
+
+def published(name: str) -> str:
+    """The paper's own figure for a model, by the longest of the names that it begins with."""
+    known = [paper for paper in PUBLISHED if name == paper or name.startswith(f"{paper}-")]
+    return PUBLISHED[max(known, key=len)] if known else ""
+
+
+def number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def cost_row(name: str, row: dict) -> list[str]:
+    count, time, spikes = row["count"], row["time"], row["spikes"].get("synops_per_second")
+    live = time["rtf_stream"]
+    latency = count["latency_ms"]
+    return [name, f"{count['params']:,}", f"{count['params_nonzero']:,}", f"{count['bytes']:,}", short(count["macs_per_second"]),
+            short(row["count.ptflops"]["macs_per_second"]), short(spikes) if spikes else "",
+            "whole signal" if latency is None else f"{latency:g} ms", number(live, ".3f"), number(time["rtf"], ".3f")]
+
+
+def draw(models: dict[str, dict], picture: Path) -> None:
+    """PESQ with its interval against MACs per second, ours and public ones."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    noisy = models["noisy"]["scores"]["metrics"]["pesq_wb"]["mean"]
+    axes.axhline(noisy, color="grey", linewidth=1, linestyle=":", label=f"noisy, {noisy:.2f}")
+    ours = {name: row for name, row in models.items() if row["count"]}
+    points = [(name, row["count"]["macs_per_second"] / 1e6, row["scores"]["metrics"]["pesq_wb"]) for name, row in ours.items()]
+    axes.errorbar([x for _, x, _ in points], [y["mean"] for *_, y in points],
+                  [[y["mean"] - y["low"] for *_, y in points], [y["high"] - y["mean"] for *_, y in points]],
+                  fmt="o", capsize=3, linewidth=1, label="ships with setk")
+    public = [(name, macs / 1e6, pesq) for name, _, macs, pesq, *_ in PEERS if macs]
+    axes.plot([x for _, x, _ in public], [y for *_, y in public], "^", color="grey", label="public models")
+    for name, x, y in [(name, x, y["mean"]) for name, x, y in points] + public:
+        axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.margins(x=0.15)
+    axes.set(xscale="log", xlabel="MMAC/s", ylabel="PESQ-WB")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+    figure.savefig(picture, dpi=110, metadata={"Software": None})
+
+
+def main(results: str, picture: str) -> None:
+    models = rows_of(Path(results))
+    draw(models, Path(picture))
+    scores = [[name, *(score(row["scores"]["metrics"], m) for m in METRICS), published(name)] for name, row in models.items()]
+    scores.sort(key=lambda row: row[0] != "noisy")
+    costs = [cost_row(name, row) for name, row in models.items() if row["count"]]
+    peers = [line(name, params, short(macs) if macs else "", f"{pesq:.2f}", stoi, estoi, f"{si_sdr:.2f}")
+             for name, params, macs, pesq, stoi, estoi, si_sdr in PEERS]
+    print(TEXT.format(
+        scores=table(["model", *METRICS.values(), "the paper"], scores),
+        costs=table(["model", "params", "non-zero", "bytes", "MACs/s", "by ptflops", "SynOps/s", "latency", "RTF live", "RTF whole"], costs),
+        machine=(Path(results) / "machine").read_text().strip(), picture=Path(picture).name, peers="\n".join(peers),
+        metrics=",".join(METRICS), results=results), end="")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
