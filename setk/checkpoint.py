@@ -1,8 +1,9 @@
 """Checkpoints: one file that says what it is, and loads without running anything.
 
 A checkpoint is a mapping of plain values and tensors: `format`, `model` (name), `config` (resolved values),
-`sample_rate`, `weights`, `scores`, `provenance`. It is read with weights_only=True, always, so a file from a
-stranger cannot execute code. What resumes a training stands in a file of its own (see setk.training).
+`sample_rate`, `weights`, `scores`, `provenance`; of a quantized model also `quantization`, the values of its
+Scheme. It is read with weights_only=True, always, so a file from a stranger cannot execute code. What
+resumes a training stands in a file of its own (see setk.training).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ FORMAT = 1
 
 def save(path: str | os.PathLike, model: models.Model, scores: dict[str, Any], **facts: Any) -> None:
     """Write `model` as a checkpoint, whole or not at all; `scores` and `facts` (provenance) are plain values."""
-    write(path, {"format": FORMAT, "model": model.name, "config": config.plain(model.config),
+    quantization = {} if model.quantization is None else {"quantization": config.plain(model.quantization)}
+    write(path, {"format": FORMAT, "model": model.name, "config": config.plain(model.config), **quantization,
                  "sample_rate": model.sample_rate, "weights": {k: v.cpu() for k, v in model.state_dict().items()},
                  "scores": scores, "provenance": provenance.stamp("torch", **facts)})
 
@@ -64,7 +66,7 @@ def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
         raise UserError(f"{path}: is no setk checkpoint: '{missing[0]}' is missing")
     if content["format"] != FORMAT:
         raise UserError(f"{path}: has checkpoint format {content['format']}; this setk reads {FORMAT}; update setk")
-    model = models.build(content["model"], content["config"])
+    model = models.build(content["model"], content["config"], content.get("quantization"))
     try:
         model.load_state_dict(content["weights"])
     except (RuntimeError, TypeError, AttributeError) as e:

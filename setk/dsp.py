@@ -59,8 +59,8 @@ class Transform:
         return self.window + lookahead * self.hop
 
     def frames(self, samples: int) -> int:
-        """Frames that determine `samples` samples of output."""
-        return -(-(samples + self.overlap) // self.hop)
+        """Frames that determine `samples` samples of output; at least one."""
+        return max(1, -(-(samples + self.overlap) // self.hop))
 
     def analysis(self, wave: torch.Tensor) -> torch.Tensor:
         """Waveform [B, n] to frames [B, frames(n), *shape]."""

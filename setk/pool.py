@@ -1,4 +1,4 @@
-"""An ordered map over worker processes that takes items as they come and holds a bounded number of them."""
+"""Worker processes, and an ordered map over them that takes items as they come and holds a bounded number of them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,15 @@ def _begin(initializer: Callable | None, initargs: tuple) -> None:
     threading.Thread(target=follow, daemon=True).start()
     if initializer:
         initializer(*initargs)
+
+
+def executor(jobs: int, initializer: Callable | None = None, initargs: tuple = ()) -> ProcessPoolExecutor:
+    """`jobs` worker processes, started as they are wanted, that end with this one."""
+    # Where a signal ends this process (`| head`), the tracker of semaphores gives them back, and need not say so.
+    if _QUIET not in sys.warnoptions:
+        sys.warnoptions.append(_QUIET)
+    # Forking a process that already has threads (a feeder, OpenMP) can deadlock: hence a fork server.
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver"), _begin, (initializer, initargs))
 
 
 def ordered_map(work: Callable[[T], R], items: Iterable[T], jobs: int = 1,
@@ -64,12 +73,7 @@ def ordered_map(work: Callable[[T], R], items: Iterable[T], jobs: int = 1,
         except BaseException as e:  # handed to the consumer, which raises it
             put(e)
 
-    # Where a signal ends this process (`| head`), the tracker of semaphores gives them back, and need not say so.
-    if _QUIET not in sys.warnoptions:
-        sys.warnoptions.append(_QUIET)
-    # Forking a process that already has threads (a feeder, OpenMP) can deadlock: hence a fork server.
-    context = multiprocessing.get_context("forkserver")
-    with ProcessPoolExecutor(jobs, context, _begin, (initializer, initargs)) as pool:
+    with executor(jobs, initializer, initargs) as pool:
         threading.Thread(target=feed, daemon=True).start()
         try:
             while (thing := pending.get()) is not done:

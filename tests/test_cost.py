@@ -204,6 +204,25 @@ def test_fspen_figures():
     assert per_second(fspen("fspen-79k")) == 70_352_000
 
 
+@pytest.mark.parametrize("preset, published", [("conv_tasnet", 4_914_376_704), ("fqse", 4_963_479_552)])
+def test_conv_tasnet_costs_what_is_published(preset, published):
+    """One second is 999 frames: 16.37 M for each convolution at the ends, of which FQSE has three more (its second plane, the
+    encoder and decoder of the residual), 65.47 M for each 1x1, 1.53 M for each depthwise one."""
+    per_frame = 2 * 512 * 32 + 2 * 512 * 128 + 24 * (3 * 128 * 512 + 512 * 3) + (3 * 512 * 32 if preset == "fqse" else 0)
+    assert per_second(models.build_preset(preset)) == 999 * per_frame == published
+
+
+def test_effifusion_gan_costs_over_two_seconds_what_its_fact_sheet_says():
+    """321 frames; a block's share of attention, 2 x 64 MACs for each pair of frames or bins, is a fifth."""
+    rows = macs.count(models.build_preset("effifusion_gan"), frame_inputs(321)).macs
+    parts = {part: sum(n for path, n in rows.items() if path.startswith(part)) / 1e9
+             for part in ("", "encoder", "blocks", "magnitude", "phase")}
+    assert parts == pytest.approx({"": 42.79, "encoder": 3.35, "blocks": 35.66, "magnitude": 1.89, "phase": 1.90}, abs=0.006)
+    attention = sum(n for path, n in rows.items() if path.endswith("attention"))
+    assert attention == 4 * 2 * 64 * (101 * 321**2 + 321 * 101**2)
+    assert per_second(models.build_preset("effifusion_gan-small")) < 1.5e9
+
+
 def test_a_causal_model_costs_the_same_at_any_length():
     totals = [sum(row.macs_per_second for row in macs.layers(fspen(), seconds)) for seconds in (0.01, 0.1, 1.0)]
     assert totals == [72_528_000] * 3

@@ -52,7 +52,7 @@ def test_the_ground_floor_needs_no_torch_or_scipy(path):
     assert not [name for name, _ in imports(path) if name.split(".")[0] in ("torch", "scipy")]
 
 
-@pytest.mark.parametrize("name", ["prep", "train", "enhance", "score", "count", "quant"])
+@pytest.mark.parametrize("name", ["prep", "train", "enhance", "score", "count", "quant", "prune"])
 def test_help_imports_nothing_heavy(name):
     code = (f"import sys\nfrom setk.commands import {name} as c\nsys.argv=['x','--help']\n"
             "try: c.main()\nexcept SystemExit as e: assert not e.code\n"

@@ -8,7 +8,7 @@ paper=$2
 
 # Recipes run in the checkout; what the user named relative to where they stood is still meant.
 if [[ $OLDPWD != "$PWD" ]]; then
-    for name in root more dir data shards clean noise out table; do
+    for name in root more dir data shards clean noise out table float; do
         [[ -z ${!name-} || ${!name} == /* ]] || printf -v "$name" %s "$OLDPWD/${!name}"
     done
 fi

@@ -15,7 +15,7 @@ TEMPLATE = """# {paper} on {label}
 |---|---|---|---|---|---|---|---|
 {rows}
 
-{scored} utterances of {label}; means with their 95 % bootstrap interval over utterances. Latency {latency:g} ms, STFT {stft}/s beside the MACs.
+{scored} utterances of {label}; means with their 95 % bootstrap interval over utterances. {latency}, STFT {stft}/s beside the MACs.
 {failed}
 Each number again:
 
@@ -54,11 +54,12 @@ def main(exp: str, paper: str, label: str, test: str, papers: str) -> None:
     ours = [short(cost["params"]), short(cost["macs_per_second"]), short(published["macs_per_second"])]
     rows = [["noisy", "", "", "", *(score(noisy, m) for m in METRICS)],
             [f"**{paper}, here**", *ours, *(score(enhanced, m) for m in METRICS)]]
+    latency = "Not causal" if cost["latency_ms"] is None else f"Latency {cost['latency_ms']:g} ms"
     failed = len(read["enhanced"]["failed"])
     print(TEMPLATE.format(
         paper=paper, label=label, note=MINI_NOTE if label == "mini" else "", exp=exp,
         rows="\n".join(["| " + " | ".join(row) + " |" for row in rows] + papers.splitlines()),
-        scored=read["enhanced"]["scored"], latency=cost["latency_ms"], stft=short(cost["stft_macs_per_second"]),
+        scored=read["enhanced"]["scored"], latency=latency, stft=short(cost["stft_macs_per_second"]),
         failed=f"\n**{failed} utterances failed.**\n" if failed else "", test=test), end="")
 
 

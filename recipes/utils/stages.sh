@@ -7,6 +7,8 @@
 #   noisy_gate                                     true: the noisy test set must read as VoiceBank+DEMAND's does
 #   paper_rows                                     the papers' own figures, lines of RESULTS.md's table
 #   shown                                          optional: what the table calls the model
+#   prune, tune                                    optional: stage 3 prunes best.pt by these options of se-prune, and trains on in
+#                                                  dir/pruned with these key=value; what comes after is done for that too
 #   init, stage, stop_stage, nj, label, train_cmd, cpu_cmd
 
 python=$SETK_ROOT/.venv/bin/python
@@ -29,15 +31,30 @@ if due 1; then
     $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$shards" --shard JOB/"$nj"
 fi
 
+trainer=(se-train)
+if ((${SETK_RANKS:-1} > 1)); then
+    trainer=("$python" -P -m torch.distributed.run --standalone --nproc-per-node "$SETK_RANKS" -m setk.commands.train)
+fi
+
 if due 2; then
     log "stage 2: train (progress in $dir/log/train.log; $dir/curves.png)"
-    trainer=(se-train)
-    if ((${SETK_RANKS:-1} > 1)); then
-        trainer=("$python" -P -m torch.distributed.run --standalone --nproc-per-node "$SETK_RANKS" -m setk.commands.train)
-    fi
     # shellcheck disable=SC2086
     $train_cmd "$dir/log/train.log" "${trainer[@]}" "$conf" --train "$shards" --valid "$valid" --out "$dir" \
         ${init:+--init "$init"} "${train_set[@]/#/--set=}"
+fi
+
+if due 3 && [[ ${prune-} ]]; then
+    log "stage 3: prune ($dir/prune.tsv) and train on (progress in $dir/log/tune.log)"
+    if [[ ! $dir/prune.tsv -nt $dir/best.pt ]]; then
+        head -n 32 "$valid/noisy.scp" > "$dir/prune.scp"
+        # shellcheck disable=SC2086
+        $cpu_cmd "$dir/log/prune.log" to.sh "$dir/prune.tsv" se-prune "$dir/best.pt" "$dir/pruned.pt" \
+            --list "$dir/prune.scp" --ref "$valid/clean.scp" $prune
+    fi
+    read -ra tune_set <<< "${tune-}"
+    # shellcheck disable=SC2086
+    $train_cmd "$dir/log/tune.log" "${trainer[@]}" "$conf" --train "$shards" --valid "$valid" --out "$dir/pruned" \
+        --init "$dir/pruned.pt" "${train_set[@]/#/--set=}" "${tune_set[@]/#/--set=}" --set config=init
 fi
 
 if due 4; then
@@ -66,4 +83,13 @@ if due 6; then
     mv "$dir/RESULTS.md.tmp" "$dir/RESULTS.md"
     log "wrote $dir/RESULTS.md"
     cat "$dir/RESULTS.md"
+fi
+
+also_pruned() {
+    local dir=$dir/pruned shown="${shown:-$paper}, pruned" stage=$((stage > 4 ? stage : 4)) prune=
+    . recipes/utils/stages.sh
+}
+
+if [[ ${prune-} ]] && ((stop_stage >= 4)); then
+    also_pruned
 fi

@@ -103,9 +103,10 @@ def _waves(locations: list[str], rate: int) -> Iterator[torch.Tensor]:
 
 def resolve(spec: str) -> tuple[Model, Path | None]:
     """The model that MODEL names, and its file if it has one. A shipped model goes before a preset; of an .onnx
-    the model is built from what the file says of itself, without its weights."""
+    the model is built from what the file says of itself, without its weights; a quantized one counts by its rounded weights."""
     from setk import checkpoint, config, models
     from setk.engines import OnnxEngine
+    from setk.models.quantization import unquantized
     from setk.training.settings import Settings
 
     if spec.endswith((".yaml", ".yml")):
@@ -120,7 +121,7 @@ def resolve(spec: str) -> tuple[Model, Path | None]:
     if file.suffix == ".onnx":
         about = OnnxEngine(file).about
         return models.build(about["model"], about["config"]), file
-    return checkpoint.load(file)[0], file
+    return unquantized(checkpoint.load(file)[0]), file
 
 
 @contextmanager

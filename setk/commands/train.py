@@ -41,19 +41,22 @@ def train(
     from setk.lists import DataDir
     from setk.training import loop, settings
     from setk.training.data import TrainingData
+    from setk.training.metric_gan import MetricGAN
+    from setk.training.objective import Objective
 
     torch.set_num_threads(threads)
-    s = settings.resolve(str(conf), set_)
+    s = settings.resolve(str(conf), set_, init)
     data = TrainingData(train, s)
+    objective = MetricGAN if s.discriminator else Objective
     pairs = DataDir(valid).pairs()
     if not pairs:
         raise UserError(f"{valid}: lists no pairs; training is validated on some")
     if dry_run:
-        estimate = loop.rehearse(s, data, pairs, shell.say)
+        estimate = loop.rehearse(s, data, pairs, shell.say, objective)
         if estimate:
             print(yaml.safe_dump({"conf": config.plain(s), "estimate": estimate}, sort_keys=False), end="")
         return
-    raise typer.Exit(loop.train(s, data, pairs, out, fresh=fresh, init=init, say=shell.say))
+    raise typer.Exit(loop.train(s, data, pairs, out, fresh=fresh, init=init, say=shell.say, objective=objective))
 
 
 def main() -> None:

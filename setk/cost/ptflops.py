@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from setk.cost.ledger import Inputs, Layer, Ledger, frame_inputs
+from setk.cost.ledger import Inputs, Layer, Ledger, Rule, frame_inputs
 from setk.files import UserError
 from setk.models import Model
 from setk.models.fspen import PathLinear
@@ -37,7 +37,7 @@ def layers(model: Model) -> list[Layer]:
 
 def count(model: nn.Module, inputs: Inputs, **options: Any) -> Ledger:
     """MACs of one call of any module; `inputs` makes its arguments, on the meta device."""
-    ledger = Ledger(model, rule=lambda module, args, output: MODULES.get(type(module), _nothing)(module, args, output))
+    ledger = Ledger(model, rule=lambda module, args, output: _rule(module)(module, args, output))
     with FunctionCounter(ledger):
         return ledger.run(inputs, **options)
 
@@ -58,6 +58,11 @@ class FunctionCounter(TorchFunctionMode):
         if func in FUNCTIONS and not self.ledger.inside(GroupedGRU, PathLinear):
             self.ledger.add(FUNCTIONS[func](output, *args, **kwargs))
         return output
+
+
+def _rule(module: nn.Module) -> Rule:
+    """That of its kind, or of the one that it is a kind of."""
+    return next((MODULES[kind] for kind in type(module).__mro__ if kind in MODULES), _nothing)
 
 
 def _nothing(module: nn.Module, args: tuple, output: Any) -> int:

@@ -17,9 +17,12 @@ from torch import nn
 from setk import config
 from setk.dsp import Transform
 from setk.files import UserError
+from setk.models.quantization import Scheme, quantize
+from setk.models.units import Group
 
 MODELS = {"fspen": "setk.models.fspen:FSPEN", "lite_rtse": "setk.models.lite_rtse:LiteRTSE", "dpsnn": "setk.models.dpsnn:DPSNN",
           "dccrn": "setk.models.dccrn:DCCRN", "dpcrn_cf": "setk.models.dpcrn_cf:DPCRNCF",
+          "effifusion_gan": "setk.models.effifusion_gan:EffiFusionGAN",
           "conv_tasnet": "setk.models.conv_tasnet:ConvTasNet"}
 
 State = tuple[torch.Tensor, ...]
@@ -54,10 +57,23 @@ class Model(nn.Module):
     transform: Transform
     lookahead: int = 0
     sample_rate: int = 16000
+    bare: tuple[str, ...] = ()          # modules whose outputs quantization leaves as they are
+    quantization: Scheme | None = None  # how it is quantized (see setk.models.quantization)
 
     def __init__(self) -> None:
         super().__init__()
         self.extras: dict[str, torch.Tensor] = {}
+
+    def adopt(self, source: Model) -> None:
+        """Take the weights of another model of this kind. Raises ValueError if its config is another, and is none that
+        this model can begin from."""
+        if config.plain(source.config) != config.plain(self.config):
+            raise ValueError("its config is another")
+        self.load_state_dict(source.state_dict())
+
+    def prunable(self) -> list[Group]:
+        """The groups of units that structured pruning may take from, in the order of the config's `widths`."""
+        return []
 
     def init_state(self, batch: int) -> State:
         """The state before the first frame, for `batch` signals, on the model's device."""
@@ -105,14 +121,18 @@ def presets() -> dict[str, tuple[str, Any]]:
     return {preset: (name, cfg) for name in MODELS for preset, cfg in model_class(name).presets.items()}
 
 
-def build(name: str, values: Mapping[str, Any]) -> Model:
-    """Make a model from its name and the plain values of its config (missing ones take defaults).
+def build(name: str, values: Mapping[str, Any], quantization: Mapping[str, Any] | None = None) -> Model:
+    """Make a model from its name and the plain values of its config (missing ones take defaults), quantized if those of a
+    Scheme are given.
 
     Raises UserError on an unknown name or key, and on values that the model refuses (by ValueError).
     """
     cls = model_class(name)
     try:
-        return cls(config.build(cls.Config, values, f"model {name}"))
+        model = cls(config.build(cls.Config, values, f"model {name}"))
+        if quantization is not None:
+            quantize(model, config.build(Scheme, quantization, f"model {name}: quantization"))
+        return model
     except ValueError as e:
         raise UserError(f"model {name}: {e}") from None
 

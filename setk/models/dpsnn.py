@@ -37,6 +37,7 @@ from torch.nn import functional as F
 from setk.dsp import Frames
 from setk.models import Model, State
 from setk.models.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout, steady
+from setk.models.units import Group, Member, made, read, sized
 
 
 @dataclass(frozen=True)
@@ -49,17 +50,18 @@ class Config:
     blocks: int = 1             # X
     context: float = 0.01       # seconds of the past that a block's convolution sees, whole hops
     segment_reset: float = 0.0  # seconds after which neurons are reset, whole hops; 0: never
+    widths: tuple[int, ...] = ()  # units of each group of `prunable`, where they are not those above
 
 
 class Block(nn.Module):
-    """Leaky neurons within channels and then adaptive ones across them, spikes [B, T, width] to spikes [B, T, width].
+    """Leaky neurons within channels and then adaptive ones across them, spikes [B, T, inputs] to spikes [B, T, width].
 
     State: the last input frames and v of the first layer, m, eta and s of the second.
     """
 
-    def __init__(self, width: int, hidden: int, taps: int):
+    def __init__(self, inputs: int, hidden: int, width: int, taps: int):
         super().__init__()
-        self.scnn = LeakyConv(width, hidden, taps)
+        self.scnn = LeakyConv(inputs, hidden, taps)
         self.srnn = AdaptiveRecurrent(hidden, width)
 
     def init_state(self, batch: int) -> State:
@@ -94,13 +96,17 @@ class DPSNN(Model):
         if c.hidden % c.width or c.blocks < 1:
             raise ValueError(f"hidden {c.hidden} must be a multiple of width {c.width}, and blocks {c.blocks} at least 1")
         self.config, self.transform = config, Frames(c.window, c.hop)
-        self.encoder = nn.Linear(c.window, c.encoder)
-        self.norm = nn.LayerNorm(c.encoder)
-        self.binary = Binary(c.encoder, c.width)
-        self.blocks = nn.ModuleList(Block(c.width, c.hidden, round(context) + 1) for _ in range(c.blocks))
-        self.readout = Readout(c.blocks * c.width, c.width)
-        self.mask = nn.Linear(c.width, c.encoder)
-        self.decoder = nn.Linear(c.encoder, c.window, bias=False)
+        # `spikes.j` are what block j reads, and fan leaky neurons for each; those of the last block only the readout reads.
+        self.units = u = sized(c.widths, {"encoder": c.encoder} | {f"spikes.{j}": c.width for j in range(c.blocks + 1)}
+                               | {"readout": c.width})
+        spikes, fan = [u[f"spikes.{j}"] for j in range(c.blocks + 1)], c.hidden // c.width
+        self.encoder = nn.Linear(c.window, u["encoder"])
+        self.norm = nn.LayerNorm(u["encoder"])
+        self.binary = Binary(u["encoder"], spikes[0])
+        self.blocks = nn.ModuleList(Block(a, fan * a, b, round(context) + 1) for a, b in zip(spikes, spikes[1:]))
+        self.readout = Readout(sum(spikes[1:]), u["readout"])
+        self.mask = nn.Linear(u["readout"], u["encoder"])
+        self.decoder = nn.Linear(u["encoder"], c.window, bias=False)
         self.decoder_bias = nn.Parameter(torch.zeros(()))
         for p in (self.decoder.weight, self.decoder_bias):  # as a transposed convolution starts
             nn.init.uniform_(p, -(c.window**-0.5), c.window**-0.5)
@@ -111,6 +117,20 @@ class DPSNN(Model):
             for block in self.blocks:
                 block.scnn.conv.bias += 1
                 block.srnn.dense.bias += 2
+
+    def prunable(self) -> list[Group]:
+        u, fan, at = self.units, self.config.hidden // self.config.width, 0
+        lanes = {"encoder": made(self, "encoder", "norm", "mask") + read(self, "binary.dense", "decoder"),
+                 "spikes.0": made(self, "binary.dense"),
+                 "readout": made(self, "readout.dense") + (Member("readout.alpha", 0),) + read(self, "mask")}
+        for j in range(len(self.blocks)):
+            block = f"blocks.{j}"
+            lanes[f"spikes.{j}"] += made(self, f"{block}.scnn.conv", each=fan) + read(self, f"{block}.srnn.dense", each=fan)
+            made_here = made(self, f"{block}.srnn.dense", f"{block}.srnn.recurrent")
+            made_here += tuple(Member(f"{block}.srnn.{name}", 0) for name in ("alpha", "ro"))
+            lanes[f"spikes.{j + 1}"] = made_here + read(self, f"{block}.srnn.recurrent") + read(self, "readout.dense", offset=at)
+            at += u[f"spikes.{j + 1}"]
+        return [Group(name, size, (lanes[name],), exact=name != "encoder", multiple=16) for name, size in u.items()]
 
     def init_state(self, batch: int) -> State:
         blocks = [tensor for block in self.blocks for tensor in block.init_state(batch)]
@@ -155,10 +175,10 @@ class DPSNN(Model):
     @property
     def neurons(self) -> int:
         """Neurons updated at every frame."""
-        c = self.config
-        return c.blocks * (c.hidden + c.width) + c.width
+        layers = [layer for block in self.blocks for layer in (block.srnn.dense, block.srnn.recurrent)]
+        return sum(layer.in_features for layer in layers) + self.readout.dense.out_features
 
     @property
     def other_ops(self) -> int:
         """Operations per frame of the LayerNorm and the sigmoid."""
-        return 6 * self.config.encoder + 5 + 4 * self.config.encoder
+        return 6 * self.units["encoder"] + 5 + 4 * self.units["encoder"]

@@ -40,6 +40,7 @@ from torch.nn import functional as F
 from setk.dsp import STFT, compress, magnitude
 from setk.models import Model, State
 from setk.models.gru import GroupedGRU
+from setk.models.units import Group, Member, hidden, made, read, sized
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
 
@@ -86,6 +87,7 @@ class Config:
     norm_bands: bool = True    # LayerNorm over bands and channels; false: over channels
     decoder_1x1: bool = False  # 1x1 conv between skip and transposed conv
     subband_norm: bool = True  # BatchNorm in the sub-band encoder
+    widths: tuple[int, ...] = ()  # units of each group of `prunable`, where they are not the paper's
 
 
 class FSPEN(Model):
@@ -109,19 +111,27 @@ class FSPEN(Model):
             raise ValueError(f"groups {config.groups}: must divide {BANDS}")
         self.config = config
         self.transform = STFT(512, 256)
-        self.full_encoder = nn.ModuleList([_encoder(2, 4, 6, 2), _encoder(4, 16, 8, 3), _encoder(16, 32, 6, 2)])
-        self.full_project = nn.Conv1d(WIDE, WIDE, 1)
-        self.sub_encoder = nn.ModuleList(_sub_encoder(g, config.subband_norm) for g in GROUPS)
+        paper = {"encoder.0": 4, "encoder.1": 16, "encoder.2": 32, "bands": WIDE, "trunk": NARROW}
+        paper |= {f"blocks.{i}.{gru}": NARROW for i in range(config.dpe_blocks) for gru in ("intra", "inter")}
+        paper |= {"split": WIDE, "decoder.0": 16, "decoder.1": 4}
+        if config.decoder_1x1:
+            paper |= {"squeeze.0": 32, "squeeze.1": 16, "squeeze.2": 4}
+        self.units = u = sized(config.widths, paper)
+        e0, e1, e2, d0, d1 = (u[name] for name in ("encoder.0", "encoder.1", "encoder.2", "decoder.0", "decoder.1"))
+        self.full_encoder = nn.ModuleList([_encoder(2, e0, 6, 2), _encoder(e0, e1, 8, 3), _encoder(e1, e2, 6, 2)])
+        self.full_project = nn.Conv1d(e2, u["bands"], 1)
+        self.sub_encoder = nn.ModuleList(_sub_encoder(g, u["bands"], config.subband_norm) for g in GROUPS)
         self.merge_bands = nn.Linear(2 * BANDS, BANDS)
-        self.merge_channels = nn.Conv1d(WIDE, NARROW, 1)
-        self.blocks = nn.ModuleList(DualPath(config) for _ in range(config.dpe_blocks))
-        self.split_channels = nn.Conv1d(NARROW, WIDE, 1)
+        self.merge_channels = nn.Conv1d(u["bands"], u["trunk"], 1)
+        self.blocks = nn.ModuleList(DualPath(config, u["trunk"], u[f"blocks.{i}.intra"], u[f"blocks.{i}.inter"])
+                                    for i in range(config.dpe_blocks))
+        self.split_channels = nn.Conv1d(u["trunk"], u["split"], 1)
         self.split_bands = nn.Linear(BANDS, 2 * BANDS)
         self.full_decoder = nn.ModuleList([
-            _decoder(32, 16, 6, 2, config.decoder_1x1),
-            _decoder(16, 4, 8, 3, config.decoder_1x1),
-            _decoder(4, 2, 6, 2, config.decoder_1x1, last=True)])
-        self.sub_decoder = nn.ModuleList(nn.Linear(2 * WIDE, g.width) for g in GROUPS)
+            _decoder(u["split"] + e2, d0, 6, 2, u.get("squeeze.0")),
+            _decoder(d0 + e1, d1, 8, 3, u.get("squeeze.1")),
+            _decoder(d1 + e0, 2, 6, 2, u.get("squeeze.2"), last=True)])
+        self.sub_decoder = nn.ModuleList(nn.Linear(u["split"] + u["bands"], g.width) for g in GROUPS)
         self._start_near_identity()
 
     def _start_near_identity(self) -> None:
@@ -133,10 +143,47 @@ class FSPEN(Model):
                 linear.weight.mul_(0.1)
                 linear.bias.fill_(1.0)
 
+    def prunable(self) -> list[Group]:
+        u, lanes = self.units, {}
+        decoders = [f"full_decoder.{i}.0" for i in range(3)]
+        # What follows a decoder's layer or the split reads the first of its inputs, what follows the encoder's the rest.
+        afters = [u["split"], u["decoder.0"], u["decoder.1"]]
+        for i in range(3):
+            then = ("full_encoder.1.0", "full_encoder.2.0", "full_project")[i]
+            lanes[f"encoder.{i}"] = [made(self, f"full_encoder.{i}") + read(self, then)
+                                     + read(self, decoders[2 - i], offset=afters[2 - i])]
+        gains = [f"sub_decoder.{i}" for i in range(len(GROUPS))]
+        lanes["bands"] = [made(self, "full_project", *(f"sub_encoder.{i}" for i in range(len(GROUPS))))
+                          + read(self, "merge_channels") + read(self, *gains, offset=u["split"])]
+        trunk = made(self, "merge_channels") + read(self, "split_channels")
+        for i in range(len(self.blocks)):
+            at, size = f"blocks.{i}", u[f"blocks.{i}.intra"]
+            trunk += read(self, f"{at}.intra", f"{at}.inter") + made(self, f"{at}.intra_fc")
+            trunk += tuple(Member(f"{at}.inter_fc.{name}", 1) for name in ("weight", "bias"))
+            trunk += tuple(Member(f"{at}.{norm}.{name}", tensor.dim() - 1) for norm in ("intra_norm", "inter_norm")
+                           for name, tensor in self.get_submodule(f"{at}.{norm}").named_parameters())
+            lanes[f"{at}.intra"] = [lane + read(self, f"{at}.intra_fc", offset=j * size)
+                                    for j, lane in enumerate(hidden(self, f"{at}.intra"))]
+            lanes[f"{at}.inter"] = [(*lane, Member(f"{at}.inter_fc.weight", 2, row=j, reads=True))
+                                    for j, lane in enumerate(hidden(self, f"{at}.inter"))]
+        lanes["trunk"] = [trunk]
+        lanes["split"] = [made(self, "split_channels") + read(self, decoders[0], *gains)]
+        for i in range(2):
+            lanes[f"decoder.{i}"] = [made(self, *self._last_of(i)) + read(self, decoders[i + 1])]
+        if self.config.decoder_1x1:
+            for i, path in enumerate(decoders):
+                lanes[f"squeeze.{i}"] = [made(self, path) + read(self, f"full_decoder.{i}.1")]
+        return [Group(name, size, tuple(lanes[name]), exact=name != "trunk", multiple=4) for name, size in u.items()]
+
+    def _last_of(self, layer: int) -> list[str]:
+        """The transposed conv of a decoder's layer and what follows it."""
+        parts = range(int(self.config.decoder_1x1), len(self.full_decoder[layer]))
+        return [f"full_decoder.{layer}.{part}" for part in parts]
+
     def init_state(self, batch: int) -> State:
         weight = self.merge_bands.weight
         p = self.config.groups
-        return tuple(weight.new_zeros(p, batch, BANDS // p, NARROW) for _ in self.blocks)
+        return tuple(weight.new_zeros(p, batch, BANDS // p, block.inter.hidden_size) for block in self.blocks)
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         batch, time = spectrum.shape[:2]
@@ -203,21 +250,21 @@ class FSPEN(Model):
 class DualPath(nn.Module):
     """One DPE block on [B, T, 32 bands, 16]: along the bands of a frame, then along time in P paths."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, width: int, intra: int, inter: int):
         super().__init__()
-        shape = (BANDS, NARROW) if config.norm_bands else (NARROW,)
+        shape = (BANDS, width) if config.norm_bands else (width,)
         self.paths = config.groups
-        self.intra = GroupedGRU(2, NARROW, NARROW, reverse=(False, True))
-        self.intra_fc = nn.Linear(2 * NARROW, NARROW)
+        self.intra = GroupedGRU(2, width, intra, reverse=(False, True))
+        self.intra_fc = nn.Linear(2 * intra, width)
         self.intra_norm = nn.LayerNorm(shape)
-        self.inter = GroupedGRU(config.groups, NARROW, NARROW)
-        self.inter_fc = PathLinear(config.groups, NARROW, NARROW)
+        self.inter = GroupedGRU(config.groups, width, inter)
+        self.inter_fc = PathLinear(config.groups, inter, width)
         self.inter_norm = nn.LayerNorm(shape) if config.norm_inter else nn.Identity()
 
     def forward(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         batch, time = z.shape[:2]
-        both, _ = self.intra(z.reshape(1, batch * time, BANDS, 1, NARROW))
-        both = both.squeeze(3).permute(1, 2, 0, 3).reshape(batch, time, BANDS, 2 * NARROW)
+        both, _ = self.intra(z.reshape(1, batch * time, BANDS, 1, z.shape[-1]))
+        both = both.squeeze(3).permute(1, 2, 0, 3).reshape(batch, time, BANDS, 2 * self.intra.hidden_size)
         z = z + self.intra_norm(self.intra_fc(both))
 
         paths = z.unflatten(2, (self.paths, -1)).permute(2, 0, 1, 3, 4)  # [P, B, T, 32 / P, 16]
@@ -245,15 +292,15 @@ def _encoder(inputs: int, outputs: int, kernel: int, pad: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv1d(inputs, outputs, kernel, 2, pad), nn.BatchNorm1d(outputs), nn.ELU())
 
 
-def _sub_encoder(group: BandGroup, norm: bool) -> nn.Sequential:
-    conv = nn.Conv1d(1, WIDE, group.kernel, group.width)
-    return nn.Sequential(conv, nn.BatchNorm1d(WIDE), nn.ReLU()) if norm else nn.Sequential(conv, nn.ReLU())
+def _sub_encoder(group: BandGroup, channels: int, norm: bool) -> nn.Sequential:
+    conv = nn.Conv1d(1, channels, group.kernel, group.width)
+    return nn.Sequential(conv, nn.BatchNorm1d(channels), nn.ReLU()) if norm else nn.Sequential(conv, nn.ReLU())
 
 
-def _decoder(inputs: int, outputs: int, kernel: int, pad: int, squeeze: bool, last: bool = False) -> nn.Sequential:
-    """Input: decoder and skip channels together, 2 * inputs. The last layer reaches 257 bins by output padding."""
-    layers: list[nn.Module] = [nn.Conv1d(2 * inputs, inputs, 1)] if squeeze else []
-    layers.append(nn.ConvTranspose1d(inputs if squeeze else 2 * inputs, outputs, kernel, 2, pad, output_padding=int(last)))
+def _decoder(inputs: int, outputs: int, kernel: int, pad: int, squeeze: int | None, last: bool = False) -> nn.Sequential:
+    """Input: decoder and skip channels together. The last layer reaches 257 bins by output padding."""
+    layers: list[nn.Module] = [nn.Conv1d(inputs, squeeze, 1)] if squeeze else []
+    layers.append(nn.ConvTranspose1d(squeeze or inputs, outputs, kernel, 2, pad, output_padding=int(last)))
     if not last:
         layers += [nn.BatchNorm1d(outputs), nn.ELU()]
     return nn.Sequential(*layers)

@@ -40,9 +40,10 @@ from torch.nn import functional as F
 
 from setk.dsp import STFT, compress, magnitude
 from setk.models import Model, State
+from setk.models.units import Group, hidden, made, read, sized
 
 BINS, WIDE = 257, 32
-ORDERS = (4, 8, 16, 32)   # channels that each step of the multi-order block splits off
+ORDERS = (4, 8, 16, 32, 64)  # channels that each step of the multi-order block splits off, and those that are left
 PHASE_FLOOR = 1e-2
 
 
@@ -51,6 +52,7 @@ class Config:
     dense_3x3: bool = False         # 3x3 convs over all channels, not depth-wise
     shared_depthwise: bool = False  # one 7x7 conv before the splits, not one before each
     compression: float = 0.3        # exponent of the magnitude inside the network; 1 = none
+    widths: tuple[int, ...] = ()    # units of each group of `prunable`, where they are not the paper's
 
 
 class LiteRTSE(Model):
@@ -70,13 +72,17 @@ class LiteRTSE(Model):
         super().__init__()
         self.config = config
         self.transform = STFT(512, 256)
-        self.mask_lstm = nn.LSTM(BINS, BINS, batch_first=True)
-        self.mask = nn.Linear(BINS, BINS)
-        self.scales = nn.ModuleList([MultiScale(1, config.dense_3x3), MultiScale(WIDE, config.dense_3x3)])
-        self.orders = MultiOrder(config.shared_depthwise)
-        self.merge = nn.Linear(3 * BINS, BINS)
-        self.residual_lstm = nn.LSTM(BINS, BINS, batch_first=True)
-        self.residual = nn.ModuleList(nn.Linear(BINS, BINS) for _ in range(3))
+        paper = {"mask_lstm": BINS, "scales.0.inner": WIDE, "scales.0": WIDE, "scales.1.inner": WIDE, "scales.1": WIDE}
+        paper |= {f"orders.{i}": q for i, q in enumerate(ORDERS)}
+        self.units = u = sized(config.widths, paper | {"merge": BINS, "residual_lstm": BINS})
+        self.mask_lstm = nn.LSTM(BINS, u["mask_lstm"], batch_first=True)
+        self.mask = nn.Linear(u["mask_lstm"], BINS)
+        self.scales = nn.ModuleList([MultiScale(1, u["scales.0.inner"], u["scales.0"], config.dense_3x3),
+                                     MultiScale(u["scales.0"], u["scales.1.inner"], u["scales.1"], config.dense_3x3)])
+        self.orders = MultiOrder(u["scales.1"], [u[f"orders.{i}"] for i in range(len(ORDERS))], config.shared_depthwise)
+        self.merge = nn.Linear(3 * BINS, u["merge"])
+        self.residual_lstm = nn.LSTM(u["merge"], u["residual_lstm"], batch_first=True)
+        self.residual = nn.ModuleList(nn.Linear(u["residual_lstm"], BINS) for _ in range(3))
         self._start_near_identity()
 
     def _start_near_identity(self) -> None:
@@ -92,10 +98,30 @@ class LiteRTSE(Model):
         for linear, value in zip(self.residual, (1.0, 1.0, 0.0)):
             _start_near(linear, value)
 
+    def prunable(self) -> list[Group]:
+        u, lanes = self.units, {}
+        for lstm, then in (("mask_lstm", ["mask"]), ("residual_lstm", [f"residual.{i}" for i in range(3)])):
+            lanes[lstm] = hidden(self, lstm)[0] + read(self, *then)
+        lanes["merge"] = made(self, "merge") + read(self, "residual_lstm")
+        for at, then in (("scales.0", ["scales.1.spread", "scales.1.shortcut"]), ("scales.1", ["orders.expand"])):
+            across = read(self, f"{at}.conv.conv") if self.config.dense_3x3 else ()
+            lanes[f"{at}.inner"] = made(self, f"{at}.spread", f"{at}.conv.conv") + across + read(self, f"{at}.join")
+            lanes[at] = made(self, f"{at}.join", f"{at}.shortcut") + read(self, *then)
+        start = self.orders.expand.out_channels - u["orders.0"]  # of p; before it d, whose last channels are split off first
+        for i in range(len(ORDERS)):
+            start -= u[f"orders.{i}"]
+            through = [f"orders.convs.{j}.conv" for j in range(min(i + 1, len(self.orders.convs)))]
+            left = made(self, "orders.expand", *through, offset=start)
+            right = made(self, "orders.expand", offset=start + u["orders.0"]) if i == 0 else made(self, f"orders.joins.{i - 1}")
+            then = "orders.project" if i == len(ORDERS) - 1 else f"orders.joins.{i}"
+            lanes[f"orders.{i}"] = left + right + read(self, then)
+        return [Group(name, size, (lanes[name],)) for name, size in u.items()]
+
     def init_state(self, batch: int) -> State:
         weight = self.mask.weight
         convs = [block.conv for block in self.scales] + list(self.orders.convs)
-        return (*(weight.new_zeros(1, batch, BINS) for _ in range(4)), *(conv.start(batch) for conv in convs))
+        lstms = [weight.new_zeros(1, batch, lstm.hidden_size) for lstm in (self.mask_lstm, self.residual_lstm) for _ in "hc"]
+        return (*lstms, *(conv.start(batch) for conv in convs))
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         h1, c1, h2, c2, *pasts = state
@@ -138,7 +164,7 @@ class CausalConv(nn.Module):
     def __init__(self, channels: int, kernel: int, groups: int):
         super().__init__()
         self.past = kernel - 1
-        self.conv = nn.Conv2d(channels, channels, kernel, padding=(0, kernel // 2), groups=groups)
+        self.conv = Conv(channels, channels, kernel, padding=(0, kernel // 2), groups=groups)
 
     def start(self, batch: int) -> Tensor:
         past = self.conv.weight.new_zeros(batch, self.conv.in_channels, self.past, BINS)
@@ -148,14 +174,20 @@ class CausalConv(nn.Module):
         """x [B, C, T, F] after past [B, C, kernel - 1, F] -> y [B, C, T, F], the past of what follows."""
         # With the channels last in memory a depth-wise conv trains and runs twice as fast.
         x = torch.cat([past, x], 2).contiguous(memory_format=torch.channels_last)
-        learns = torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
-        y = _Depthwise.apply(x, self.conv.weight, self.conv.bias) if learns and self.conv.groups > 1 else self.conv(x)
         # A copy: a view would keep all of a long chunk for its last frames.
-        return y, x[:, :, -self.past:].clone()
+        return self.conv(x), x[:, :, -self.past:].clone()
+
+
+class Conv(nn.Conv2d):
+    """Conv2d that learns faster on a CPU where it is depth-wise, padded in frequency alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        learns = torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
+        return _Depthwise.apply(x, self.weight, self.bias) if learns and self.groups > 1 else super().forward(x)
 
 
 class _Depthwise(torch.autograd.Function):
-    """CausalConv's depth-wise conv with another gradient of the weights, which on a CPU halves the training step.
+    """A depth-wise conv with another gradient of the weights, which on a CPU halves the training step.
 
     The gradient of a channel's kernel is the convolution of its input by the gradient of its output. As a forward
     pass with that kernel of T x F, oneDNN takes a third to a sixth of the time of its own backward pass for weights.
@@ -180,12 +212,12 @@ class _Depthwise(torch.autograd.Function):
 class MultiScale(nn.Module):
     """Multi-scale block: [B, C, T, F] -> [B, 32, T, F], a main branch times a shortcut."""
 
-    def __init__(self, inputs: int, dense: bool):
+    def __init__(self, inputs: int, inner: int, outputs: int, dense: bool):
         super().__init__()
-        self.spread = nn.Conv2d(inputs, WIDE, 1)
-        self.conv = CausalConv(WIDE, 3, 1 if dense else WIDE)
-        self.join = nn.Conv2d(WIDE, WIDE, 1)
-        self.shortcut = nn.Conv2d(inputs, WIDE, 1)
+        self.spread = nn.Conv2d(inputs, inner, 1)
+        self.conv = CausalConv(inner, 3, 1 if dense else inner)
+        self.join = nn.Conv2d(inner, outputs, 1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1)
 
     def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         z, past = self.conv(self.spread(x), past)
@@ -195,20 +227,20 @@ class MultiScale(nn.Module):
 class MultiOrder(nn.Module):
     """Multi-order block: [B, 32, T, F] -> [B, 1, T, F], by recursive products of depth-wise convs."""
 
-    def __init__(self, shared: bool):
+    def __init__(self, inputs: int, orders: list[int], shared: bool):
         super().__init__()
-        widths = [sum(ORDERS[i:]) + 2 * ORDERS[-1] for i in range(len(ORDERS))]  # 124, 120, 112, 96
+        widths = [sum(orders[i:]) for i in range(len(orders))]  # 124, 120, 112, 96, 64
         # Channels of each 7x7 conv that stay in d until the next one.
-        self.kept = [2 * ORDERS[-1]] if shared else [c - q for c, q in zip(widths, ORDERS)]
-        widths = widths[:len(self.kept)]
-        self.expand = nn.Conv2d(WIDE, widths[0] + ORDERS[0], 1)
-        self.convs = nn.ModuleList(CausalConv(c, 7, c) for c in widths)
-        self.joins = nn.ModuleList(nn.Conv2d(q, 2 * q, 1) for q in ORDERS)
-        self.project = nn.Conv2d(2 * ORDERS[-1], 1, 1)
+        self.kept = widths[-1:] if shared else widths[1:]
+        self.expand = nn.Conv2d(inputs, widths[0] + orders[0], 1)
+        self.convs = nn.ModuleList(CausalConv(c, 7, c) for c in widths[:len(self.kept)])
+        self.joins = nn.ModuleList(nn.Conv2d(q, after, 1) for q, after in zip(orders, orders[1:]))
+        self.project = nn.Conv2d(orders[-1], 1, 1)
 
     def forward(self, x: Tensor, pasts: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         z = self.expand(x)
-        d, p = z[:, :-ORDERS[0]], z[:, -ORDERS[0]:]
+        first = self.joins[0].in_channels
+        d, p = z[:, :-first], z[:, -first:]
         after = []
         for i, join in enumerate(self.joins):
             if i < len(self.convs):

@@ -23,6 +23,7 @@ import yaml
 from setk import checkpoint, config, mixing, models
 from setk.files import UserError, write_text
 from setk.metrics import METRICS
+from setk.models.quantization import quantize
 from setk.training.averages import Smoothed, mean_weights
 from setk.training.data import TrainingData, loader
 from setk.training.history import History
@@ -97,6 +98,11 @@ def learning_rate(step: int, s: Settings) -> float:
     return s.lr_end + (s.lr - s.lr_end) * 0.5 * (1 + math.cos(math.pi * part))
 
 
+def build(settings: Settings) -> models.Model:
+    """The model of the conf, quantized if it says so."""
+    return models.build(settings.model, settings.config, settings.quantization and config.plain(settings.quantization))
+
+
 class Run:
     """One training: model, objective, position and history, and how they are kept."""
 
@@ -112,7 +118,7 @@ class Run:
         self.s, self.data, self.out, self.ranks = settings, data, out, ranks
         self.warn = say
         self.say = say if ranks.first else lambda message: None
-        self.model = models.build(settings.model, settings.config).to(ranks.device)
+        self.model = build(settings).to(ranks.device)
         if data.rate != self.model.sample_rate:
             raise UserError(f"{data.name}: is at {data.rate} Hz; {self.model.name} works at {self.model.sample_rate} Hz")
         self.smoothed = Smoothed(self.model, settings.ema) if settings.ema else None
@@ -130,7 +136,8 @@ class Run:
     @property
     def ranking(self) -> list[int]:
         """Indices of history's rows, the best first."""
-        return self.history.ranking(f"valid_{self.s.best}", METRICS[self.s.best].lower_is_better)
+        order = self.history.ranking(f"valid_{self.s.best}", METRICS[self.s.best].lower_is_better)
+        return [i for i in order if self.history.rows[i]["step"] > self.objective.unfinished]
 
     @property
     def candidates(self) -> list[int]:
@@ -149,13 +156,22 @@ class Run:
         return {**kept, "data": self.data.digest}
 
     def start_from(self, spec: str) -> None:
-        """Take the weights of another checkpoint of the same model and config."""
+        """Take the weights of another checkpoint of the same model. Where the conf quantizes one in floating point, the
+        ranges of weights are those of what was taken."""
         source, about = checkpoint.load(checkpoint.find(spec))
-        if config.plain(source.config) != config.plain(self.model.config) or source.name != self.model.name:
-            raise UserError(f"--init {spec}: holds {about['model']} {about['config']}, not the model of the conf")
-        self.model.load_state_dict(source.state_dict())
-        if self.smoothed:
-            self.smoothed.model.load_state_dict(source.state_dict())
+        alike = source.quantization == self.s.quantization
+        begun = build(self.s) if alike else models.build(self.s.model, self.s.config)
+        if source.name != begun.name or not alike and source.quantization:
+            raise UserError(f"--init {spec}: holds {about['model']}, quantized: {about.get('quantization')}; not the model of "
+                            "the conf")
+        try:
+            begun.adopt(source)
+        except ValueError as e:
+            raise UserError(f"--init {spec}: holds {about['model']} {about['config']}, not the model of the conf: {e}") from None
+        if not alike:
+            quantize(begun, self.s.quantization)
+        for model in (self.model, self.result):
+            model.load_state_dict(begun.state_dict())
 
     def clear(self) -> None:
         """Remove what an earlier run left."""
@@ -221,6 +237,8 @@ class Run:
 
     def _check_identity(self, before: dict[str, Any]) -> None:
         now = self.identity()
+        if before["model"] == now["model"]:  # what the config has got since then is as if it were not there
+            before = {**before, "config": models.config_values(now["model"], None, before["config"])}
         for key in now:
             if before.get(key) != now[key]:
                 what = "the training data" if key == "data" else f"'{key}' ({before.get(key)} then, {now[key]} now)"
@@ -295,6 +313,7 @@ class Run:
         # Chance inside the model (dropout) follows from the step too, and each rank has its own.
         torch.manual_seed(int(mixing.rng(self.s.seed, f"rank {self.ranks.rank}", self.step).integers(2**62)))
         self.objective.set_rate(learning_rate(self.step, self.s) / self.s.lr)
+        self.objective.prune(self.step)
         try:
             terms = self.objective.update(batches)
         except NotFinite as e:
@@ -332,12 +351,14 @@ class Run:
         return True
 
     def _scores(self, model: models.Model, valid: Pairs) -> dict[str, float] | None:
-        return validate(model, valid, self.s.metrics, self.ranks, self.warn, lambda: bool(self._stopped))
+        with self.objective.pruned(model):
+            return validate(model, valid, self.s.metrics, self.ranks, self.warn, lambda: bool(self._stopped))
 
     def _write(self, name: str, model: models.Model, scores: Mapping[str, float], **facts: Any) -> None:
         if self.ranks.first:
-            checkpoint.save(self.out / name, model, {"valid": dict(scores)}, step=self.step, steps=self.s.steps,
-                            settings=config.plain(self.s), data=self.data.digest, **facts)
+            with self.objective.pruned(model):
+                checkpoint.save(self.out / name, model, {"valid": dict(scores)}, step=self.step, steps=self.s.steps,
+                                settings=config.plain(self.s), data=self.data.digest, **facts)
 
     def _finish(self, valid: Pairs) -> bool:
         """Average the best checkpoints if that is wanted and not done; whether a signal came in between."""
@@ -346,7 +367,7 @@ class Run:
         if self.candidates and not self.ranks.any(done):
             steps = sorted(self.candidates)
             found = [checkpoint.load(self.out / "average" / f"{step}.pt")[0].state_dict() for step in steps]
-            mean = models.build(self.s.model, self.s.config).eval()
+            mean = build(self.s).eval()
             mean.load_state_dict(mean_weights(found))
             scores = self._scores(mean.to(self.ranks.device), valid)
             if scores is None:

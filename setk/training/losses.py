@@ -7,6 +7,7 @@ spectra, whose square falls only with the 0.6th power of the level.
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Callable, Mapping
 
@@ -22,13 +23,18 @@ POWER = 0.3  # compression of the spectra that losses compare
 RESOLUTIONS = STFT(600, 120, 1024, 1.0), STFT(1200, 240, 2048, 1.0), STFT(240, 48, 512, 1.0)
 
 
+def spectra_of(transform: Transform) -> STFT:
+    """The STFT in which the signals of a model with this transform are compared."""
+    return transform if isinstance(transform, STFT) else STFT()
+
+
 class Example:
     """A batch as losses see it: `estimate` and `clean` [B, n] at equalised level, compressed spectra, computed
     once, and the model's `extras`. `frames` [B, T, *shape] are what the model put out."""
 
     def __init__(self, transform: Transform, noisy: Tensor, clean: Tensor, frames: Tensor, extras: Mapping[str, Tensor]):
         gain = 1 / (noisy.square().mean(-1, keepdim=True) + 1e-8).sqrt()
-        self.stft = transform if isinstance(transform, STFT) else STFT()
+        self.stft = spectra_of(transform)
         self.estimate = transform.synthesis(frames, clean.shape[-1]) * gain
         self.clean = clean * gain
         self.extras = extras
@@ -63,6 +69,22 @@ def compressed_complex(e: Example) -> Tensor:
 def consistency(e: Example) -> Tensor:
     """The complex error after synthesis and analysis again (Wisdom et al. 2019)."""
     return (e.consistent - e.target).square().mean()
+
+
+def agreement(e: Example) -> Tensor:
+    """Mean square difference of the compressed spectrum that the model put out and that of its waveform: nothing where
+    frames that overlap agree, whatever they hold (MP-SENet's consistency; Zadorozhnyy et al. 2022)."""
+    return (e.direct - e.consistent).square().mean()
+
+
+def phase(e: Example) -> Tensor:
+    """Mean magnitude of the error of phase, and of its differences from bin to bin (group delay) and from frame to frame
+    (instantaneous frequency), each taken to the nearest multiple of 2 pi (Ai & Ling 2023; MP-SENet)."""
+    # The offsets, as in MP-SENet, keep the gradient finite at zero bins.
+    angle, target = (torch.atan2(s[..., 1] + 1e-10, s[..., 0] + 1e-5) for s in (e.direct, e.target))
+    error = angle - target
+    errors = error, error.diff(dim=2), error.diff(dim=1)
+    return sum((x - 2 * math.pi * torch.round(x / (2 * math.pi))).abs().mean() for x in errors)
 
 
 def l1(e: Example) -> Tensor:
@@ -141,8 +163,8 @@ def readout_last_frame(e: Example) -> Tensor:
 
 
 LOSSES: Mapping[str, Callable[[Example], Tensor]] = {f.__name__: f for f in (
-    compressed_magnitude, compressed_complex, consistency, l1, mse, snr, si_sdr, hybrid, multi_resolution_stft, perceptual,
-    spikes, readout, spikes_last_frame, readout_last_frame)}
+    compressed_magnitude, compressed_complex, consistency, agreement, phase, l1, mse, snr, si_sdr, hybrid, multi_resolution_stft,
+    perceptual, spikes, readout, spikes_last_frame, readout_last_frame)}
 
 
 def weighted(weights: Mapping[str, float], example: Example) -> tuple[Tensor, dict[str, Tensor]]:

@@ -18,7 +18,7 @@ rest, and a state of any other kind goes through `state` and `restore`:
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Callable, Mapping, Sequence
 
 import torch
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from setk.models import Model
 from setk.training.losses import Example, weighted
+from setk.training.pruning import Masks
 from setk.training.ranks import Ranks
 from setk.training.settings import Settings
 
@@ -40,8 +41,11 @@ class NotFinite(Exception):
 class Learner:
     """A module and its optimizer, on one rank or many.
 
-    `settings` gives the gradient's clipping; the optimizer's own learning rate is the peak of the schedule.
+    `settings` gives the gradient's clipping; the optimizer's own learning rate is the peak of the schedule. `seen` is a
+    context in which the module computes its output and gradient.
     """
+
+    seen: Callable[[], AbstractContextManager] = nullcontext
 
     def __init__(self, module: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings, ranks: Ranks):
         self.module, self.optimizer, self.clip, self.ranks = module, optimizer, settings.clip, ranks
@@ -62,13 +66,14 @@ class Learner:
         buffers = [b.clone() for b in self.module.buffers()]  # a forward pass may have moved statistics
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
-        for i, batch in enumerate(batches, 1):
-            # Ranks exchange gradients once, with the last of the micro-batches.
-            with self.ranks.local(self._call) if i < len(batches) else nullcontext():
-                loss, terms = loss_of(self._call, *batch)
-                (loss / len(batches)).backward()
-            for name, value in {"loss": loss, **terms}.items():
-                sums[name] = sums.get(name, 0) + value.detach()
+        with self.seen():
+            for i, batch in enumerate(batches, 1):
+                # Ranks exchange gradients once, with the last of the micro-batches.
+                with self.ranks.local(self._call) if i < len(batches) else nullcontext():
+                    loss, terms = loss_of(self._call, *batch)
+                    (loss / len(batches)).backward()
+                for name, value in {"loss": loss, **terms}.items():
+                    sums[name] = sums.get(name, 0) + value.detach()
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.clip or math.inf)
         means = self.ranks.total(torch.stack(list(sums.values()))) / (len(batches) * self.ranks.world)
         found = dict(zip([*sums, "gradient"], torch.cat([means, norm[None]]).tolist()))
@@ -113,6 +118,22 @@ class Objective:
         if settings.compile:
             enhance.compile()
         self.learners = {"model": Learner(enhance, optimizer_for(model, settings), settings, ranks)}
+        self.masks = Masks(model, settings.pruning, settings.steps) if settings.pruning else None
+        self.learners["model"].seen = self.pruned
+
+    def pruned(self, model: Model | None = None) -> AbstractContextManager:
+        """A context in which the model, or another of its kind, is as the conf prunes it."""
+        return self.masks.on(model or self.model) if self.masks else nullcontext()
+
+    @property
+    def unfinished(self) -> int:
+        """The last step after which the model is not yet what the conf wants; -1 if it is from the start."""
+        return self.masks.last if self.masks else -1
+
+    def prune(self, step: int) -> None:
+        """Choose what is pruned from `step` on, if it is time."""
+        if self.masks:
+            self.masks.refresh(step)
 
     def set_rate(self, part: float) -> None:
         """Set the learning rate of every learner to this part of its peak."""
@@ -132,10 +153,13 @@ class Objective:
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, as tensors and plain values."""
-        return {name: {"module": learner.module.state_dict(), "optimizer": learner.optimizer.state_dict()}
-                for name, learner in self.learners.items()}
+        return {"masks": self.masks.kept if self.masks else {},
+                **{name: {"module": learner.module.state_dict(), "optimizer": learner.optimizer.state_dict()}
+                   for name, learner in self.learners.items()}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         for name, learner in self.learners.items():
             learner.module.load_state_dict(state[name]["module"])
             learner.optimizer.load_state_dict(state[name]["optimizer"])
+        if self.masks:
+            self.masks.restore(state["masks"])

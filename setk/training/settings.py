@@ -7,6 +7,7 @@ from typing import Any, Sequence
 
 from setk import config
 from setk.files import UserError
+from setk.models.quantization import Scheme
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,32 @@ class Augment:
 
 
 @dataclass(frozen=True)
+class Adversary:
+    """A discriminator that learns to predict PESQ, and by which the model is judged besides; see training/metric_gan.py."""
+
+    weight: float = 0.05                         # of its judgement, beside the losses
+    delay: int = 2                               # steps until it learns from what the model made: the time that PESQ has
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """Which weights are zero, by magnitude, while and after the model learns; see training/pruning.py."""
+
+    amount: float = 0.0                          # part of the weights in the end
+    start: float = 0.1                           # part of the steps after which the first go
+    end: float = 0.6                             # and after which none come or go
+    every: int = 500                             # steps between choices of them
+    floor: float = 0.1                           # part of each layer that stays
+    layers: str = "all"                          # or conv: convolutions alone
+    keep: bool = False                           # in place of all that: what --init has at zero stays there
+
+
+@dataclass(frozen=True)
 class Settings:
     model: str                                   # a name in setk.models
     preset: str | None = None                    # the model's preset; None: its defaults
-    config: dict[str, Any] = field(default_factory=dict)  # values on top of the preset
+    config: dict[str, Any] = field(default_factory=dict)  # values on top of the preset; or `init`: those of --init
+    quantization: Scheme | None = None           # method, observe: train with weights and activations rounded to 8 bits
     seed: int = 1
     segment: float = 2.0                         # seconds of a training example
     batch: int = 16                              # examples of an optimizer step, over all ranks and micro-batches
@@ -52,6 +75,8 @@ class Settings:
     average: int = 0                             # the mean of the weights of so many best validations is tried at the end
     patience: int = 0                            # validations without a better one before training ends; 0: it does not
     losses: dict[str, float] = field(default_factory=dict)  # name in setk.training.losses -> weight
+    discriminator: Adversary | None = None       # PESQ is computed in as many processes as there are workers, but at least one
+    pruning: Pruning | None = None
     mixing: Mixing = Mixing()
     augment: Augment = Augment()
     valid_every: int = 500                       # steps between validations
@@ -70,13 +95,16 @@ class Settings:
     PRECISIONS = ("float32", "tf32", "bf16")
 
 
-def resolve(conf: str, overrides: Sequence[str] = ()) -> Settings:
-    """Read CONF with `--set` overrides; the model's config comes back complete, preset applied."""
+def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -> Settings:
+    """Read CONF with `--set` overrides; the model's config comes back complete, preset applied. `init` is the checkpoint that
+    the model starts from, if there is one; `config: init` is its config."""
     from setk import models
     from setk.metrics import METRICS, select
     from setk.training.losses import LOSSES
 
     values = config.override(config.read_yaml(conf), overrides)
+    if values.get("config") == "init":
+        values |= {"preset": None, "config": _config_of(conf, values.get("model"), init)}
     settings = config.build(Settings, values, conf)
     full = models.config_values(settings.model, settings.preset, settings.config)
     settings = config.build(Settings, {**values, "config": full}, conf)
@@ -95,8 +123,43 @@ def resolve(conf: str, overrides: Sequence[str] = ()) -> Settings:
     for key in ("segment", "batch", "accumulate", "steps", "valid_every", "save_every", "lr"):
         if getattr(settings, key) <= 0:
             raise UserError(f"{conf}: {key}: must be above 0")
+    if settings.discriminator:
+        select(("pesq_wb",))
+        if settings.discriminator.delay < 1:
+            raise UserError(f"{conf}: discriminator.delay: must be 1 or more")
+        if settings.segment < 0.25:
+            raise UserError(f"{conf}: segment: PESQ, which the discriminator learns, wants 0.25 s or more")
+    if settings.quantization and settings.quantization.observe >= min(settings.valid_every, settings.steps):
+        raise UserError(f"{conf}: quantization.observe: nothing is rounded in these {settings.quantization.observe} calls; must be "
+                        "below valid_every and steps")
+    if settings.pruning:
+        _check_pruning(conf, settings.pruning, init)
     if not 0 <= settings.ema < 1:
         raise UserError(f"{conf}: ema: {settings.ema} is no decay; 0 (none) to below 1, as in 0.999")
     if settings.precision not in Settings.PRECISIONS:
         raise UserError(f"{conf}: precision: '{settings.precision}' is unknown; known: {', '.join(Settings.PRECISIONS)}")
     return settings
+
+
+def _config_of(conf: str, model: Any, init: str | None) -> dict[str, Any]:
+    """The config of the checkpoint `init`, of the model that CONF names."""
+    from setk import checkpoint
+
+    if not init:
+        raise UserError(f"{conf}: config: init is that of --init CKPT, which is missing")
+    about = checkpoint.load(checkpoint.find(init))[1]
+    if about["model"] != model:
+        raise UserError(f"--init {init}: holds {about['model']}, not {model}, the model of the conf")
+    return about["config"]
+
+
+def _check_pruning(conf: str, p: Pruning, init: str | None) -> None:
+    if p.keep and not init:
+        raise UserError(f"{conf}: pruning.keep: keeps the zeros of --init CKPT, which is missing")
+    if not p.keep and not 0 < p.amount <= 1 - p.floor or not 0 <= p.floor <= 1:
+        raise UserError(f"{conf}: pruning: amount {p.amount:g} must be above 0, and leave floor {p.floor:g} of each layer")
+    if not 0 <= p.start <= p.end <= 1 or p.every < 1:
+        raise UserError(f"{conf}: pruning: start {p.start:g} and end {p.end:g} are parts of the steps, in this order; every is "
+                        "1 or more")
+    if p.layers not in ("all", "conv"):
+        raise UserError(f"{conf}: pruning.layers: '{p.layers}' is unknown; all or conv")

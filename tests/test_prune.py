@@ -1,0 +1,332 @@
+"""se-prune and pruning in training: what goes is what was least, and what stays computes what it did."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import signal
+import subprocess
+import time
+
+import pytest
+import torch
+from conftest import MINI, ROOT, command
+
+from setk import checkpoint, config, models
+from setk.compress import pruning
+from setk.cost import macs
+from setk.lists import DataDir, write_list
+from setk.models import units
+
+torch.set_num_threads(1)
+MODELS = {
+    "fspen": {"groups": 4, "dpe_blocks": 2},
+    "fspen-79k": {"groups": 2, "dpe_blocks": 1, "norm_inter": False, "norm_bands": False, "decoder_1x1": True,
+                  "subband_norm": False},
+    "lite_rtse": {},
+    "lite_rtse-dense": {"dense_3x3": True, "shared_depthwise": True},
+    "dpsnn": {"blocks": 2, "encoder": 48, "hidden": 64, "width": 32},
+    "conv_tasnet": {"filters": 32, "bottleneck": 8, "hidden": 16, "skip": 12, "blocks": 2, "repeats": 2, "splitter": 2,
+                    "residual": True},
+    "effifusion_gan": {"channels": 16, "blocks": 1, "heads": 2},
+}
+
+
+def build(name, **more):
+    return models.build(name.partition("-")[0], {**MODELS[name], **more}).double().eval()
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def scattered(request):
+    """The name of a model, the model in float64 with all its weights and statistics moved, frames, and its output."""
+    torch.manual_seed(5)
+    model = build(request.param)
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.is_floating_point():
+                tensor += 0.05 * torch.rand_like(tensor)
+        frames = 0.5 * torch.randn(2, 8, *model.transform.shape, dtype=torch.float64)
+        return request.param, model, frames, model.whole(frames)
+
+
+@torch.no_grad()
+def test_units_in_any_order_compute_the_same(scattered):
+    """Which is so only if a group names every weight and statistic of its units."""
+    name, model, frames, before = scattered
+    groups = model.prunable()
+    assert [g.size for g in groups] == list(model.units.values()) and [g.name for g in groups] == list(model.units)
+    mixed = build(name)
+    mixed.load_state_dict(units.take(model.state_dict(), groups, [[torch.randperm(g.size) for _ in g.lanes] for g in groups]))
+    same = [g.name for g in groups if torch.equal(*(m.state_dict()[g.lanes[0][0].name] for m in (mixed, model)))]
+    assert not same and (mixed.whole(frames) - before).abs().max() < 1e-9
+
+
+@torch.no_grad()
+def test_units_that_nothing_reads_go_without_a_trace(scattered):
+    name, model, frames, _ = scattered
+    if not any(g.exact for g in model.prunable()):
+        pytest.skip("all its units share norms")
+    groups, weights, kept = model.prunable(), {k: v.clone() for k, v in model.state_dict().items()}, []
+    for g in groups:
+        alive = [torch.randperm(g.size)[:-(-g.size // 2)].sort().values if g.exact else torch.arange(g.size) for _ in g.lanes]
+        kept.append(alive)
+        for lane, stays in zip(g.lanes, alive):
+            for member in lane:
+                if member.reads:
+                    dead = torch.ones(g.size, dtype=torch.bool).index_fill(0, stays, False)
+                    member.of(weights[member.name], g.size)[dead] = 0
+    whole = build(name)
+    whole.load_state_dict(weights)
+    smaller = build(name, widths=[len(lanes[0]) for lanes in kept])
+    smaller.load_state_dict(units.take(weights, groups, kept))
+    assert (smaller.whole(frames) - whole.whole(frames)).abs().max() < 1e-9
+    cost = [sum(layer.macs_per_second for layer in macs.layers(m.float(), 0.05)) for m in (smaller, whole)]
+    assert cost[0] < 0.8 * cost[1]
+
+
+def test_what_goes_scored_least_and_every_layer_keeps_its_floor(rng):
+    for _ in range(20):
+        sizes, scales = rng.integers(1, 200, 5), rng.uniform(0.1, 10, 5)
+        scores = [torch.from_numpy(rng.standard_exponential(int(n)) * scale) for n, scale in zip(sizes, scales)]
+        floor = rng.uniform(0, 0.6)
+        amount = rng.uniform(0, 0.9 * (1 - floor))
+        total, most = sum(map(len, scores)), sum(len(s) - math.ceil(floor * len(s)) for s in scores)
+        if round(amount * total) > most:
+            continue
+        stays = pruning.survivors(scores, amount, floor)
+        assert sum(int((~s).sum()) for s in stays) == round(amount * total)
+        assert all(s.sum() >= floor * len(s) for s in stays)
+        gone = max((float(v[~s].max()) for v, s in zip(scores, stays) if not s.all()), default=0.0)
+        for value, stay in zip(scores, stays):  # beyond its floor a layer keeps nothing less than what went elsewhere
+            assert all(v >= gone for v in sorted(value[stay].tolist(), reverse=True)[math.ceil(floor * len(value)):])
+
+
+@pytest.fixture(scope="module")
+def lists(tmp_path_factory):
+    """Two short pairs, and their lists."""
+    path = tmp_path_factory.mktemp("lists")
+    pairs = dict(sorted(DataDir(MINI / "test").pairs().items())[:2])
+    for k, name in enumerate(("noisy", "clean")):
+        write_list(path / f"{name}.scp", {utt: ROOT / pair[k] for utt, pair in pairs.items()})
+    return ["--list", path / "noisy.scp", "--ref", path / "clean.scp", "--metrics", "stoi,si_sdr"]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A checkpoint of a small FSPEN that changes its input clearly."""
+    torch.manual_seed(7)
+    model = models.build("fspen", {"groups": 2, "dpe_blocks": 1})
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.05 * torch.randn_like(p)
+    path = tmp_path_factory.mktemp("model") / "small.pt"
+    checkpoint.save(path, model, {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def half_dead(small, tmp_path_factory):
+    """A model of whose units, except the trunk's, each second is read by nothing; their part of all units."""
+    model, _ = checkpoint.load(small)
+    weights, dead, total = model.state_dict(), 0, 0
+    for g in model.prunable():
+        total += g.size * len(g.lanes)
+        if g.exact:
+            dead += g.size // 2 * len(g.lanes)
+            for lane in g.lanes:
+                for member in lane:
+                    if member.reads:
+                        member.of(weights[member.name], g.size)[1::2] = 0
+    path = tmp_path_factory.mktemp("dead") / "dead.pt"
+    checkpoint.save(path, model, {})
+    return path, dead / total
+
+
+def table(text):
+    return list(csv.DictReader(text.splitlines(), delimiter="\t"))
+
+
+@pytest.mark.parametrize("importance", ["l1", "taylor"])
+def test_dead_units_are_found_and_leave_no_trace(se, half_dead, lists, tmp_path, importance):
+    source, amount = half_dead
+    done = se("prune", source, tmp_path / "out.pt", "--method", "structured", "--amount", amount, "--multiple", 1,
+              "--floor", 0, "--importance", importance, *lists)
+    assert done.returncode == 0, done.err
+    dense, pruned = table(done.out)
+    assert [row["model"] for row in (dense, pruned)] == ["dense", "pruned"] and float(pruned["snr_db"]) > 90
+    assert float(pruned["stoi"]) == pytest.approx(float(dense["stoi"]), abs=1e-4)
+    for key, most in (("params", 0.5), ("params_nonzero", 1), ("macs_per_second", 0.5), ("bytes", 0.7)):
+        assert float(pruned[key]) < most * float(dense[key]), key
+    assert all(float(row["rtf"]) > 0 for row in (dense, pruned))
+
+
+def test_a_target_is_met_closely_and_the_file_is_an_ordinary_checkpoint(se, small, tmp_path):
+    out = tmp_path / "out.pt"
+    done = se("prune", small, out, "--method", "structured", "--target-macs", 22e6, "--multiple", 1,
+              "--importance", "l2")
+    assert done.returncode == 0, done.err
+    row = table(done.out)[1]
+    assert 20e6 < float(row["macs_per_second"]) <= 22e6 and "snr_db" not in row
+    model, about = checkpoint.load(out)
+    assert about["config"]["widths"] == [g.size for g in model.prunable()]
+    assert about["provenance"]["method"] == "structured" and about["provenance"]["sha256"] == checkpoint.load(small)[1]["sha256"]
+    counted = json.loads(se("count", out, "--json").out)
+    assert counted["macs_per_second"] == float(row["macs_per_second"]) and counted["bytes"] == out.stat().st_size
+    assert se("quant", "export", out, tmp_path / "out.onnx").returncode == 0
+    noisy = ROOT / next(iter(DataDir(MINI / "test").pairs().values()))[0]
+    assert se("enhance", out, noisy, tmp_path / "out.wav").returncode == 0
+    again = se("prune", out, tmp_path / "again.pt", "--method", "structured", "--target-params", 0.8)
+    assert float(table(again.out)[1]["params"]) <= 0.8 * float(row["params"]), again.err
+
+
+def test_magnitude_makes_zeros_and_says_that_they_are_no_speed(se, small, tmp_path):
+    done = se("prune", small, tmp_path / "out.pt", "--method", "magnitude", "--amount", 0.6, "--floor", 0.2)
+    dense, pruned = table(done.out)
+    assert done.returncode == 0 and "no speed" in done.err and dense["macs_per_second"] == pruned["macs_per_second"]
+    before, after = (pruning.prunable_weights(checkpoint.load(path)[0]) for path in (small, tmp_path / "out.pt"))
+    total, zeros = sum(w.numel() for w in after.values()), sum(int((w == 0).sum()) for w in after.values())
+    assert zeros == round(0.6 * total) == int(dense["params_nonzero"]) - int(pruned["params_nonzero"])
+    for name, w in after.items():
+        assert (w != 0).sum() >= 0.2 * w.numel() and torch.equal(w[w != 0], before[name][w != 0])
+
+
+@pytest.mark.parametrize("args, said", [
+    ([], "--method"), (["--method", "structured"], "one of --amount"),
+    (["--method", "structured", "--amount", 0.5, "--target-macs", 0.5], "one of"),
+    (["--method", "magnitude", "--target-macs", 0.5], "zeros save neither"),
+    (["--method", "structured", "--amount", 0.95], "floor 0.1"),
+    (["--method", "structured", "--target-macs", 1000], "cannot be met"),
+    (["--method", "structured", "--amount", 0.5, "--importance", "taylor"], "wants --list")])
+def test_mistakes_exit_2_and_write_nothing(se, small, tmp_path, args, said):
+    done = se("prune", small, tmp_path / "out.pt", *args)
+    assert done.returncode == 2 and said in done.err and done.out == "" and not (tmp_path / "out.pt").exists()
+
+
+def test_a_model_without_groups_is_told(se, tmp_path):
+    checkpoint.save(tmp_path / "m.pt", models.build_preset("dpcrn_cf"), {})
+    done = se("prune", tmp_path / "m.pt", tmp_path / "out.pt", "--method", "structured", "--amount", 0.5)
+    assert done.returncode == 2 and "--method magnitude takes any model" in done.err
+
+
+def test_a_wrong_number_of_widths_is_told():
+    with pytest.raises(Exception, match="numbers above 0 are wanted, for encoder.0"):
+        models.build("fspen", {"widths": [4, 16]})
+
+
+CONF = """
+model: fspen
+config: {groups: 2, dpe_blocks: 1}
+segment: 0.5
+batch: 2
+steps: 12
+warmup: 1
+losses: {l1: 1.0}
+valid_every: 4
+save_every: 3
+metrics: [stoi]
+best: stoi
+"""
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    path = tmp_path_factory.mktemp("train")
+    (path / "conf.yaml").write_text(CONF)
+    (path / "valid").mkdir()
+    utt, pair = next(iter(DataDir(MINI / "valid").pairs().items()))
+    for k, name in enumerate(("noisy", "clean")):
+        write_list(path / "valid" / f"{name}.scp", {utt: ROOT / pair[k]})
+    return path
+
+
+def trainer(work, out, *settings, init=None):
+    return command("train", work / "conf.yaml", "--train", MINI / "train", "--valid", work / "valid", "--out", out,
+                   *(["--init", init] if init else []), *(f"--set={s}" for s in settings))
+
+
+def train(*args, code=0, **options):
+    done = subprocess.run(trainer(*args, **options), cwd=ROOT, capture_output=True, text=True, timeout=200)
+    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def part_zero(path):
+    found = pruning.prunable_weights(checkpoint.load(path)[0]).values()
+    return sum(int((w == 0).sum()) for w in found) / sum(w.numel() for w in found)
+
+
+def test_pruning_in_training_ends_at_its_amount_and_a_stopped_run_with_the_same_bits(work):
+    settings = ["pruning={amount: 0.5, start: 0.2, end: 0.7, every: 2}", "ema=0.5", "average=2"]
+    train(work, work / "whole", *settings)
+    # 0.7 x 12 steps: the validation after step 8 comes before the last choice, that after step 12 is the only candidate.
+    for name in ("last.pt", "best.pt", "average.pt"):
+        assert part_zero(work / "whole" / name) == pytest.approx(0.5, abs=1e-3), name
+    process = subprocess.Popen(trainer(work, work / "cut", *settings), cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not (work / "cut/resume.old.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 143
+    state = checkpoint.read(work / "cut/resume.pt")
+    dense = state["objective"]["model"]["module"]
+    kept = state["objective"]["masks"]
+    assert kept and all((dense[f"model.{name}"][~mask] != 0).any() for name, mask in kept.items() if not mask.all())
+    assert "resuming" in train(work, work / "cut", *settings).stderr
+    for name in ("last.pt", "best.pt"):
+        a, b = (checkpoint.read(work / run / name)["weights"] for run in ("whole", "cut"))
+        assert all(torch.equal(a[k], b[k]) for k in a), name
+
+
+def test_masked_weights_learn_and_may_come_back():
+    from setk.training.pruning import Masks
+    from setk.training.settings import Pruning
+
+    model = torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Conv1d(8, 8, 1))
+    masks = Masks(model, Pruning(amount=0.5, start=0.0, end=0.5, every=4, floor=0.0), steps=16)
+    parts = []
+    for step in range(16):
+        before = dict(masks.kept)
+        masks.refresh(step)
+        if masks.kept and (step > 8 or step % 4):
+            assert masks.kept == before
+        parts.append(1 - sum(m.sum().item() for m in masks.kept.values()) / 128)
+    assert parts[0] == 0 and parts[8] == parts[15] == 0.5 and parts == sorted(parts)
+    assert parts[4] == pytest.approx(0.5 * 7 / 8, abs=0.01)
+    dense = {name: p.detach().clone() for name, p in model.named_parameters()}
+    with masks.on(model):
+        assert (model[0].weight == 0).sum() + (model[1].weight == 0).sum() == 64
+        model[1](model[0](torch.randn(4, 8)).t()[None]).square().sum().backward()
+    assert all(torch.equal(p, dense[name]) for name, p in model.named_parameters())
+    gone = ~masks.kept["0.weight"]
+    assert (model[0].weight.grad[gone] != 0).any()
+    with torch.no_grad():
+        model[0].weight[gone] += 10
+    masks.refresh(8)
+    assert masks.kept["0.weight"][gone].all()
+    assert [*Masks(model, Pruning(amount=0.5, layers="conv"), 16).weights] == ["1.weight"]
+
+
+def test_a_pruned_checkpoint_is_trained_on_and_keeps_its_widths_and_zeros(se, small, work):
+    pruned, sparse = work / "pruned.pt", work / "sparse.pt"
+    assert se("prune", small, pruned, "--method", "structured", "--amount", 0.5).returncode == 0
+    assert se("prune", pruned, sparse, "--method", "magnitude", "--amount", 0.5).returncode == 0
+    settings = ["config=init", "pruning.keep=true", "steps=4"]
+    assert "config" in train(work, work / "none", "config=init", code=2).stderr
+    train(work, work / "tuned", *settings, init=sparse)
+    tuned, about = checkpoint.load(work / "tuned/best.pt")
+    assert about["config"]["widths"] == config.plain(checkpoint.load(pruned)[0].config)["widths"]
+    before, after = (pruning.prunable_weights(m) for m in (checkpoint.load(sparse)[0], tuned))
+    assert all((after[name][w == 0] == 0).all() for name, w in before.items())
+    assert any((after[name] != w).any() for name, w in before.items())
+
+
+@pytest.mark.parametrize("setting, said", [
+    ("pruning={amount: 0.95}", "leave floor"), ("pruning={amount: 0.5, start: 0.7}", "in this order"),
+    ("pruning.keep=true", "--init"),
+    ("pruning={amount: 0.5, layers: lstm}", "all or conv"), ("pruning={amont: 0.5}", "did you mean 'amount'")])
+def test_a_bad_pruning_block_is_one_clear_line(work, setting, said):
+    from setk.files import UserError
+    from setk.training.settings import resolve
+
+    with pytest.raises(UserError, match=said):
+        resolve(str(work / "conf.yaml"), [setting])
