@@ -82,7 +82,7 @@ class TorchEngine:
 class OnnxEngine:
     """A file that `se-quant export` wrote, in ONNX Runtime, one compute thread; torch is not imported.
 
-    The file takes `batch` signals, `frames` frames at a time. More channels are run in groups of that many.
+    The file takes `batch` signals, `frames` frames at a time (None: any number). More channels are run in groups of that many.
     """
 
     def __init__(self, path: Path):
@@ -97,6 +97,9 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        # What integer kernels a file has stand in it as such (see setk.compress.int8). Left to itself, the runtime would
+        # keep int8 weights of float kernels as they are, and make floats of them in every call.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.InvalidArgument) as e:
@@ -118,9 +121,11 @@ class OnnxEngine:
         self.sha256 = sha256(path)
 
     def start(self, channels: int) -> list[_Bound]:
-        return [_Bound(self._session, self._states) for _ in range(-(-channels // self.batch))]
+        return [] if self.frames is None else [_Bound(self._session, self._states) for _ in range(-(-channels // self.batch))]
 
     def run(self, frames: np.ndarray, state: list[_Bound], active: np.ndarray | None = None) -> tuple[np.ndarray, list[_Bound]]:
+        if self.frames is None:
+            return self._whole(frames), state
         out = np.empty_like(frames)
         for i, bound in enumerate(state):
             rows = slice(i * self.batch, (i + 1) * self.batch)
@@ -128,6 +133,14 @@ class OnnxEngine:
             for at in range(0, frames.shape[1], self.frames):
                 out[rows, at:at + self.frames] = bound.run(frames[rows, at:at + self.frames], idle)
         return out, state
+
+    def _whole(self, frames: np.ndarray) -> np.ndarray:
+        """Signals by a file that takes any number of frames, from two on; what is missing is silence."""
+        c, t = frames.shape[:2]
+        padded = np.zeros((-(-c // self.batch) * self.batch, max(t, 2), *frames.shape[2:]), np.float32)
+        padded[:c, :t] = frames
+        groups = padded.reshape(-1, self.batch, *padded.shape[1:])
+        return np.concatenate([self._session.run(["out"], {"frames": group})[0] for group in groups])[:c, :t]
 
     def restart(self, state: list[_Bound], channel: int) -> None:
         state[channel // self.batch].restart(channel % self.batch)
@@ -142,7 +155,7 @@ class _Bound:
         self._session, self._axes = session, [axis for axis, _ in states]
         self._in, self._out = (np.zeros(x[0].shape, np.float32) for x in (ins, outs))
         self._states = [[np.zeros(x.shape, np.float32) for x in ins[1:]] for _ in range(2)]
-        self._first = [_first(start, np.take(x, [0], axis).shape) for (axis, start), x in zip(states, self._states[0], strict=True)]
+        self._first = [first_state(start, np.take(x, [0], axis).shape) for (axis, start), x in zip(states, self._states[0], strict=True)]
         self._bindings = []
         for before, after in (self._states, self._states[::-1]):
             binding = session.io_binding()
@@ -174,7 +187,7 @@ class _Bound:
             np.moveaxis(state, axis, 0)[row] = np.moveaxis(first, axis, 0)[0]
 
 
-def _first(start: float | str, shape: tuple[int, ...]) -> np.ndarray:
+def first_state(start: float | str, shape: tuple[int, ...]) -> np.ndarray:
     """The state of one signal before its first frame, as se-quant export put it down."""
     if isinstance(start, str):
         return np.frombuffer(base64.b64decode(start), np.float32).reshape(shape)

@@ -41,7 +41,9 @@ def moving_noise(rng, seconds, channels=1):
 
 
 def streamed(engine, x, rng, chunk=1, most=4000):
-    stream, out, at = engines.Stream(engine, 16000, len(x), chunk), [], 0
+    """In pieces of any size; `chunk` frames at a time, or all at once if the model is not causal."""
+    frames = chunk if engine.causal else engine.transform.frames(x.shape[1])
+    stream, out, at = (engines.Stream if engine.causal else engines.Overlapped)(engine, 16000, len(x), frames), [], 0
     while at < x.shape[1]:
         n = int(rng.integers(1, most))
         out.append(stream.push(x[:, at:at + n]))
@@ -52,13 +54,14 @@ def streamed(engine, x, rng, chunk=1, most=4000):
 @pytest.mark.parametrize("preset", sorted(models.presets()))
 def test_a_stream_in_onnx_is_the_model_offline(preset, tmp_path, rng):
     model, engine = exported(tmp_path, preset)
-    seconds = min(5, 3e9 / sum(row.macs_per_second for row in macs.layers(model, 0.05)))  # 0.35 of DCCRN
+    seconds = min(3, 1e9 / sum(row.macs_per_second for row in macs.layers(model, 0.05)))  # 0.12 of DCCRN
     x = moving_noise(rng, seconds, 2)
     with torch.no_grad():
         offline = model.enhance(torch.from_numpy(x)).numpy()
-    difference = np.abs(streamed(engine, x, rng) - offline)
-    # A spike flips where rounding decides, once in a while, and is remembered.
-    assert (np.median(difference) if preset == "dpsnn" else difference.max()) < 1e-5
+    difference = np.abs(streamed(engine, x, rng) - offline) / max(1, np.abs(offline).max())
+    # A spike flips where rounding decides, once in a while, and is remembered. Norms over a whole signal add up a million
+    # values, in another order.
+    assert (np.median(difference) if preset == "dpsnn" else difference.max()) < (1e-5 if model.causal else 2e-4)
     assert export.parity(model, engine) > 80
 
 
