@@ -26,12 +26,7 @@ nj=2                           # parallel jobs of stages 0, 1, 4 and 5
 mini_steps=60
 . recipes/utils/corpus.sh librimix fqse
 [[ $label != mini ]] || train_set=(preset=fqse-small quantization.observe=20 "${train_set[@]}")
-float=${float:-${dir%fqse}conv_tasnet}
-if [[ ! $init && ! -e $float/best.pt ]] && ((stage <= 2 && stop_stage >= 2)); then
-    bash recipes/librimix/conv_tasnet.sh --root "$root" --dir "$float" --data "${data:-}" --shards "$shards" \
-        --nj "$nj" --stop-stage 5
-fi
-init=${init:-$float/best.pt}
+. recipes/utils/from_float.sh
 paper_rows='| Conv-TasNet, float (Libri1Mix, published) | 5.00 M | 4.91 G | | | 0.931 | | 14.74 |
 | vanilla QAT, 8 bits (published with FQSE) | 5.00 M | 4.91 G | | | | | 14.42 |
 | FQSE, 8 bits (published) | 5.03 M | 4.96 G | | | | | 14.77 |'

@@ -27,14 +27,7 @@ nj=2
 mini_steps=60
 . recipes/utils/corpus.sh open fqse
 [[ $label != mini ]] || train_set=(quantization.observe=20 "${train_set[@]}")
-if [[ ! $float ]]; then
-    [[ $label == mini ]] && float=exp/mini/open_conv_tasnet || float=exp/open/conv_tasnet
-fi
-if [[ ! $init && ! -e $float/best.pt ]] && ((stage <= 2 && stop_stage >= 2)); then
-    bash recipes/open/conv_tasnet.sh --root "$root" --more "$more" --dir "$float" --data "$data" --shards "$shards" \
-        --nj "$nj" --stop-stage 5
-fi
-init=${init:-$float/best.pt}
+. recipes/utils/from_float.sh
 paper_rows=
 . recipes/utils/stages.sh
 
