@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# DPCRN-CF (reconstruction) on a few hours of open speech and noise, mixed as training goes; the corpus is described in
-# fspen.sh beside it.
+# DPCRN-CF (reconstruction) on a few hours of open speech and noise, mixed as training goes: what setk/pretrained/dpcrn_cf.pt
+# was made with, in three trainings, each from the best of the one before. The corpus is described in fspen.sh beside it.
 #
 #   bash recipes/open/dpcrn_cf.sh --root CORPUS --more CORPUS_MORE
 set -euo pipefail
@@ -13,16 +13,20 @@ more=${OPEN_MORE:-}            # its noises, the longer versions, stand for thos
 dir=                           # experiment; default exp/open/dpcrn_cf, or exp/mini/open_dpcrn_cf
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
-conf=recipes/conf/dpcrn_cf_open.yaml
-set=
-init=                          # checkpoint to start from
+conf=recipes/conf/dpcrn_cf_open_perceptual.yaml
+set=                           # for all trainings
+init=                          # checkpoint to start the last from, in place of the first two
 noisy_gate=false
 stage=0
 stop_stage=6
 nj=2
 . recipes/utils/parse_options.sh
 
+mini_steps=100
 . recipes/utils/corpus.sh open dpcrn_cf
 shown='dpcrn_cf (a reconstruction)'
 paper_rows=
+. recipes/utils/earlier.sh
+earlier first recipes/conf/dpcrn_cf_open.yaml
+earlier second "$conf" seed=2 segment=1.5 steps=1700 lr=1.0e-3 losses.perceptual=0.4 valid_every=850
 . recipes/utils/stages.sh

@@ -16,10 +16,9 @@ more=${OPEN_MORE:-}            # its noises, the longer versions, stand for thos
 dir=                           # experiment; default exp/open/fspen, or exp/mini/open_fspen
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
-first=recipes/conf/fspen_open.yaml
 conf=recipes/conf/fspen_open_perceptual.yaml
-set=                           # for both trainings
-init=                          # checkpoint to start the second from, in place of the first
+set=                           # for all trainings
+init=                          # checkpoint to start the last from, in place of the first
 noisy_gate=false
 stage=0
 stop_stage=6
@@ -28,9 +27,6 @@ nj=2
 
 . recipes/utils/corpus.sh open fspen
 paper_rows=
-# shellcheck disable=SC2030,SC2031
-if [[ ! $init ]]; then
-    (conf=$first dir=$dir/first stop_stage=$((stop_stage < 2 ? stop_stage : 2)); . recipes/utils/stages.sh)
-    init=$dir/first/best.pt stage=$((stage > 2 ? stage : 2))
-fi
+. recipes/utils/earlier.sh
+earlier first recipes/conf/fspen_open.yaml
 . recipes/utils/stages.sh
