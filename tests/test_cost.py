@@ -333,7 +333,7 @@ class SeparateGRUs(nn.Module):
 
     def __init__(self, grouped):
         super().__init__()
-        self.both = grouped.reverse == (False, True)
+        self.both, self.hidden_size = grouped.reverse == (False, True), grouped.hidden_size
         count = 1 if self.both else grouped.groups
         self.grus = nn.ModuleList(nn.GRU(grouped.input_size, grouped.hidden_size, batch_first=True, bidirectional=self.both)
                                   for _ in range(count))

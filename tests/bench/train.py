@@ -48,7 +48,7 @@ class SeparateGRUs(nn.Module):
 
     def __init__(self, grouped: GroupedGRU):
         super().__init__()
-        self.both = any(grouped.reverse)
+        self.both, self.hidden_size = any(grouped.reverse), grouped.hidden_size
         cells = 1 if self.both else grouped.groups
         self.cells = nn.ModuleList(nn.GRU(grouped.input_size, grouped.hidden_size, batch_first=True, bidirectional=self.both)
                                    for _ in range(cells))
