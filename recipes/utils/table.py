@@ -1,6 +1,6 @@
 """table.py RESULTS PICTURE: one table of all models on standard output, and quality against cost as PICTURE (PNG).
 
-RESULTS holds a folder per model, as recipes/open/table.sh makes them, and `noisy`.
+RESULTS holds a folder per model, as recipes/open/table.sh makes them, and `noisy`; sections NAME.md of it are taken in.
 """
 
 import json
@@ -35,7 +35,7 @@ live (hop by hop) and of a whole signal; of the file that runs when the model is
 
 ![PESQ against MACs]({picture})
 
-## Public models on the same pairs
+{sections}## Public models on the same pairs
 
 | system | params | MACs/s | PESQ-WB | STOI | ESTOI | SI-SDR, dB |
 |---|---|---|---|---|---|---|
@@ -129,6 +129,7 @@ def main(results: str, picture: str) -> None:
     print(TEXT.format(
         scores=table(["model", *METRICS.values(), "the paper"], scores),
         costs=table(["model", "params", "non-zero", "bytes", "MACs/s", "by ptflops", "SynOps/s", "latency", "RTF live", "RTF whole"], costs),
+        sections="".join(path.read_text() + "\n" for path in sorted(Path(results).glob("*.md"))),
         machine=(Path(results) / "machine").read_text().strip(), picture=Path(picture).name, peers="\n".join(peers),
         metrics=",".join(METRICS), results=results), end="")
 
