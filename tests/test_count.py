@@ -74,3 +74,8 @@ def test_a_reader_that_stops_is_quiet():
     argv = " ".join(command("count", "fspen", "fspen-79k", "--layers"))
     done = subprocess.run(["bash", "-c", f"{argv} | head -1"], cwd=ROOT, capture_output=True, timeout=300)
     assert done.returncode == 0 and done.stderr == b"" and done.stdout.startswith(b"model\tlayer\t")
+
+
+def test_a_model_that_is_not_causal_is_timed_on_whole_signals(se):
+    row = json.loads(se("count", "fqse-small", "--time", "--json").out)
+    assert row["rtf"] > 0 and row["start_s"] > 0 and row["latency_ms"] is row["hop_ms_median"] is row["rtf_stream"] is None

@@ -13,7 +13,7 @@ import pytest
 
 from conftest import MINI, ROOT, command
 from setk import audio
-from setk.lists import read_list, write_list
+from setk.lists import DataDir, read_list, write_list
 
 
 def noise(seconds, rate=16000, channels=1, seed=0):
@@ -273,3 +273,17 @@ def test_clipping_is_told(se, untrained, tmp_path):
     audio.write(tmp_path / "loud.wav", np.sign(noise(1)) * 0.999, 16000)
     done = se("enhance", untrained, tmp_path / "loud.wav", tmp_path / "o.wav")
     assert done.returncode == 0 and " samples clipped" in done.err
+
+
+def test_a_model_that_wants_the_whole_signal_is_refused_live_unless_told_how_long_to_wait(se, tmp_path):
+    noisy = next(iter(DataDir(MINI / "test").pairs().values()))[0]
+    sound = (ROOT / noisy).read_bytes()
+    done = se("enhance", "fqse-small", "-", "-", input=sound)
+    assert done.returncode == 2 and "not causal" in done.err and "--chunk" in done.err and done.out == ""
+    done = se("enhance", "fqse-small", "--list", MINI / "test/noisy.scp", "--out", tmp_path / "out", "--batch", 2)
+    assert done.returncode == 2 and "--jobs" in done.err
+    assert se("enhance", "fqse-small", noisy, tmp_path / "whole.wav").returncode == 0
+    live = se("enhance", "fqse-small", "-", "-", "--chunk", 60, input=sound)
+    (tmp_path / "live.wav").write_bytes(live.stdout)
+    whole, piped = (audio.read(str(tmp_path / name))[0] for name in ("whole.wav", "live.wav"))
+    assert live.returncode == 0 and np.array_equal(whole, piped)

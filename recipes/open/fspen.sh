@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # FSPEN on a few hours of open speech and noise, mixed as training goes: what setk/pretrained/fspen.pt was made with.
-# Two trainings: DIR/first without, then DIR, from the best of the first, with a perceptual loss.
+# Three trainings, each from the best of the one before: DIR/first without, DIR/second and DIR with a perceptual loss.
 #
 #   bash recipes/open/fspen.sh --root CORPUS --more CORPUS_MORE
 #
@@ -18,15 +18,17 @@ data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
 conf=recipes/conf/fspen_open_perceptual.yaml
 set=                           # for all trainings
-init=                          # checkpoint to start the last from, in place of the first
+init=                          # checkpoint to start the last from, in place of the first two
 noisy_gate=false
 stage=0
 stop_stage=6
 nj=2
 . recipes/utils/parse_options.sh
 
+mini_steps=150
 . recipes/utils/corpus.sh open fspen
 paper_rows=
 . recipes/utils/earlier.sh
 earlier first recipes/conf/fspen_open.yaml
+earlier second "$conf" seed=2 steps=700 lr=6.0e-4 losses.perceptual=0.4 valid_every=350
 . recipes/utils/stages.sh

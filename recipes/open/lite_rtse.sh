@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lite-RTSE on a few hours of open speech and noise, mixed as training goes: what setk/pretrained/lite_rtse.pt was made with, in
-# two trainings. The corpus is described in fspen.sh beside it.
+# Lite-RTSE on a few hours of open speech and noise, mixed as training goes: what setk/pretrained/lite_rtse.pt was made with. The
+# corpus is described in fspen.sh beside it.
 #
 #   bash recipes/open/lite_rtse.sh --root CORPUS --more CORPUS_MORE
 set -euo pipefail
@@ -13,9 +13,9 @@ more=${OPEN_MORE:-}            # its noises, the longer versions, stand for thos
 dir=                           # experiment; default exp/open/lite_rtse, or exp/mini/open_lite_rtse
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
-conf=recipes/conf/lite_rtse_open_perceptual.yaml
-set=                           # for both trainings
-init=                          # checkpoint to start the last from, in place of the first
+conf=recipes/conf/lite_rtse_open.yaml
+set=
+init=                          # checkpoint to start from
 noisy_gate=false
 stage=0
 stop_stage=6
@@ -24,6 +24,4 @@ nj=2
 
 . recipes/utils/corpus.sh open lite_rtse
 paper_rows=
-. recipes/utils/earlier.sh
-earlier first recipes/conf/lite_rtse_open.yaml
 . recipes/utils/stages.sh

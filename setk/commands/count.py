@@ -81,7 +81,7 @@ def _rows(specs: list[str], by_layer: bool, convention: str, timed: bool, whole:
             continue
         with _as_file(model, file) if timed else nullcontext() as path:
             row = cost.report(model, convention, label=spec, file=file, engine=path and open_engine(str(path)))
-            row |= _process(path) if path else {}
+            row |= _process(path, model.causal) if path else {}
         if utts is not None:
             if not weights:
                 raise UserError(f"{spec}: spikes are measured on a checkpoint; give the .pt that it was exported from")
@@ -140,11 +140,13 @@ def _as_file(model: Model, file: Path | None) -> Iterator[Path]:
         yield path
 
 
-def _process(path: Path, seconds: int = 10) -> dict[str, float | None]:
+def _process(path: Path, causal: bool, seconds: int = 10) -> dict[str, float | None]:
     """Of a whole se-enhance process on a pipe: `start_s` to its first audio, and `peak_mib` of its memory, which
-    is told where there is a /proc (what getrusage tells of a child includes what its parent held)."""
+    is told where there is a /proc (what getrusage tells of a child includes what its parent held). A model that is not
+    causal takes windows of a second."""
     start = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-P", "-m", "setk.commands.enhance", str(path), "-", "-", "--raw"],
+    window = [] if causal else ["--chunk", "1"]
+    child = subprocess.Popen([sys.executable, "-P", "-m", "setk.commands.enhance", str(path), "-", "-", "--raw", *window],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     feeder = threading.Thread(target=child.stdin.write, args=(bytes(2 * 16000 * seconds),))
     feeder.start()
