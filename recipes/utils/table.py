@@ -111,7 +111,7 @@ def draw(models: dict[str, dict], picture: Path) -> None:
     axes.plot([x for _, x, _ in public], [y for *_, y in public], "^", color="grey", label="public models")
     for name, x, y in [(name, x, y["mean"]) for name, x, y in points] + public:
         axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
-    axes.margins(x=0.15)
+    axes.margins(x=0.25)
     axes.set(xscale="log", xlabel="MMAC/s", ylabel="PESQ-WB")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
