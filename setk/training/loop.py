@@ -54,7 +54,9 @@ def train(settings: Settings, data: TrainingData, valid: Pairs, out: Path, *, fr
             run.start_from(init)
         if ranks.first:
             write_text(out / "config.yaml", yaml.safe_dump(config.plain(settings), sort_keys=False))
-        return run.go(valid)
+        code = run.go(valid)
+        del run  # it holds on to the process group, see `joined`
+    return code
 
 
 def rehearse(settings: Settings, data: TrainingData, valid: Pairs, say: Callable[[str], None],

@@ -7,6 +7,7 @@ rounding; statistics of BatchNorm are those of all ranks together.
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import warnings
@@ -79,7 +80,9 @@ def joined(device: str) -> Iterator[Ranks]:
         return
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
     yield Ranks(chosen, rank, world)
-    # Not on the way of an exception: it would wait for ranks that may never come.
+    # Not on the way of an exception: it would wait for ranks that may never come. What still holds on to the group, as DDP
+    # does, would have gloo's threads outlive it, and abort the interpreter at its end.
+    gc.collect()
     dist.destroy_process_group()
 
 
