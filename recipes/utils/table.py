@@ -20,18 +20,18 @@ PEERS = [("RNNoise 0.1.1", "87.5 k", 9e6, 1.831, ".897", ".787", 11.06), ("DTLN"
          ("DPCRN small (DNS3)", "0.53 M", None, 2.500, ".940", ".866", 16.02), ("DPCRN full (DNS3)", "0.80 M", 3.0e9, 2.450, ".938", ".864", 15.82)]
 TEXT = """# The models that ship, on one test set
 
-60 pairs of real recorded speech and noise at 2.5 to 17.5 dB, of speakers and noise files that are in neither training nor validation.
-Means with their 95 % bootstrap interval over utterances. All were trained on 3.1 h of speech and 95 noises on CPU cores, for minutes to
-hours: the rows tell what such a training reaches, not what the papers' trainings do. Their own figures stand in the last column: another
-corpus, another test.
+60 pairs of real recorded speech and noise at 2.5 to 17.5 dB, of speakers and noise files that are in neither training
+nor validation. Means with their 95 % bootstrap interval over utterances. All were trained on 3.1 h of speech and 95
+noises on CPU cores, for minutes to hours: the rows tell what such a training reaches, not what the papers' trainings do.
+Their own figures stand in the last column: another corpus, another test.
 
 {scores}
 
 {costs}
 
-MACs per second of audio as setk counts them, and by ptflops' rules; synaptic operations as measured on the noisy test set; latency is the
-algorithmic one. Real-time factor: seconds of computing per second of audio, on one thread of {machine},
-live (hop by hop) and of a whole signal; of the file that runs when the model is called by its name.
+MACs per second of audio as setk counts them, and by ptflops' rules; synaptic operations as measured on the noisy test
+set; latency is the algorithmic one. Real-time factor: seconds of computing per second of audio, on one thread of
+{machine}, live (hop by hop) and of a whole signal; of the file that runs when the model is called by its name.
 
 ![PESQ against MACs]({picture})
 

@@ -1,9 +1,9 @@
 """Conv-TasNet: a mask on a learned encoding of the waveform, from a temporal convolutional network.
 
 Papers: Luo, Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech Separation", 2019, as
-asteroid configures it for one speaker at 16 kHz; and, with a splitter and a residual, the network of FQSE (Cohen, Habi,
-Netzer, "Fully Quantized Neural Networks for Audio Source Separation" / "Towards Fully Quantized Neural Networks for Speech
-Enhancement", 2024), which in floating point is the same but for two small convolutions.
+asteroid configures it for one speaker at 16 kHz; and, with a splitter and a residual, the network of FQSE (Cohen et al.,
+"Fully Quantized Neural Networks for Audio Source Separation", 2024), which in floating point is the same but for two small
+convolutions.
 
 Shapes, one second at the published sizes, 999 frames of 2 ms every millisecond:
 
