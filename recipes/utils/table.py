@@ -45,7 +45,7 @@ Measured with their public weights by the same scorer (pesq 0.0.4, one thread). 
 
 ## Each number again
 
-    bash recipes/open/table.sh --root CORPUS --out again       # all rows, into again/ and RESULTS.md
+    bash recipes/open/table.sh --root CORPUS --out again --table again.md   # all rows
     bash recipes/open/table.sh --stage 4                       # the table from results/open as committed
 
 and one model by itself:
