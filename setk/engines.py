@@ -24,8 +24,8 @@ class Engine(Protocol):
 
     `frames` is the T that the engine is made for, None for any; a last, shorter piece is always taken. A state
     belongs to the engine and may be changed in place. `run` with `active` [C] leaves the state of the others as
-    it was, and their output is of no use; `restart` puts one channel back to the start. One that is not `causal`
-    takes a whole signal in one call, and long ones in windows of `chunk_s` seconds.
+    it was, and their output is of no use; `restart` puts one channel back to the start. Files are taken `chunk_s`
+    seconds at a time; for one that is not `causal` these are windows that overlap, and a shorter signal is taken whole.
     """
 
     name: str
@@ -331,10 +331,14 @@ class Overlapped(Stream):
         return out[:, :out.shape[1] - self._overlap]
 
 
+def frames_in(engine: Engine, seconds: float) -> int:
+    """Frames of so much audio, at the least one."""
+    return max(1, round(seconds * engine.sample_rate / engine.transform.hop))
+
+
 def open_stream(engine: Engine, rate: int, channels: int, seconds: float) -> Stream:
     """The stream for an engine, `seconds` of audio (at the least a frame) at a time."""
-    frames = max(1, round(seconds * engine.sample_rate / engine.transform.hop))
-    return (Stream if engine.causal else Overlapped)(engine, rate, channels, frames)
+    return (Stream if engine.causal else Overlapped)(engine, rate, channels, frames_in(engine, seconds))
 
 
 class Batch:

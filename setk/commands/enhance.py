@@ -69,12 +69,10 @@ def _seconds(engine, seconds: float | None, live: bool) -> float:
     """Seconds that the model takes at a time."""
     if seconds is not None:
         return seconds
-    if not engine.causal:
-        if live:
-            raise UserError(f"{engine.name} is not causal: it wants the whole signal. For a pipe choose how long to wait with "
-                            f"--chunk SECONDS (for files it is {engine.chunk_s:g}), or take a causal model")
-        return engine.chunk_s
-    return 0.0 if live else 10.0
+    if live and not engine.causal:
+        raise UserError(f"{engine.name} is not causal: it wants the whole signal. For a pipe choose how long to wait with "
+                        f"--chunk SECONDS (for files it is {engine.chunk_s:g}), or take a causal model")
+    return 0.0 if live else engine.chunk_s
 
 
 def _transfer(stream, info, blocks, target: str, subtype: str, raw: bool = False) -> tuple[int, int]:
@@ -157,6 +155,7 @@ def _together(items: Iterator[tuple], batch: int, chunk: float | None, subtype: 
               allow: bool) -> Iterator[tuple[str, str, str | None, int]]:
     """Results of list entries as they end, `batch` of them advancing at a time."""
     from setk.commands.streams import enhance_together
+    from setk.engines import frames_in
 
     kept: list[tuple[str, str]] = []
 
@@ -167,8 +166,7 @@ def _together(items: Iterator[tuple], batch: int, chunk: float | None, subtype: 
             else:
                 yield utt, location, path
 
-    frames = max(1, round((chunk or 0.0) * _engine.sample_rate / _engine.transform.hop))
-    yield from enhance_together(_engine, batch, frames, to_do(), subtype, allow)
+    yield from enhance_together(_engine, batch, frames_in(_engine, _seconds(_engine, chunk, True)), to_do(), subtype, allow)
     for utt, path in kept:
         yield utt, path, None, 0
 

@@ -69,7 +69,7 @@ def prune(
     from setk import metrics as measures
     from setk.compress import pruning
 
-    names = measures.select([n.strip() for n in metrics.split(",") if n.strip()]) if ref else ()
+    names = measures.select(measures.listed(metrics)) if ref else ()
     utts = _utterances(list_, ref) if list_ else {}
     source = checkpoints.find(checkpoint)
     dense, about = checkpoints.load(source)
@@ -174,17 +174,17 @@ def _outputs(rows: list[dict[str, Any]], dense: Model, pruned: Model, utts: dict
     import torch
 
     from setk import metrics
+    from setk.metrics import sdr
 
     snrs, scores = [], [[], []]
     for (utt, _), (noisy, *clean) in zip(utts.items(), shell.progress(_read(utts, dense.sample_rate), len(utts), "se-prune")):
         with torch.inference_mode():
-            outputs = [model.enhance(noisy[None])[0].double() for model in (dense, pruned)]
-        error = (outputs[1] - outputs[0]).square().sum()
-        if outputs[0].any() and error > 0:
-            snrs.append(float(10 * torch.log10(outputs[0].square().sum() / error)))
+            outputs = [model.enhance(noisy[None])[0].double().numpy() for model in (dense, pruned)]
+        if math.isfinite(snr := sdr.snr(*outputs)):
+            snrs.append(snr)
         for found, output in zip(scores, outputs):
             if names:
-                values, reasons = metrics.compute(clean[0].numpy(), output.numpy(), dense.sample_rate, names)
+                values, reasons = metrics.compute(clean[0].numpy(), output, dense.sample_rate, names)
                 found.append(list(values.values()))
                 for name, reason in reasons.items():
                     shell.say(f"se-prune: {utt}: {name}: {reason}")

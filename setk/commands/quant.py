@@ -162,9 +162,9 @@ def check(
     """
     from setk import audio, lists
     from setk import metrics as measures
-    from setk.metrics import summary
+    from setk.metrics import sdr, summary
 
-    names = measures.select([n.strip() for n in metrics.split(",") if n.strip()]) if ref else ()
+    names = measures.select(measures.listed(metrics)) if ref else ()
     clean = lists.read_list(ref) if ref else {}
     one, two = _open(a), _open(b, integer)
     rate = one.sample_rate
@@ -182,7 +182,7 @@ def check(
             failures.add(utt, str(e))
             continue
         outs = [_enhanced(engine, noisy) for engine in (one, two)]
-        row = {"snr": _snr(*outs)}
+        row = {"snr": sdr.snr(*outs)}
         if ref:
             before, after = (measures.compute(speech, out, rate, names)[0] for out in outs)
             row |= {name: after[name] - before[name] for name in names}
@@ -206,15 +206,6 @@ def _enhanced(engine: Engine, wave: np.ndarray) -> np.ndarray:
 
     stream = open_stream(engine, engine.sample_rate, 1, engine.chunk_s)
     return np.concatenate([stream.push(wave[None]), stream.flush()], 1)[0]
-
-
-def _snr(expected: np.ndarray, found: np.ndarray) -> float:
-    """dB; infinite where both are the same."""
-    import numpy as np
-
-    signal, error = (float(np.square(x, dtype=np.float64).sum()) for x in (expected, found - expected))
-    with np.errstate(divide="ignore"):
-        return float("inf") if error == 0 else float(10 * np.log10(signal / error))
 
 
 @app.command("import")

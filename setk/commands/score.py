@@ -58,7 +58,7 @@ def score(
     extras = measures.Extras(dnsmos_model, dnsmos_p808_model)
     if list_metrics:
         return _list_metrics(extras)
-    names = measures.select(measures.DEFAULT if metrics is None else [n.strip() for n in metrics.split(",") if n.strip()], extras)
+    names = measures.select(measures.DEFAULT if metrics is None else measures.listed(metrics), extras)
     if not noisy and (wanting := [name for name in names if measures.METRICS[name].gain_of]):
         raise UserError(f"{', '.join(wanting)}: what was gained needs what was enhanced; name it with --noisy")
     files = files or []

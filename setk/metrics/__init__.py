@@ -47,6 +47,11 @@ def availability(name: str, extras: Extras = Extras()) -> str | None:
     return None
 
 
+def listed(text: str) -> list[str]:
+    """The names that stand between commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def select(names: Iterable[str], extras: Extras = Extras()) -> tuple[str, ...]:
     """`names`, each once; UserError on one that is unknown, or that lacks its package or model."""
     names = tuple(dict.fromkeys(names))

@@ -36,6 +36,13 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
     return {"si_sdr": si_sdr(ref, est)}, {}
 
 
+def snr(ref: np.ndarray, est: np.ndarray) -> float:
+    """dB of `ref` over what `est` differs from it by, level included; infinite where both are the same."""
+    signal, error = (float(np.square(x, dtype=np.float64).sum()) for x in (ref, est - ref))
+    with np.errstate(divide="ignore"):
+        return float("inf") if error == 0 else float(10 * np.log10(signal / error))
+
+
 def si_sdr(ref: np.ndarray, est: np.ndarray) -> float:
     """Le Roux (2), dB, within +-LIMIT_DB; neither signal [n] may be constant."""
     # Both are brought to a peak near 1 first, so that very quiet signals do not underflow when squared.

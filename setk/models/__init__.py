@@ -41,8 +41,8 @@ class Model(nn.Module):
     [F, 2] for spectra. A model that looks ahead answers late: its output t belongs to input t - lookahead.
     Every state tensor has the batch in the dimension that `init_state` gives it.
 
-    A model that is not `causal` sees one whole signal, or a window of a long one, in `frames`; it has no state. `chunk_s` is the
-    window, in seconds, that long files are cut into (see engines.Overlapped).
+    A model that is not `causal` sees one whole signal, or a window of a long one, in `frames`; it has no state. Files
+    are taken `chunk_s` seconds at a time, by such a model in windows that overlap (see engines.Overlapped).
     """
 
     name: ClassVar[str]

@@ -128,7 +128,6 @@ class ConvTasNet(Model):
                "fqse-small": Config(filters=256, bottleneck=64, hidden=128, skip=64, blocks=7, repeats=2, splitter=2,
                                     residual=True)}
     causal = False
-    chunk_s = 10.0
 
     def __init__(self, config: Config):
         super().__init__()
@@ -171,9 +170,6 @@ class ConvTasNet(Model):
             lane = made(self, f"{at}.shared_block") + read(self, f"{at}.res_conv", f"{at}.skip_conv")
             groups.append(Group(name, size, (lane,), exact=False))
         return groups
-
-    def init_state(self, batch: int) -> State:
-        return ()
 
     def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         wave = frames.flatten(1).unsqueeze(1)
