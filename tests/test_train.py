@@ -153,16 +153,39 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(work, whole, rn
         assert_same_run(whole, work / f"killed.{k}")
 
 
-def test_sigterm_saves_and_says_so(work, whole):
-    out = work / "terminated"
-    process = subprocess.Popen(argv(work, out), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+def terminate(work, out, *more):
+    """Training that gets SIGTERM after its first save."""
+    process = subprocess.Popen(argv(work, out, *more), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not (out / "resume.pt").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     err = process.communicate()[1]
     assert process.returncode == 143 and "goes on from here" in err
-    assert "resuming" in finish(work, out).stderr
-    assert_same_run(whole, out)
+
+
+def test_sigterm_saves_and_says_so(work, whole):
+    terminate(work, work / "terminated")
+    assert "resuming" in finish(work, work / "terminated").stderr
+    assert_same_run(whole, work / "terminated")
+
+
+def test_muon_goes_on_with_the_same_bits(work):
+    muon = ["--set", "optimizer=muon"]
+    finish(work, work / "muon", *muon)
+    terminate(work, work / "muon_again", *muon)
+    assert "resuming" in finish(work, work / "muon_again", *muon).stderr
+    assert_same_run(work / "muon", work / "muon_again")
+
+
+def test_a_state_from_before_a_setting_goes_on_with_its_default(work, whole):
+    terminate(work, work / "older")
+    state = checkpoint.read(work / "older" / "resume.pt")
+    for key in ("optimizer", "discriminator"):
+        del state["identity"][key]
+    checkpoint.write(work / "older" / "resume.pt", state)
+    assert "'optimizer' (adamw then, muon now)" in finish(work, work / "older", "--set", "optimizer=muon", code=2).stderr
+    assert "resuming" in finish(work, work / "older").stderr
+    assert_same_run(whole, work / "older")
 
 
 def test_workers_do_not_change_the_numbers(work, whole):
@@ -497,7 +520,7 @@ def test_init_takes_weights_of_the_same_model_only(work, whole):
 
 @pytest.mark.parametrize("setting, words", [
     ("step=3", "did you mean 'steps'"), ("model=fspn", "did you mean 'fspen'"), ("losses.l3=1", "'l3' is unknown"),
-    ("best=pesq_wb", "not among the metrics"), ("device=cuda:9", "no GPU|cuda"), ("config.groups=5", "groups"),
+    ("optimizer=sgd", "adamw or muon"), ("best=pesq_wb", "not among the metrics"), ("device=cuda:9", "no GPU|cuda"), ("config.groups=5", "groups"),
     ("batch=1000", "fewer than one batch"), ("metrics=[pesk]", "'pesk' is unknown"),
     ("metrics=[si_sdri]", "take 'si_sdr'")])
 def test_a_wrong_setting_is_one_clear_line(work, setting, words):

@@ -239,8 +239,10 @@ class Run:
 
     def _check_identity(self, before: dict[str, Any]) -> None:
         now = self.identity()
-        if before["model"] == now["model"]:  # what the config has got since then is as if it were not there
-            before = {**before, "config": models.config_values(now["model"], None, before["config"])}
+        # What settings and the model's config have got since then is as if it were not there.
+        before = {**config.plain(Settings(before["model"])), **before}
+        if before["model"] == now["model"]:
+            before["config"] = models.config_values(now["model"], None, before["config"])
         for key in now:
             if before.get(key) != now[key]:
                 what = "the training data" if key == "data" else f"'{key}' ({before.get(key)} then, {now[key]} now)"

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from setk.models import Model
 from setk.training.losses import Example, weighted
+from setk.training.muon import Muon
 from setk.training.pruning import Masks
 from setk.training.ranks import Ranks
 from setk.training.settings import Settings
@@ -102,7 +103,9 @@ class Enhancer(nn.Module):
 
 
 def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
-    """AdamW; parameters of one dimension (most biases and norms) are not decayed."""
+    """AdamW or Muon; parameters of one dimension (most biases and norms) are not decayed."""
+    if settings.optimizer == "muon":
+        return Muon(model, settings.lr, settings.betas, settings.weight_decay)
     matrices = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     vectors = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
     groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]

@@ -64,6 +64,7 @@ class Settings:
     batch: int = 16                              # examples of an optimizer step, over all ranks and micro-batches
     accumulate: int = 1                          # micro-batches in which a rank takes its part of the batch, to save memory
     steps: int = 20000                           # optimizer steps; the schedule ends with the last
+    optimizer: str = "adamw"                     # or muon, which at the same lr moves all directions of a matrix alike
     warmup: int = 500                            # steps of linear warm-up
     lr: float = 2e-3                             # peak, then as `schedule` says
     lr_end: float = 1e-6
@@ -118,6 +119,8 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
         raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
     if settings.best not in settings.metrics:
         raise UserError(f"{conf}: best: '{settings.best}' is not among the metrics {', '.join(settings.metrics)}")
+    if settings.optimizer not in ("adamw", "muon"):
+        raise UserError(f"{conf}: optimizer: '{settings.optimizer}' is unknown; adamw or muon")
     if settings.schedule not in ("cosine", "exponential"):
         raise UserError(f"{conf}: schedule: '{settings.schedule}' is unknown; cosine or exponential")
     for key in ("segment", "batch", "accumulate", "steps", "valid_every", "save_every", "lr"):
