@@ -7,8 +7,9 @@ import os
 import subprocess
 
 import pytest
+import yaml
 
-from conftest import MINI, ROOT
+from conftest import MINI, ROOT, command
 from setk import audio
 from setk.lists import DataDir
 
@@ -74,6 +75,27 @@ def test_a_tree_of_vbd_stops_at_the_noisy_gate_unless_told(recipe, tmp_path):
 def test_wrong_options_are_told(recipe, args, words):
     done = recipe("vbd/fspen.sh", *args)
     assert done.returncode == 2 and words in done.stderr
+
+
+def test_a_model_trained_in_parts_begins_each_from_the_best_of_the_one_before(recipe, tmp_path):
+    done = recipe("open/fspen.sh", "--stop-stage", 2)
+    assert done.returncode == 0, done.stderr
+    begun = {part: yaml.safe_load((tmp_path / "exp" / part / "config.yaml").read_text()) for part in ("first", "second", ".")}
+    assert begun["first"]["losses"] != begun["second"]["losses"] and {conf["steps"] for conf in begun.values()} == {4}
+    again = recipe("open/fspen.sh", "--stop-stage", 2, "--init", tmp_path / "exp/best.pt", "--dir", tmp_path / "mine")
+    assert again.returncode == 0 and not (tmp_path / "mine/first").exists() and (tmp_path / "mine/best.pt").exists()
+
+
+def test_variants_are_trained_alike_and_compared(recipe, tmp_path):
+    done = recipe("open/ablation.sh", "--only", "P1_D1 P8_D3", "--set", TINY.replace("config.groups=2 config.dpe_blocks=1 ", ""))
+    assert done.returncode == 0, done.stderr
+    rows = [line.strip("| ").split(" | ") for line in (tmp_path / "exp/ablation.md").read_text().splitlines()]
+    table = {row[0]: row for row in rows}
+    assert table["P1_D1"][1] == "30.9 k" and table["P8_D3"][1] == "86.4 k"
+    compared = subprocess.run([*command("score"), "--compare", tmp_path / "exp/P8_D3/enhanced.tsv", tmp_path / "exp/P1_D1/enhanced.tsv"],
+                              capture_output=True, text=True)
+    header, first = [line.split("\t") for line in compared.stdout.splitlines()[:2]]
+    assert table["P1_D1"][5].split()[0] == f"{float(first[header.index('diff')]):+.2f}"
 
 
 def test_the_ablation_counts_its_grid(tmp_path):

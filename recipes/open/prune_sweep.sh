@@ -31,12 +31,8 @@ nj=2
 if [[ ! $root ]]; then tune='steps=20 warmup=2 lr=5e-4 valid_every=20'; fi
 set="$tune $set"
 . recipes/utils/corpus.sh open prune_sweep
-paper_rows='' init=''
-prepare_only() {
-    local stop_stage=$((stop_stage < 1 ? stop_stage : 1))
-    . recipes/utils/stages.sh
-}
-prepare_only
+init=''
+part "$dir" 0 1
 python=$SETK_ROOT/.venv/bin/python
 
 mkdir -p "$dir/log" "$dir/dense"

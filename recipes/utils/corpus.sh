@@ -51,6 +51,13 @@ shards=${shards:-exp/$label/shards}
 read -ra settings <<< "$set"
 train_set+=("${settings[@]}")
 
+# part DIR FIRST LAST [KEY=VALUE...]: those stages among FIRST ... LAST that are due, in DIR, with these settings before the user's.
+part() {
+    local dir=$1 stage=$((stage > $2 ? stage : $2)) stop_stage=$((stop_stage < $3 ? stop_stage : $3))
+    local -a train_set=("${@:4}" ${train_set[@]+"${train_set[@]}"})
+    . recipes/utils/stages.sh
+}
+
 prepare_vbd() { by_jobs se-prep vbd "$root" "$data"; }
 
 # Of a tree of wavs; or of LibriSpeech, wham_noise and metadata/Libri2Mix, whose mixtures are then made as they are read.
