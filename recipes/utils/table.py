@@ -1,11 +1,15 @@
 """table.py RESULTS PICTURE: one table of all models on standard output, and quality against cost as PICTURE (PNG).
 
-RESULTS holds a folder per model, as recipes/open/table.sh makes them, and `noisy`; sections NAME.md of it are taken in.
+RESULTS holds a folder per model, as recipes/open/table.sh makes them, and `noisy`; sections NAME.md of it are taken in, and
+training.tsv, as curve.py made it.
 """
 
+import csv
+import itertools
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from results import score, short
 
@@ -33,7 +37,7 @@ MACs per second of audio as setk counts them, and by ptflops' rules; synaptic op
 set; latency is the algorithmic one. Real-time factor: seconds of computing per second of audio, on one thread of
 {machine}, live (hop by hop) and of a whole signal; of the file that runs when the model is called by its name.
 
-![PESQ against MACs]({picture})
+![PESQ against MACs, and against hours of training]({picture})
 
 {sections}## Public models on the same pairs
 
@@ -92,14 +96,38 @@ def cost_row(name: str, row: dict) -> list[str]:
             "whole signal" if latency is None else f"{latency:g} ms", number(live, ".3f"), number(time["rtf"], ".3f")]
 
 
-def draw(models: dict[str, dict], picture: Path) -> None:
-    """PESQ with its interval against MACs per second, ours and public ones."""
+def draw(models: dict[str, dict], curves: Path, picture: Path) -> None:
+    """PESQ against MACs per second and, where there are `curves`, against hours of training."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.5, 4.5), layout="constrained")
+    panels = 1 + curves.exists()
+    figure = Figure(figsize=(6.5 * panels, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    draw_costs(models, axes[0])
+    if panels > 1:
+        draw_curves(curves, axes[1])
+    figure.savefig(picture, dpi=110, metadata={"Software": None})
+
+
+def draw_curves(curves: Path, axes: Any) -> None:
+    """Validation PESQ of each model by hours; a gap where a training began from the best of the one before."""
+    with open(curves) as f:
+        rows = list(csv.DictReader(f, delimiter="\t"))
+    for color, model in zip(itertools.cycle(f"C{i}" for i in range(10)), dict.fromkeys(row["model"] for row in rows)):
+        parts = [[row for row in rows if (row["model"], row["part"]) == key]
+                 for key in dict.fromkeys((row["model"], row["part"]) for row in rows if row["model"] == model)]
+        for i, part in enumerate(parts):
+            axes.plot([float(row["hours"]) for row in part], [float(row["valid_pesq_wb"]) for row in part], ".-", color=color,
+                      linewidth=1, label=None if i else model)
+    axes.set(xlabel="hours of one CPU core", ylabel="PESQ-WB, validation")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, loc="lower right")
+
+
+def draw_costs(models: dict[str, dict], axes: Any) -> None:
+    """PESQ with its interval against MACs per second, ours and public ones."""
     noisy = models["noisy"]["scores"]["metrics"]["pesq_wb"]["mean"]
     axes.axhline(noisy, color="grey", linewidth=1, linestyle=":", label=f"noisy, {noisy:.2f}")
     ours = {name: row for name, row in models.items() if row["count"]}
@@ -112,15 +140,14 @@ def draw(models: dict[str, dict], picture: Path) -> None:
     for name, x, y in [(name, x, y["mean"]) for name, x, y in points] + public:
         axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
     axes.margins(x=0.25)
-    axes.set(xscale="log", xlabel="MMAC/s", ylabel="PESQ-WB")
+    axes.set(xscale="log", xlabel="MMAC/s", ylabel="PESQ-WB, test")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
-    figure.savefig(picture, dpi=110, metadata={"Software": None})
 
 
 def main(results: str, picture: str) -> None:
     models = rows_of(Path(results))
-    draw(models, Path(picture))
+    draw(models, Path(results) / "training.tsv", Path(picture))
     scores = [[name, *(score(row["scores"]["metrics"], m) for m in METRICS), published(name)] for name, row in models.items()]
     scores.sort(key=lambda row: row[0] != "noisy")
     costs = [cost_row(name, row) for name, row in models.items() if row["count"]]
