@@ -2,7 +2,7 @@
 # What the parts of a model are worth: variants of it, each trained alike from nothing on the corpus of fspen.sh beside it. They
 # are scored on the validation set, since no choice should rest on the test set; ends with DIR/ablation.md.
 #
-#   bash recipes/open/ablation.sh --root CORPUS --more CORPUS_MORE                            FSPEN: P paths by D blocks
+#   bash recipes/open/ablation.sh --root CORPUS --more CORPUS_MORE                            FSPEN: P paths by D blocks, Muon or not
 #   bash recipes/open/ablation.sh --root CORPUS --more CORPUS_MORE --paper effifusion_gan     without one part after another
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -27,13 +27,13 @@ case $paper in
     fspen)
         conf=recipes/conf/fspen_open_perceptual.yaml
         base=P8_D3
-        variants=()
+        variants=('AdamW optimizer=adamw')
         for d in 1 3; do
             for p in 1 2 8 32; do
                 variants+=("P${p}_D$d config.groups=$p config.dpe_blocks=$d")
             done
         done
-        alike='optimizer=muon lr=2.0e-3 steps=400 valid_every=200'
+        alike='ema=0 lr=2.0e-3 steps=400 valid_every=200'
         mini_steps=10
         ;;
     effifusion_gan)
@@ -47,7 +47,7 @@ case $paper in
             'no_discriminator discriminator=null'
             'pruned_30% pruning.amount=0.3 pruning.every=20 pruning.layers=conv'
         )
-        alike='steps=300 valid_every=300'
+        alike='steps=200 valid_every=200'
         mini_steps=2
         ;;
     *)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # DPCRN-CF (reconstruction) on a few hours of open speech and noise, mixed as training goes: what setk/pretrained/dpcrn_cf.pt
-# was made with, in three trainings, each from the best of the one before. The corpus is described in fspen.sh beside it.
+# was made with, in four trainings, each from the best of the one before. The corpus is described in fspen.sh beside it.
 #
 #   bash recipes/open/dpcrn_cf.sh --root CORPUS --more CORPUS_MORE
 set -euo pipefail
@@ -15,7 +15,7 @@ data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
 conf=recipes/conf/dpcrn_cf_open_perceptual.yaml
 set=                           # for all trainings
-init=                          # checkpoint to start the last from, in place of the first two
+init=                          # checkpoint to start the last from, in place of those before it
 noisy_gate=false
 stage=0
 stop_stage=6
@@ -28,5 +28,6 @@ shown='dpcrn_cf (a reconstruction)'
 paper_rows=
 . recipes/utils/earlier.sh
 earlier first recipes/conf/dpcrn_cf_open.yaml
-earlier second "$conf" seed=2 segment=1.5 steps=1700 lr=1.0e-3 losses.perceptual=0.4 valid_every=850
+earlier second "$conf" optimizer=adamw ema=0 seed=2 segment=1.5 steps=1700 lr=1.0e-3 losses.perceptual=0.4 valid_every=850
+earlier third "$conf" optimizer=adamw ema=0 seed=3 steps=5000 losses.perceptual=0.5
 . recipes/utils/stages.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # FSPEN on a few hours of open speech and noise, mixed as training goes: what setk/pretrained/fspen.pt was made with.
-# Three trainings, each from the best of the one before: DIR/first without, DIR/second and DIR with a perceptual loss.
+# Four trainings, each from the best of the one before: DIR/first without, DIR/second, DIR/third and DIR with a perceptual loss.
 #
 #   bash recipes/open/fspen.sh --root CORPUS --more CORPUS_MORE
 #
@@ -18,7 +18,7 @@ data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
 conf=recipes/conf/fspen_open_perceptual.yaml
 set=                           # for all trainings
-init=                          # checkpoint to start the last from, in place of the first two
+init=                          # checkpoint to start the last from, in place of those before it
 noisy_gate=false
 stage=0
 stop_stage=6
@@ -30,5 +30,6 @@ mini_steps=150
 paper_rows=
 . recipes/utils/earlier.sh
 earlier first recipes/conf/fspen_open.yaml
-earlier second "$conf" seed=2 steps=700 lr=6.0e-4 losses.perceptual=0.4 valid_every=350
+earlier second "$conf" optimizer=adamw ema=0 seed=2 steps=700 lr=6.0e-4 losses.perceptual=0.4 valid_every=350
+earlier third "$conf" optimizer=adamw ema=0 seed=3 steps=2600 losses.perceptual=0.5 valid_every=650
 . recipes/utils/stages.sh
