@@ -47,6 +47,9 @@ def test_a_model_of_mine_stands_beside_noisy_with_every_number_from_its_file(cor
     # The table alone, from what is there, is the same table.
     (tmp_path / "T.md").unlink()
     assert table("--stage", 4, "--out", out, "--table", tmp_path / "T.md").stdout == text
+    # Fewer jobs leave nothing of the many.
+    again = table("--root", corpus, *args, "--stop-stage", 2, "--nj", 1)
+    assert again.returncode == 0, again.stderr
 
 
 def test_the_committed_table_is_that_of_the_committed_scores(tmp_path):

@@ -47,7 +47,8 @@ for model in ${names[@]+"${names[@]}"}; do
     name=$(basename "$model" .pt)
     wavs=$dir/$name
     if due 1; then
-        rm -rf -- "$wavs/wav"          # a model by that name may have become another
+        # A model by that name may have become another, and nj may have been.
+        rm -rf -- "$wavs/wav" "$wavs"/enhanced.*.scp
         # shellcheck disable=SC2086
         $cpu_cmd JOB=1:"$nj" "$wavs/log/enhance.JOB.log" recipes/utils/to.sh "$wavs/enhanced.JOB.scp" \
             se-enhance "$model" --list "$test/noisy.scp" --out "$wavs/wav" --shard JOB/"$nj"

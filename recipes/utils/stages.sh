@@ -60,6 +60,7 @@ fi
 if due 4; then
     log "stage 4: enhance"
     mkdir -p "$dir/scp"
+    rm -f "$dir"/scp/enhanced.*.scp  # of a run with more jobs
     # shellcheck disable=SC2086
     $cpu_cmd JOB=1:"$nj" "$dir/log/enhance.JOB.log" recipes/utils/to.sh "$dir/scp/enhanced.JOB.scp" \
         se-enhance "$dir/best.pt" --list "$test/noisy.scp" --out "$dir/enhanced" --shard JOB/"$nj"
