@@ -1,6 +1,6 @@
 """curve.py EXP...: how models came to validate, a row per validation, on standard output (TSV).
 
-EXP is that of a recipe of recipes/open; parts that came before its last training lie in EXP/first, EXP/second and so on, and
+EXP is that of a recipe of recipes/open; its parts lie in EXP/first, EXP/second and so on, and
 their hours count too. Hours are those of training steps on whatever machine ran them, without validations.
 """
 
@@ -8,7 +8,7 @@ import csv
 import sys
 from pathlib import Path
 
-PARTS = ("first", "second", "third", "fourth", ".")
+PARTS = ("first", "second", "third", "fourth", "last", ".")
 SCORES = ("valid_pesq_wb", "valid_stoi", "valid_si_sdr")
 
 
