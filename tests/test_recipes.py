@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 
 import pytest
 import yaml
@@ -84,6 +85,23 @@ def test_a_model_trained_in_parts_begins_each_from_the_best_of_the_one_before(re
     assert begun["first"]["losses"] != begun["second"]["losses"] and {conf["steps"] for conf in begun.values()} == {4}
     again = recipe("open/fspen.sh", "--stop-stage", 2, "--init", tmp_path / "exp/best.pt", "--dir", tmp_path / "mine")
     assert again.returncode == 0 and not (tmp_path / "mine/first").exists() and (tmp_path / "mine/best.pt").exists()
+
+
+def test_the_mean_of_two_checkpoints_lies_between_them(tmp_path):
+    import torch
+
+    from setk import checkpoint, models
+
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        model = models.build("fspen", {"groups": 2, "dpe_blocks": 1})
+        checkpoint.save(tmp_path / f"{seed}.pt", model, {}, settings={"seed": seed})
+    done = subprocess.run([sys.executable, "-P", ROOT / "recipes/utils/mean.py", MINI / "valid", tmp_path / "mean.pt",
+                           tmp_path / "1.pt", tmp_path / "2.pt"], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    a, b, mean = (checkpoint.read(tmp_path / f"{name}.pt") for name in ("1", "2", "mean"))
+    assert all(torch.allclose(x.double(), (a["weights"][name].double() + b["weights"][name]) / 2) for name, x in mean["weights"].items())
+    assert mean["provenance"]["settings"] == [{"seed": 1}, {"seed": 2}] and mean["scores"]["valid"]["stoi"] > 0
 
 
 def test_variants_are_trained_alike_and_compared(recipe, tmp_path):

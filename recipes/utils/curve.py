@@ -1,7 +1,7 @@
 """curve.py EXP...: how models came to validate, a row per validation, on standard output (TSV).
 
-EXP is that of a recipe of recipes/open; its parts lie in EXP/first, EXP/second and so on, and
-their hours count too. Hours are those of training steps on whatever machine ran them, without validations.
+EXP is that of a recipe of recipes/open; hours run on through its parts, EXP/first, EXP/second and so on. They are those of
+training steps on whatever machine ran them, without validations.
 """
 
 import csv
