@@ -115,12 +115,12 @@ def draw_curves(curves: Path, axes: Any) -> None:
     """Validation PESQ of each model by hours; a gap where a training began from the best of the one before."""
     with open(curves) as f:
         rows = list(csv.DictReader(f, delimiter="\t"))
-    for color, model in zip(itertools.cycle(f"C{i}" for i in range(10)), dict.fromkeys(row["model"] for row in rows)):
-        parts = [[row for row in rows if (row["model"], row["part"]) == key]
-                 for key in dict.fromkeys((row["model"], row["part"]) for row in rows if row["model"] == model)]
-        for i, part in enumerate(parts):
-            axes.plot([float(row["hours"]) for row in part], [float(row["valid_pesq_wb"]) for row in part], ".-", color=color,
-                      linewidth=1, label=None if i else model)
+    colors: dict[str, str] = {}
+    for (model, _), part in itertools.groupby(rows, key=lambda row: (row["model"], row["part"])):
+        label = None if model in colors else model
+        color = colors.setdefault(model, f"C{len(colors)}")
+        hours, scores = zip(*((float(row["hours"]), float(row["valid_pesq_wb"])) for row in part))
+        axes.plot(hours, scores, ".-", color=color, linewidth=1, label=label)
     axes.set(xlabel="hours of one CPU core", ylabel="PESQ-WB, validation")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
