@@ -171,3 +171,30 @@ def test_going_down_the_perceptual_loss_raises_pesq(rng):
     estimate = STFT().synthesis(frames * torch.exp(mask.detach())[..., None], clean.shape[1])
     before, after = raw_pesq(clean, noisy), raw_pesq(clean, estimate)
     assert (after > before + 0.3).all() and (after > 3).all()
+
+
+def test_residual_hears_what_is_left_without_speech_and_nothing_else(rng):
+    clean = spoken(2)
+    pause = torch.zeros_like(clean)
+    pause[:, 16000:32000] = 1
+    clean = clean * (1 - pause)
+    noise = noise_like(clean, rng, 10)
+    noisy = clean + noise
+
+    def residual(estimate):
+        return float(LOSSES["residual"](example(noisy, clean, STFT().analysis(estimate))))
+
+    steps = np.diff([residual(clean + 10 ** (-gain / 20) * noise * pause) for gain in (0, 10, 20)])
+    assert steps[0] == pytest.approx(steps[1], rel=0.25) and steps[0] < -0.2  # a decade of level is as much at any level
+    assert residual(clean) == pytest.approx(0, abs=1e-3) and residual(0 * clean) == pytest.approx(0, abs=1e-6)
+
+
+def test_envelope_orders_degraded_speech_as_stoi_does(rng):
+    from scipy.stats import spearmanr
+
+    from setk.metrics import compute
+
+    clean, estimate = degraded(rng)
+    ours = [float(LOSSES["envelope"](example(e[None], c[None]))) for c, e in zip(clean, estimate)]
+    stoi = [compute(c.numpy(), e.numpy(), 16000, ["stoi"])[0]["stoi"] for c, e in zip(clean, estimate)]
+    assert spearmanr(-np.array(ours), stoi)[0] > 0.9
