@@ -62,7 +62,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _convert(value, next(a for a in args if a is not type(None)), where)
+        kinds = [a for a in args if a is not type(None)]
+        return _convert(value, next((a for a in kinds if isinstance(value, typing.get_origin(a) or a)), kinds[0]), where)
     if dataclasses.is_dataclass(hint):
         return build(hint, value, where)
     if origin in (list, tuple):

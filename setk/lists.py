@@ -7,7 +7,8 @@ standard output is a wav (run only where the caller allows it); one that begins 
 space and no `/` and are not `.` or `..`. What setk writes is sorted in C order; any order is read.
 
 A data directory holds `noisy.scp` and `clean.scp` (pairs), or `speech.scp` and `noise.scp` (and `rir.scp`)
-to be mixed as training goes, and the tables `utt2dur`, `utt2spk`, `utt2snr` where they are known.
+to be mixed as training goes, and the tables `utt2dur`, `utt2spk`, `utt2snr` and, of the noises, `noise2kind` where they
+are known.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class DataDir:
     """A data directory on disk.
 
     `streams` names the wav lists that are there (PAIR or MIXED, and `rir`); `table(name)` reads one of them
-    or of the utt2* tables (missing optional table: empty). Raises UserError if neither kind is complete.
+    or of the tables (one that is missing: empty). Raises UserError if neither kind is complete.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -125,11 +126,19 @@ class DataDir:
         return self.streams == PAIR
 
     def table(self, name: str) -> dict[str, str]:
-        """Read `name` ("noisy.scp", "utt2spk", ...); an absent utt2* table is empty."""
+        """Read `name` ("noisy.scp", "utt2spk", ...); a table, other than a list, that is not there is empty."""
         path = self.path / name
-        if name.startswith("utt2") and not path.exists():
+        if not name.endswith(".scp") and not path.exists():
             return {}
         return read_list(path)
+
+    def noise_kinds(self) -> dict[str, str]:
+        """Noise -> kind, by the table noise2kind; empty without one. Raises UserError if it lacks a noise of the list."""
+        kinds = self.table("noise2kind")
+        missing = [noise for noise in self.table("noise.scp") if kinds and noise not in kinds]
+        if missing:
+            raise UserError(f"{self.path}/noise2kind: {missing[0]} has no kind; complete the table or remove it")
+        return kinds
 
     def pairs(self) -> dict[str, tuple[str, str]]:
         """utt -> (noisy, clean), in list order. Raises UserError if the two lists differ in ids."""

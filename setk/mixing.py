@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from typing import Sequence
 
 import numpy as np
 
@@ -135,13 +136,30 @@ class Draw:
     rir: int | None
 
 
-def draw(generator: np.random.Generator, noises: int, snr: Spread, level: Spread | None = None, rirs: int = 0) -> Draw:
-    """Draw one mixture out of `noises` noises and `rirs` room responses.
+def by_kind(kinds: Sequence[str]) -> list[list[int]]:
+    """The indices of each kind, kinds in C order, of noises whose kinds are these."""
+    groups: dict[str, list[int]] = {}
+    for i, kind in enumerate(kinds):
+        groups.setdefault(kind, []).append(i)
+    return [groups[kind] for kind in sorted(groups, key=str.encode)]
+
+
+def pick(u: float, groups: Sequence[Sequence[int]]) -> int:
+    """The member that a uniform number 0 <= u < 1 stands for: each group is as likely as the others, and within a group each
+    member, so that many recordings of one kind do not outweigh few of another."""
+    group, rest = divmod(u * len(groups), 1)
+    members = groups[int(group)]
+    return members[int(rest * len(members))]
+
+
+def draw(generator: np.random.Generator, noises: int, snr: Spread, level: Spread | None = None, rirs: int = 0,
+         groups: Sequence[Sequence[int]] = ()) -> Draw:
+    """Draw one mixture out of `noises` noises, or `groups` of them (see `pick`), and `rirs` room responses.
 
     Always takes five numbers, so that asking for levels or rooms leaves noise, place and SNR as they were.
     """
     u = generator.random(5)
-    return Draw(int(u[0] * noises), float(u[1]), snr.at(u[2]), level.at(u[3]) if level else None,
+    return Draw(pick(u[0], groups) if groups else int(u[0] * noises), float(u[1]), snr.at(u[2]), level.at(u[3]) if level else None,
                 int(u[4] * rirs) if rirs else None)
 
 
@@ -170,6 +188,12 @@ def equalise(x: np.ndarray, generator: np.random.Generator, depth_db: float) -> 
     gains = generator.uniform(-depth_db, depth_db, 6)
     octave = np.log2(np.maximum(np.fft.rfftfreq(len(x)) * 2, 2.0**-6))  # of the upper band edge, 0 at half the rate
     return np.fft.irfft(np.fft.rfft(x) * 10 ** (np.interp(octave, np.linspace(-6, 0, 6), gains) / 20), len(x))
+
+
+def clip(x: np.ndarray, part: float) -> np.ndarray:
+    """`x` [n] clipped as by an input that is set too high: so low that `part` (0 ... 1) of the samples reach the limit."""
+    limit = np.quantile(np.abs(x), 1 - part)
+    return np.clip(x, -limit, limit)
 
 
 def respeed(x: np.ndarray, wanted: int) -> np.ndarray:

@@ -7,7 +7,7 @@ is `pairs` (streams noisy and clean), or `speech`, `noise` or `rir` (one stream 
                a row is an int16 sample; setk/features.py has the others, whose rows are frames
     offset     int64 [n + 1]: utterance i is [offset[i], offset[i + 1]) along the first axis of each stream
     samples    int64 [n], the samples of each utterance (where a row is a frame)
-    utt, spk   UTF-8 of fixed length [n] (spk where it is known)
+    utt, spk   UTF-8 of fixed length [n] (spk where it is known); likewise kind, of noises
     snr        float32 [n], dB, nan where unknown
     attributes format, version, feature and its settings, sample_rate, number (j), of, inputs, provenance (JSON)
 
@@ -40,7 +40,7 @@ FORMAT, VERSION = "setk-shard", 1
 STREAMS = {"pairs": ("noisy", "clean"), "speech": ("speech",), "noise": ("noise",), "rir": ("rir",)}
 # dtype (or what it begins with) and axes of each stream, by feature, and of the tables.
 _ROWS = {"pcm": ("<i2", 1), "stft": ("<f2", 3), "logmel": ("<f2", 2)}
-_KINDS = {"offset": "<i8", "samples": "<i8", "snr": "<f4", "utt": "|S", "spk": "|S"}
+_KINDS = {"offset": "<i8", "samples": "<i8", "snr": "<f4", "utt": "|S", "spk": "|S", "kind": "|S"}
 _AGAIN = "make it again with se-prep shards"
 
 
@@ -60,6 +60,7 @@ class ShardJob:
     allow_commands: bool = False
     feature: Feature = field(default_factory=Pcm)
     resampler: str | None = None
+    kind: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> str:
@@ -68,6 +69,7 @@ class ShardJob:
         # Said only where it is so: shards of pcm that were made before there was a choice are still current.
         facts += [self.feature.name, self.feature.settings] if self.feature.name != "pcm" else []
         facts += [self.resampler] if self.resampler else []
+        facts += [self.kind] if self.kind else []
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -115,6 +117,7 @@ def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000, allow_co
     sets = {"pairs": data.pairs()} if data.is_pairs else {
         name: {utt: (place,) for utt, place in data.table(f"{name}.scp").items()} for name in data.streams}
     speakers, snrs = data.table("utt2spk"), data.table("utt2snr")
+    kinds = {} if data.is_pairs else data.noise_kinds()
     plan = []
     for name, table in sets.items():
         if not table:
@@ -130,7 +133,7 @@ def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000, allow_co
             plan.append(ShardJob(name, number, of, out / f"{name}.{number}.h5", rate, ids, tuple(table[u] for u in ids),
                                  tuple(_snr(data, u, snrs.get(u, "nan") if described else "nan") for u in ids),
                                  tuple(speakers[u] for u in ids) if described and speakers else (), allow_commands,
-                                 feature, resampler))
+                                 feature, resampler, tuple(kinds[u] for u in ids) if name == "noise" and kinds else ()))
     return plan
 
 
@@ -220,6 +223,8 @@ def _describe(f: h5py.File, job: ShardJob, samples: np.ndarray, offset: np.ndarr
     f["offset"], f["snr"], f["utt"] = offset, np.asarray(job.snr, np.float32), _fixed(job.utts)
     if job.spk:
         f["spk"] = _fixed(job.spk)
+    if job.kind:
+        f["kind"] = _fixed(job.kind)
     if job.feature.name != "pcm":
         f["samples"] = samples
     for stream in STREAMS[job.name]:
@@ -289,6 +294,7 @@ class _File:
     samples: np.ndarray
     utts: list[str]
     spk: list[str]
+    kind: list[str]
     snr: np.ndarray
 
 
@@ -300,7 +306,7 @@ class Shards:
     their place in the file by pread, which knows no state to be torn between threads or forked workers.
 
     Attributes: `ids`, `lengths` int64 [n] (rows: samples of pcm, else frames), `samples` int64 [n], `snr` float32 [n],
-    `spk` (a name per utterance, or empty), `rate` in Hz, `streams`, `settings` of the feature. Raises UserError,
+    `spk` and `kind` (a name per utterance, or empty), `rate` in Hz, `streams`, `settings` of the feature. Raises UserError,
     naming file and mend, on anything but whole shards of one set with the `feature` that is wanted.
     """
 
@@ -321,6 +327,7 @@ class Shards:
         self.rate, self.streams, self.settings, self._row = files[0].rate, tuple(files[0].starts), files[0].settings, files[0].row
         self.ids = [utt for f in files for utt in f.utts]
         self.spk = [spk for f in files for spk in f.spk] if all(f.spk for f in files) else []
+        self.kind = [kind for f in files for kind in f.kind] if all(f.kind for f in files) else []
         self.lengths = np.concatenate([np.diff(f.offset) for f in files])
         self.samples = np.concatenate([f.samples for f in files])
         self.snr = np.concatenate([f.snr for f in files])
@@ -412,14 +419,14 @@ def _inspect(f: h5py.File, path: Path, streams: tuple[str, ...], feature: str) -
     if has != feature:
         raise UserError(f"{path}: holds {has}, and {feature} is wanted here; {_AGAIN} --feature {feature}")
     framed = ("samples",) if feature != "pcm" else ()
-    for dataset in ("offset", "utt", "snr", *framed, *(("spk",) if "spk" in f else ())):
+    for dataset in ("offset", "utt", "snr", *framed, *(name for name in ("spk", "kind") if name in f)):
         _check_dataset(f, path, dataset, _KINDS[dataset], 1)
     for dataset in streams:
         _check_dataset(f, path, dataset, *_ROWS[feature])
     offset, snr = f["offset"][:], f["snr"][:]
     samples = f["samples"][:] if framed else np.diff(offset)
-    utts, spk = ([t.decode() for t in f[name][:].tolist()] if name in f else [] for name in ("utt", "spk"))
-    if len(offset) != len(utts) + 1 or len(snr) != len(utts) or len(samples) != len(utts) or len(spk) not in (0, len(utts)) \
+    utts, spk, kind = ([t.decode() for t in f[name][:].tolist()] if name in f else [] for name in ("utt", "spk", "kind"))
+    if len(offset) != len(utts) + 1 or len(snr) != len(utts) or len(samples) != len(utts) or not {len(spk), len(kind)} <= {0, len(utts)} \
             or offset[0] != 0 or (np.diff(offset) < 0).any():
         raise UserError(f"{path}: its tables do not fit each other; {_AGAIN}")
     size = os.stat(path).st_size
@@ -433,7 +440,7 @@ def _inspect(f: h5py.File, path: Path, streams: tuple[str, ...], feature: str) -
             raise UserError(f"{path}: {stream} does not hold {offset[-1]} rows; {_AGAIN}")
     settings = {key: _number(f, key, "iuf") for key in ("window", "hop", "power", "bands") if key in f.attrs}
     return _File(path, _number(f, "sample_rate"), settings, _number(f, "number"), _number(f, "of"), starts,
-                 np.dtype((_ROWS[feature][0], shape)), offset, samples, utts, spk, snr)
+                 np.dtype((_ROWS[feature][0], shape)), offset, samples, utts, spk, kind, snr)
 
 
 def _check_dataset(f: h5py.File, path: Path, name: str, kind: str, axes: int) -> None:

@@ -19,6 +19,7 @@ from conftest import command
 
 from setk import audio, mixing
 from setk.lists import DataDir, read_list, write_list
+from setk.shards import Shards
 
 
 def wav(path: Path, rng: np.random.Generator, n: int = 3000, rate: int = 16000, scale: float = 0.1) -> Path:
@@ -362,6 +363,24 @@ def test_sources_are_a_data_directory_to_be_sharded(talk, se):
     assert data.streams == ("speech", "noise") and "m" in data.table("noise.scp")
     assert se("prep", "check", "out", cwd=talk).returncode == 0
     assert se("prep", "shards", "out", "shards", cwd=talk).returncode == 0
+
+
+def test_kinds_of_noises_go_with_sources_to_check_split_and_shards(talk, se):
+    noises = list(read_list(talk / "noise.scp"))
+    write_list(talk / "kinds", {noise: "hum" if i else "horn" for i, noise in enumerate(noises)})
+    assert se("prep", "sources", "out", "--speech", "speech.scp", "--noise", "noise.scp", "--noise2kind", "kinds", cwd=talk).returncode == 0
+    assert DataDir(talk / "out").noise_kinds() == read_list(talk / "kinds")
+    assert not faults(se("prep", "check", "out", cwd=talk))
+    assert se("prep", "split", "out", 2, cwd=talk).returncode == 0
+    assert (talk / "out/split2/2/noise2kind").read_text() == (talk / "out/noise2kind").read_text()
+    assert se("prep", "shards", "out", "shards", cwd=talk).returncode == 0
+    found = Shards(talk / "shards", "noise")
+    assert dict(zip(found.ids, found.kind)) == read_list(talk / "kinds") and Shards(talk / "shards", "speech").kind == []
+    with open(talk / "out/noise2kind", "a") as f:
+        f.write("nobody hum\n")
+    named = faults(se("prep", "check", "out", cwd=talk))
+    assert [fault["utt"] for fault in named] == ["nobody"]
+    assert se("prep", "fix", "out", cwd=talk).returncode == 0 and DataDir(talk / "out").noise_kinds() == read_list(talk / "kinds")
 
 
 # --- check and fix ---------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -240,6 +241,36 @@ def test_a_metric_of_which_less_is_better_picks_its_least(work):
     rows = [line.split("\t") for line in (work / "lsd/history.tsv").read_text().splitlines()]
     seen = [float(row[rows[0].index("valid_lsd")]) for row in rows[1:]]
     assert checkpoint.read(work / "lsd/best.pt")["scores"]["valid"]["lsd"] == min(seen)
+
+
+def test_a_checkpoint_is_chosen_by_weights_over_metrics(work):
+    more = "steps=10 valid_every=2 average=0 metrics=[stoi,si_sdr,lsd] best.stoi=30 best.si_sdr=0.5 best.lsd=2".split()
+    finish(work, work / "weighed", *(f"--set={setting}" for setting in ("best={}", *more)))
+    lines = [line.split("\t") for line in (work / "weighed/history.tsv").read_text().splitlines()]
+    rows = [dict(zip(lines[0], map(float, line))) for line in lines[1:]]
+    merits = [30 * r["valid_stoi"] + 0.5 * r["valid_si_sdr"] - 2 * r["valid_lsd"] for r in rows]
+    assert checkpoint.read(work / "weighed/best.pt")["provenance"]["step"] == rows[merits.index(max(merits))]["step"]
+
+
+def test_the_default_choice_is_balanced_over_the_metrics_that_are_validated(work):
+    from setk.training.settings import BALANCED
+
+    conf = (work / "conf.yaml").read_text().replace("best: si_sdr", "")
+    (work / "unnamed.yaml").write_text(conf)
+    from setk.training.settings import resolve
+
+    assert resolve(str(work / "unnamed.yaml")).weights == {name: BALANCED[name] for name in ("stoi", "si_sdr")}
+    assert resolve(str(work / "unnamed.yaml"), ["metrics=[lsd, ssnr]"]).weights == {"lsd": 1.0}
+
+
+def test_dnsmos_can_choose_where_its_model_is_installed(work):
+    pytest.importorskip("onnxruntime")
+    if not importlib.util.find_spec("speechmos"):
+        pytest.skip("needs the model of speechmos")
+    finish(work, work / "dnsmos", "--set", "metrics=[si_sdr, dnsmos_ovrl, dnsmos_bak]", "--set", "best={dnsmos_ovrl: 1, dnsmos_bak: 0.5}",
+           "--set", "steps=2", "--set", "valid_every=1", "--set", "average=0")
+    scores = checkpoint.read(work / "dnsmos/best.pt")["scores"]["valid"]
+    assert 1 <= scores["dnsmos_ovrl"] <= 5 and 1 <= scores["dnsmos_bak"] <= 5
 
 
 def test_patience_ends_a_run_that_gets_no_better(work):
@@ -504,6 +535,85 @@ def test_speech_stands_in_rooms_where_a_list_of_them_is_given(work, rng):
     assert residue[0] < 1e-6 and residue[1] > 0.1
 
 
+def sources_by_kind(work, name, kinds):
+    """Speech and constant noises of random kinds, each noise at a value of its own by which a mixture shows it."""
+    import numpy as np
+
+    from setk import audio
+    from setk.lists import write_list
+
+    folder = work / name
+    folder.mkdir()
+    shutil.copy(work / "mixed" / "speech.scp", folder)
+    noises = {}
+    for i, kind in enumerate(kinds):
+        hertz = 500 + 250 * i
+        noises[f"n{i:02d}"] = folder / f"{i}.wav"
+        audio.write(noises[f"n{i:02d}"], 0.5 * np.sin(2 * np.pi * hertz * np.arange(16000) / 16000).astype(np.float32), 16000)
+    write_list(folder / "noise.scp", noises)
+    write_list(folder / "noise2kind", {utt: kind for utt, kind in zip(noises, kinds)})
+    return folder
+
+
+def heard(noise):
+    """Which of the noises of `sources_by_kind` a noise [n] is."""
+    import numpy as np
+
+    peak = np.argmax(np.abs(np.fft.rfft(noise))) * 16000 / len(noise)
+    return round((peak - 500) / 250)
+
+
+def test_kinds_of_noise_are_drawn_evenly_from_lists_and_from_shards(work):
+    from collections import Counter
+
+    from setk.files import UserError
+    from setk.lists import DataDir, read_list, write_list
+    from setk.shards import write_shards
+    from setk.training.data import TrainingData
+
+    kinds = ["hum"] * 9 + ["horn", "bell", "bell"]
+    folder = sources_by_kind(work, "kinds", kinds)
+    assert {d.state for d in write_shards(DataDir(folder), work / "kinds_shards", size=7)} == {"made"}
+    s = settings_of(work, "mixing.snr=[-20, -20]", "augment={}", "batch=10")
+    found = []
+    for place in (folder, work / "kinds_shards"):
+        data = TrainingData(place, s)
+        batches = [data[step, 0, 1] for step in range(12)]
+        found.append([heard(x) for noisy, clean in batches for x in (noisy - clean).numpy()])
+    assert found[0] == found[1]
+    counts = Counter(kinds[i] for i in found[0])
+    assert all(0.2 < counts[kind] / len(found[0]) < 0.47 for kind in set(kinds)), counts
+    assert {i for i in found[0] if kinds[i] == "bell"} == {10, 11}
+    write_list(folder / "noise2kind", {u: k for u, k in list(read_list(folder / "noise2kind").items())[1:]})
+    with pytest.raises(UserError, match="noise2kind: n00 has no kind"):
+        TrainingData(folder, s)
+
+
+def test_segments_without_noise_or_without_speech_come_as_often_as_asked(work):
+    from setk.training.data import TrainingData
+
+    s = settings_of(work, "mixing={snr: [0, 0], clean_only: 0.3, noise_only: 0.3}", "augment={}", "batch=10")
+    data = TrainingData(work / "mixed", s)
+    batches = [data[step, 0, 1] for step in range(12)]
+    noisy, clean = (torch.cat(parts) for parts in zip(*batches))
+    only_noise = clean.abs().amax(1) == 0
+    only_clean = (noisy - clean).abs().amax(1) == 0
+    assert 0.15 < only_noise.float().mean() < 0.45 and 0.15 < only_clean.float().mean() < 0.45
+    assert not (only_noise & only_clean & (noisy.abs().amax(1) > 0)).any()
+    assert (noisy.abs().amax(1) > 0).all()
+
+
+def test_clipped_input_keeps_its_target(work):
+    from setk.training.data import TrainingData
+
+    plain, clipped = (TrainingData(work / "mixed", settings_of(work, f"augment.clip={p}", "augment.band_limit=0"))[0, 0, 1]
+                      for p in (0.0, 1.0))
+    assert torch.equal(plain[1], clipped[1])
+    for before, after in zip(plain[0], clipped[0]):
+        limit = after.abs().max()
+        assert torch.equal(after, before.clamp(-limit, limit)) and 0.0005 < (before.abs() > limit).float().mean() < 0.06
+
+
 def test_loss_falls(work):
     finish(work, work / "longer", "--set", "steps=60", "--set", "valid_every=20", "--set", "lr=3e-3")
     rows = [line.split("\t") for line in (work / "longer" / "history.tsv").read_text().splitlines()]
@@ -520,7 +630,8 @@ def test_init_takes_weights_of_the_same_model_only(work, whole):
 
 @pytest.mark.parametrize("setting, words", [
     ("step=3", "did you mean 'steps'"), ("model=fspn", "did you mean 'fspen'"), ("losses.l3=1", "'l3' is unknown"),
-    ("optimizer=sgd", "adamw or muon"), ("best=pesq_wb", "not among the metrics"), ("device=cuda:9", "no GPU|cuda"), ("config.groups=5", "groups"),
+    ("optimizer=sgd", "adamw or muon"), ("best=pesq_wb", "not among the metrics"),
+    ("best={stoi: 1, lsd: 1}", "'lsd' is not among the metrics"), ("mixing={clean_only: 0.6, noise_only: 0.6}", "clean_only and noise_only"), ("device=cuda:9", "no GPU|cuda"), ("config.groups=5", "groups"),
     ("batch=1000", "fewer than one batch"), ("metrics=[pesk]", "'pesk' is unknown"),
     ("metrics=[si_sdri]", "take 'si_sdr'")])
 def test_a_wrong_setting_is_one_clear_line(work, setting, words):

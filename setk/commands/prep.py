@@ -187,6 +187,8 @@ def sources(
     noise: Lists,
     rir: Annotated[list[Path], typer.Option(metavar="LIST", help="List of room responses.")] = [],
     utt2spk: Annotated[Optional[Path], typer.Option(metavar="TABLE", help="Speakers of the speech list.")] = None,
+    noise2kind: Annotated[Optional[Path], typer.Option(metavar="TABLE", help="Kinds of the noise list; se-train then draws a kind "
+                                                       "before a noise.")] = None,
 ):
     """Speech and noise lists to a data directory that se-train mixes as it goes."""
     from setk.corpora.tables import write_data_dir
@@ -195,6 +197,7 @@ def sources(
     tables = {"speech.scp": _merged(speech), "noise.scp": _merged(noise)}
     tables |= {"rir.scp": _merged(rir)} if rir else {}
     tables |= {"utt2spk": read_list(utt2spk)} if utt2spk else {}
+    tables |= {"noise2kind": read_list(noise2kind)} if noise2kind else {}
     for name, table in tables.items():
         if not table:
             raise UserError(f"nothing is listed for {name}")

@@ -8,12 +8,12 @@ import shutil
 from dataclasses import astuple, dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Sequence
 
 import numpy as np
 
 from setk import audio
-from setk.corpora.tables import LISTS, TABLES, write_data_dir
+from setk.corpora.tables import LISTS, TABLES, TEXTS, described, write_data_dir
 from setk.files import UserError
 from setk.lists import DataDir, parse_table
 from setk.pool import ordered_map
@@ -92,8 +92,8 @@ def check(data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1,
                 good[task[0]] = duration
                 own |= {digest: entry for entry, digest in digests}
             yield from faults
-        if streams[0] in ("noisy", "speech"):
-            yield from _odd_tables(data, found, lists[streams[0]], good)
+        about = [name for name in TABLES if described(name, data.streams) == streams[0]]
+        yield from _odd_tables(data, found, about, lists[streams[0]], good)
     if seen is not None:
         seen |= own
 
@@ -175,14 +175,14 @@ def _clipped_samples(x: np.ndarray) -> int:
     return int(runs[runs >= _CLIPPED_RUN].sum())
 
 
-def _odd_tables(data: DataDir, found: Found, utts: dict[str, Entry], good: dict[str, float]) -> Iterator[Fault]:
-    """Faults of the utt2* tables against the list."""
-    for name in TABLES:
+def _odd_tables(data: DataDir, found: Found, names: Sequence[str], utts: dict[str, Entry], good: dict[str, float]) -> Iterator[Fault]:
+    """Faults of the tables `names` against the list that they describe."""
+    for name in names:
         table = found.tables.get(name, {})
         for utt, entry in table.items():
             if utt not in utts:
                 yield Fault(entry.file, entry.line, utt, FAULT, "is in no list", "drop the line; se-prep fix does")
-            elif name != "utt2spk" and not _is_number(entry.value):
+            elif name not in TEXTS and not _is_number(entry.value):
                 yield Fault(entry.file, entry.line, utt, FAULT, f"{entry.value} is not a number",
                             "write one, or drop the line; se-prep fix does")
             elif name == "utt2dur" and utt in good and abs(float(entry.value) - good[utt]) > 0.01:
@@ -207,9 +207,10 @@ def fix(data: DataDir, found: Found) -> Path:
     tables: dict[str, dict[str, str]] = {}
     first = data.streams[0]
     for name, table in found.tables.items():
-        good = found.good[first if data.is_pairs or name in TABLES else name.removesuffix(".scp")]
+        stream = described(name, data.streams) if name in TABLES else first if data.is_pairs else name.removesuffix(".scp")
+        good = found.good[stream]
         tables[name] = {utt: entry.value for utt, entry in table.items()
-                        if utt in good and (name in (*LISTS, "utt2spk") or _is_number(entry.value))}
+                        if utt in good and (name in (*LISTS, *TEXTS) or _is_number(entry.value))}
     if not all(tables[f"{stream}.scp"] for stream in data.streams):
         raise UserError(f"{data.path}: nothing good would be left; make it again")
     if "utt2dur" in tables:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from setk import audio
-from setk.corpora.tables import TABLES, write_data_dir
+from setk.corpora.tables import TABLES, described, write_data_dir
 from setk.files import UserError
 from setk.lists import DataDir
 
@@ -40,7 +40,8 @@ def split(data: DataDir, parts: int, by_speaker: bool = False,
         total, part, members = heap[0]
         members.extend(groups[group])
         heapq.heapreplace(heap, (total + durations[group], part, members))
-    shared = {f"{stream}.scp" for stream in data.streams if data.is_pairs or stream == main} | set(TABLES)
+    shared = {f"{stream}.scp" for stream in data.streams if data.is_pairs or stream == main}
+    shared |= {table for table in TABLES if described(table, data.streams) == main}
     written = []
     for total, part, members in sorted(heap, key=lambda h: h[1]):
         folder = data.path / f"split{parts}" / str(part)

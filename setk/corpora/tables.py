@@ -6,13 +6,14 @@ import os
 import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping
+from typing import Mapping, Sequence
 
 from setk.files import UserError, make_dir
 from setk.lists import check_id, read_list, write_list
 
 LISTS = ("noisy.scp", "clean.scp", "speech.scp", "noise.scp", "rir.scp")
-TABLES = ("utt2dur", "utt2spk", "utt2snr")
+TABLES = ("utt2dur", "utt2spk", "utt2snr", "noise2kind")
+TEXTS = ("utt2spk", "noise2kind")  # the others hold numbers
 SUFFIXES = (".wav", ".flac")
 
 Faults = list[tuple[str, str]]
@@ -34,6 +35,11 @@ class Report:
             write_data_dir(out / split, {name: table for name, table in tables.items() if table})
         else:
             self.warnings.append(f"nothing is there for {split}; {out / split} is not made")
+
+
+def described(table: str, streams: Sequence[str]) -> str:
+    """The stream, of those of a data directory, whose ids the table has: noise for noise2kind, else the first."""
+    return "noise" if table.startswith("noise2") else streams[0]
 
 
 def write_data_dir(out: str | os.PathLike, tables: Mapping[str, Mapping[str, object]]) -> None:

@@ -25,9 +25,10 @@ from setk.training.settings import Settings
 
 
 class Source(Protocol):
-    """Utterances with parallel streams: `read(i, start, count)` gives stream -> float32 [count]."""
+    """Utterances with parallel streams: `read(i, start, count)` gives stream -> float32 [count]. `kind` of each, or empty."""
 
     ids: list[str]
+    kind: list[str]
     lengths: np.ndarray
     rate: int
 
@@ -37,9 +38,10 @@ class Source(Protocol):
 class WavSource:
     """The wav lists of a data directory as a Source; shards are faster, and the same."""
 
-    def __init__(self, streams: dict[str, dict[str, str]]):
+    def __init__(self, streams: dict[str, dict[str, str]], kinds: dict[str, str] | None = None):
         self.streams = streams
         self.ids = list(next(iter(streams.values())))
+        self.kind = [kinds[utt] for utt in self.ids] if kinds else []
         infos = [[audio.probe(table[utt]) for table in streams.values()] for utt in self.ids]
         for utt, found in zip(self.ids, infos):
             if len(set(found)) != 1 or found[0].channels != 1 or found[0].rate != infos[0][0].rate:
@@ -63,7 +65,8 @@ def open_sources(path: Path) -> dict[str, Source]:
     if data.is_pairs:
         pairs = data.pairs()
         return {"pairs": WavSource({name: {utt: p[k] for utt, p in pairs.items()} for k, name in enumerate(lists.PAIR)})}
-    return {name: WavSource({name: data.table(f"{name}.scp")}) for name in data.streams}
+    kinds = {"noise": data.noise_kinds()}
+    return {name: WavSource({name: data.table(f"{name}.scp")}, kinds.get(name)) for name in data.streams}
 
 
 class TrainingData(torch.utils.data.Dataset):
@@ -83,6 +86,8 @@ class TrainingData(torch.utils.data.Dataset):
         if self.steps_per_epoch == 0:
             raise UserError(f"{path}: has {len(self.ids)} utterances, fewer than one batch of {settings.batch}")
         self.samples = round(settings.segment * self.rate)
+        # Noises of each kind; empty where kinds are not known.
+        self.kinds = mixing.by_kind(self.sources["noise"].kind) if "noise" in self.sources else []
         self.hours = float(main.lengths.sum()) / self.rate / 3600
         self.digest = self._digest()
 
@@ -91,6 +96,8 @@ class TrainingData(torch.utils.data.Dataset):
         h = hashlib.sha256()
         for name, source in self.sources.items():
             h.update(repr((name, source.rate, list(zip(source.ids, map(int, source.lengths))))).encode())
+            if source.kind:
+                h.update(repr(source.kind).encode())
         return h.hexdigest()
 
     @lru_cache(maxsize=2)
@@ -134,6 +141,12 @@ class TrainingData(torch.utils.data.Dataset):
                 other = self._segment(pairs, int(rng.integers(len(self.ids))), rng)
                 noise = other["noisy"] - other["clean"]
             noisy = mixing.mix(clean, noise, rng.uniform(*a.snr)).noisy if a.snr else clean + noise
+        return self._degrade(noisy, clean, rng)
+
+    def _degrade(self, noisy: np.ndarray, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """[2, n]: noisy and clean [n], as a poorer microphone or channel brings them."""
+        if self.s.augment.clip and rng.random() < self.s.augment.clip:
+            noisy = mixing.clip(noisy, 10 ** rng.uniform(-3, -1.3)).astype(np.float32)
         return self._band_limit(np.stack([noisy, clean]), rng)
 
     def _band_limit(self, example: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -147,10 +160,11 @@ class TrainingData(torch.utils.data.Dataset):
         """[2, segment]: noisy and clean, speech i mixed with noise at an SNR and a level that rng draws."""
         m = self.s.mixing
         speech = self._segment(self.sources["speech"], i, rng)["speech"]
-        drawn = mixing.draw(rng, len(self.sources["noise"].ids), Spread(*m.snr), Spread(*m.level))
+        drawn = mixing.draw(rng, len(self.sources["noise"].ids), Spread(*m.snr), Spread(*m.level), groups=self.kinds)
         noise = self._noise(drawn.noise, drawn.place, rng)
         if rng.random() < m.second_noise:
-            other = self._noise(int(rng.integers(len(self.sources["noise"].ids))), float(rng.random()), rng)
+            another = mixing.pick(rng.random(), self.kinds) if self.kinds else int(rng.integers(len(self.sources["noise"].ids)))
+            other = self._noise(another, float(rng.random()), rng)
             # Either may be the louder one, by up to 10 dB.
             noise = _unit(noise) + 10 ** (rng.uniform(-10, 10) / 20) * _unit(other)
         if m.speech_eq:
@@ -159,8 +173,12 @@ class TrainingData(torch.utils.data.Dataset):
         if m.room and rng.random() < m.room:
             j = int(rng.integers(len(self.sources["rir"].ids)))
             room = self.sources["rir"].read(j, 0, int(self.sources["rir"].lengths[j]))["rir"]
+        if m.clean_only or m.noise_only:
+            u = rng.random()
+            noise = noise * (u >= m.clean_only)
+            speech = speech * (u < 1 - m.noise_only)
         mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, self.rate, rir=room)
-        return self._band_limit(np.stack([mixed.noisy, mixed.clean]), rng)
+        return self._degrade(mixed.noisy, mixed.clean, rng)
 
     def _noise(self, j: int, place: float, rng: np.random.Generator) -> np.ndarray:
         """A segment of noise j, from `place` (0 ... 1) on, at a random speed and through a random equaliser."""

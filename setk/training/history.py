@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Callable
 
 from setk.files import atomic_path, write_text
 
@@ -19,11 +20,10 @@ class History:
         self.rows.append(row)
         self._write()
 
-    def ranking(self, column: str, lower_is_better: bool) -> list[int]:
-        """Indices of the rows that have a value in `column`, the best first, of equals the earlier."""
-        sign = 1 if lower_is_better else -1
-        valued = [i for i, row in enumerate(self.rows) if not math.isnan(row[column])]
-        return sorted(valued, key=lambda i: sign * self.rows[i][column])
+    def ranking(self, merit: Callable[[dict[str, float]], float]) -> list[int]:
+        """Indices of the rows that have a merit, the best first, of equals the earlier."""
+        merits = [merit(row) for row in self.rows]
+        return sorted((i for i, value in enumerate(merits) if not math.isnan(value)), key=lambda i: -merits[i])
 
     def restore(self, rows: list[dict[str, float]]) -> None:
         """Rows of a resumed run; what a later, lost part of it had written is dropped."""

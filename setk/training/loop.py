@@ -22,7 +22,6 @@ import yaml
 
 from setk import checkpoint, config, mixing, models
 from setk.files import UserError, write_text
-from setk.metrics import METRICS
 from setk.models.quantization import quantize
 from setk.training.averages import Smoothed, mean_weights
 from setk.training.data import TrainingData, loader
@@ -138,8 +137,15 @@ class Run:
     @property
     def ranking(self) -> list[int]:
         """Indices of history's rows, the best first."""
-        order = self.history.ranking(f"valid_{self.s.best}", METRICS[self.s.best].lower_is_better)
+        order = self.history.ranking(self._merit)
         return [i for i in order if self.history.rows[i]["step"] > self.objective.unfinished]
+
+    def _merit(self, row: Mapping[str, float]) -> float:
+        return self.s.merit(self._chosen_by(row))
+
+    def _chosen_by(self, row: Mapping[str, float]) -> dict[str, float]:
+        """The scores of a row of history by which checkpoints are chosen."""
+        return {name: row[f"valid_{name}"] for name in self.s.weights}
 
     @property
     def candidates(self) -> list[int]:
@@ -366,7 +372,7 @@ class Run:
 
     def _finish(self, valid: Pairs) -> bool:
         """Average the best checkpoints if that is wanted and not done; whether a signal came in between."""
-        best = self.history.rows[self.ranking[0]][f"valid_{self.s.best}"] if self.ranking else math.nan
+        best = self._chosen_by(self.history.rows[self.ranking[0]]) if self.ranking else dict.fromkeys(self.s.weights, math.nan)
         done = (self.out / "average.pt").exists()
         if self.candidates and not self.ranks.any(done):
             steps = sorted(self.candidates)
@@ -376,14 +382,14 @@ class Run:
             scores = self._scores(mean.to(self.ranks.device), valid)
             if scores is None:
                 return True
-            value, better = scores[self.s.best], METRICS[self.s.best].lower_is_better
             self.say(f"mean of steps {' '.join(map(str, steps))}: valid " + "  ".join(f"{n} {v:.3f}" for n, v in scores.items()))
-            if value < best if better else value > best:
+            if self.s.merit(scores) > self.s.merit(best):
                 self._write("best.pt", mean, scores, mean_of=steps)
-                best = value
+                best = {name: scores[name] for name in best}
             self._write("average.pt", mean, scores, mean_of=steps)
-        early = f"no better {self.s.best} in {self.s.patience} validations; " if self.step < self.s.steps else ""
-        self.say(f"{self.out}: {early}done at step {self.step} of {self.s.steps}; best {self.s.best} {best:.3f}")
+        early = f"no better {' and '.join(best)} in {self.s.patience} validations; " if self.step < self.s.steps else ""
+        self.say(f"{self.out}: {early}done at step {self.step} of {self.s.steps}; best "
+                 + "  ".join(f"{name} {value:.3f}" for name, value in best.items()))
         return False
 
     def rehearse(self, valid: Pairs) -> dict[str, float]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 from setk import config
 from setk.files import UserError
 from setk.models.quantization import Scheme
+
+# What a checkpoint is chosen by unless the conf names it. A weight is about 1 / the gain of a good small model over noisy
+# speech, so that each metric counts as much: a model that only one judge likes, such as the one that its loss models, is
+# not the best.
+BALANCED = {"pesq_wb": 1.0, "stoi": 16.0, "si_sdr": 0.15, "dnsmos_ovrl": 1.3}
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,8 @@ class Mixing:
     noise_eq: float = 0.0                        # dB; depth of a random equaliser on the noise
     speech_eq: float = 0.0                       # dB; the same on the speech, target included
     room: float = 0.0                            # probability that the speech stands in one of the rooms of rir.scp
+    clean_only: float = 0.0                      # probability that there is no noise
+    noise_only: float = 0.0                      # probability that there is no speech
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Augment:
     remix: float = 0.0                           # probability that a pair gets another pair's noise
     snr: tuple[float, float] | None = None       # dB, uniform; the noise of a pair is scaled to it, the speech is not
     band_limit: float = 0.0                      # probability that all above 1/4 ... 1 of the upper band edge is cut off
+    clip: float = 0.0                            # probability that 0.1 to 5 % of the noisy samples are clipped; the target is not
 
 
 @dataclass(frozen=True)
@@ -83,7 +92,7 @@ class Settings:
     valid_every: int = 500                       # steps between validations
     save_every: int = 200                        # steps between resume states
     metrics: tuple[str, ...] = ("pesq_wb", "stoi", "si_sdr")
-    best: str = "pesq_wb"                        # the metric that picks best.pt
+    best: str | dict[str, float] | None = None   # picks best.pt: a metric, or metric -> weight; None: `BALANCED` of those above
     precision: str = "float32"                   # of products: float32; tf32, on GPUs; bf16, autocast
     compile: bool = False                        # torch.compile; for models without long loops over time
     deterministic: bool = False                  # on GPUs, the same bits from the same seed, or an error where torch cannot
@@ -94,6 +103,18 @@ class Settings:
     FREE = ("device", "workers", "save_every", "patience")
 
     PRECISIONS = ("float32", "tf32", "bf16")
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Weight of each metric by which checkpoints are chosen; see `merit`."""
+        return {self.best: 1.0} if isinstance(self.best, str) else self.best or {}
+
+    def merit(self, scores: Mapping[str, float]) -> float:
+        """How good a validation with these scores is: their weighted sum, those of which less is better counted negative. nan if
+        one of them is."""
+        from setk.metrics import METRICS
+
+        return sum((-weight if METRICS[name].lower_is_better else weight) * scores[name] for name, weight in self.weights.items())
 
 
 def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -> Settings:
@@ -117,8 +138,14 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
             raise UserError(f"{conf}: metrics: '{name}' compares with the noisy signal; take '{METRICS[name].gain_of}', which ranks models alike")
     if not settings.losses:
         raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
-    if settings.best not in settings.metrics:
-        raise UserError(f"{conf}: best: '{settings.best}' is not among the metrics {', '.join(settings.metrics)}")
+    if settings.best is None:
+        chosen = {name: weight for name, weight in BALANCED.items() if name in settings.metrics}
+        settings = dataclasses.replace(settings, best=chosen or settings.metrics[0])
+    for name in settings.weights:
+        if name not in settings.metrics:
+            raise UserError(f"{conf}: best: '{name}' is not among the metrics {', '.join(settings.metrics)}")
+    if settings.mixing.clean_only + settings.mixing.noise_only > 1:
+        raise UserError(f"{conf}: mixing: clean_only and noise_only are probabilities of the same draw; lower one, their sum is above 1")
     if settings.optimizer not in ("adamw", "muon"):
         raise UserError(f"{conf}: optimizer: '{settings.optimizer}' is unknown; adamw or muon")
     if settings.schedule not in ("cosine", "exponential"):
