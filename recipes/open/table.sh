@@ -18,6 +18,7 @@ dir=                           # enhanced files and logs; default exp/open/table
 data=                          # default exp/open/table/data
 out=                           # scores and counts, a folder per model; default results/open
 table=                         # default RESULTS.md
+peers=results/peers.tsv        # public models on the same pairs, for the table
 stage=1                        # 1 enhance, 2 score, 3 count and time, 4 write the table
 stop_stage=4
 nj=2
@@ -34,6 +35,10 @@ if ((stage < 4)); then
 fi
 out=${out:-results/open} table=${table:-RESULTS.md}
 metrics=pesq_wb,stoi,estoi,si_sdr,csig,cbak,covl
+# DNSMOS where its model files are: those of the package speechmos.
+if "$SETK_ROOT/.venv/bin/python" -P -c 'import importlib.util, sys; sys.exit(not importlib.util.find_spec("speechmos"))'; then
+    metrics+=,dnsmos_sig,dnsmos_bak,dnsmos_ovrl
+fi
 
 score() { # LIST DIR
     mkdir -p "$2"
@@ -71,7 +76,7 @@ for model in ${names[@]+"${names[@]}"}; do
     fi
 done
 if due 4; then
-    "$SETK_ROOT/.venv/bin/python" recipes/utils/table.py "$out" "${table%.md}.png" > "$table.tmp"
+    "$SETK_ROOT/.venv/bin/python" recipes/utils/table.py "$out" "${table%.md}.png" "$peers" > "$table.tmp"
     mv "$table.tmp" "$table"
     cat "$table"
 fi

@@ -1,7 +1,8 @@
-"""table.py RESULTS PICTURE: one table of all models on standard output, and quality against cost as PICTURE (PNG).
+"""table.py RESULTS PICTURE PEERS: one table of all models on standard output, and quality against cost as PICTURE (PNG).
 
 RESULTS holds a folder per model, as recipes/open/table.sh makes them, and `noisy`; sections NAME.md of it are taken in, and
-training.tsv, as curve.py made it.
+training.tsv, as curve.py made it. PEERS is a table of public models on the same pairs: a
+row each, with what was measured, when, by which command, and where the weights are from; a cell that is empty was not measured.
 """
 
 import csv
@@ -13,15 +14,13 @@ from typing import Any
 
 from results import score, short
 
-METRICS = {"pesq_wb": "PESQ-WB", "stoi": "STOI", "estoi": "ESTOI", "si_sdr": "SI-SDR, dB", "csig": "CSIG", "cbak": "CBAK", "covl": "COVL"}
+METRICS = {"pesq_wb": "PESQ-WB", "stoi": "STOI", "estoi": "ESTOI", "si_sdr": "SI-SDR, dB", "csig": "CSIG", "cbak": "CBAK", "covl": "COVL",
+           "dnsmos_sig": "SIG", "dnsmos_bak": "BAK", "dnsmos_ovrl": "OVRL"}
 # What the papers themselves report, all on VoiceBank+DEMAND but FQSE (LibriMix, single speaker): another test, another training.
 PUBLISHED = {"fspen": "PESQ 2.97, STOI .942", "lite_rtse": "PESQ 2.67, STOI .936 (a re-implementation)", "dpsnn": "SI-SNR 18.46 dB",
              "dccrn": "PESQ 2.54, STOI .938", "dpcrn_cf": "PESQ 3.18, STOI .948", "conv_tasnet": "SI-SDR 14.74 dB (LibriMix, float)",
              "fqse": "SI-SDR 14.77 dB (LibriMix)", "effifusion_gan": "PESQ 3.45"}
-# Measured on the same 60 pairs with their public weights, before setk: see the notes below the table.
-PEERS = [("RNNoise 0.1.1", "87.5 k", 9e6, 1.831, ".897", ".787", 11.06), ("DTLN", "0.99 M", 123e6, 2.135, ".927", ".842", 16.09),
-         ("GTCRN (DNS3)", "24 k", 32e6, 2.186, ".915", ".824", 14.77), ("UL-UNAS (DNS3)", "147 k", 34e6, 2.383, ".927", ".846", 15.60),
-         ("DPCRN small (DNS3)", "0.53 M", None, 2.500, ".940", ".866", 16.02), ("DPCRN full (DNS3)", "0.80 M", 3.0e9, 2.450, ".938", ".864", 15.82)]
+PEER_COLUMNS = {"pesq_wb": ".2f", "stoi": ".3f", "estoi": ".3f", "si_sdr": ".2f", "dnsmos_sig": ".2f", "dnsmos_bak": ".2f", "dnsmos_ovrl": ".2f"}
 TEXT = """# The models that ship, on one test set
 
 60 pairs of real recorded speech and noise at 2.5 to 17.5 dB, of speakers and noise files that are in neither training
@@ -41,11 +40,10 @@ set; latency is the algorithmic one. Real-time factor: seconds of computing per 
 
 {sections}## Public models on the same pairs
 
-| system | params | MACs/s | PESQ-WB | STOI | ESTOI | SI-SDR, dB |
-|---|---|---|---|---|---|---|
 {peers}
 
-Measured with their public weights by the same scorer (pesq 0.0.4, one thread). But for RNNoise they were trained on hundreds of hours.
+Measured with their public weights; `{peers_file}` has the date, the command and the source of each row. All but RNNoise were
+trained on hundreds of hours.
 
 ## Each number again
 
@@ -96,7 +94,19 @@ def cost_row(name: str, row: dict) -> list[str]:
             "whole signal" if latency is None else f"{latency:g} ms", number(live, ".3f"), number(time["rtf"], ".3f")]
 
 
-def draw(models: dict[str, dict], curves: Path, picture: Path) -> None:
+def read_peers(path: Path) -> list[dict[str, str]]:
+    """Rows of PEERS."""
+    with open(path, encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def peer_row(peer: dict[str, str]) -> list[str]:
+    counts = [short(float(peer[name])) if peer[name] else "" for name in ("params", "macs_per_second")]
+    scores = [format(float(peer[name]), form) if peer[name] else "" for name, form in PEER_COLUMNS.items()]
+    return [peer["system"], peer["trained_on"], *counts, *scores]
+
+
+def draw(models: dict[str, dict], peers: list[dict[str, str]], curves: Path, picture: Path) -> None:
     """PESQ against MACs per second and, where there are `curves`, against hours of training."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -105,7 +115,7 @@ def draw(models: dict[str, dict], curves: Path, picture: Path) -> None:
     figure = Figure(figsize=(6.5 * panels, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    draw_costs(models, axes[0])
+    draw_costs(models, peers, axes[0])
     if panels > 1:
         draw_curves(curves, axes[1])
     figure.savefig(picture, dpi=110, metadata={"Software": None})
@@ -126,7 +136,7 @@ def draw_curves(curves: Path, axes: Any) -> None:
     axes.legend(fontsize=8, loc="lower right")
 
 
-def draw_costs(models: dict[str, dict], axes: Any) -> None:
+def draw_costs(models: dict[str, dict], peers: list[dict[str, str]], axes: Any) -> None:
     """PESQ with its interval against MACs per second, ours and public ones."""
     noisy = models["noisy"]["scores"]["metrics"]["pesq_wb"]["mean"]
     axes.axhline(noisy, color="grey", linewidth=1, linestyle=":", label=f"noisy, {noisy:.2f}")
@@ -135,7 +145,8 @@ def draw_costs(models: dict[str, dict], axes: Any) -> None:
     axes.errorbar([x for _, x, _ in points], [y["mean"] for *_, y in points],
                   [[y["mean"] - y["low"] for *_, y in points], [y["high"] - y["mean"] for *_, y in points]],
                   fmt="o", capsize=3, linewidth=1, label="ships with setk")
-    public = [(name, macs / 1e6, pesq) for name, _, macs, pesq, *_ in PEERS if macs]
+    public = [(peer["system"], float(peer["macs_per_second"]) / 1e6, float(peer["pesq_wb"])) for peer in peers
+              if peer["macs_per_second"] and peer["pesq_wb"]]
     axes.plot([x for _, x, _ in public], [y for *_, y in public], "^", color="grey", label="public models")
     for name, x, y in [(name, x, y["mean"]) for name, x, y in points] + public:
         axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
@@ -145,19 +156,19 @@ def draw_costs(models: dict[str, dict], axes: Any) -> None:
     axes.legend(fontsize=8, loc="lower right")
 
 
-def main(results: str, picture: str) -> None:
+def main(results: str, picture: str, peers_file: str) -> None:
     models = rows_of(Path(results))
-    draw(models, Path(results) / "training.tsv", Path(picture))
-    scores = [[name, *(score(row["scores"]["metrics"], m) for m in METRICS), published(name)] for name, row in models.items()]
+    peers = read_peers(Path(peers_file))
+    draw(models, peers, Path(results) / "training.tsv", Path(picture))
+    scores = [[name, *(score(row["scores"]["metrics"], m) if m in row["scores"]["metrics"] else "" for m in METRICS), published(name)] for name, row in models.items()]
     scores.sort(key=lambda row: row[0] != "noisy")
     costs = [cost_row(name, row) for name, row in models.items() if row["count"]]
-    peers = [line(name, params, short(macs) if macs else "", f"{pesq:.2f}", stoi, estoi, f"{si_sdr:.2f}")
-             for name, params, macs, pesq, stoi, estoi, si_sdr in PEERS]
     print(TEXT.format(
         scores=table(["model", *METRICS.values(), "the paper"], scores),
         costs=table(["model", "params", "non-zero", "bytes", "MACs/s", "by ptflops", "SynOps/s", "latency", "RTF live", "RTF whole"], costs),
         sections="".join(path.read_text() + "\n" for path in sorted(Path(results).glob("*.md"))),
-        machine=(Path(results) / "machine").read_text().strip(), picture=Path(picture).name, peers="\n".join(peers),
+        machine=(Path(results) / "machine").read_text().strip(), picture=Path(picture).name, peers_file=peers_file,
+        peers=table(["system", "trained on", "params", "MACs/s", *(METRICS[name] for name in PEER_COLUMNS)], [peer_row(peer) for peer in peers]),
         metrics=",".join(METRICS), results=results), end="")
 
 
