@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
 import subprocess
+import sys
 
 import pytest
+import torch
 
 from setk.lists import read_list
 from conftest import MINI, ROOT
@@ -44,6 +47,7 @@ def test_a_model_of_mine_stands_beside_noisy_with_every_number_from_its_file(cor
     assert f"{scores['pesq_wb']['mean']:.2f} [" in row and f"{scores['covl']['mean']:.2f} [" in row
     count = json.loads((out / "untrained" / "count.json").read_text())
     assert f"| untrained | {count['params']:,} |" in text
+    assert "## Quiet input, clean input, noise alone" in text and "| untrained |" in text.split("## Quiet input")[1]
     # The table alone, from what is there, is the same table.
     (tmp_path / "T.md").unlink()
     assert table("--stage", 4, "--out", out, "--table", tmp_path / "T.md").stdout == text
@@ -63,3 +67,32 @@ def test_the_committed_table_is_that_of_the_committed_scores(tmp_path):
 def test_without_a_corpus_it_says_what_is_missing():
     done = table("--models", "fspen")
     assert done.returncode == 2 and "--root CORPUS is missing" in done.stderr
+
+
+def test_conditions_are_measured_and_grouped_by_what_each_pair_is_made_of(corpus, untrained, tmp_path):
+    lists = [f"{kind}.scp" for kind in ("noisy", "clean")]
+    utts = list(read_list(MINI / "test/noisy.scp").items())[:2]
+    for name, kind in zip(lists, ("noisy", "clean")):
+        places = read_list(MINI / "test" / f"{kind}.scp")
+        (tmp_path / name).write_text("".join(f"{utt} {ROOT / places[utt]}\n" for utt, _ in utts))
+    (tmp_path / "pairs.tsv").write_text("set\tid\tnoise\tsnr_db\n" + "".join(f"test\t{utt}\t{noise}\t{snr}\n"
+                                        for (utt, _), noise, snr in zip(utts, ("fan", "horn"), (2.5, 12.5))))
+    out = tmp_path / "results"
+    (out / "untrained").mkdir(parents=True)
+    (out / "untrained/scores.tsv").write_text("utt\tpesq_wb\tsi_sdr\n" + "".join(f"{utt}\t{2 + i}\t{10 + i}\n"
+                                              for i, (utt, _) in enumerate(utts)))
+    subprocess.run([sys.executable, "-P", "recipes/utils/conditions.py", *(str(tmp_path / name) for name in (*lists, "pairs.tsv")), str(out),
+                    str(untrained)], cwd=ROOT, check=True, timeout=300)
+    text = (out / "conditions.md").read_text()
+    assert "| model | 2.5 (1) | 12.5 (1) |" in text and "| untrained | 2.00 | 3.00 |" in text and "| model | fan (1) | horn (1) |" in text
+    rows = list(csv.DictReader(open(out / "untrained/conditions.tsv"), delimiter="\t"))
+    assert [row["utt"] for row in rows] == [utt for utt, _ in utts]
+    # By itself: the model on the clean speech of the first pair.
+    from setk import audio, checkpoint
+    from setk.metrics import compute
+
+    clean, _ = audio.read_mono(str(ROOT / read_list(MINI / "test/clean.scp")[utts[0][0]]), 16000)
+    with torch.inference_mode():
+        estimate = checkpoint.load(untrained)[0].eval().enhance(torch.from_numpy(clean)[None])[0].numpy()
+    assert float(rows[0]["clean_si_sdr"]) == pytest.approx(compute(clean, estimate, 16000, ["si_sdr"])[0]["si_sdr"], abs=0.01)
+    assert -60 < float(rows[0]["noise_left"]) < 20

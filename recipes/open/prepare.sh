@@ -21,7 +21,7 @@ list=false                     # true: print the repositories, recordings of eac
 nj=2
 . recipes/utils/parse_options.sh
 
-# Names are relative to where the user stood.
+# Paths are relative to the directory that the user called this from.
 for name in sources out table pairs; do
     [[ -z ${!name} || ${!name} == /* || -z ${OLDPWD-} ]] || printf -v "$name" %s "$OLDPWD/${!name}"
 done

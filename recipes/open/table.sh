@@ -75,6 +75,10 @@ for model in ${names[@]+"${names[@]}"}; do
         grep -m1 "model name" /proc/cpuinfo | cut -d: -f2- > "$out/machine"
     fi
 done
+if due 2; then
+    "$SETK_ROOT/.venv/bin/python" -P recipes/utils/conditions.py "$test/noisy.scp" "$test/clean.scp" recipes/open/pairs.tsv "$out" \
+        ${names[@]+"${names[@]}"}
+fi
 if due 4; then
     "$SETK_ROOT/.venv/bin/python" recipes/utils/table.py "$out" "${table%.md}.png" "$peers" > "$table.tmp"
     mv "$table.tmp" "$table"

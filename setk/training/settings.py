@@ -10,7 +10,7 @@ from setk import config
 from setk.files import UserError
 from setk.models.quantization import Scheme
 
-# What a checkpoint is chosen by unless the conf names it. A weight is about 1 / the gain of a good small model over noisy
+# Weights by which checkpoints are chosen where the config names none. A weight is about 1 / the gain of a good small model over noisy
 # speech, so that each metric counts as much: a model that only one judge likes, such as the one that its loss models, is
 # not the best.
 BALANCED = {"pesq_wb": 1.0, "stoi": 16.0, "si_sdr": 0.15, "dnsmos_ovrl": 1.3}
