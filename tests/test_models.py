@@ -271,3 +271,53 @@ def test_an_overlap_goes_linearly_from_one_window_to_the_next():
     assert calls == [0, 1, 2]
     assert np.allclose(out[:14], 0) and np.allclose(out[14:16], [1 / 3, 2 / 3]) and np.allclose(out[16:28], 1)
     assert np.allclose(out[-10:], 2)
+
+
+LEVELS = {"level_range": [-32.0, -12.0]}
+
+
+def levelled():
+    """FSPEN as `moved` has it, and the same with a range of levels."""
+    plain = moved("fspen")
+    ranged = models.build("fspen", models.config_values("fspen", "fspen", LEVELS)).eval()
+    ranged.load_state_dict(plain.state_dict())
+    return plain, ranged
+
+
+def at_level(wave, level_db):
+    return wave * 10 ** (level_db / 20) / wave.square().mean().sqrt()
+
+
+@torch.inference_mode()
+def test_a_running_level_changes_nothing_within_its_range_and_makes_output_scale_below(rng):
+    plain, ranged = levelled()
+    wave = torch.from_numpy(rng.standard_normal((1, 32000)).astype(np.float32))
+    usual = at_level(wave, -22)
+    assert torch.equal(plain.enhance(usual), ranged.enhance(usual))
+    quiet, quieter = (ranged.enhance(at_level(wave, db)) for db in (-50, -70))
+    assert torch.allclose(quieter * 10, quiet, atol=1e-3 * quiet.abs().max())
+    assert not torch.allclose(plain.enhance(at_level(wave, -70)) * 10, quiet, atol=1e-2 * quiet.abs().max())
+    assert torch.isfinite(ranged.enhance(torch.zeros(1, 4000))).all()
+
+
+@torch.inference_mode()
+def test_a_running_level_streams_and_rises_at_once_but_falls_slowly(rng):
+    from setk.models.level import running_gain
+
+    _, ranged = levelled()
+    wave = torch.from_numpy(rng.standard_normal((2, 16000)).astype(np.float32)) * torch.tensor([[1e-3], [1e-1]])
+    frames = ranged.transform.analysis(wave)
+    state, parts = ranged.init_state(2), []
+    for part in frames.split(int(rng.integers(1, 20)), 1):
+        out, state = ranged(part, state)
+        parts.append(out)
+    assert torch.allclose(torch.cat(parts, 1), ranged.whole(frames), atol=1e-5)
+    steps = torch.cat([torch.full((1, 100), 1e-6), torch.full((1, 100), 1e-3), torch.full((1, 100), 1e-6)], 1)
+    gain = running_gain(steps, torch.zeros(1, 1), 0.016, -32, -12)[0][0]
+    assert gain[0] == pytest.approx((10**-3.2 / 1e-6) ** 0.5, rel=1e-4) and gain[120] == 1 and gain[-1] == pytest.approx(1, abs=0.6)
+    assert (gain[100:110].diff() <= 0).all()
+
+
+def test_a_range_of_levels_in_the_wrong_order_is_refused():
+    with pytest.raises(UserError, match="level_range"):
+        models.build("fspen", models.config_values("fspen", "fspen", {"level_range": [-12.0, -32.0]}))

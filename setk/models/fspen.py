@@ -40,6 +40,7 @@ from torch.nn import functional as F
 from setk.dsp import STFT, compress, magnitude
 from setk.models import Model, State
 from setk.models.gru import GroupedGRU
+from setk.models.level import running_gain
 from setk.models.units import Group, Member, hidden, made, read, sized
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
@@ -87,13 +88,14 @@ class Config:
     norm_bands: bool = True    # LayerNorm over bands and channels; false: over channels
     decoder_1x1: bool = False  # 1x1 conv between skip and transposed conv
     subband_norm: bool = True  # BatchNorm in the sub-band encoder
+    level_range: tuple[float, ...] = ()  # lowest and highest level, dBFS, that the network sees; empty: any (see models/level.py)
     widths: tuple[int, ...] = ()  # units of each group of `prunable`, where they are not the paper's
 
 
 class FSPEN(Model):
     """The network over spectra: forward(spectrum [B, T, 257, 2], state) -> (spectrum, state).
 
-    State: D tensors [P, B, 32 / P, 16], the hidden states of the inter-frame GRUs.
+    State: D tensors [P, B, 32 / P, 16], the hidden states of the inter-frame GRUs, and with a `level_range` the level [B, 1].
     """
 
     name = "fspen"
@@ -109,6 +111,8 @@ class FSPEN(Model):
         super().__init__()
         if config.groups < 1 or BANDS % config.groups:
             raise ValueError(f"groups {config.groups}: must divide {BANDS}")
+        if config.level_range and (len(config.level_range) != 2 or config.level_range[0] >= config.level_range[1]):
+            raise ValueError(f"level_range {config.level_range}: give the lowest and the highest level, as in [-32, -12]")
         self.config = config
         self.transform = STFT(512, 256)
         paper = {"encoder.0": 4, "encoder.1": 16, "encoder.2": 32, "bands": WIDE, "trunk": NARROW}
@@ -183,9 +187,20 @@ class FSPEN(Model):
     def init_state(self, batch: int) -> State:
         weight = self.merge_bands.weight
         p = self.config.groups
-        return tuple(weight.new_zeros(p, batch, BANDS // p, block.inter.hidden_size) for block in self.blocks)
+        states = tuple(weight.new_zeros(p, batch, BANDS // p, block.inter.hidden_size) for block in self.blocks)
+        return (*states, weight.new_zeros(batch, 1)) if self.config.level_range else states
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
+        if not self.config.level_range:
+            return self._enhance(spectrum, state)
+        # Mean square of a frame's samples, by Parseval, less what the window takes: the square root of Hann, half the power.
+        power = 4 * spectrum.square().sum((2, 3)) / self.transform.window**2
+        gain, level = running_gain(power, state[-1], self.transform.hop / self.sample_rate, *self.config.level_range)
+        gain = gain[..., None, None]
+        out, after = self._enhance(spectrum * gain, state[:-1])
+        return out / gain, (*after, level)
+
+    def _enhance(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         batch, time = spectrum.shape[:2]
         x = spectrum.flatten(0, 1).transpose(1, 2)                     # [N, 2, 257], N = B * T frames
         x = compress(x, self.config.compression, dim=1)

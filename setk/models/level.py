@@ -1,0 +1,29 @@
+"""A running level in a model's state, and the gain that brings quiet and loud recordings to levels that the model knows.
+
+The level follows the power of frames: fast where it rises, so that the first word is not over before the gain is right, and slowly
+where it falls, so that pauses stay quieter than words. Within a range of levels the gain is exactly 1: there the model is as it
+is without. Below and above the range the gain leads to its nearer end, so that the output only scales with the input.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+ATTACK_S, RELEASE_S = 0.07, 4.0  # time constants of the level
+LOWEST_DB = -110.0               # the gain rises no further below this level: what is there is no signal
+
+
+def running_gain(power: Tensor, level: Tensor, hop_s: float, low_db: float, high_db: float) -> tuple[Tensor, Tensor]:
+    """The gain [B, T] of each frame, from the power [B, T] of frames, mean squares of samples, and the level [B, 1] before them;
+    and the level after. A level of 0 is none yet: it begins as that of the first frame that is not silent."""
+    low, high, lowest = (10 ** (db / 10) for db in (low_db, high_db, LOWEST_DB))
+    attack, release = (1 - math.exp(-hop_s / constant) for constant in (ATTACK_S, RELEASE_S))
+    gains = []
+    for now in power.split(1, 1):
+        followed = level + torch.where(now > level, attack, release) * (now - level)
+        level = torch.where(level > 0, followed, now)
+        gains.append((level.clamp(low, high) / level.clamp(min=lowest)).sqrt())
+    return torch.cat(gains, 1), level
