@@ -1,7 +1,8 @@
 """A running level in a model's state, and the gain that brings quiet and loud recordings to levels that the model knows.
 
-The level follows the power of frames: fast where it rises, so that the first word is not over before the gain is right, and slowly
-where it falls, so that pauses stay quieter than words. Within a range of levels the gain is exactly 1: there the model is as it
+The level follows the power of frames, faster where it rises than where it falls, so that pauses stay quieter than words. A gain that
+moves within a word costs more than one that is late: with FSPEN at -60 dBFS, SI-SDR is 10.8 dB at a rise in 0.07 s, 11.2 in 0.5 s and
+11.4 in 1 s (22 validation pairs). Within a range of levels the gain is exactly 1: there the model is as it
 is without. Below and above the range the gain leads to its nearer end, so that the output only scales with the input.
 """
 
@@ -12,7 +13,7 @@ import math
 import torch
 from torch import Tensor
 
-ATTACK_S, RELEASE_S = 0.07, 4.0  # time constants of the level
+ATTACK_S, RELEASE_S = 1.0, 4.0  # time constants of the level
 LOWEST_DB = -110.0               # the gain rises no further below this level: what is there is no signal
 
 
