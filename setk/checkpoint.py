@@ -17,8 +17,10 @@ from typing import Any
 
 import torch
 
-from setk import config, models, provenance
-from setk.files import UserError, atomic_open, sha256
+from setk import models
+from setk.core import config, provenance
+from setk.core.errors import UserError
+from setk.core.files import atomic_open, sha256
 from setk.pretrained import find as find, shipped as shipped
 
 FORMAT = 1

@@ -20,7 +20,7 @@ MINI = ROOT / "data" / "mini"
 
 def command(name: str, *args) -> list[str]:
     """argv of a setk command, as bin/se-NAME runs it."""
-    return [sys.executable, "-P", "-m", f"setk.commands.{name}", *map(str, args)]
+    return [sys.executable, "-P", "-m", f"setk.cli.{name}", *map(str, args)]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from setk import audio
-from setk.files import AudioError, UserError
+from setk.core.errors import AudioError, UserError
 
 
 def tone(n=1600, channels=1, seed=0):

@@ -11,7 +11,7 @@ from conftest import ROOT
 from setk import cost, models
 from setk.cost import legacy, macs, ptflops
 from setk.cost.ledger import frame_inputs
-from setk.dsp import STFT
+from setk.audio.stft import STFT
 from setk.training import settings
 
 torch.set_num_threads(1)

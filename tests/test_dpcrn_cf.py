@@ -10,7 +10,7 @@ from conftest import ROOT
 from setk import models
 from setk.cost import macs
 from setk.models import dpcrn_cf
-from setk.models.dpcrn_cf import LONGEST, SHORTEST, VOICED, WINDOW, Bands, Comb, Fourier
+from setk.models.dpcrn_cf import Bands, Comb, Fourier, LONGEST, SHORTEST, VOICED, WINDOW
 from setk.training import settings
 
 torch.set_num_threads(1)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from setk import files
+from setk.core import files
 
 WRITER = """
 import sys, time

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from setk.models import gru
-from setk.models.gru import GroupedGRU
+from setk.nn import gru
+from setk.nn.gru import GroupedGRU
 
 FORMS = ["kernel", "loop", "block_diagonal"]
 SIZES = [  # G, B, T, K, I, H, reverse, one input for all groups

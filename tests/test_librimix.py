@@ -15,8 +15,9 @@ import soundfile
 from conftest import MINI
 from scipy.signal import resample_poly
 
-from setk import audio, sums
-from setk.lists import DataDir, read_list
+from setk import audio
+from setk.audio import sums
+from setk.data.lists import DataDir, read_list
 
 STEP = 1 / 32768
 PARTS = {"train-100": ("train", "train-clean-100"), "dev": ("valid", "dev-clean"), "test": ("test", "test-clean")}

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from setk import config, lists
-from setk.files import UserError, atomic_open, write_text
+from setk.core import config
+from setk.data import lists
+from setk.core.errors import UserError
+from setk.core.files import atomic_open, write_text
 
 
 def test_spaces_crlf_blank_lines_and_any_order_are_read(tmp_path):

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from conftest import MINI
 
-from setk import audio, lists, metrics
-from setk.files import UserError
-from setk.metrics import summary
+from setk import audio, metrics
+from setk.data import lists
+from setk.core.errors import UserError
+from setk.scoring import summary
 from setk.metrics import pesq as pesq_family
 from setk.metrics import stoi as stoi_family
 

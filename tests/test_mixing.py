@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from setk import mixing
-from setk.files import UserError
-from setk.mixing import Spread
+from setk.data import mixing
+from setk.core.errors import UserError
+from setk.data.mixing import Spread
 
 
 def p56_by_loop(x: np.ndarray, rate: int) -> tuple[float, float]:

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from conftest import MINI, command
 
-from setk import audio, mixing
-from setk.lists import DataDir
+from setk import audio
+from setk.data import mixing
+from setk.data.lists import DataDir
 
 SETS = {"train": "training_set", "valid": "validation_set", "test": "test_set_1"}
 

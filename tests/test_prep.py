@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from conftest import command
 
-from setk import audio, mixing
-from setk.lists import DataDir, read_list, write_list
+from setk import audio
+from setk.data import mixing
+from setk.data.lists import DataDir, read_list, write_list
 
 
 def wav(path: Path, rng: np.random.Generator, n: int = 3000, rate: int = 16000, scale: float = 0.1) -> Path:

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 from conftest import MINI, ROOT
 
-from setk import shards
-from setk.lists import DataDir
+from setk.data import shards
+from setk.data.lists import DataDir
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ import pytest
 import torch
 from conftest import MINI, ROOT, command
 
-from setk import checkpoint, config, models
+from setk import checkpoint, models
+from setk.core import config
 from setk.compress import pruning
 from setk.cost import macs
-from setk.lists import DataDir, write_list
-from setk.models import units
+from setk.data.lists import DataDir, write_list
+from setk.nn import units
 
 torch.set_num_threads(1)
 MODELS = {
@@ -325,7 +326,7 @@ def test_a_pruned_checkpoint_is_trained_on_and_keeps_its_widths_and_zeros(se, sm
     ("pruning.keep=true", "--init"),
     ("pruning={amount: 0.5, layers: lstm}", "all or conv"), ("pruning={amont: 0.5}", "did you mean 'amount'")])
 def test_a_bad_pruning_block_is_one_clear_line(work, setting, said):
-    from setk.files import UserError
+    from setk.core.errors import UserError
     from setk.training.settings import resolve
 
     with pytest.raises(UserError, match=said):

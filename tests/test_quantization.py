@@ -15,9 +15,10 @@ import yaml
 from torch import nn
 
 from conftest import MINI
-from setk import checkpoint, config, models
-from setk.files import UserError
-from setk.models.quantization import ActivationQuantizer, Scheme, Signal, WeightQuantizer, quantize, unquantized
+from setk import checkpoint, models
+from setk.core import config
+from setk.core.errors import UserError
+from setk.nn.quantization import ActivationQuantizer, Scheme, Signal, WeightQuantizer, quantize, unquantized
 
 torch.set_num_threads(1)
 
@@ -262,7 +263,7 @@ def conf(tmp_path):
 
 @pytest.mark.parametrize("stop", [3, 9])
 def test_a_run_stopped_while_or_after_ranges_are_observed_ends_with_the_same_bits(conf, tmp_path, stop, monkeypatch):
-    from setk.lists import DataDir
+    from setk.data.lists import DataDir
     from setk.training import loop, settings
     from setk.training.data import TrainingData
 
@@ -322,7 +323,7 @@ def test_se_quant_train_goes_from_float_to_eight_bits_and_the_other_commands_tak
     ({"quantization": {"bits": 4}}, "unknown key 'bits'"),
 ])
 def test_a_conf_that_cannot_be_is_told_in_one_line(conf, tmp_path, values, told, monkeypatch):
-    from setk.commands.quant import train
+    from setk.cli.quant import train
 
     with pytest.raises(UserError, match=told):
         train(conf=conf(**values), set_=[], init=None, train=tmp_path, valid=tmp_path, out=tmp_path)

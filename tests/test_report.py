@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from setk import audio, report
-from setk.files import UserError
+from setk import audio
+from setk.scoring import report
+from setk.core.errors import UserError
 
 NAMES = ("pesq_wb", "si_sdr")
 EVIL = "<script>alert(1)</script>", '"><img/src=x/onerror="alert(1)">'

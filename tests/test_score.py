@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from conftest import MINI, ROOT, command
 
-from setk import audio, files, lists, metrics
-from setk.metrics import dnsmos, pairing
+from setk import audio, metrics
+from setk.core import files
+from setk.data import lists
+from setk.metrics import dnsmos
+from setk.scoring import pairing
 
 FAST = ("--metrics", "stoi,si_sdr")
 CLEAN, NOISY = MINI / "test" / "clean.scp", MINI / "test" / "noisy.scp"
@@ -314,7 +317,7 @@ def test_list_metrics(se):
 
 @pytest.mark.parametrize("args", [["--ref", str(CLEAN), str(NOISY), "--shard", "1/16"], ["--list-metrics"]])
 def test_scoring_imports_neither_torch_nor_scipy(args):
-    code = ("import sys\nfrom setk.commands import score\n"
+    code = ("import sys\nfrom setk.cli import score\n"
             f"sys.argv = ['se-score', *{args!r}]\n"
             "try: score.main()\nexcept SystemExit as e: assert not e.code\n"
             "bad = [m for m in ('torch', 'scipy', 'pystoi', 'soxr', 'onnxruntime') if m in sys.modules]\nassert not bad, bad")

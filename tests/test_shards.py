@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 from conftest import command
 
-from setk import audio, features, shards
-from setk.files import UserError
-from setk.lists import DataDir, read_list, write_list
-from setk.shards import Shards
+from setk import audio
+from setk.data import features, shards
+from setk.core.errors import UserError
+from setk.data.lists import DataDir, read_list, write_list
+from setk.data.shards import Shards
 
 
 def write_pairs(folder: Path, rng: np.random.Generator, count: int, longest: int = 6000) -> dict[str, dict[str, np.ndarray]]:
@@ -383,7 +384,7 @@ def test_speech_noise_and_rooms_are_sets_of_their_own(tmp_path, rng, se):
 def torch_stft(x: np.ndarray, window: int, hop: int) -> np.ndarray:
     """[frames, bins, 2] by the definition that models use."""
     torch = pytest.importorskip("torch")
-    from setk.dsp import STFT
+    from setk.audio.stft import STFT
 
     return STFT(window, hop).analysis(torch.from_numpy(x)[None])[0].numpy()
 
@@ -499,7 +500,7 @@ def test_other_rates_are_converted_on_the_way_if_a_resampler_is_named(tmp_path, 
 
 def peak_memory(*args) -> int:
     """Highest resident set of a finished se-prep in KiB. Its own word: rusage counts the process it was forked from."""
-    code = ("import atexit, re, sys\nfrom setk.commands import prep\n"
+    code = ("import atexit, re, sys\nfrom setk.cli import prep\n"
             "atexit.register(lambda: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr))\nprep.main()")
     done = subprocess.run([sys.executable, "-P", "-c", code, *map(str, args)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from setk.lists import read_list
+from setk.data.lists import read_list
 from conftest import MINI, ROOT
 
 

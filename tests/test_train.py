@@ -36,8 +36,8 @@ best: si_sdr
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A conf, shards of data/mini, a validation set of two, and speech and noise to be mixed."""
-    from setk.lists import DataDir, write_list
-    from setk.shards import write_shards
+    from setk.data.lists import DataDir, write_list
+    from setk.data.shards import write_shards
 
     path = tmp_path_factory.mktemp("train")
     (path / "conf.yaml").write_text(TINY)
@@ -55,7 +55,7 @@ def work(tmp_path_factory):
 
 
 def _absolute(data, out):
-    from setk.lists import read_list, write_list
+    from setk.data.lists import read_list, write_list
 
     out.mkdir()
     for name in ("noisy", "clean"):
@@ -118,7 +118,7 @@ def test_a_finished_run_is_left_alone(work, whole):
 LIVES = """
 import os, signal, sys
 import matplotlib.figure, matplotlib.backends.backend_agg, soundfile, torch
-from setk.commands import train
+from setk.cli import train
 from setk.training import loop
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports half of torch
 out, argv, lives = sys.argv[1], sys.argv[2:-1], [0.0] + [float(part) for part in sys.argv[-1].split()]
@@ -223,8 +223,8 @@ def test_other_settings_or_data_are_refused_not_mixed(work, whole):
 
 
 def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
-    from setk.lists import DataDir
-    from setk.shards import write_shards
+    from setk.data.lists import DataDir
+    from setk.data.shards import write_shards
 
     assert {d.state for d in write_shards(DataDir(work / "mixed"), work / "mixed_shards", size=7)} == {"made"}
     more = ("--set", "steps=6", "--set", "mixing={snr: [0, 10], second_noise: 0.5, noise_speed: [0.7, 1.5], noise_eq: 10, speech_eq: 3}")
@@ -272,7 +272,7 @@ def poisoned(work):
     import numpy as np
     import soundfile
 
-    from setk.lists import read_list, write_list
+    from setk.data.lists import read_list, write_list
 
     for name, level in ("noisy", 0.1), ("clean", 1e25):
         soundfile.write(work / f"{name}.wav", np.full(16000, level, np.float32), 16000, subtype="FLOAT")
@@ -360,7 +360,7 @@ def test_a_step_without_a_finite_gradient_leaves_weights_and_statistics_as_they_
     (["precision=fp16"], "float32, tf32, bf16"), (["ema=1"], "decay"), (["accumulate=0"], "above 0"),
     (["accumulate=3"], "cannot be divided evenly")])
 def test_settings_that_cannot_be_are_told(work, overrides, words):
-    from setk.files import UserError
+    from setk.core.errors import UserError
     from setk.training import loop
     from setk.training.data import TrainingData
 
@@ -384,7 +384,7 @@ def test_bf16_autocast_stays_near_float32(work):
 
 
 def test_an_adversary_trains_and_resumes_in_the_same_loop(work):
-    from setk.lists import DataDir
+    from setk.data.lists import DataDir
     from setk.training import loop
     from setk.training.data import TrainingData
     from setk.training.objective import Learner, Objective
@@ -433,7 +433,7 @@ def test_an_adversary_trains_and_resumes_in_the_same_loop(work):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_shard_that_vanishes_is_one_clear_line(work, tmp_path, workers):
-    from setk.files import UserError
+    from setk.core.errors import UserError
     from setk.training.data import TrainingData, loader
 
     shutil.copytree(work / "shards", tmp_path / "shards")
@@ -487,8 +487,8 @@ def test_speech_stands_in_rooms_where_a_list_of_them_is_given(work, rng):
     import numpy as np
 
     from setk import audio
-    from setk.files import UserError
-    from setk.lists import write_list
+    from setk.core.errors import UserError
+    from setk.data.lists import write_list
     from setk.training.data import TrainingData
 
     with pytest.raises(UserError, match="rir.scp"):

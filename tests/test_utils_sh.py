@@ -360,7 +360,7 @@ def test_a_training_of_two_ranks_under_slurm_is_preempted_and_goes_on(tmp_path, 
     (tmp_path / "conf.yaml").write_text(TRAINING)
     mini, out = ROOT / "data" / "mini", tmp_path / "out"
     run = [UTILS / "slurm.sh", "--threads", "2", tmp_path / "train.log", "srun", "--ntasks=2", "--cpus-per-task=1", "--overlap",
-           sys.executable, "-P", "-m", "setk.commands.train", tmp_path / "conf.yaml", "--train", mini / "train",
+           sys.executable, "-P", "-m", "setk.cli.train", tmp_path / "conf.yaml", "--train", mini / "train",
            "--valid", mini / "valid", "--out", out]
     env = {**slurm, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(run, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
@@ -426,7 +426,7 @@ def checkout(tmp_path):
     root = tmp_path / "a checkout"
     shutil.copytree(ROOT / "bin", root / "bin", symlinks=True)
     (root / "setk" / "models").mkdir(parents=True)
-    for name in ("pyproject.toml", "setup.py", "constraints.txt", "setk/models/gru.c"):
+    for name in ("pyproject.toml", "setup.py", "constraints.txt", "setk/nn/gru.c"):
         (root / name).write_text(name)
     python = tmp_path / "python3"
     python.write_text(PYTHON)
@@ -443,7 +443,7 @@ def test_commands_set_themselves_up_once_and_run_from_anywhere(tmp_path, checkou
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for c in commands]
     for c, process in zip(commands, running):
         out, err = process.communicate("input", timeout=60)
-        assert out == f"{tmp_path}\n-P\n-m\nsetk.commands.{c}\na b\n*\ninput" and "setup: " in err
+        assert out == f"{tmp_path}\n-P\n-m\nsetk.cli.{c}\na b\n*\ninput" and "setup: " in err
     installs = (root / "installs").read_text().splitlines()
     assert len(installs) == 1 and "--constraint constraints.txt --editable .[test]" in installs[0]
 
@@ -453,10 +453,10 @@ def test_commands_set_themselves_up_once_and_run_from_anywhere(tmp_path, checkou
     (tmp_path / "other" / "alias").symlink_to("link")
     for command in ("bin/se-score", "other/link", "./other/alias", root / "bin" / "se-score"):
         done = subprocess.run([command, "x"], cwd=tmp_path, env=env, input="", capture_output=True, text=True)
-        assert done.stdout == f"{tmp_path}\n-P\n-m\nsetk.commands.score\nx\n" and done.stderr == ""
+        assert done.stdout == f"{tmp_path}\n-P\n-m\nsetk.cli.score\nx\n" and done.stderr == ""
     done = subprocess.run(["se-score"], cwd=tmp_path / "other", env={**env, "PATH": f"../bin:{env['PATH']}"}, input="",
                           capture_output=True, text=True)
-    assert done.stdout.endswith("setk.commands.score\n") and done.stderr == ""
+    assert done.stdout.endswith("setk.cli.score\n") and done.stderr == ""
 
 
 def test_setup_runs_again_only_for_a_change(tmp_path, checkout):

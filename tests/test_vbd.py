@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import MINI, command
 
-from setk.lists import DataDir
+from setk.data.lists import DataDir
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from results import score, short
 
-from setk.metrics.compare import compare, read_table
+from setk.scoring.compare import compare, read_table
 
 METRICS = ["pesq_wb", "stoi", "si_sdr"]
 

@@ -7,8 +7,8 @@ import math
 import sys
 from pathlib import Path
 
-from setk.metrics.compare import read_table
-from setk.metrics.summary import summarise
+from setk.scoring.compare import read_table
+from setk.scoring.summary import summarise
 
 EDGES = [-math.inf, -6, 0, 6, 12, 18, math.inf]
 

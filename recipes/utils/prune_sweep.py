@@ -7,7 +7,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from setk.files import atomic_path, write_text
+from setk.core.files import atomic_path, write_text
 
 COSTS = ["params", "macs_per_second", "bytes", "rtf"]
 METRICS = ["pesq_wb", "stoi", "si_sdr"]

@@ -5,7 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setk import checkpoint, provenance, pretrained
+from setk import checkpoint, pretrained
+from setk.core import provenance
 
 exp, name = Path(sys.argv[1]), sys.argv[2]
 content = checkpoint.read(exp / "best.pt")

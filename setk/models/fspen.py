@@ -37,10 +37,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from setk.dsp import STFT, compress, magnitude
+from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State
-from setk.models.gru import GroupedGRU
-from setk.models.units import Group, Member, hidden, made, read, sized
+from setk.nn.gru import GroupedGRU
+from setk.nn.units import Group, Member, hidden, made, read, sized
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
 

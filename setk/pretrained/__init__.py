@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from setk import config
-from setk.files import UserError
+from setk.core import config
+from setk.core.errors import UserError
 
 SUFFIXES = (".pt", ".onnx")
 

@@ -16,10 +16,11 @@ from typing import Iterable, Iterator, Protocol
 import numpy as np
 import torch
 
-from setk import audio, lists, mixing, shards
-from setk.files import UserError
-from setk.mixing import Spread
-from setk.shards import Shards
+from setk import audio
+from setk.data import lists, mixing, shards
+from setk.core.errors import UserError
+from setk.data.mixing import Spread
+from setk.data.shards import Shards
 from setk.training.ranks import Ranks
 from setk.training.settings import Settings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from setk.files import atomic_path, write_text
+from setk.core.files import atomic_path, write_text
 
 
 class History:

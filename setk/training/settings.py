@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Sequence
 
-from setk import config
-from setk.files import UserError
-from setk.models.quantization import Scheme
+from setk.core import config
+from setk.core.errors import UserError
+from setk.nn.quantization import Scheme
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ import numpy as np
 import resampy
 import soundfile
 
-from setk import audio, lists, shards
+from setk import audio
+from setk.data import lists, shards
 
 RATE, FILES, SECONDS = 48000, 60, 3.0  # seconds: an utterance of VoiceBank+DEMAND
 TARGET = 16000
@@ -61,7 +62,7 @@ def setk(folder: Path, out: Path) -> None:
 
 def setk_by_wavs(folder: Path, out: Path) -> None:
     """What `se-prep vbd`, or `resample`, and then `shards` do: 16 kHz wavs are kept, too."""
-    from setk.corpora.wavs import convert_all
+    from setk.data.convert import convert_all
 
     data = lists.DataDir(folder)
     for stream in data.streams:

@@ -21,10 +21,10 @@ import torch
 from torch import nn
 
 from setk import models
-from setk.lists import DataDir, write_list
+from setk.data.lists import DataDir, write_list
 from setk.models.fspen import DualPath
-from setk.models.gru import GroupedGRU
-from setk.shards import write_shards
+from setk.nn.gru import GroupedGRU
+from setk.data.shards import write_shards
 from setk.training import loop
 from setk.training.data import TrainingData, loader
 from setk.training.ranks import Ranks
