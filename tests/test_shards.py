@@ -451,7 +451,7 @@ def test_shards_of_another_feature_are_refused_in_one_line(pairs, made, tmp_path
         Shards(tmp_path / "stft", "pairs")
     with pytest.raises(UserError, match="holds pcm, and logmel is wanted"):
         Shards(made, "pairs", "logmel")
-    done = se("train", "recipes/conf/fspen.yaml", "--train", tmp_path / "stft", "--valid", pairs[0], "--out", tmp_path / "exp")
+    done = se("train", "fspen", "--train", tmp_path / "stft", "--valid", pairs[0], "--out", tmp_path / "exp")
     assert done.returncode == 2 and len(done.err.splitlines()) == 1 and "holds stft, and pcm is wanted" in done.err
 
 

@@ -300,7 +300,7 @@ def test_a_batch_without_a_finite_loss_is_named_and_skipped(work, poisoned):
 def test_two_ranks_stopped_on_the_way_follow_the_curve_of_one(work, whole):
     out = work / "ranks"
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    started = [*torchrun, *argv(work, out)[2:]]
+    started = [*torchrun, "-m", "setk", "train", *argv(work, out)[4:]]
     process = subprocess.Popen(started, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not (out / "resume.pt").exists() and process.poll() is None:
         time.sleep(0.01)

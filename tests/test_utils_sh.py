@@ -360,7 +360,7 @@ def test_a_training_of_two_ranks_under_slurm_is_preempted_and_goes_on(tmp_path, 
     (tmp_path / "conf.yaml").write_text(TRAINING)
     mini, out = ROOT / "data" / "mini", tmp_path / "out"
     run = [UTILS / "slurm.sh", "--threads", "2", tmp_path / "train.log", "srun", "--ntasks=2", "--cpus-per-task=1", "--overlap",
-           sys.executable, "-P", "-m", "setk.cli.train", tmp_path / "conf.yaml", "--train", mini / "train",
+           sys.executable, "-P", "-m", "setk", "train", tmp_path / "conf.yaml", "--train", mini / "train",
            "--valid", mini / "valid", "--out", out]
     env = {**slurm, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(run, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)

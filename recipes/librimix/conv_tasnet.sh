@@ -13,7 +13,7 @@ root=${LIBRIMIX_ROOT:-}        # as prepare.sh beside it has it; empty: data/min
 dir=                           # experiment; default exp/librimix/conv_tasnet, or exp/mini/librimix_conv_tasnet
 data=                          # data directories; default exp/librimix/data
 shards=                        # default exp/librimix/shards, which the papers share
-conf=recipes/conf/conv_tasnet.yaml
+conf=conv_tasnet
 set=                           # space-separated key=value on top of the conf
 init=                          # checkpoint to start from; se-quant import makes one of asteroid's
 noisy_gate=false               # the gate knows VoiceBank+DEMAND's figures only

@@ -13,7 +13,7 @@ root=${LIBRIMIX_ROOT:-}        # as prepare.sh beside it has it; empty: data/min
 dir=                           # experiment; default exp/librimix/fqse, or exp/mini/librimix_fqse
 data=                          # data directories; default exp/librimix/data
 shards=                        # default exp/librimix/shards, which the papers share
-conf=recipes/conf/fqse.yaml
+conf=fqse
 set=                           # space-separated key=value on top of the conf
 float=                         # experiment of conv_tasnet.sh; default beside dir
 init=                          # checkpoint in floating point to start from; default float's best

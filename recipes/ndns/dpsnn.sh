@@ -13,7 +13,7 @@ root=${NDNS_ROOT:-}            # N-DNS: holds training_set and the others; empty
 dir=                           # experiment; default exp/ndns/dpsnn, or exp/mini/ndns_dpsnn
 data=                          # data directories; default exp/ndns/data
 shards=                        # default exp/ndns/shards
-conf=recipes/conf/dpsnn_ndns.yaml
+conf=dpsnn_ndns
 set=                           # space-separated key=value on top of the conf
 init=                          # checkpoint to start from
 noisy_gate=false               # the gate knows VoiceBank+DEMAND's figures only

@@ -25,7 +25,7 @@ nj=2
 
 case $paper in
     fspen)
-        conf=recipes/conf/fspen_open_perceptual.yaml
+        conf=fspen_open_perceptual
         base=P8_D3
         variants=('AdamW optimizer=adamw')
         for d in 1 3; do
@@ -37,7 +37,7 @@ case $paper in
         mini_steps=10
         ;;
     effifusion_gan)
-        conf=recipes/conf/effifusion_gan_open.yaml
+        conf=effifusion_gan_open
         base=whole
         variants=(
             whole

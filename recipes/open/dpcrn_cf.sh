@@ -14,7 +14,7 @@ more=${OPEN_MORE:-}            # its noises, the longer versions, stand for thos
 dir=                           # experiment; default exp/open/dpcrn_cf, or exp/mini/open_dpcrn_cf
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
-conf=recipes/conf/dpcrn_cf_open_perceptual.yaml
+conf=dpcrn_cf_open_perceptual
 set=                           # for all trainings
 init=                          # checkpoint to start the last from, in place of those before it
 noisy_gate=false
@@ -28,7 +28,7 @@ mini_steps=100
 shown='dpcrn_cf (a reconstruction)'
 paper_rows=
 . recipes/utils/earlier.sh
-earlier first recipes/conf/dpcrn_cf_open.yaml
+earlier first dpcrn_cf_open
 earlier second "$conf" optimizer=adamw ema=0 seed=2 segment=1.5 steps=1700 losses.perceptual=0.4 valid_every=850
 earlier third "$conf" optimizer=adamw ema=0 seed=3 steps=5000 lr=1.5e-3 losses.perceptual=0.5 valid_every=1000
 earlier fourth "$conf" seed=4 steps=8000 lr=1.5e-3 losses.perceptual=0.6 valid_every=1000

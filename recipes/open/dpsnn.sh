@@ -14,7 +14,7 @@ more=${OPEN_MORE:-}            # its noises, the longer versions, stand for thos
 dir=                           # experiment; default exp/open/dpsnn, or exp/mini/open_dpsnn
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards, which the papers share
-conf=recipes/conf/dpsnn_open.yaml
+conf=dpsnn_open
 set=                           # space-separated key=value on top of the conf
 init=                          # checkpoint to start from
 noisy_gate=false

@@ -3,7 +3,7 @@
 # quarter of an hour of a core. Plain quantization-aware training, to be seen beside it:
 #
 #   bash recipes/open/fqse.sh --root CORPUS --more CORPUS_MORE
-#   bash recipes/open/fqse.sh --root CORPUS --more CORPUS_MORE --conf recipes/conf/qat_open.yaml --dir exp/open/qat
+#   bash recipes/open/fqse.sh --root CORPUS --more CORPUS_MORE --conf qat_open --dir exp/open/qat
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . recipes/path.sh
@@ -14,7 +14,7 @@ more=${OPEN_MORE:-}            # its noises, the longer versions, stand for thos
 dir=                           # experiment; default exp/open/fqse, or exp/mini/open_fqse
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
-conf=recipes/conf/fqse_open.yaml
+conf=fqse_open
 set=
 float=                         # experiment of conv_tasnet.sh; default exp/open/conv_tasnet, or exp/mini/open_conv_tasnet
 init=                          # checkpoint in floating point to start from; default float's best

@@ -16,7 +16,7 @@ more=${OPEN_MORE:-}            # its noises, the longer versions, stand for thos
 dir=                           # experiment; default exp/open/fspen, or exp/mini/open_fspen
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
-conf=recipes/conf/fspen_open_perceptual.yaml
+conf=fspen_open_perceptual
 set=                           # for all trainings
 init=                          # checkpoint to start the last from, in place of those before it
 noisy_gate=false
@@ -29,7 +29,7 @@ mini_steps=150
 . recipes/utils/corpus.sh open fspen
 paper_rows=
 . recipes/utils/earlier.sh
-earlier first recipes/conf/fspen_open.yaml
+earlier first fspen_open
 earlier second "$conf" optimizer=adamw ema=0 seed=2 steps=700 lr=6.0e-4 losses.perceptual=0.4 valid_every=350
 earlier third "$conf" optimizer=adamw ema=0 seed=3 steps=2600 losses.perceptual=0.5 valid_every=650
 . recipes/utils/stages.sh

@@ -16,7 +16,7 @@ dir=                           # experiment; default exp/open/prune_sweep, or ex
 data=                          # data directories; default exp/open/data
 shards=                        # default exp/open/shards
 model=fspen                    # a checkpoint, or a model that ships
-conf=recipes/conf/fspen_open.yaml
+conf=fspen_open
 parts='0.7 0.5 0.35'           # of the model's MACs, falling
 prune='--importance taylor'    # further options of se-prune
 tune='steps=2000 warmup=100 lr=5e-4 valid_every=500'   # on top of the conf, for each training

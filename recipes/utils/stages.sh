@@ -33,7 +33,7 @@ fi
 
 trainer=(se-train)
 if ((${SETK_RANKS:-1} > 1)); then
-    trainer=("$python" -P -m torch.distributed.run --standalone --nproc-per-node "$SETK_RANKS" -m setk.cli.train)
+    trainer=("$python" -P -m torch.distributed.run --standalone --nproc-per-node "$SETK_RANKS" -m setk train)
 fi
 
 if due 2; then

@@ -12,7 +12,7 @@ root=${VBD_ROOT:-}             # VoiceBank+DEMAND: holds noisy_trainset_28spk_wa
 dir=                           # experiment; default exp/vbd/dccrn, or exp/mini/dccrn
 data=                          # data directories; default exp/vbd/data
 shards=                        # default exp/vbd/shards, which the papers share
-conf=recipes/conf/dccrn.yaml
+conf=dccrn
 set=                           # space-separated key=value on top of the conf
 init=                          # checkpoint to start from
 noisy_gate=true                # stop unless the noisy test set scores as published

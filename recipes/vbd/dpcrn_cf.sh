@@ -13,7 +13,7 @@ root=${VBD_ROOT:-}             # VoiceBank+DEMAND: holds noisy_trainset_28spk_wa
 dir=                           # experiment; default exp/vbd/dpcrn_cf, or exp/mini/dpcrn_cf
 data=                          # data directories; default exp/vbd/data
 shards=                        # default exp/vbd/shards, which the papers share
-conf=recipes/conf/dpcrn_cf.yaml
+conf=dpcrn_cf
 set=                           # space-separated key=value on top of the conf
 init=                          # checkpoint to start from
 noisy_gate=true                # stop unless the noisy test set scores as published

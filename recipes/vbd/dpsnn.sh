@@ -13,7 +13,7 @@ root=${VBD_ROOT:-}             # VoiceBank+DEMAND: holds noisy_trainset_28spk_wa
 dir=                           # experiment; default exp/vbd/dpsnn, or exp/mini/dpsnn
 data=                          # data directories; default exp/vbd/data
 shards=                        # default exp/vbd/shards, which the papers share
-conf=recipes/conf/dpsnn.yaml
+conf=dpsnn
 set=                           # space-separated key=value on top of the conf; config.segment_reset=1.0: the published test
 init=                          # checkpoint to start from
 noisy_gate=true                # stop unless the noisy test set scores as published

@@ -13,7 +13,7 @@ root=${VBD_ROOT:-}             # VoiceBank+DEMAND: holds noisy_trainset_28spk_wa
 dir=                           # experiment; default exp/vbd/effifusion_gan, or exp/mini/effifusion_gan
 data=                          # data directories; default exp/vbd/data
 shards=                        # default exp/vbd/shards, which the papers share
-conf=recipes/conf/effifusion_gan.yaml
+conf=effifusion_gan
 set=                           # space-separated key=value on top of the conf
 init=                          # checkpoint to start from
 prune='--method structured --amount 0.5 --importance taylor'   # of stage 3, for se-prune; empty: no pruning

@@ -12,7 +12,7 @@ root=${VBD_ROOT:-}             # VoiceBank+DEMAND: holds noisy_trainset_28spk_wa
 dir=                           # experiment; default exp/vbd/fspen, or exp/mini/fspen
 data=                          # data directories; default exp/vbd/data
 shards=                        # default exp/vbd/shards, which the papers share
-conf=recipes/conf/fspen.yaml
+conf=fspen
 set=                           # space-separated key=value on top of the conf
 init=                          # checkpoint to start from, as in --init fspen
 noisy_gate=true                # stop unless the noisy test set scores as published

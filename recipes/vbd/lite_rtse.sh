@@ -12,7 +12,7 @@ root=${VBD_ROOT:-}             # VoiceBank+DEMAND: holds noisy_trainset_28spk_wa
 dir=                           # experiment; default exp/vbd/lite_rtse, or exp/mini/lite_rtse
 data=                          # data directories; default exp/vbd/data
 shards=                        # default exp/vbd/shards, which the papers share
-conf=recipes/conf/lite_rtse.yaml
+conf=lite_rtse
 set=                           # space-separated key=value on top of the conf
 init=                          # checkpoint to start from
 noisy_gate=true                # stop unless the noisy test set scores as published

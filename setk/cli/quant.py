@@ -36,10 +36,10 @@ def quant() -> None:
 
 @app.command("train")
 @wraps(se_train)
-def train(conf: Path, set_: list[str], init: str | None, **rest: Any) -> None:
+def train(conf: str, set_: list[str], init: str | None, **rest: Any) -> None:
     from setk.training import settings
 
-    if settings.resolve(str(conf), set_, init).quantization is None:
+    if settings.resolve(conf, set_, init).quantization is None:
         raise UserError(f"{conf}: has no block 'quantization'; write one, as 'quantization: {{method: fqse}}', or use se-train")
     se_train(conf=conf, set_=set_, init=init, **rest)
 

@@ -14,7 +14,7 @@ app = shell.new_app()
 
 @app.command()
 def train(
-    conf: Annotated[Path, typer.Argument(help="YAML conf, as in recipes/conf.")],
+    conf: Annotated[str, typer.Argument(metavar="CONFIG", help="An included config, such as fspen, or a YAML file.")],
     train: Annotated[Path, typer.Option(help="Data directory or shards: pairs, or speech and noise to be mixed.")],
     valid: Annotated[Path, typer.Option(help="Data directory of pairs; never the test set.")],
     out: Annotated[Path, typer.Option(help="Experiment directory: checkpoints, resume state, history.")],
@@ -29,7 +29,7 @@ def train(
     Stopped at any moment (SIGTERM and SIGINT save first), the same command resumes; on a CPU the resumed run
     equals the uninterrupted one bit for bit. On many GPUs or processes:
 
-    torchrun --nproc-per-node N -m setk.cli.train CONF …
+    torchrun --nproc-per-node N -m setk train CONFIG …
 
     The conf's batch is that of all ranks together, so the numbers do not depend on N but by rounding.
     """
@@ -45,7 +45,7 @@ def train(
     from setk.training.objective import Objective
 
     torch.set_num_threads(threads)
-    s = settings.resolve(str(conf), set_, init)
+    s = settings.resolve(conf, set_, init)
     data = TrainingData(train, s)
     objective = MetricGAN if s.discriminator else Objective
     pairs = DataDir(valid).pairs()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 import types
 import typing
+from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence, TypeVar
 
 import yaml
@@ -16,6 +18,23 @@ import yaml
 from setk.core.errors import UserError
 
 T = TypeVar("T")
+SUFFIXES = (".yaml", ".yml")
+
+
+def included() -> dict[str, Path]:
+    """Name -> file of every training config in the package, sorted by name."""
+    return {p.stem: p for p in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))}
+
+
+def find(spec: str | os.PathLike) -> Path:
+    """The file that CONFIG names: a path, or the name of an included config. Raises UserError if neither."""
+    spec = os.fspath(spec)
+    if os.sep in spec or spec.endswith(SUFFIXES) or Path(spec).is_file():
+        return Path(spec)
+    known = included()
+    if spec not in known:
+        raise UserError(f"no config is called '{spec}'; name a .yaml file or an included config ({nearest(spec, known)})")
+    return known[spec]
 
 
 def read_yaml(path) -> dict[str, Any]:

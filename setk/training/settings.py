@@ -97,13 +97,16 @@ class Settings:
 
 
 def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -> Settings:
-    """Read CONF with `--set` overrides; the model's config comes back complete, preset applied. `init` is the checkpoint that
-    the model starts from, if there is one; `config: init` is its config."""
+    """Read a config with `--set` overrides.
+
+    `conf` is a YAML file or the name of an included config. The returned model config is complete: the preset is applied.
+    `init` is the checkpoint that training starts from, or None; `config: init` is its config.
+    """
     from setk import models
     from setk.metrics import METRICS, select
     from setk.training.losses import LOSSES
 
-    values = config.override(config.read_yaml(conf), overrides)
+    values = config.override(config.read_yaml(config.find(conf)), overrides)
     if values.get("config") == "init":
         values |= {"preset": None, "config": _config_of(conf, values.get("model"), init)}
     settings = config.build(Settings, values, conf)

@@ -157,7 +157,7 @@ def main() -> None:
             write_list(folder / "data" / f"{name}.scp", {u: ROOT / p[k] for u, p in pairs.items()})
         for _ in write_shards(DataDir(folder / "data"), folder / "shards", size=1000):
             pass
-        s = resolve(str(ROOT / "recipes/conf/fspen.yaml"), [f"batch={BATCH}", f"segment={SECONDS}", "device=cpu", "workers=0"])
+        s = resolve("fspen", [f"batch={BATCH}", f"segment={SECONDS}", "device=cpu", "workers=0"])
         data, ranks = TrainingData(folder / "shards", s), Ranks(torch.device("cpu"))
         run = loop.Run(s, data, folder / "out", print, ranks)
         plain = Plain(models.build(s.model, s.config), pairs, s)
