@@ -19,7 +19,6 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from setk.nn import kernel
 
