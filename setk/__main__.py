@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import sys
 
-from setk.core.config import nearest
-
 COMMANDS = {
     "prep": "prepare corpora: data directories, shards, checks",
     "train": "train a model from a config",
@@ -32,6 +30,8 @@ def main() -> int:
         print(usage())
         return 0
     if command not in COMMANDS:
+        from setk.core.config import nearest
+
         print(f"setk: no command is called '{command}'; {nearest(command, COMMANDS)}", file=sys.stderr)
         return 2
     module = importlib.import_module(f"setk.cli.{command}")

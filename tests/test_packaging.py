@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import re
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
 from conftest import ROOT
-from setk import __main__ as entry
-from setk.core import config
+from setk import __main__ as entry, checkpoint, pretrained
+from setk.core import config, packages
 from setk.core.errors import UserError
 from setk.training import settings
 
@@ -63,3 +66,59 @@ def test_python_m_setk_runs_a_command_as_its_program_does():
     assert (code, out) == (2, "") and err == "se-train: no config is called 'fspem'; name a .yaml file or an included config (did you mean 'fspen'?)\n"
     code, out, err = setk("enhanse")
     assert (code, out, err) == (2, "", "setk: no command is called 'enhanse'; did you mean 'enhance'?\n")
+
+# ── what is needed ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def names_in(requirements) -> set[str]:
+    """Normalized distribution names of requirement lines."""
+    lines = (line.partition("#")[0].strip() for line in requirements)
+    return {normalized(re.split(r"[ ;<>=!~\[]", line)[0]) for line in lines if line}
+
+
+def normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_every_package_that_setk_imports_is_a_dependency_with_a_known_use():
+    imported = set()
+    for path in (ROOT / "setk").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                imported.add(node.module.partition(".")[0])
+    imported -= {"setk", *sys.stdlib_module_names}
+    assert imported == set(packages.USES)
+    assert {package for package, _ in packages.USES.values()} <= names_in(project()["dependencies"])
+
+
+@pytest.mark.parametrize("missing, args, words", [
+    ("torch", ["enhance", "setk/pretrained/fspen.pt", "a.wav", "b.wav"], "se-enhance: the package torch is not installed"),
+    ("torch", ["train", "fspen", "--train", "a", "--valid", "b", "--out", "c"], "se-train: the package torch is not installed"),
+    ("onnxruntime", ["enhance", "fspen", "data/mini/wav/none.wav", "b.wav"], "pip install onnxruntime"),
+    ("h5py", ["prep", "shards", "data/mini/train", "out"], "it is needed for shards: pip install h5py"),
+    ("yaml", ["train", "fspen", "--train", "a", "--valid", "b", "--out", "c"], "pip install pyyaml"),
+    ("typer", ["score", "--help"], "setk: the package typer is not installed; it is needed for every command"),
+])
+def test_a_missing_package_is_one_line_that_names_it(tmp_path, missing, args, words):
+    code = f"import runpy, sys; sys.modules[{missing!r}] = None; sys.argv = ['setk', *{args!r}]; runpy.run_module('setk', run_name='__main__')"
+    done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1 and words in done.stderr, done.stderr
+
+
+def test_a_missing_module_of_setk_is_not_explained_away():
+    assert packages.explain(ModuleNotFoundError("No module named 'setk.x'", name="setk.x")) is None
+    assert packages.explain(ModuleNotFoundError("", name="numba")) == "the package numba is not installed: pip install numba"
+
+
+def test_the_index_of_the_included_models_is_current():
+    facts = pretrained.index()
+    assert list(facts) == list(pretrained.shipped())
+    for name, path in pretrained.shipped().items():
+        assert facts[name] == checkpoint.describe(path), "run: python -c 'from setk import checkpoint; checkpoint.write_index()'"

@@ -16,5 +16,6 @@ for part in ("noisy", "enhanced"):
 content["provenance"]["shipped"] = provenance.stamp("torch", "pesq")
 target = Path(pretrained.__file__).with_name(f"{name}.pt")
 checkpoint.write(target, content)
+checkpoint.write_index()
 subprocess.run(["se-quant", "export", target, target.with_suffix(".onnx")], check=True)
 print(target)

@@ -57,10 +57,11 @@ def enhance(
 
 
 def _list_models() -> None:
-    from setk import checkpoint, pretrained
+    from setk import pretrained
 
+    index = pretrained.index()
     for name, path in pretrained.shipped().items():
-        about = checkpoint.load(path)[1]
+        about = index[name]
         scores = " ".join(f"{k}={v:.3f}" for k, v in about["scores"].get("test", {}).items())
         typer.echo(f"{name}\t{about['model']}\t{path.stat().st_size}\t{scores}")
 

@@ -11,6 +11,7 @@ from typing import Iterable, Iterator, TypeVar
 
 import typer
 
+from setk.core import packages
 from setk.core.errors import AudioError, UserError
 
 T = TypeVar("T")
@@ -28,8 +29,8 @@ def say(message: str) -> None:
 
 
 def run(app: typer.Typer, name: str) -> None:
-    """Run a command: UserError is one line and exit 2 (1 for audio that cannot be used), a full disk one
-    line and exit 1, SIGPIPE is quiet."""
+    """Run a command: UserError is one line and exit 2 (1 for audio that cannot be used), a missing package
+    one line and exit 2, a full disk one line and exit 1, SIGPIPE is quiet."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.stdout.reconfigure(encoding="utf-8")  # ids pass through pipes unchanged in any locale
@@ -38,6 +39,11 @@ def run(app: typer.Typer, name: str) -> None:
     except UserError as e:
         say(f"{name}: {e}")
         sys.exit(SOME_FAILED if isinstance(e, AudioError) else USAGE)
+    except ModuleNotFoundError as e:
+        if not (message := packages.explain(e)):
+            raise
+        say(f"{name}: {message}")
+        sys.exit(USAGE)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except OSError as e:

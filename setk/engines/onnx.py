@@ -21,10 +21,7 @@ class OnnxEngine:
     """
 
     def __init__(self, path: Path):
-        try:
-            import onnxruntime
-        except ImportError:
-            raise UserError(f"{path}: needs onnxruntime; pip install onnxruntime, or use a checkpoint") from None
+        import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
         if not path.is_file():
