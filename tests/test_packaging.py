@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 
 import pytest
 
@@ -82,6 +83,40 @@ def normalized(name: str) -> str:
 
 def project() -> dict:
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def closure(names: set[str]) -> dict[str, metadata.Distribution]:
+    """Installed distributions that `names` need, themselves included."""
+    found: dict[str, metadata.Distribution] = {}
+    pending = sorted(names)
+    while pending:
+        name = pending.pop()
+        if name in found:
+            continue
+        try:
+            found[name] = metadata.distribution(name)
+        except metadata.PackageNotFoundError:  # of another system or Python
+            continue
+        pending += names_in(line for line in found[name].requires or () if "extra ==" not in line)
+    return found
+
+
+def test_the_set_up_pins_everything_that_it_installs():
+    pinned = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, _, version = line.partition("==")
+            pinned[normalized(name)] = version
+    needed = names_in([*project()["dependencies"], *project()["optional-dependencies"]["test"]])
+    installed = {name: found.version.partition("+")[0] for name, found in closure(needed).items()}
+    # A CUDA build of torch requires further packages, which it pins itself.
+    installed = {name: version for name, version in installed.items() if not name.startswith(("nvidia", "cuda", "triton"))}
+    assert {name: pinned.get(name) for name in installed} == installed
+
+
+def test_the_light_installation_is_a_part_of_the_complete_one():
+    light = [line for line in (ROOT / "requirements-light.txt").read_text().splitlines() if not line.startswith("#")]
+    assert len(light) == 8 and set(light) <= set(project()["dependencies"])
 
 
 def test_every_package_that_setk_imports_is_a_dependency_with_a_known_use():
