@@ -23,7 +23,8 @@ from setk.nn.units import Group
 MODELS = {"fspen": "setk.models.fspen:FSPEN", "lite_rtse": "setk.models.lite_rtse:LiteRTSE", "dpsnn": "setk.models.dpsnn:DPSNN",
           "dccrn": "setk.models.dccrn:DCCRN", "dpcrn_cf": "setk.models.dpcrn_cf:DPCRNCF",
           "effifusion_gan": "setk.models.effifusion_gan:EffiFusionGAN",
-          "conv_tasnet": "setk.models.conv_tasnet:ConvTasNet"}
+          "conv_tasnet": "setk.models.conv_tasnet:ConvTasNet", "gtcrn": "setk.models.gtcrn:GTCRN",
+          "fastenhancer": "setk.models.fastenhancer:FastEnhancer"}
 
 State = tuple[torch.Tensor, ...]
 
