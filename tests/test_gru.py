@@ -233,3 +233,17 @@ def test_wrong_sizes_are_refused():
         module(x, h[:, :1])
     with pytest.raises(ValueError, match="reverse"):
         GroupedGRU(3, 16, 16, (True, False))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("reverse", [(False, True), (False, True, False, True), (True, True), False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_exported_form_is_the_same_function(reverse, shared):
+    groups = 2 if isinstance(reverse, bool) else len(reverse)
+    torch.manual_seed(5)
+    module = GroupedGRU(groups, 5, 6, reverse)
+    x, h = torch.randn(1 if shared else groups, 2, 7, 3, 5), torch.randn(groups, 2, 3, 6)
+    with torch.no_grad():
+        traced = torch.jit.trace(module, (x, h))
+        for mine, exported in zip(module(x, h), traced(x, h)):
+            near(exported, mine)

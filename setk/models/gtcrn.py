@@ -167,7 +167,7 @@ class DualPath(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         half = channels // 2
-        self.intra = GroupedGRU(4, half, half // 2, reverse=(False, True, False, True))
+        self.intra = nn.ModuleList(GroupedGRU(2, half, half // 2, reverse=(False, True)) for _ in range(2))
         self.intra_fc = nn.Linear(channels, channels)
         self.intra_norm = nn.LayerNorm((WIDTH, channels), eps=1e-8)
         self.inter = GroupedGRU(2, half, half)
@@ -180,10 +180,9 @@ class DualPath(nn.Module):
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         batch, _, time, _ = x.shape
         z = x.permute(0, 2, 3, 1)                                                 # [B, T, 33, C]
-        halves = z.unflatten(-1, (2, -1)).permute(3, 0, 1, 2, 4)                  # [2, B, T, 33, C / 2]
-        bands = halves.flatten(1, 2).repeat_interleave(2, 0).unsqueeze(3)         # [4, B T, 33, 1, C / 2]: a pair of directions each
-        both, _ = self.intra(bands)
-        both = both.squeeze(3).permute(1, 2, 0, 3).flatten(2).unflatten(0, (batch, time))
+        bands = z.reshape(1, batch * time, WIDTH, 1, -1)
+        both = [gru(half)[0] for gru, half in zip(self.intra, bands.chunk(2, -1))]  # forward and backward in time of bands, each half
+        both = torch.cat(both, 0).squeeze(3).permute(1, 2, 0, 3).flatten(2).unflatten(0, (batch, time))
         z = z + self.intra_norm(self.intra_fc(both))
         paths, h = self.inter(z.unflatten(-1, (2, -1)).permute(3, 0, 1, 2, 4), h)
         z = z + self.inter_norm(self.inter_fc(paths.permute(1, 2, 3, 0, 4).flatten(3)))

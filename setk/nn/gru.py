@@ -144,10 +144,12 @@ class GroupedGRU(nn.Module):
             x = x.permute(0, 2, 1, 3, 4).reshape(t, b * k, i)
             y, last = torch.gru(x, h.reshape(g, b * k, n), weights, True, 1, 0.0, False, True, False)
             return y.view(t, b, k, g, n).permute(3, 1, 0, 2, 4), last.view(g, b, k, n)
-        each = [torch.gru(x[j % len(x)].transpose(0, 1).reshape(t, b * k, i), h[j].reshape(1, b * k, n),
+        x = self._turn(x.expand(g, -1, -1, -1, -1))
+        each = [torch.gru(x[j].transpose(0, 1).reshape(t, b * k, i), h[j].reshape(1, b * k, n),
                           [self.weight_ih[j], self.weight_hh[j], self.bias_ih[j], self.bias_hh[j]],
                           True, 1, 0.0, False, False, False) for j in range(g)]
-        return torch.stack([y.view(t, b, k, n).transpose(0, 1) for y, _ in each]), torch.stack([h.view(b, k, n) for _, h in each])
+        y = torch.stack([y.view(t, b, k, n).transpose(0, 1) for y, _ in each])
+        return self._turn(y), torch.stack([h.view(b, k, n) for _, h in each])
 
     def _step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """One frame: [x, h] by one matrix whose columns are r, z and the two halves of n."""
