@@ -13,7 +13,8 @@ import pytest
 
 from conftest import MINI, ROOT, command
 from setk import audio
-from setk.data.lists import DataDir, read_list, write_list
+from setk.data.datadir import DataDir
+from setk.data.lists import read_list, write_list
 
 
 def noise(seconds, rate=16000, channels=1, seed=0):

@@ -13,7 +13,8 @@ import torch
 from conftest import MINI, ROOT, command
 
 from setk import audio, checkpoint
-from setk.data.lists import DataDir, write_list
+from setk.data.datadir import DataDir
+from setk.data.lists import write_list
 from setk.training.labels import Labels
 from setk.training.metric_gan import Discriminator, MetricGAN
 from setk.training.ranks import Ranks

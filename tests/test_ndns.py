@@ -18,7 +18,7 @@ from conftest import MINI, command
 
 from setk import audio
 from setk.data import mixing
-from setk.data.lists import DataDir
+from setk.data.datadir import DataDir
 
 SETS = {"train": "training_set", "valid": "validation_set", "test": "test_set_1"}
 
@@ -184,7 +184,7 @@ def test_an_awkward_tree_is_used_as_far_as_it_is_good(own, tmp_path, se):
     assert list(data.pairs()) == ["fileid_0", "fileid_3"] and data.table("utt2snr")["fileid_3"] == "-4"
     for words in (["fileid_1", "no such file"], ["fileid_2", "truncated"], ["x_snr5", "that number too"],
                   ["the whole set 60,000"], ["notes.txt", "is not called"], ["speech.wav", "is not called"],
-                  ["a_snr5_tl2_fileid_.wav", "is not called"], ["nothing is there for valid"]):
+                  ["a_snr5_tl2_fileid_.wav", "is not called"], ["no utterances for valid"]):
         assert any(all(word in line for word in words) for line in done.err.splitlines()), (words, done.err)
     assert "hidden" not in done.err and sorted(p.name for p in (tmp_path / "out").iterdir()) == ["test", "train"]
 
@@ -192,7 +192,7 @@ def test_an_awkward_tree_is_used_as_far_as_it_is_good(own, tmp_path, se):
 @pytest.mark.parametrize("options, words", [
     ([], "is no N-DNS tree"), (["--clean", "."], "go together"), (["--clean", ".", "--noise", "/nope"], "no such folder"),
     (["--clean", ".", "--noise", ".", "--clips", "1,2"], "three numbers"),
-    (["--clean", ".", "--noise", ".", "--group", "("], "regular expression"), (["--clean", ".", "--noise", "."], "holds no")])
+    (["--clean", ".", "--noise", ".", "--group", "("], "regular expression"), (["--clean", ".", "--noise", "."], "has no audio files")])
 def test_usage(tmp_path, se, options, words):
     done = se("prep", "ndns", tmp_path / "tree", tmp_path / "out", *options, cwd=tmp_path)
     assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1, done.err

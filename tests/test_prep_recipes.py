@@ -10,7 +10,7 @@ import pytest
 from conftest import MINI, ROOT
 
 from setk.data import shards
-from setk.data.lists import DataDir
+from setk.data.datadir import DataDir
 
 
 @pytest.fixture

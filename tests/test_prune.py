@@ -17,7 +17,8 @@ from setk import checkpoint, models
 from setk.core import config
 from setk.compress import pruning
 from setk.cost import macs
-from setk.data.lists import DataDir, write_list
+from setk.data.datadir import DataDir
+from setk.data.lists import write_list
 from setk.nn import units
 
 torch.set_num_threads(1)

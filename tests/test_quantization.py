@@ -263,7 +263,7 @@ def conf(tmp_path):
 
 @pytest.mark.parametrize("stop", [3, 9])
 def test_a_run_stopped_while_or_after_ranges_are_observed_ends_with_the_same_bits(conf, tmp_path, stop, monkeypatch):
-    from setk.data.lists import DataDir
+    from setk.data.datadir import DataDir
     from setk.training import loop, settings
     from setk.training.data import TrainingData
 

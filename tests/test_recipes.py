@@ -12,7 +12,7 @@ import yaml
 
 from conftest import MINI, ROOT, command
 from setk import audio
-from setk.data.lists import DataDir
+from setk.data.datadir import DataDir
 
 TINY = "config.groups=2 config.dpe_blocks=1 batch=2 segment=0.5 steps=4 warmup=1 valid_every=4 save_every=2 workers=0"
 

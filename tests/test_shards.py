@@ -21,7 +21,8 @@ from conftest import command
 from setk import audio
 from setk.data import features, shards
 from setk.core.errors import UserError
-from setk.data.lists import DataDir, read_list, write_list
+from setk.data.datadir import DataDir
+from setk.data.lists import read_list, write_list
 from setk.data.shards import Shards
 
 

@@ -36,7 +36,8 @@ best: si_sdr
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A conf, shards of data/mini, a validation set of two, and speech and noise to be mixed."""
-    from setk.data.lists import DataDir, write_list
+    from setk.data.datadir import DataDir
+    from setk.data.lists import write_list
     from setk.data.shards import write_shards
 
     path = tmp_path_factory.mktemp("train")
@@ -223,7 +224,7 @@ def test_other_settings_or_data_are_refused_not_mixed(work, whole):
 
 
 def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
-    from setk.data.lists import DataDir
+    from setk.data.datadir import DataDir
     from setk.data.shards import write_shards
 
     assert {d.state for d in write_shards(DataDir(work / "mixed"), work / "mixed_shards", size=7)} == {"made"}
@@ -384,7 +385,7 @@ def test_bf16_autocast_stays_near_float32(work):
 
 
 def test_an_adversary_trains_and_resumes_in_the_same_loop(work):
-    from setk.data.lists import DataDir
+    from setk.data.datadir import DataDir
     from setk.training import loop
     from setk.training.data import TrainingData
     from setk.training.objective import Learner, Objective

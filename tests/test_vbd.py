@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import MINI, command
 
-from setk.data.lists import DataDir
+from setk.data.datadir import DataDir
 
 
 @pytest.fixture(scope="session")
@@ -60,5 +60,5 @@ def test_what_is_held_out_can_be_named_by_speaker_or_utterance(root, tmp_path, s
 def test_an_entry_that_occurs_nowhere_is_an_error(root, tmp_path, se, valid, culprit):
     (tmp_path / "ids.txt").write_text("p226_001\np232_001\n")
     done = se("prep", "vbd", root, "out", "--valid", valid, cwd=tmp_path)
-    assert done.returncode == 2 and f"{culprit} occurs nowhere" in done.err and len(done.err.splitlines()) == 1, done.err
+    assert done.returncode == 2 and f"{culprit} is not in the training subset" in done.err and len(done.err.splitlines()) == 1, done.err
     assert not (tmp_path / "out").exists()

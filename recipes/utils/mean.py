@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from setk import checkpoint
-from setk.data.lists import DataDir
+from setk.data.datadir import DataDir
 from setk.training.averages import mean_weights
 from setk.training.ranks import joined
 from setk.training.validation import validate

@@ -21,6 +21,7 @@ from setk.core.errors import UserError
 if TYPE_CHECKING:
     import torch
 
+    from setk.audio import Location
     from setk.models import Model
 
 app = shell.new_app()
@@ -55,7 +56,7 @@ def count(
     """
     from setk.data import lists
 
-    utts = None if list_ is None else list(lists.read_list(list_).values())
+    utts = None if list_ is None else list(lists.read_wavs(list_).values())
     rows = _rows(models, layers, convention.value, timed, as_json, utts, published_rates)
     if as_json:
         for row in rows:
@@ -91,14 +92,12 @@ def _rows(specs: list[str], by_layer: bool, convention: str, timed: bool, whole:
         yield row | ({"layers": [asdict(layer) for layer in cost.layers(model, convention)]} if by_layer else {})
 
 
-def _waves(locations: list[str], rate: int) -> Iterator[torch.Tensor]:
+def _waves(locations: list[Location], rate: int) -> Iterator[torch.Tensor]:
     """Utterances, mono. A measurement has no room for failures: the first that cannot be read ends it."""
     import torch
 
-    from setk import audio
-
     for location in locations:
-        yield torch.from_numpy(audio.read_mono(location, rate)[0])
+        yield torch.from_numpy(location.read_mono(rate)[0])
 
 
 def resolve(spec: str) -> tuple[Model, Path | None]:

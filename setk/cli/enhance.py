@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Annotated, Iterator, Optional
+from typing import TYPE_CHECKING, Annotated, Iterator, Optional
 
 import typer
 
 from setk.cli import shell
 from setk.core.errors import AudioError, UserError
+
+if TYPE_CHECKING:
+    from setk.audio import Location
 
 app = shell.new_app()
 
@@ -138,13 +141,13 @@ def _load(model: str) -> None:
 
 def _enhance_utterance(item: tuple) -> tuple[str, str, str | None, int]:
     """(utt, output path, reason if it failed, clipped samples) of one list entry."""
-    utt, location, path, chunk, subtype, allow = item
-    from setk import audio, engines
+    utt, location, path, chunk, subtype = item
+    from setk import engines
 
     try:
         if _is_current(location, path):
             return utt, path, None, 0
-        info, blocks = audio.open_blocks(location, 1 << 16, allow_commands=allow)
+        info, blocks = location.open(1 << 16)
         stream = engines.open_stream(_engine, info.rate, info.channels, _seconds(_engine, chunk, False))
         _, clipped = _transfer(stream, info, blocks, path, subtype)
     except AudioError as e:
@@ -152,31 +155,28 @@ def _enhance_utterance(item: tuple) -> tuple[str, str, str | None, int]:
     return utt, path, None, clipped
 
 
-def _together(items: Iterator[tuple], batch: int, chunk: float | None, subtype: str,
-              allow: bool) -> Iterator[tuple[str, str, str | None, int]]:
+def _together(items: Iterator[tuple], batch: int, chunk: float | None, subtype: str) -> Iterator[tuple[str, str, str | None, int]]:
     """Results of list entries as they end, `batch` of them advancing at a time."""
     from setk.cli.streams import enhance_together
     from setk.engines import frames_in
 
     kept: list[tuple[str, str]] = []
 
-    def to_do() -> Iterator[tuple[str, str, str]]:
+    def to_do() -> Iterator[tuple[str, Location, str]]:
         for utt, location, path, *_ in items:
             if _is_current(location, path):
                 kept.append((utt, path))
             else:
                 yield utt, location, path
 
-    yield from enhance_together(_engine, batch, frames_in(_engine, _seconds(_engine, chunk, True)), to_do(), subtype, allow)
+    yield from enhance_together(_engine, batch, frames_in(_engine, _seconds(_engine, chunk, True)), to_do(), subtype)
     for utt, path in kept:
         yield utt, path, None, 0
 
 
-def _is_current(location: str, path: str) -> bool:
+def _is_current(location: Location, path: str) -> bool:
     """Whether an earlier run made `path` of the file at `location` as it is now."""
-    from setk import audio
-
-    return os.path.isfile(path) and audio.newest_ns(location) <= os.stat(path).st_mtime_ns
+    return os.path.isfile(path) and location.changed_ns() <= os.stat(path).st_mtime_ns
 
 
 def _enhance_list(model: str, list_: str, out: Path, chunk: float | None, subtype: str, suffix: str, jobs: int, batch: int,
@@ -194,12 +194,12 @@ def _enhance_list(model: str, list_: str, out: Path, chunk: float | None, subtyp
     failures = shell.Failures("se-enhance", max_fail)
 
     def items() -> Iterator[tuple]:
-        for utt, location in lists.take_shard(lists.open_list(list_), shard):
-            yield utt, location, str(out / f"{utt}{suffix}"), chunk, subtype, allow
+        for utt, location in lists.take_part(lists.open_wavs(list_, allow), shard):
+            yield utt, location, str(out / f"{utt}{suffix}"), chunk, subtype
 
     done = clipped = 0
     if batch > 1:
-        results = _together(items(), batch, chunk, subtype, allow)
+        results = _together(items(), batch, chunk, subtype)
     else:
         results = pool.ordered_map(_enhance_utterance, items(), jobs, _load if jobs > 1 else None, (model,) if jobs > 1 else ())
     for utt, path, reason, clips in shell.progress(results, None, "se-enhance"):

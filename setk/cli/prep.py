@@ -163,11 +163,12 @@ def mix(
 ):
     """Mix each utterance of a speech list with a noise: OUT/{noisy,clean}/*.wav, their lists, and mix.tsv."""
     from setk.data import mixtures
-    from setk.data.lists import read_list
+    from setk.data.lists import merge_wavs, read_list
     from setk.data.mixing import Spread
 
-    plan = mixtures.Plan(out, _merged(speech), _merged(noise), _merged(rir), Spread.parse(snr, "--snr"),
-                         Spread.parse(level, "--level") if level else None, active_level, seed, rate, allow_commands)
+    lists = (merge_wavs(paths, allow_commands) for paths in (speech, noise, rir))
+    plan = mixtures.Plan(out, *lists, Spread.parse(snr, "--snr"),
+                         Spread.parse(level, "--level") if level else None, active_level, seed, rate)
     failures, done = shell.Failures("se-prep", max_fail), 0
     total = len(plan.speech) if shard is None else None
     spk = read_list(utt2spk) if utt2spk else {}
@@ -189,31 +190,17 @@ def sources(
     utt2spk: Annotated[Optional[Path], typer.Option(metavar="TABLE", help="Speakers of the speech list.")] = None,
 ):
     """Speech and noise lists to a data directory that se-train mixes as it goes."""
-    from setk.data.tables import write_data_dir
-    from setk.data.lists import read_list
+    from setk.data.datadir import DataDir
+    from setk.data.lists import merge_wavs, read_list
 
-    tables = {"speech.scp": _merged(speech), "noise.scp": _merged(noise)}
-    tables |= {"rir.scp": _merged(rir)} if rir else {}
+    tables = {"speech.scp": merge_wavs(speech), "noise.scp": merge_wavs(noise)}
+    tables |= {"rir.scp": merge_wavs(rir)} if rir else {}
     tables |= {"utt2spk": read_list(utt2spk)} if utt2spk else {}
     for name, table in tables.items():
         if not table:
-            raise UserError(f"nothing is listed for {name}")
-    write_data_dir(out, tables)
+            raise UserError(f"{name}: no utterances; give lists that have some")
+    DataDir.write(out, tables)
     shell.say(f"se-prep: {out}: " + ", ".join(f"{len(table)} lines in {name}" for name, table in tables.items()))
-
-
-def _merged(paths: list[Path]) -> dict[str, str]:
-    """Several lists as one. Raises UserError if an id is in two of them."""
-    from setk.data.lists import read_list
-
-    merged: dict[str, str] = {}
-    for path in paths:
-        table = read_list(path)
-        again = merged.keys() & table.keys()
-        if again:
-            raise UserError(f"{path}: {min(again)} is in an earlier list too; rename one")
-        merged |= table
-    return merged
 
 
 @app.command()
@@ -234,12 +221,12 @@ def shards(
     """A data directory to HDF5 shards; what is whole and up to date is kept."""
     from setk.data import features
     from setk.data import shards as library
-    from setk.data.lists import DataDir
+    from setk.data.datadir import DataDir
 
     failures = shell.Failures("se-prep")
     utterances, seconds, states, clipped = 0, 0.0, [], 0
     made = features.make(feature, rate, window=window, hop=hop, bands=bands)
-    for done in library.write_shards(DataDir(directory), out, shard_size, shard, jobs, rate, allow_commands, made, resampler):
+    for done in library.write_shards(DataDir(directory, allow_commands), out, shard_size, shard, jobs, rate, made, resampler):
         for utt, reason in done.faults:
             failures.add(utt, reason)
         states.append(done.state)
@@ -278,16 +265,16 @@ def fix(
 
 def _check(directories: list[Path], rate: int, jobs: int, allow_commands: bool, mend: bool) -> None:
     from setk.data import check as library
-    from setk.data.lists import DataDir
+    from setk.data.datadir import DataDir
 
     if len({directory.resolve() for directory in directories}) < len(directories):
         raise UserError(f"{' '.join(map(str, directories))}: a directory is given twice; give each once")
     seen = {} if len(directories) > 1 else None
     total = 0
     print(library.Fault.HEADER)
-    for data in [DataDir(directory) for directory in directories]:
+    for data in [DataDir(directory, allow_commands) for directory in directories]:
         found, faults, remarks = library.Found(), 0, 0
-        for fault in library.check(data, found, rate or None, jobs, allow_commands, seen):
+        for fault in library.check(data, found, rate or None, jobs, seen):
             print(fault.text(), flush=True)
             faults += fault.grade == library.FAULT
             remarks += fault.grade == library.REMARK
@@ -312,9 +299,9 @@ def split(
 ):
     """Share a data directory out to DIR/splitN/1 ... N, about equally long; their paths to stdout."""
     from setk.data.split import split as write_parts
-    from setk.data.lists import DataDir
+    from setk.data.datadir import DataDir
 
-    for path, utterances, seconds in write_parts(DataDir(directory), parts, by_speaker, allow_commands):
+    for path, utterances, seconds in write_parts(DataDir(directory, allow_commands), parts, by_speaker):
         print(path)
         shell.say(f"se-prep: {path}: {utterances} utterances, {seconds / 3600:.2f} h")
 
@@ -333,11 +320,11 @@ def resample(
 ):
     """Convert wavs to OUT/<utt>.wav, their list to stdout; what is mono at the rate stays where it is."""
     from setk.data.convert import convert_all
-    from setk.data.lists import open_list, take_shard
+    from setk.data.lists import open_wavs, take_part
 
     failures, done, clipped = shell.Failures("se-prep", max_fail), 0, 0
-    table = take_shard(open_list(wavs), shard)
-    for wav in shell.progress(convert_all(table, out, rate, resampler, channel, jobs, allow_commands), None, "resample"):
+    table = take_part(open_wavs(wavs, allow_commands), shard)
+    for wav in shell.progress(convert_all(table, out, rate, resampler, channel, jobs), None, "resample"):
         if wav.error:
             failures.add(wav.utt, wav.error)
             continue

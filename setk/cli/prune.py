@@ -15,6 +15,7 @@ from setk.core.errors import AudioError, UserError
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from setk.audio import Location
     from setk.models import Model
 
 app = shell.new_app()
@@ -120,29 +121,27 @@ def _macs(model: Model) -> float:
     return sum(layer.macs_per_second for layer in macs.layers(model, 0.05 if model.causal else 1.0))
 
 
-def _utterances(noisy: str, clean: str | None) -> dict[str, tuple[str, str | None]]:
+def _utterances(noisy: str, clean: str | None) -> dict[str, tuple[Location, Location | None]]:
     """utt -> (noisy, clean or None) locations."""
     from setk.data import lists
 
-    found = lists.read_list(noisy)
+    found = lists.read_wavs(noisy)
     if not found:
         raise UserError(f"{noisy}: lists nothing")
     if clean is None:
         return {utt: (location, None) for utt, location in found.items()}
-    references = lists.read_list(clean)
+    references = lists.read_wavs(clean)
     if missing := [utt for utt in found if utt not in references]:
         raise UserError(f"{clean}: lacks {missing[0]}, which {noisy} lists")
     return {utt: (location, references[utt]) for utt, location in found.items()}
 
 
-def _read(utts: dict[str, tuple[str, str | None]], rate: int, seconds: float = math.inf) -> Iterator[tuple[Tensor, ...]]:
+def _read(utts: dict[str, tuple[Location, Location | None]], rate: int, seconds: float = math.inf) -> Iterator[tuple[Tensor, ...]]:
     """Noisy and, if it is listed, clean [n] of each utterance. A comparison has no room for failures: the first ends it."""
     import torch
 
-    from setk import audio
-
     for utt, locations in utts.items():
-        signals = [audio.read_mono(location, rate)[0] for location in locations if location]
+        signals = [location.read_mono(rate)[0] for location in locations if location]
         if len({len(x) for x in signals}) > 1:
             raise AudioError(f"{utt}: the noisy signal has {len(signals[0])} samples, the clean one {len(signals[1])}")
         end = int(min(len(signals[0]), seconds * rate))
@@ -167,7 +166,7 @@ def _costs(source: Path, dense: Model, out: Path, pruned: Model) -> list[dict[st
     return rows
 
 
-def _outputs(rows: list[dict[str, Any]], dense: Model, pruned: Model, utts: dict[str, tuple[str, str | None]],
+def _outputs(rows: list[dict[str, Any]], dense: Model, pruned: Model, utts: dict[str, tuple[Location, Location | None]],
              names: tuple[str, ...]) -> None:
     """Add to the rows the SNR of the pruned model's output to the dense one's, and scores of both, means over utterances."""
     import numpy as np

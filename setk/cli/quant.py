@@ -73,15 +73,13 @@ def ptq(
     source, about = checkpoint.load(checkpoint.find(model))
     if source.quantization:
         raise UserError(f"{model}: is quantized already; give the float checkpoint")
-    locations = lists.read_list(list_).values()
+    locations = lists.read_wavs(list_, allow_commands).values()
 
     def waves() -> Iterator[Any]:
         import torch
 
-        from setk import audio
-
         for location in locations:
-            yield torch.from_numpy(audio.read_mono(location, source.sample_rate, allow_commands=allow_commands)[0])[None]
+            yield torch.from_numpy(location.read_mono(source.sample_rate)[0])[None]
 
     ptq.calibrate(source, shell.progress(waves(), len(locations), "se-quant"), method.value)
     checkpoint.save(out, source, {}, source=about["provenance"], sha256=about["sha256"], calibration=method.value, list=list_)
@@ -161,26 +159,25 @@ def check(
     Writes a table to standard output: utt, snr, and with --ref the score of B less that of A in each metric. Means with
     their interval go to stderr. Ends with 1 if an utterance is below --min-snr. Load no .ts from a stranger.
     """
-    from setk import audio
     from setk.data import lists
     from setk import metrics as measures
     from setk.metrics import sdr
     from setk.scoring import summary
 
     names = measures.select(measures.listed(metrics)) if ref else ()
-    clean = lists.read_list(ref) if ref else {}
+    clean = lists.read_wavs(ref, allow_commands) if ref else {}
     one, two = _open(a), _open(b, integer)
     rate = one.sample_rate
     if two.sample_rate != rate:
         raise UserError(f"{a} runs at {rate} Hz, {b} at {two.sample_rate}: there is nothing to compare")
     failures, table, good = shell.Failures("se-quant", max_fail), [], 0
     print("utt", "snr", *(f"d_{name}" for name in names), sep="\t", flush=True)
-    for utt, location in shell.progress(lists.take_shard(lists.open_list(list_), shard), None, "se-quant"):
+    for utt, location in shell.progress(lists.take_part(lists.open_wavs(list_, allow_commands), shard), None, "se-quant"):
         try:
-            noisy = audio.read_mono(location, rate, allow_commands=allow_commands)[0]
+            noisy = location.read_mono(rate)[0]
             if ref and utt not in clean:
                 raise AudioError(f"{ref} has no such utterance")
-            speech = audio.read_mono(clean[utt], rate, allow_commands=allow_commands)[0] if ref else None
+            speech = clean[utt].read_mono(rate)[0] if ref else None
         except AudioError as e:
             failures.add(utt, str(e))
             continue

@@ -70,8 +70,8 @@ def score(
     if [ref, noisy, *files, *(by or [])].count("-") > 1:
         raise UserError("only one of the inputs can be standard input")
     groups = {table: lists.read_list(table) for table in by or []}
-    pairs = pairing.single(*files, noisy) if ref is None else pairing.listed(ref, files[0], noisy, shard)
-    how = pairing.How(names, rate or 0, tolerance, allow_commands, extras)
+    pairs = pairing.single(*files, noisy) if ref is None else pairing.listed(ref, files[0], noisy, shard, allow_commands)
+    how = pairing.How(names, rate or 0, tolerance, extras)
     failures = shell.Failures("se-score", max_fail)
     rows = _score_all(pairs, how, jobs, jsonl, failures)
     inputs = [path for path in (ref, *files, noisy, *groups) if path] if ref is not None else [*groups]
@@ -143,7 +143,7 @@ def _conclude(rows: list[Row], how: How, groups: Mapping[str, Mapping[str, str]]
 
         places = {row.pair.utt: (row.pair.ref, row.pair.est, row.pair.noisy) for row in rows}
         table = [{"utt": row.pair.utt, "scores": row.scores, "error": row.error} for row in rows]
-        report.write_report(html, table, places, record, allow_commands=how.allow_commands)
+        report.write_report(html, table, places, record)
 
 
 def _tell(what: str, utts: Sequence[str]) -> None:

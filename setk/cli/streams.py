@@ -23,7 +23,7 @@ class Job:
     """One utterance on its way: what its reader thread and the loop share."""
 
     utt: str
-    location: str
+    location: audio.Location
     path: str
     room: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(AHEAD))
     files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -32,8 +32,8 @@ class Job:
     owed: int = 0  # blocks that were fed and not yet told to the reader
 
 
-def enhance_together(engine: Engine, size: int, chunk: int, entries: Iterator[tuple[str, str, str]], subtype: str,
-                     allow_commands: bool) -> Iterator[tuple[str, str, str | None, int]]:
+def enhance_together(engine: Engine, size: int, chunk: int, entries: Iterator[tuple[str, audio.Location, str]],
+                     subtype: str) -> Iterator[tuple[str, str, str | None, int]]:
     """Enhance entries (utt, location, output path), up to `size` at a time; yields (utt, path, reason if it
     failed, clipped samples) of each as it ends.
 
@@ -47,7 +47,7 @@ def enhance_together(engine: Engine, size: int, chunk: int, entries: Iterator[tu
         while len(running) < size and (entry := next(entries, None)):
             job = Job(*entry)
             running.append(job)
-            threading.Thread(target=_read, args=(job, events, allow_commands), daemon=True).start()
+            threading.Thread(target=_read, args=(job, events), daemon=True).start()
 
     start_more()
     while running:
@@ -90,10 +90,10 @@ def enhance_together(engine: Engine, size: int, chunk: int, entries: Iterator[tu
         start_more()
 
 
-def _read(job: Job, events: queue.Queue, allow_commands: bool) -> None:
+def _read(job: Job, events: queue.Queue) -> None:
     """Put what there is to read: an Info, blocks, and None at the end, or an AudioError."""
     try:
-        info, blocks = audio.open_blocks(job.location, 1 << 13, allow_commands=allow_commands)
+        info, blocks = job.location.open(1 << 13)
         if info.channels != 1:
             raise AudioError(f"{job.location}: has {info.channels} channels; --batch takes mono, lists without it take any")
         events.put((job, info))

@@ -38,7 +38,7 @@ def train(
 
     from setk.core import config
     from setk.core.errors import UserError
-    from setk.data.lists import DataDir
+    from setk.data.datadir import DataDir
     from setk.training import loop, settings
     from setk.training.data import TrainingData
     from setk.training.metric_gan import MetricGAN

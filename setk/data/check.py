@@ -13,9 +13,10 @@ from typing import Iterator
 import numpy as np
 
 from setk import audio
-from setk.data.tables import LISTS, TABLES, write_data_dir
-from setk.core.errors import UserError
-from setk.data.lists import DataDir, parse_table
+from setk.audio import Location
+from setk.core.errors import AudioError, UserError
+from setk.data.datadir import LISTS, TABLES, DataDir
+from setk.data.lists import parse_table
 from setk.core.pool import ordered_map
 
 FAULT, REMARK = "fault", "remark"  # a remark is worth knowing, and no reason to leave the utterance out
@@ -43,11 +44,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a list."""
+    """One line of a list or table; `location` is that of a wav list."""
 
     file: str
     line: int
     value: str
+    location: Location
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Found:
 
 
 def check(data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1,
-          allow_commands: bool = False, seen: dict[bytes, Entry] | None = None) -> Iterator[Fault]:
+          seen: dict[bytes, Entry] | None = None) -> Iterator[Fault]:
     """Yield every fault of a data directory; `found` tells in the end what is good.
 
     Lists and tables are checked first, then each wav is read whole. `rate` None takes any rate, as long as the
@@ -72,13 +74,13 @@ def check(data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1,
     for name in (*data.streams, *TABLES):
         name = name if name in TABLES else f"{name}.scp"
         if (data.path / name).exists():
-            found.tables[name], faults = _read_leniently(data.path / name)
+            found.tables[name], faults = _read_leniently(data, name)
             yield from faults
     sets = [data.streams] if data.is_pairs else [(stream,) for stream in data.streams]
     for streams in sets:
         lists = {stream: found.tables[f"{stream}.scp"] for stream in streams}
         yield from _unpaired(data, lists)
-        tasks = [(utt, tuple(table[utt] for table in lists.values()), rate, allow_commands, seen is not None)
+        tasks = [(utt, tuple(table[utt] for table in lists.values()), rate, seen is not None)
                  for utt in lists[streams[0]] if all(utt in table for table in lists.values())]
         good = found.good[streams[0]] = {}
         for task, (faults, duration, digests) in zip(tasks, ordered_map(_examine, tasks, jobs)):
@@ -98,10 +100,11 @@ def check(data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1,
         seen |= own
 
 
-def _read_leniently(path: Path) -> tuple[dict[str, Entry], list[Fault]]:
+def _read_leniently(data: DataDir, file: str) -> tuple[dict[str, Entry], list[Fault]]:
     """The usable lines of a list, and the faults of the others."""
     table: dict[str, Entry] = {}
     faults = []
+    path = data.path / file
     name = str(path)
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -114,7 +117,7 @@ def _read_leniently(path: Path) -> tuple[dict[str, Entry], list[Fault]]:
                     faults.append(Fault(name, number, utt, FAULT, f"stands in line {table[utt].line} already",
                                         "keep one of the lines"))
                 else:
-                    table[utt] = Entry(name, number, value)
+                    table[utt] = Entry(name, number, value, Location.parse(value, data.allow_commands).resolve(data.path))
         except UserError as e:
             fault, _, mend = str(e).removeprefix(":1: ").partition("; ")
             faults.append(Fault(name, number, "", FAULT, fault, mend or "write 'utt-id path'"))
@@ -132,9 +135,9 @@ def _unpaired(data: DataDir, lists: dict[str, dict[str, Entry]]) -> Iterator[Fau
                                 "add it there, or drop it with se-prep fix")
 
 
-def _examine(task: tuple[str, tuple[Entry, ...], int | None, bool, bool]) -> tuple[list[Fault], float, list[tuple[Entry, bytes]]]:
+def _examine(task: tuple[str, tuple[Entry, ...], int | None, bool]) -> tuple[list[Fault], float, list[tuple[Entry, bytes]]]:
     """Read the wavs of one utterance: the faults, the seconds of the first, and a digest of each if that is asked."""
-    utt, entries, rate, allow_commands, with_digests = task
+    utt, entries, rate, with_digests = task
     faults: list[Fault] = []
     digests: list[tuple[Entry, bytes]] = []
     shapes = []
@@ -144,14 +147,14 @@ def _examine(task: tuple[str, tuple[Entry, ...], int | None, bool, bool]) -> tup
 
     for entry in entries:
         try:
-            x, found = audio.read(entry.value, allow_commands=allow_commands)
+            x, found = entry.location.read()
             audio.check_mono(entry.value, len(x), found, rate)
-        except audio.AudioError as e:
+        except AudioError as e:
             fault(entry, str(e))
             continue
         shapes.append((entry, x.shape[1], found))
         if x.shape[1] == 0:
-            fault(entry, f"{entry.value}: holds no samples")
+            fault(entry, f"{entry.value}: has no samples")
         elif not x.any():
             fault(entry, f"{entry.value}: is silent")
         else:
@@ -218,5 +221,5 @@ def fix(data: DataDir, found: Found) -> Path:
     backup.mkdir()
     for name in found.tables:
         shutil.copy2(data.path / name, backup / name)
-    write_data_dir(data.path, tables)
+    DataDir.write(data.path, tables)
     return backup

@@ -16,11 +16,12 @@ from typing import Any, Iterator, Mapping
 import numpy as np
 
 from setk import audio
+from setk.audio import Location
+from setk.core.errors import AudioError, UserError
 from setk.data import mixing
-from setk.data.tables import seconds, write_data_dir
-from setk.core.errors import UserError
+from setk.data.datadir import DataDir, seconds
 from setk.core.files import make_dir, write_text
-from setk.data.lists import take_shard
+from setk.data.lists import take_part
 from setk.data.mixing import Spread
 from setk.core.pool import ordered_map
 from setk.core.provenance import claim_dir
@@ -35,15 +36,14 @@ class Plan:
     """All that decides the mixtures. Lists are id -> location; `noise` and `rir` are drawn by C order of ids."""
 
     out: Path
-    speech: Mapping[str, str]
-    noise: Mapping[str, str]
-    rir: Mapping[str, str]
+    speech: Mapping[str, Location]
+    noise: Mapping[str, Location]
+    rir: Mapping[str, Location]
     snr: Spread
     level: Spread | None
     active: bool
     seed: int
     rate: int
-    allow_commands: bool = False
 
     def settings(self) -> dict[str, Any]:
         """What must be the same for two jobs to write into one folder."""
@@ -104,8 +104,8 @@ def _start_worker(plan: Plan) -> None:
     _plan, _noises, _rirs = plan, sorted(plan.noise, key=str.encode), sorted(plan.rir, key=str.encode)
 
 
-def write_mixtures(plan: Plan, spk: Mapping[str, str], shard: str | None = None, jobs: int = 1) -> Iterator[Row]:
-    """Make the mixtures of a shard that are not there yet, yielding a Row for each, old or new, failed or not.
+def write_mixtures(plan: Plan, spk: Mapping[str, str], part: str | None = None, jobs: int = 1) -> Iterator[Row]:
+    """Make the mixtures of a part that are not there yet, yielding a Row for each, old or new, failed or not.
 
     When the last one is yielded, the data directory has been written if no other job has mixtures left to do
     (`is_complete`). A failed mixture is left out of it, and tried again by the next run.
@@ -114,13 +114,13 @@ def write_mixtures(plan: Plan, spk: Mapping[str, str], shard: str | None = None,
         raise UserError("the speech or the noise list is empty; nothing can be mixed")
     claim_dir(plan.out, plan.settings(), "numpy", "soundfile")
     rows = read_rows(plan.out)
-    mine = list(take_shard(sorted(plan.speech, key=str.encode), shard))
+    mine = list(take_part(sorted(plan.speech, key=str.encode), part))
     made = {utt: rows[utt] for utt in mine if utt in rows and _is_current(plan, rows[utt])}
     missing = [utt for utt in mine if utt not in made]
     yield from made.values()
     if missing:
         (plan.out / "clean.scp").unlink(missing_ok=True)
-        path = make_dir(plan.out / ".rows") / f"{(shard or '1/1').replace('/', 'of')}.tsv"
+        path = make_dir(plan.out / ".rows") / f"{(part or '1/1').replace('/', 'of')}.tsv"
         whole = path.read_text().rpartition("\n")[0] + "\n" if path.exists() else ""
         write_text(path, whole.lstrip("\n"))
         with open(path, "a", encoding="utf-8") as f:
@@ -165,20 +165,20 @@ def _is_current(plan: Plan, row: Row) -> bool:
         return False
     oldest = min(t.stat().st_mtime_ns for t in targets)
     sources = (plan.speech[row.utt], plan.noise[row.noise], *([plan.rir[row.rir]] if row.rir else []))
-    return all(audio.newest_ns(source) <= oldest for source in sources)
+    return all(source.changed_ns() <= oldest for source in sources)
 
 
 def mix_one(utt: str) -> Row:
     """Make one mixture of the worker's plan and write its wavs."""
     plan = _plan
 
-    def read(place: str) -> np.ndarray:
-        return audio.read_mono(place, plan.rate, allow_commands=plan.allow_commands)[0]
+    def read(place: Location) -> np.ndarray:
+        return place.read_mono(plan.rate)[0]
 
     try:
         speech = read(plan.speech[utt])
         if mixing.rms_level(speech) < _SILENCE_DB:
-            raise audio.AudioError(f"{plan.speech[utt]}: is silent, so no SNR can be set; drop it from the list")
+            raise AudioError(f"{plan.speech[utt]}: is silent, so no SNR can be set; drop it from the list")
         generator = mixing.rng(plan.seed, utt)
         for _ in range(_DRAWS):
             drawn = mixing.draw(generator, len(_noises), plan.snr, plan.level, len(_rirs))
@@ -189,11 +189,11 @@ def mix_one(utt: str) -> Row:
             if mixing.rms_level(noise) >= _SILENCE_DB:
                 break
         else:
-            raise audio.AudioError(f"{source}: is silent, as were {_DRAWS - 1} other noises drawn; drop them from the list")
+            raise AudioError(f"{source}: is silent, as were {_DRAWS - 1} other noises drawn; drop them from the list")
         rir = _rirs[drawn.rir] if drawn.rir is not None else ""
         mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, plan.rate, plan.active,
                            read(plan.rir[rir]) if rir else None)
-    except audio.AudioError as e:
+    except AudioError as e:
         for path in _targets(plan, utt):  # of an earlier run, from sources that have changed since
             path.unlink(missing_ok=True)
         return Row(utt, plan.speech[utt], error=str(e))
@@ -216,4 +216,4 @@ def _write_directory(plan: Plan, rows: Mapping[str, Row], spk: Mapping[str, str]
               "utt2dur": {utt: seconds(row.frames, plan.rate) for utt, row in good.items()}}
     if spk:
         tables["utt2spk"] = {utt: spk[utt] for utt in good if utt in spk}
-    write_data_dir(plan.out, tables)
+    DataDir.write(plan.out, tables)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 
 from setk import audio
-from setk.data.tables import Faults, find_wavs, seconds, write_data_dir
-from setk.core.errors import UserError
+from setk.audio import Location
+from setk.core.errors import AudioError, UserError
+from setk.data.datadir import DataDir, seconds
+from setk.data.lists import Faults, find_wavs
 
 
 def pairs(noisy: str | os.PathLike, clean: str | os.PathLike, out: str | os.PathLike,
@@ -16,24 +18,25 @@ def pairs(noisy: str | os.PathLike, clean: str | os.PathLike, out: str | os.Path
     Returns how many pairs it has, and what was left out and why: files without a partner, files that cannot be
     read, pairs that differ in length, rate or channels. Raises UserError if no pair is left.
     """
-    common, faults = match(noisy, clean)
+    common, faults = match(noisy, clean, allow_commands)
     durations = {}
     for utt, places in common.items():
         try:
-            durations[utt] = pair_duration(*places, allow_commands)
-        except audio.AudioError as e:
+            durations[utt] = pair_duration(*places)
+        except AudioError as e:
             faults.append((utt, str(e)))
     if not durations:
         reasons = f" (first fault: {faults[0][0]}: {faults[0][1]})" if faults else ""
         raise UserError(f"{noisy} and {clean}: no usable pair among them{reasons}")
-    write_data_dir(out, {"noisy.scp": {utt: common[utt][0] for utt in durations},
-                         "clean.scp": {utt: common[utt][1] for utt in durations}, "utt2dur": durations})
+    DataDir.write(out, {"noisy.scp": {utt: common[utt][0] for utt in durations},
+                        "clean.scp": {utt: common[utt][1] for utt in durations}, "utt2dur": durations})
     return len(durations), faults
 
 
-def match(noisy: str | os.PathLike, clean: str | os.PathLike) -> tuple[dict[str, tuple[str, str]], Faults]:
+def match(noisy: str | os.PathLike, clean: str | os.PathLike,
+          allow_commands: bool = False) -> tuple[dict[str, tuple[Location, Location]], Faults]:
     """utt -> (noisy, clean) of the ids in both, and the files that have no partner."""
-    (left, faults), (right, more) = find_wavs(noisy), find_wavs(clean)
+    (left, faults), (right, more) = find_wavs(noisy, allow_commands), find_wavs(clean, allow_commands)
     faults = faults + more
     for utt in sorted(left.keys() ^ right.keys(), key=str.encode):
         here, other = (left, clean) if utt in left else (right, noisy)
@@ -41,12 +44,12 @@ def match(noisy: str | os.PathLike, clean: str | os.PathLike) -> tuple[dict[str,
     return {utt: (left[utt], right[utt]) for utt in left if utt in right}, faults
 
 
-def pair_duration(noisy: str, clean: str, allow_commands: bool = False) -> str:
+def pair_duration(noisy: str, clean: str) -> str:
     """The duration of a pair by its headers. Raises AudioError if one cannot be read or the two differ."""
-    a, b = (audio.probe(place, allow_commands=allow_commands) for place in (noisy, clean))
+    a, b = (audio.probe(place) for place in (noisy, clean))
     if a != b:
-        raise audio.AudioError(f"{noisy} ({a.frames} samples, {a.rate} Hz, {a.channels} channels) and "
-                               f"{clean} ({b.frames}, {b.rate}, {b.channels}) do not match; mend one of them")
+        raise AudioError(f"{noisy} ({a.frames} samples, {a.rate} Hz, {a.channels} channels) and "
+                               f"{clean} ({b.frames}, {b.rate}, {b.channels}) do not match; replace one of them")
     if not a.frames:
-        raise audio.AudioError(f"{noisy}: holds no samples")
+        raise AudioError(f"{noisy}: has no samples")
     return seconds(a.frames, a.rate)

@@ -31,12 +31,14 @@ import h5py
 import numpy as np
 
 from setk import audio
+from setk.audio import Location
 from setk.core import provenance
 from setk.data import features
 from setk.data.features import Feature, Pcm
-from setk.core.errors import UserError
+from setk.core.errors import AudioError, UserError
 from setk.core.files import atomic_path, make_dir
-from setk.data.lists import DataDir, read_list, take_shard, write_list
+from setk.data.datadir import DataDir
+from setk.data.lists import read_list, take_part, write_list
 from setk.core.pool import ordered_map
 
 FORMAT, VERSION = "setk-shard", 1
@@ -57,10 +59,9 @@ class ShardJob:
     path: Path
     rate: int
     utts: tuple[str, ...]
-    places: tuple[tuple[str, ...], ...]
+    places: tuple[tuple[Location, ...], ...]
     snr: tuple[float, ...]
     spk: tuple[str, ...]
-    allow_commands: bool = False
     feature: Feature = field(default_factory=Pcm)
     resampler: str | None = None
 
@@ -86,20 +87,19 @@ class ShardDone:
     faults: list[tuple[str, str]] = field(default_factory=list)
 
 
-def write_shards(data: DataDir, out: str | os.PathLike, size: int = 1000, shard: str | None = None, jobs: int = 1,
-                 rate: int = 16000, allow_commands: bool = False, feature: Feature = Pcm(),
-                 resampler: str | None = None) -> Iterator[ShardDone]:
+def write_shards(data: DataDir, out: str | os.PathLike, size: int = 1000, part: str | None = None, jobs: int = 1,
+                 rate: int = 16000, feature: Feature = Pcm(), resampler: str | None = None) -> Iterator[ShardDone]:
     """Write a data directory as shards of `size` utterances into `out`, yielding the outcome of each.
 
-    `shard` = "k/n" does every n-th file from the k-th on. Shards that are whole and made from the same inputs
+    `part` = "k/n" does every n-th file from the k-th on. Shards that are whole and made from the same inputs
     are kept. Every utterance must be mono, and at `rate` Hz unless a `resampler` (see `audio.resample`) is named
     to convert it; a shard with one that is not fails and names them all. Lists and shards that are out of date
     are taken away first; the lists are written by the job that finds all of them whole.
     """
     if size < 1:
         raise UserError(f"--shard-size {size}: at least 1 utterance is needed")
-    plan = plan_shards(data, make_dir(out), size, rate, allow_commands, feature, resampler)
-    mine = list(take_shard(plan, shard))
+    plan = plan_shards(data, make_dir(out), size, rate, feature, resampler)
+    mine = list(take_part(plan, part))
     for job in mine:
         if not is_current(job):
             # The old shard goes too: if its utterances turn out bad, it must not pass for the new one.
@@ -112,11 +112,11 @@ def write_shards(data: DataDir, out: str | os.PathLike, size: int = 1000, shard:
             write_list(Path(out) / f"{name}.scp", files)
 
 
-def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000, allow_commands: bool = False,
+def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000,
                 feature: Feature = Pcm(), resampler: str | None = None) -> list[ShardJob]:
     """The shards that `data` makes. Raises UserError if noisy and clean differ in ids, or nothing is listed."""
     sets = {"pairs": data.pairs()} if data.is_pairs else {
-        name: {utt: (place,) for utt, place in data.table(f"{name}.scp").items()} for name in data.streams}
+        name: {utt: (place,) for utt, place in data.wavs(name).items()} for name in data.streams}
     speakers, snrs = data.table("utt2spk"), data.table("utt2snr")
     plan = []
     for name, table in sets.items():
@@ -132,7 +132,7 @@ def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000, allow_co
             ids = tuple(utts[(number - 1) * size:number * size])
             plan.append(ShardJob(name, number, of, out / f"{name}.{number}.h5", rate, ids, tuple(table[u] for u in ids),
                                  tuple(_snr(data, u, snrs.get(u, "nan") if described else "nan") for u in ids),
-                                 tuple(speakers[u] for u in ids) if described and speakers else (), allow_commands,
+                                 tuple(speakers[u] for u in ids) if described and speakers else (),
                                  feature, resampler))
     return plan
 
@@ -162,7 +162,7 @@ def is_current(job: ShardJob) -> bool:
     if _recorded_inputs(job.path) != job.inputs:
         return False
     made = job.path.stat().st_mtime_ns
-    return all(audio.newest_ns(place) <= made for places in job.places for place in places)
+    return all(place.changed_ns() <= made for places in job.places for place in places)
 
 
 class _Faulty(Exception):
@@ -195,7 +195,7 @@ def _each(job: ShardJob, done: ShardDone, work: Callable[[ShardJob, int], int]) 
     for i, utt in enumerate(job.utts):
         try:
             results.append(work(job, i))
-        except audio.AudioError as e:
+        except AudioError as e:
             done.faults.append((utt, str(e)))
     if done.faults:
         raise _Faulty
@@ -204,11 +204,11 @@ def _each(job: ShardJob, done: ShardDone, work: Callable[[ShardJob, int], int]) 
 
 def _probe_utterance(job: ShardJob, i: int) -> int:
     """Samples of utterance i. Raises AudioError unless its streams are mono, at the rate, and equally long."""
-    infos = [audio.probe(place, allow_commands=job.allow_commands) for place in job.places[i]]
+    infos = [place.probe() for place in job.places[i]]
     for place, info in zip(job.places[i], infos):
         audio.check_mono(place, info.channels, info.rate, None if job.resampler else job.rate)
         if (info.frames, info.rate) != (infos[0].frames, infos[0].rate):
-            raise audio.AudioError(f"{place}: has {info.frames} samples at {info.rate} Hz, {job.places[i][0]} {infos[0].frames} "
+            raise AudioError(f"{place}: has {info.frames} samples at {info.rate} Hz, {job.places[i][0]} {infos[0].frames} "
                                    f"at {infos[0].rate}; a pair is equally long")
     return audio.resampled_length(infos[0].frames, infos[0].rate, job.rate)
 
@@ -255,10 +255,10 @@ def _copy_utterance(streams: dict[str, h5py.Dataset], job: ShardJob, samples: in
     """Copy utterance i, of `samples` samples, to the rows from `start` on; how many were beyond 16 bits and clipped."""
     clipped = 0
     for data, place in zip(streams.values(), job.places[i]):
-        x, rate = audio.read_mono(place, None if job.resampler else job.rate, allow_commands=job.allow_commands)
+        x, rate = place.read_mono(None if job.resampler else job.rate)
         x = audio.resample(x, rate, job.rate, job.resampler) if job.resampler else x
         if len(x) != samples:
-            raise audio.AudioError(f"{place}: changed while it was read; run se-prep shards again")
+            raise AudioError(f"{place}: changed while it was read; run se-prep shards again")
         at = int(start)
         for rows, beyond in job.feature.encode(x):
             data[at:at + len(rows)] = rows

@@ -6,14 +6,11 @@ import heapq
 import math
 from pathlib import Path
 
-from setk import audio
-from setk.data.tables import TABLES, write_data_dir
 from setk.core.errors import UserError
-from setk.data.lists import DataDir
+from setk.data.datadir import TABLES, DataDir
 
 
-def split(data: DataDir, parts: int, by_speaker: bool = False,
-          allow_commands: bool = False) -> list[tuple[Path, int, float]]:
+def split(data: DataDir, parts: int, by_speaker: bool = False) -> list[tuple[Path, int, float]]:
     """Write DIR/splitN/1 ... N = `parts`, data directories that share the utterances of DIR; path, utterances and
     seconds of each.
 
@@ -28,12 +25,12 @@ def split(data: DataDir, parts: int, by_speaker: bool = False,
     groups: dict[str, list[str]] = {}
     for utt in utts:
         if by_speaker and utt not in tables["utt2spk"]:
-            raise UserError(f"{data.path}/utt2spk: {utt} has no speaker, and parts by speaker are wanted; complete the table")
+            raise UserError(f"{data.path}/utt2spk: {utt} has no speaker, which --by-speaker needs; complete the table")
         groups.setdefault(tables["utt2spk"][utt] if by_speaker else utt, []).append(utt)
     if not 1 <= parts <= len(groups):
         what = "speakers" if by_speaker else "utterances"
         raise UserError(f"{data.path}: {len(groups)} {what} do not make {parts} parts; give another number")
-    length = {utt: _duration(data, tables, f"{main}.scp", utt, allow_commands) for utt in utts}
+    length = {utt: _duration(data, tables, f"{main}.scp", utt) for utt in utts}
     durations = {group: sum(length[utt] for utt in members) for group, members in groups.items()}
     heap: list[tuple[float, int, list[str]]] = [(0.0, part, []) for part in range(1, parts + 1)]
     for group in sorted(groups, key=lambda g: (-durations[g], g.encode())):
@@ -44,15 +41,15 @@ def split(data: DataDir, parts: int, by_speaker: bool = False,
     written = []
     for total, part, members in sorted(heap, key=lambda h: h[1]):
         folder = data.path / f"split{parts}" / str(part)
-        write_data_dir(folder, {name: {utt: table[utt] for utt in members if utt in table} if name in shared else table
-                                for name, table in tables.items() if table})
+        DataDir.write(folder, {name: {utt: table[utt] for utt in members if utt in table} if name in shared else table
+                               for name, table in tables.items() if table})
         written.append((folder, len(members), total))
     return written
 
 
-def _duration(data: DataDir, tables: dict[str, dict[str, str]], main: str, utt: str, allow_commands: bool) -> float:
+def _duration(data: DataDir, tables: dict[str, dict[str, str]], main: str, utt: str) -> float:
     if utt not in tables["utt2dur"]:
-        info = audio.probe(tables[main][utt], allow_commands=allow_commands)
+        info = tables[main][utt].probe()
         return info.frames / info.rate
     text = tables["utt2dur"][utt]
     try:
@@ -60,5 +57,5 @@ def _duration(data: DataDir, tables: dict[str, dict[str, str]], main: str, utt: 
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise UserError(f"{data.path}/utt2dur: {utt} has {text!r}; a number of seconds is wanted")
+        raise UserError(f"{data.path}/utt2dur: {utt} has {text!r}; expected a number of seconds")
     return seconds

@@ -9,6 +9,7 @@ from typing import Iterator, NamedTuple
 import numpy as np
 
 from setk import audio, metrics
+from setk.audio import Location
 from setk.data import lists
 from setk.core.errors import AudioError
 
@@ -20,9 +21,9 @@ class Pair(NamedTuple):
     """Where the files of an utterance are. `ref` None: the reference list lacks it; `est` None: nothing was enhanced."""
 
     utt: str
-    ref: str | None
-    est: str | None
-    noisy: str | None = None
+    ref: Location | None
+    est: Location | None
+    noisy: Location | None = None
 
 
 class How(NamedTuple):
@@ -31,7 +32,6 @@ class How(NamedTuple):
     names: tuple[str, ...]
     rate: int
     tolerance: float
-    allow_commands: bool
     extras: metrics.Extras
 
 
@@ -45,22 +45,23 @@ class Row(NamedTuple):
 
 def single(ref: str, est: str, noisy: str | None) -> Iterator[Pair]:
     """The pair of two files, named after the second."""
-    yield Pair(one_line(Path(est).stem).replace(" ", "_"), ref, est, noisy)
+    yield Pair(one_line(Path(est).stem).replace(" ", "_"), Location.parse(ref), Location.parse(est),
+               Location.parse(noisy) if noisy else None)
 
 
-def listed(ref: str, est: str, noisy: str | None, shard: str | None) -> Iterator[Pair]:
+def listed(ref: str, est: str, noisy: str | None, part: str | None, allow_commands: bool = False) -> Iterator[Pair]:
     """Pairs in the order of the list `est`, as it comes, then the references that it never named."""
     piped = "-" in (ref, est, noisy)
 
-    def place(location: str | None) -> str | None:
-        return "- (which is a list already)" if piped and location == "-" else location
+    def place(location: Location | None) -> Location | None:
+        return Location.parse("- (which is a list already)") if piped and location == "-" else location
 
-    left = lists.read_list(ref)
-    before = lists.read_list(noisy) if noisy else {}
-    for utt, location in lists.take_shard(lists.open_list(est), shard):
+    left = lists.read_wavs(ref, allow_commands)
+    before = lists.read_wavs(noisy, allow_commands) if noisy else {}
+    for utt, location in lists.take_part(lists.open_wavs(est, allow_commands), part):
         yield Pair(utt, place(left.pop(utt, None)), place(location), place(before.get(utt)))
     # Who pipes or shards a list means a part of it; a whole list that lacks utterances is a mistake to be told.
-    if est != "-" and not shard:
+    if est != "-" and not part:
         yield from (Pair(utt, location, None) for utt, location in left.items())
 
 
@@ -108,12 +109,12 @@ def _signals(pair: Pair, how: How) -> tuple[np.ndarray, np.ndarray, np.ndarray |
     return ref, est, noisy, rate, fault
 
 
-def _read(location: str, how: How) -> tuple[np.ndarray, int]:
-    x, rate = audio.read_mono(location, allow_commands=how.allow_commands)
+def _read(location: Location, how: How) -> tuple[np.ndarray, int]:
+    x, rate = location.read_mono()
     return (audio.resample(x, rate, how.rate), how.rate) if how.rate else (x, rate)
 
 
-def _like(ref: np.ndarray, rate: int, location: str, who: str, how: How) -> np.ndarray:
+def _like(ref: np.ndarray, rate: int, location: Location, who: str, how: How) -> np.ndarray:
     """Read what is to be compared with `ref` [n]; AudioError if its rate, or its length beyond the tolerance, differ."""
     x, found = _read(location, how)
     if found != rate:

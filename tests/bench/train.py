@@ -21,7 +21,8 @@ import torch
 from torch import nn
 
 from setk import models
-from setk.data.lists import DataDir, write_list
+from setk.data.datadir import DataDir
+from setk.data.lists import write_list
 from setk.models.fspen import DualPath
 from setk.nn.gru import GroupedGRU
 from setk.data.shards import write_shards

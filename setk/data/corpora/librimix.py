@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Callable, Iterable, Iterator
 
 from setk import audio
-from setk.data.pairs import pair_duration
-from setk.data.tables import Report, check_location, seconds
-from setk.core.errors import UserError
-from setk.data.lists import check_id
+from setk.audio import mixture as onthefly
+from setk.audio.mixture import Part
+from setk.core.errors import AudioError, UserError
 from setk.core.pool import ordered_map
-from setk.audio.sums import Part, Sum
+from setk.data.datadir import Report, seconds
+from setk.data.lists import check_id, check_location
+from setk.data.pairs import pair_duration
 
 SPLITS = {"train": ("train-100", "train-360"), "valid": ("dev",), "test": ("test",)}
 # Part: what its generation CSV is called after, and how many mixtures it has.
@@ -253,7 +254,7 @@ def _sums(mixture: Mixture) -> _Entry:
     noisy, clean = {"mix_single": ((s1, noise), (s1,)), "mix_both": ((s1, s2, noise), (s1, s2)),
                     "mix_clean": ((s1, s2), (s1,))}[mixture.target]
     length = -(-(min if mixture.mode == "min" else max)(lengths) * mixture.rate // _SOURCE_RATE)
-    noisy, clean = (Sum(length, mixture.rate, parts).location() for parts in (noisy, clean))
+    noisy, clean = (onthefly.Mixture(length, mixture.rate, parts).text() for parts in (noisy, clean))
     return _Entry(mixture, noisy, clean, seconds(length, mixture.rate))
 
 
@@ -266,5 +267,5 @@ def _noise(path: str, gain: float, reach: int) -> Part:
         part = Part(path, gain, reach)
     info = audio.probe(check_location(part.path))
     if info.rate != _SOURCE_RATE:
-        raise audio.AudioError(f"{path}: is at {info.rate} Hz; {_SOURCE_RATE} Hz is wanted, as WHAM's wham_noise has")
+        raise AudioError(f"{path}: is at {info.rate} Hz; {_SOURCE_RATE} Hz is wanted, as WHAM's wham_noise has")
     return part

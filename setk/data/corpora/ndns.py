@@ -30,11 +30,11 @@ import numpy as np
 
 from setk import audio
 from setk.data import mixing
+from setk.core.errors import AudioError, UserError
+from setk.data.datadir import Report
+from setk.data.lists import Faults, check_location, find_wavs, take_part
 from setk.data.pairs import pair_duration
-from setk.data.tables import Faults, Report, check_location, find_wavs
-from setk.core.errors import UserError
 from setk.core.files import write_text
-from setk.data.lists import take_shard
 from setk.core.pool import ordered_map
 from setk.core.provenance import claim_dir
 
@@ -135,7 +135,7 @@ def _look(clip: _Clip) -> _Clip:
         info = audio.probe(clip.noisy)
         audio.check_mono(clip.noisy, info.channels, info.rate, RATE)
         digests = tuple(_digest(path) for path in (clip.clean, clip.noise) if os.path.exists(path))
-    except audio.AudioError as e:
+    except AudioError as e:
         return _Clip(clip.utt, clip.noisy, clip.clean, clip.noise, error=str(e))
     return _Clip(clip.utt, clip.noisy, clip.clean, clip.noise, clip.sources, clip.snr, duration, digests)
 
@@ -256,11 +256,11 @@ def _inspect(path: str) -> tuple[str, str]:
     """Digest of a source, or why it cannot be used."""
     try:
         if "\t" in path:
-            raise audio.AudioError(f"{path!r}: a table cannot hold a name with a tab; rename it")
+            raise AudioError(f"{path!r}: a table cannot hold a name with a tab; rename it")
         if not audio.probe(path).frames:
-            raise audio.AudioError(f"{path}: holds no samples")
+            raise AudioError(f"{path}: holds no samples")
         return _digest(path), ""
-    except audio.AudioError as e:
+    except AudioError as e:
         return "", str(e)
 
 
@@ -320,9 +320,9 @@ def _start_worker(pool: _Pool) -> None:
     _pool = pool
 
 
-def synthesize(root: str | os.PathLike, counts: dict[str, int], seed: int = 0, shard: str | None = None,
+def synthesize(root: str | os.PathLike, counts: dict[str, int], seed: int = 0, part: str | None = None,
                jobs: int = 1) -> Iterator[Made]:
-    """Make the clips 0 ... counts[set] - 1 of each set from ROOT/sources.tsv, those of a shard; whole ones are kept.
+    """Make the clips 0 ... counts[set] - 1 of each set from ROOT/sources.tsv, those of a part; complete ones are kept.
 
     A clip is drawn from (seed, set, number): the same for any number of jobs, and more can be made later. Its three
     files are the speech and the noise as they are in it, and their sum.
@@ -333,7 +333,7 @@ def synthesize(root: str | os.PathLike, counts: dict[str, int], seed: int = 0, s
         pool.setdefault((source.set, source.kind), []).append(source.path)
     made = {name: _numbers(root / name) for name in counts}
     clips = ((name, k) for name, count in counts.items() for k in range(count))
-    wanted = [clip for clip in take_shard(clips, shard) if clip[1] not in made[clip[0]]]
+    wanted = [clip for clip in take_part(clips, part) if clip[1] not in made[clip[0]]]
     yield from ordered_map(_make, wanted, jobs, _start_worker, (_Pool(root, pool, seed),))
 
 
@@ -351,7 +351,7 @@ def _make(clip: tuple[str, int]) -> Made:
     try:
         (speech, said), (noise, heard) = (_assemble(_pool.sources[name, kind], generator, pause, faults)
                                           for kind, pause in zip(KINDS, (_PAUSE, 0)))
-    except audio.AudioError as e:
+    except AudioError as e:
         return Made(f"{name}/{k}", tuple(faults), str(e))
     mixed = mixing.mix(speech, noise, snr, level, RATE, active=True)
     # As in the challenge, a clip that would not fit is lowered, and the name tells the level that it has.
@@ -383,7 +383,7 @@ def _assemble(paths: list[str], generator: np.random.Generator, pause: int,
         path, place = paths[generator.integers(len(paths))], generator.random()
         try:
             x, rate = audio.read(path)
-        except audio.AudioError as e:
+        except AudioError as e:
             faults.append((path, str(e)))
             x, rate = np.zeros((1, 0), np.float32), RATE
         x = audio.resample(x[0], rate, RATE)
@@ -392,7 +392,7 @@ def _assemble(paths: list[str], generator: np.random.Generator, pause: int,
         if mixing.rms_level(x) < _SILENCE_DB:
             failed += 1
             if failed == _DRAWS:
-                raise audio.AudioError(f"{path}: is silent or cannot be read, as were {_DRAWS - 1} drawn before; mend them")
+                raise AudioError(f"{path}: is silent or cannot be read, as were {_DRAWS - 1} drawn before; mend them")
             continue
         failed = 0
         parts += [x / np.abs(x).max(), np.zeros(min(pause, max(left - len(x), 0)), np.float32)]

@@ -12,49 +12,50 @@ import os
 from pathlib import Path
 from typing import Callable, Iterable
 
+from setk.audio import Location
 from setk.data.pairs import match
-from setk.data.tables import Report, seconds
+from setk.data.datadir import Report, seconds
 from setk.data.convert import convert_all
 from setk.core.errors import UserError
-from setk.data.lists import take_shard
+from setk.data.lists import take_part
 
 RATE = 16000
 VALID = "p226,p287"
-# Part of the corpus: stem of its folders, its log of SNRs, utterances in it.
-PARTS = {"train": ("trainset_28spk", "log_trainset_28spk.txt", 11572), "test": ("testset", "log_testset.txt", 824)}
+# Subset of the corpus: stem of its folders, its log of SNRs, number of utterances.
+SUBSETS = {"train": ("trainset_28spk", "log_trainset_28spk.txt", 11572), "test": ("testset", "log_testset.txt", 824)}
 
 
-def vbd(root: str | os.PathLike, out: str | os.PathLike, valid: str | None = None, jobs: int = 1, shard: str | None = None,
+def vbd(root: str | os.PathLike, out: str | os.PathLike, valid: str | None = None, jobs: int = 1, part: str | None = None,
         resampler: str = "soxr", watch: Callable[[Iterable, int, str], Iterable] = lambda items, total, what: items) -> Report:
     """Write OUT/{train,valid,test}, and under OUT/wav16k the wavs that are not at 16 kHz yet.
 
-    `valid` names what is held out of the training part: speakers by commas, or a file of utterance ids; None is
-    the convention, as far as it is there. `shard` = "k/n" only converts every n-th file from the k-th on; a run
-    without it then finds them and writes the lists.
+    `valid` names what is held out of the training subset: speakers by commas, or a file of utterance ids; None is
+    the convention, as far as it is there. `part` = "k/n" converts every n-th file from the k-th, and nothing else; a
+    run without it then finds them and writes the lists.
     Folders may be called *_wav or *_wav_16k (preferred). `watch(items, total, what)` passes the files through
-    as they are done, for a progress bar. Raises UserError if the tree has no part of the corpus, or not all of `valid`.
+    as they are done, for a progress bar. Raises UserError if the tree has no subset of the corpus, or not all of `valid`.
     """
     root, out, report = Path(root), Path(out), Report()
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; the folder that holds noisy_testset_wav and its like is wanted")
-    parts = {part: _folders(root, part, report) for part in PARTS}
-    if not any(parts.values()):
-        raise UserError(f"{root}: is no VoiceBank+DEMAND: it has neither noisy_trainset_28spk_wav nor noisy_testset_wav "
-                        "with their clean_ partners (unpack the zips of datashare.ed.ac.uk/handle/10283/2791 there)")
-    for part, folders in parts.items():
+        raise UserError(f"{root}: no such folder; give the folder that has noisy_testset_wav and the other folders")
+    subsets = {subset: _folders(root, subset, report) for subset in SUBSETS}
+    if not any(subsets.values()):
+        raise UserError(f"{root}: is not VoiceBank+DEMAND: it has neither noisy_trainset_28spk_wav nor noisy_testset_wav "
+                        "with their clean_ partners; unpack the zips of datashare.ed.ac.uk/handle/10283/2791 there")
+    for subset, folders in subsets.items():
         if not folders:
             continue
         common, faults = match(*folders)
-        held = _held_out(valid, common) if part == "train" else set()
-        convert = functools.partial(_convert, part, common, out / "wav16k" / part, jobs, resampler, watch, report)
-        if shard:
-            report.counts[f"wav16k/{part}"] = len(convert(list(take_shard(common, shard)))["utt2dur"])
+        held = _held_out(valid, common) if subset == "train" else set()
+        convert = functools.partial(_convert, subset, common, out / "wav16k" / subset, jobs, resampler, watch, report)
+        if part:
+            report.counts[f"wav16k/{subset}"] = len(convert(list(take_part(common, part)))["utt2dur"])
             continue
         report.faults += faults
-        _warn_of_counts(root, part, len(common), report)
-        tables = convert(list(common)) | {"utt2snr": _snrs(root, PARTS[part][1])}
+        _warn_of_counts(root, subset, len(common), report)
+        tables = convert(list(common)) | {"utt2snr": _snrs(root, SUBSETS[subset][1])}
         good = tables["noisy.scp"]
-        splits = {"train": good.keys() - held, "valid": good.keys() & held} if part == "train" else {"test": good.keys()}
+        splits = {"train": good.keys() - held, "valid": good.keys() & held} if subset == "train" else {"test": good.keys()}
         for split, utts in splits.items():
             report.write(out, split, {name: {utt: table[utt] for utt in good if utt in utts and utt in table}
                                       for name, table in tables.items()})
@@ -68,14 +69,14 @@ def _held_out(valid: str | None, utts: Iterable[str]) -> set[str]:
         try:
             named = set(Path(given).read_text(encoding="utf-8").split())
         except UnicodeDecodeError:
-            raise UserError(f"--valid {given}: is not text; a file of utterance ids is wanted") from None
+            raise UserError(f"--valid {given}: is not a text file; expected utterance ids") from None
         found = {utt: utt for utt in utts if utt in named}
     else:
         named = {name.strip() for name in given.split(",")} - {""}
         found = {utt: _speaker(utt) for utt in utts if _speaker(utt) in named}
     unknown = sorted(named - set(found.values()))
     if unknown and valid is not None:
-        raise UserError(f"--valid {valid}: {unknown[0]} occurs nowhere in the training part; "
+        raise UserError(f"--valid {valid}: {unknown[0]} is not in the training subset; "
                         "name speakers by commas as in p226,p287, or a file of utterance ids")
     return set(found)
 
@@ -84,32 +85,32 @@ def _speaker(utt: str) -> str:
     return utt.partition("_")[0]
 
 
-def _warn_of_counts(root: Path, part: str, count: int, report: Report) -> None:
-    expected = PARTS[part][2]
+def _warn_of_counts(root: Path, subset: str, count: int, report: Report) -> None:
+    expected = SUBSETS[subset][2]
     if count != expected:
-        report.warnings.append(f"{root}: the {part} part has {count} pairs, and the whole corpus {expected:,}: "
-                               "scores will not compare with published ones")
+        report.warnings.append(f"{root}: the {subset} subset has {count} pairs, the complete corpus {expected:,}: "
+                               "scores are not comparable with published ones")
 
 
-def _folders(root: Path, part: str, report: Report) -> tuple[Path, Path] | None:
-    """The noisy and clean folder of a part; None if it has neither, which is warned about."""
-    stem = PARTS[part][0]
+def _folders(root: Path, subset: str, report: Report) -> tuple[Path, Path] | None:
+    """The noisy and clean folder of a subset; None, and a warning, if it has neither."""
+    stem = SUBSETS[subset][0]
     found = [next((f for suffix in ("_wav_16k", "_wav") if (f := root / f"{kind}_{stem}{suffix}").is_dir()), None)
              for kind in ("noisy", "clean")]
     if all(found):
         return found[0], found[1]
     if any(found):
         kind = "clean" if found[0] else "noisy"
-        raise UserError(f"{root}: {kind}_{stem}_wav is missing beside {(found[0] or found[1]).name}; unpack its zip there")
-    report.warnings.append(f"{root}: has no {stem} folders; no {part} directory is made of it")
+        raise UserError(f"{root}: {kind}_{stem}_wav is missing next to {(found[0] or found[1]).name}; unpack its zip there")
+    report.warnings.append(f"{root}: has no {stem} folders; no {subset} directory is written")
     return None
 
 
-def _convert(part: str, common: dict[str, tuple[str, str]], wavs: Path, jobs: int, resampler: str, watch: Callable,
+def _convert(subset: str, common: dict[str, tuple[Location, Location]], wavs: Path, jobs: int, resampler: str, watch: Callable,
              report: Report, utts: list[str]) -> dict[str, dict[str, str]]:
     """The tables of those of `utts` that are usable, all of them converted."""
     noisy, clean = ({c.utt: c for c in watch(convert_all(((utt, common[utt][k]) for utt in utts), wavs / kind,
-                                                         RATE, resampler, jobs=jobs), len(utts), f"{part} {kind}")}
+                                                         RATE, resampler, jobs=jobs), len(utts), f"{subset} {kind}")}
                     for k, kind in enumerate(("noisy", "clean")))
     good = []
     for utt in utts:
@@ -135,5 +136,5 @@ def _snrs(root: Path, name: str) -> dict[str, str]:
             if fields:
                 found[fields[0]] = f"{float(fields[-1]):g}"
         except ValueError:
-            raise UserError(f"{path}:{number}: no SNR at the end of the line; 'p232_001 bus 17.5' is wanted") from None
+            raise UserError(f"{path}:{number}: no SNR at the end of the line; expected a line such as 'p232_001 bus 17.5'") from None
     return found

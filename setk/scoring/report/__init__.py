@@ -17,6 +17,7 @@ from string import Template
 from typing import Any, Mapping, Sequence
 
 from setk import metrics
+from setk.audio import Location
 from setk.core.errors import UserError
 from setk.core.files import write_text
 from setk.scoring.report import media
@@ -25,11 +26,11 @@ from setk.scoring.report.histogram import histogram
 _ROLES = ("noisy", "enhanced", "clean")
 
 Row = Mapping[str, Any]
-Place = tuple[str, str, str | None]
+Place = tuple[Location, Location, Location | None]
 
 
 def write_report(path: str | os.PathLike, rows: Sequence[Row], places: Mapping[str, Place], summary: Mapping[str, Any], *,
-                 worst: int = 5, best: int = 5, by: str | None = None, allow_commands: bool = False) -> None:
+                 worst: int = 5, best: int = 5, by: str | None = None) -> None:
     """Write the page to `path`, whole or not at all; the same input gives the same bytes.
 
     `rows`: {"utt": id, "scores": {metric: float}, "error": reason or ""}, in the order of the table. `places`: where
@@ -50,7 +51,7 @@ def write_report(path: str | os.PathLike, rows: Sequence[Row], places: Mapping[s
         summary=_summary_rows(summary["metrics"]),
         groups="".join(_group(*item, names) for item in summary.get("groups", {}).items()),
         histograms="".join(_distribution(name, rows, m) for name, m in summary["metrics"].items()),
-        by=text(by), worst=_cards(low, places, by, allow_commands), best=_cards(high, places, by, allow_commands),
+        by=text(by), worst=_cards(low, places, by), best=_cards(high, places, by),
         head="".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names),
         rows="\n".join(_row(row, names) for row in rows), provenance=_facts(summary["provenance"])))
 
@@ -118,17 +119,17 @@ def _distribution(name: str, rows: Sequence[Row], m: Mapping[str, Any]) -> str:
             f"{drawing}</figure>")
 
 
-def _cards(rows: Sequence[Row], places: Mapping[str, Place], by: str, allow_commands: bool) -> str:
-    cards = "".join(_card(row, places[row["utt"]], by, allow_commands) for row in rows)
+def _cards(rows: Sequence[Row], places: Mapping[str, Place], by: str) -> str:
+    cards = "".join(_card(row, places[row["utt"]], by) for row in rows)
     return cards or '<p class="note">There are too few scored utterances.</p>'
 
 
-def _card(row: Row, place: Place, by: str, allow_commands: bool) -> str:
+def _card(row: Row, place: Place, by: str) -> str:
     """One utterance to look at and listen to."""
     scores = "".join(f'<div{" class=by" if name == by else ""}><dt>{text(name)}</dt><dd>{number(value)}</dd></div>'
                      for name, value in row["scores"].items())
     ref, est, noisy = place
-    clips = [media.load(role, where, allow_commands) for role, where in zip(_ROLES, (noisy, est, ref)) if where is not None]
+    clips = [media.load(role, where) for role, where in zip(_ROLES, (noisy, est, ref)) if where is not None]
     pictures = media.spectrograms([clip for clip in clips if not clip.error])
     sounds = "".join(_broken(clip) if clip.error else _clip(clip, row["utt"], next(pictures)) for clip in clips)
     reason = f'<p class="bad">{text(row["error"])}</p>' if row["error"] else ""

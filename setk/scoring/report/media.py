@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import os
 import struct
 import zlib
 from typing import Iterator, NamedTuple, Sequence
@@ -13,6 +12,7 @@ from typing import Iterator, NamedTuple, Sequence
 import numpy as np
 
 from setk import audio
+from setk.audio import Location
 from setk.core.errors import AudioError
 
 SECONDS = 15  # of each signal that the page carries
@@ -48,10 +48,10 @@ class Picture(NamedTuple):
     khz: float
 
 
-def load(role: str, location: str, allow_commands: bool) -> Clip:
+def load(role: str, location: Location) -> Clip:
     """The start of the signal at `location`; a Clip with `error` where it cannot be read (any more)."""
     try:
-        x, rate, cut = _excerpt(location, allow_commands)
+        x, rate, cut = _excerpt(location)
     except AudioError as e:
         return Clip(role, location, np.zeros(0, np.float32), 1, False, str(e))
     if rate > _MAX_RATE:
@@ -59,11 +59,11 @@ def load(role: str, location: str, allow_commands: bool) -> Clip:
     return Clip(role, location, x, rate, cut, "")
 
 
-def _excerpt(location: str, allow_commands: bool) -> tuple[np.ndarray, int, bool]:
+def _excerpt(location: Location) -> tuple[np.ndarray, int, bool]:
     # A pipe was drained when it was scored; opening it again would wait for ever.
-    if location == "-" or (os.path.exists(location) and not os.path.isfile(location)):
-        raise AudioError(f"{location}: is no file, so it cannot be read a second time")
-    info, blocks = audio.open_blocks(location, 1 << 16, allow_commands=allow_commands)
+    if not location.can_be_read_again():
+        raise AudioError(f"{location}: is not a file, so it cannot be read a second time")
+    info, blocks = location.open(1 << 16)
     wanted, parts, have = SECONDS * info.rate, [], 0
     with contextlib.closing(blocks):
         for block in blocks:
@@ -73,7 +73,7 @@ def _excerpt(location: str, allow_commands: bool) -> tuple[np.ndarray, int, bool
                 break
     audio.check_mono(location, info.channels, info.rate, None)
     if not have:
-        raise AudioError(f"{location}: holds no samples")
+        raise AudioError(f"{location}: has no samples")
     return np.concatenate(parts)[:wanted], info.rate, have > wanted
 
 
