@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from setk import audio
+from setk.audio import Location
 from setk.scoring import report
 from setk.core.errors import UserError
 
@@ -167,15 +168,15 @@ def test_what_cannot_be_read_any_more_is_told(tmp_path, places):
     (tmp_path / "torn.wav").write_bytes(Path(places[0]).read_bytes()[:2000])
     (tmp_path / "none.wav").write_bytes(audio.wav_header(16000, 1, 0))
     audio.write(tmp_path / "two.wav", np.zeros((2, 100)), 16000)
-    odd = {"gone.wav": "no such file", "-": "-: is no file", "/dev/null": "a second time",
-           str(tmp_path): f"{tmp_path}: is no file", str(tmp_path / "torn.wav"): "truncated", str(tmp_path / "two.wav"): "2 channels",
+    odd = {"gone.wav": "no such file", "-": "-: is not a file", "/dev/null": "a second time",
+           str(tmp_path): f"{tmp_path}: is not a file", str(tmp_path / "torn.wav"): "truncated", str(tmp_path / "two.wav"): "2 channels",
            str(tmp_path / "none.wav"): "no samples", f"cat {places[1]} |": "shell command"}
     rows = [row(f"u{i}", i, i) for i in range(len(odd))]
     page = write(tmp_path / "r.html", rows, {r["utt"]: (places[0], where, None) for r, where in zip(rows, odd)}, worst=9, best=0)
     told = [words for attrs, words in page.all("figure") if attrs.get("class") == "gone"]
     assert len(told) == len(odd) and all(any(reason in words for words in told) for reason in odd.values())
     assert len(page.all("audio")) == len(odd)
-    page = write(tmp_path / "r.html", rows[-1:], {"u7": (places[0], f"cat {places[1]} |", None)}, allow_commands=True)
+    page = write(tmp_path / "r.html", rows[-1:], {"u7": (places[0], Location.parse(f"cat {places[1]} |", allow_commands=True), None)})
     assert len(page.all("audio")) == 2
 
 

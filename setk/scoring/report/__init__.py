@@ -26,7 +26,7 @@ from setk.scoring.report.histogram import histogram
 _ROLES = ("noisy", "enhanced", "clean")
 
 Row = Mapping[str, Any]
-Place = tuple[Location, Location, Location | None]
+Place = tuple[str | Location, str | Location, str | Location | None]
 
 
 def write_report(path: str | os.PathLike, rows: Sequence[Row], places: Mapping[str, Place], summary: Mapping[str, Any], *,

@@ -48,8 +48,9 @@ class Picture(NamedTuple):
     khz: float
 
 
-def load(role: str, location: Location) -> Clip:
+def load(role: str, location: str | Location) -> Clip:
     """The start of the signal at `location`; a Clip with `error` where it cannot be read (any more)."""
+    location = Location.parse(location)
     try:
         x, rate, cut = _excerpt(location)
     except AudioError as e:
