@@ -46,6 +46,38 @@ def pairs(
 
 
 @app.command()
+def get(
+    corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="vbd, librimix or ndns.")],
+    root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the corpus.")],
+    only: Annotated[list[str], typer.Option(metavar="PATTERN", help="Archives whose name matches, such as '*test*'; may be repeated.")] = [],
+):
+    """Download a public corpus into DIR, verify it and unpack it.
+
+    The same command continues a download that broke off. Without a network it verifies the archives that are in DIR/archives.
+    Writes a table to standard output: archive, state. The commands that follow go to standard error. See docs/corpora.md for
+    addresses, sizes and licences.
+    """
+    from setk.data.corpora import get as library
+
+    found = library.find(corpus)
+    shell.say(f"se-prep: {found.title}; licence: {found.licence}; {found.page}")
+    failures, done = shell.Failures("se-prep"), 0
+    for row in library.get(found, root, only, shell.progress):
+        print(row.archive.name, row.state, sep="\t", flush=True)
+        if row.error and row.archive.optional:
+            shell.say(f"se-prep: optional: {row.error}")
+        elif row.error:
+            failures.add(row.archive.name, row.error)
+        else:
+            done += 1
+    if not failures.count:
+        shell.say("se-prep: next:")
+        for command in found.then:
+            shell.say(f"  {command.format(root=root)}")
+    failures.finish(done)
+
+
+@app.command()
 def vbd(
     root: Annotated[Path, typer.Argument(help="Folder with noisy_trainset_28spk_wav and its like.")],
     out: Out,
