@@ -45,6 +45,9 @@ class Commands:
         return _checked(done)
 
 
+COMMANDS = Commands()  # what the fixture `se` is, for helpers that are no fixtures
+
+
 def _checked(done: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
     done.out, done.err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
     assert "Traceback" not in done.err, done.err

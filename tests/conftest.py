@@ -15,7 +15,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from commands import ROOT, Commands, command  # noqa: E402, F401
+from commands import COMMANDS, ROOT, Commands, command  # noqa: E402, F401
 
 # A shell starts what it puts in the background with SIGINT ignored, and children inherit that; tests interrupt them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,6 +33,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
+    COMMANDS.always_processes = config.getoption("--processes")
     if config.getoption("--all"):  # in the environment, which the workers of xdist share
         os.environ.setdefault("SETK_TEST_SEED", str(random.SystemRandom().randrange(2**32)))
 
@@ -81,9 +82,9 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture(scope="session")
-def se(request) -> Commands:
+def se() -> Commands:
     """se("enhance", model, "a.wav", ...) runs the command in this interpreter, se.process(...) as a process."""
-    return Commands(request.config.getoption("--processes"))
+    return COMMANDS
 
 
 @pytest.fixture(scope="session")

@@ -195,6 +195,7 @@ def test_files_of_two_models_do_not_mix(se, untrained, scp, tmp_path):
     assert done.returncode == 2 and "another model sha256" in done.err and "choose another output" in done.err
 
 
+@pytest.mark.full
 def test_kill_in_the_middle_of_a_list_tears_nothing(untrained, tmp_path, se):
     paths = {}
     for i in range(12):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import MINI, ROOT, command
+from conftest import COMMANDS, MINI, ROOT, command
 from setk import audio, checkpoint, engines, models
 from setk.export import onnx
 from setk.cost import macs
@@ -68,11 +68,12 @@ def test_a_stream_in_onnx_is_the_model_offline(preset, tmp_path, rng):
 @pytest.fixture(scope="module")
 def fspen(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "fspen.onnx"
-    done = subprocess.run(command("quant", "export", "fspen", path), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "dB to the checkpoint" in done.stderr and not done.stdout, done.stderr
+    done = COMMANDS("quant", "export", "fspen", path)
+    assert done.returncode == 0 and "dB to the checkpoint" in done.err and not done.out, done.err
     return path
 
 
+@pytest.mark.full
 def test_ten_minutes_in_random_pieces_are_the_same_in_torch_and_onnx(fspen, rng):
     x = moving_noise(rng, 600)
     torch_engine = engines.TorchEngine(checkpoint.find("fspen"))
@@ -193,6 +194,7 @@ def test_live_pipes_advance_together_each_at_its_own_pace(fspen, tmp_path):
     assert np.abs(np.frombuffer(out["b.wav"][44:], "<i2") - audio.to_int16(whole)[0][0]).max() <= 1
 
 
+@pytest.mark.full
 def test_an_hour_takes_no_more_memory_than_a_minute(tmp_path):
     """One process: its peak after a minute of audio, and after an hour."""
     torch.manual_seed(0)

@@ -210,11 +210,12 @@ def test_exports():
     near(torch.jit.trace(module, (x, h))(x, h)[0], module(x, h)[0])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("build", ["default", "avx2", "avx512"])
 def test_every_build_of_the_kernel(build):
     """The builds for the other processors, in a process in which torch takes this one for such."""
     name = {"default": "_gru_base"}.get(build, f"_gru_{build}")
-    if importlib.util.find_spec(f"setk.models.{name}") is None:
+    if importlib.util.find_spec(f"setk.nn.{name}") is None:
         pytest.skip(f"{name} is not built")
     if build == "avx512" and torch.backends.cpu.get_cpu_capability() != "AVX512":
         pytest.skip("this processor has no AVX-512")

@@ -179,7 +179,7 @@ def slurm(tmp_path_factory):
             stop_by_pid_file(dir / f"{daemon}.pid")
 
 
-@pytest.fixture(params=["run.sh", "slurm.sh"])
+@pytest.fixture(params=["run.sh", pytest.param("slurm.sh", marks=pytest.mark.full)])
 def launcher(request, tmp_path):
     """launcher(args…) runs either launcher with the same command line; start=True leaves it running."""
     env = BASH if request.param == "run.sh" else request.getfixturevalue("slurm")
@@ -357,6 +357,7 @@ device: cpu
 """
 
 
+@pytest.mark.full
 def test_a_training_of_two_ranks_under_slurm_is_preempted_and_goes_on(tmp_path, slurm):
     (tmp_path / "conf.yaml").write_text(TRAINING)
     mini, out = ROOT / "data" / "mini", tmp_path / "out"
