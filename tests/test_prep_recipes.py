@@ -26,6 +26,7 @@ def prepare(tmp_path):
     return run
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dataset, counts", [("vbd", (4, 3, 3)), ("librimix", (6, 3, 4)), ("ndns", (4, 2, 2))])
 def test_without_a_root_a_generated_tree_is_prepared_and_that_is_said(prepare, tmp_path, dataset, counts):
     done = prepare(dataset, "--dir", "here", "--nj", 2)
@@ -39,6 +40,7 @@ def test_without_a_root_a_generated_tree_is_prepared_and_that_is_said(prepare, t
         assert "--shard 2/2" in log and log.splitlines()[-1].startswith("# Ended (code 0)")
 
 
+@pytest.mark.full
 def test_ndns_is_made_where_there_was_nothing(prepare, tmp_path):
     runpy.run_path(str(MINI / "trees.py"))["ndns"](tmp_path)
     done = prepare("ndns", "--root", "new", "--clean", "sources/clean", "--noise", "sources/noise", "--clips", "2,1,1",

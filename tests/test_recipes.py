@@ -32,6 +32,7 @@ def recipe(tmp_path):
     return run
 
 
+@pytest.mark.full
 def test_without_a_root_the_chain_runs_on_the_embedded_corpus_and_says_so(recipe, tmp_path):
     done = recipe("vbd/fspen.sh")
     assert done.returncode == 0, done.stderr
@@ -58,6 +59,7 @@ def vbd_tree(root):
     return root
 
 
+@pytest.mark.full
 def test_a_tree_of_vbd_stops_at_the_noisy_gate_unless_told(recipe, tmp_path):
     root = vbd_tree(tmp_path / "a tree p226")
     # From another directory, with a path relative to it.
@@ -78,6 +80,7 @@ def test_wrong_options_are_told(recipe, args, words):
     assert done.returncode == 2 and words in done.stderr
 
 
+@pytest.mark.full
 def test_a_model_trained_in_parts_begins_each_from_the_best_of_the_one_before(recipe, tmp_path):
     done = recipe("open/fspen.sh", "--stop-stage", 2)
     assert done.returncode == 0, done.stderr
@@ -104,6 +107,7 @@ def test_the_mean_of_two_checkpoints_lies_between_them(tmp_path):
     assert mean["provenance"]["settings"] == [{"seed": 1}, {"seed": 2}] and mean["scores"]["valid"]["stoi"] > 0
 
 
+@pytest.mark.full
 def test_variants_are_trained_alike_and_compared(recipe, tmp_path):
     done = recipe("open/ablation.sh", "--only", "P1_D1 P8_D3", "--set", TINY.replace("config.groups=2 config.dpe_blocks=1 ", ""))
     assert done.returncode == 0, done.stderr
@@ -116,6 +120,7 @@ def test_variants_are_trained_alike_and_compared(recipe, tmp_path):
     assert table["P1_D1"][5].split()[0] == f"{float(first[header.index('diff')]):+.2f}"
 
 
+@pytest.mark.full
 def test_the_ablation_counts_its_grid(tmp_path):
     done = subprocess.run(["bash", ROOT / "recipes/vbd/fspen_ablation.sh", "--stop-stage", "0", "--paths", "1 8", "--blocks", "1 2",
                            "--grid", tmp_path], capture_output=True, text=True, env={**os.environ, "VBD_ROOT": ""})

@@ -325,6 +325,7 @@ def test_a_wrong_command_line_is_exit_2(tmp_path, name, args, words):
     assert all(word in done.stderr for word in words), done.stderr
 
 
+@pytest.mark.full
 def test_slurm_sees_only_the_picked_jobs_and_what_they_ask_for(tmp_path, slurm):
     ask = "scontrol show job $SLURM_JOB_ID > asked.JOB; scontrol -o show job $SLURM_ARRAY_JOB_ID | wc -l > tasks.JOB"
     run = [UTILS / "slurm.sh", "--mem", "60M", "--gpu", "1", "--threads", "2", "--time", "0:07:00", "--max-jobs", "3"]
