@@ -10,9 +10,11 @@ import tomllib
 from importlib import metadata
 
 import pytest
+import yaml
 
+import setk as package
 from conftest import ROOT
-from setk import __main__ as entry, checkpoint, pretrained
+from setk import __main__ as entry, checkpoint, models, pretrained
 from setk.core import config, packages
 from setk.core.errors import UserError
 from setk.training import settings
@@ -28,10 +30,7 @@ def test_every_included_config_resolves_by_its_name(name):
 def test_every_config_of_a_recipe_is_included():
     named = set()
     for script in ROOT.glob("recipes/*/*.sh"):
-        for line in script.read_text().splitlines():
-            key, _, value = line.strip().partition("=")
-            if key == "conf":
-                named.add(value)
+        named |= set(re.findall(r"^\s*conf=(?:\$\{conf:-)?(\w+)\b", script.read_text(), re.MULTILINE))
     assert len(named) > 15 and named <= set(config.included())
 
 
@@ -157,3 +156,26 @@ def test_the_index_of_the_included_models_is_current():
     assert list(facts) == list(pretrained.shipped())
     for name, path in pretrained.shipped().items():
         assert facts[name] == checkpoint.describe(path), "run: python -c 'from setk import checkpoint; checkpoint.write_index()'"
+
+# ── version, citation, references ───────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_version_is_the_same_everywhere():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    changes = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert citation["version"] == changes[0] == package.__version__
+    assert citation["license"] == project()["license"] and {"cff-version", "message", "title", "authors"} <= citation.keys()
+
+
+def test_the_references_hold_every_model_with_a_key_and_balanced_braces():
+    text = (ROOT / "docs/references.bib").read_text()
+    entries = re.findall(r"^@(\w+)\{(\w+),\n((?:  .*\n)+)\}$", text, re.MULTILINE)
+    keys = [key for _, key, _ in entries]
+    assert len(keys) == text.count("\n@") and len(set(keys)) == len(keys)
+    assert set(models.MODELS) <= set(keys)
+    for kind, key, body in entries:
+        fields = dict(re.findall(r"^  (\w+)\s*= \{(.*)\},$", body, re.MULTILINE))
+        assert len(fields) == len(body.splitlines()) and body.count("{") == body.count("}"), key
+        assert {"title", "year"} <= fields.keys() and re.fullmatch(r"\d{4}", fields["year"]), key
+        needs = {"article": "journal", "inproceedings": "booktitle", "techreport": "institution"}.get(kind)
+        assert needs is None or needs in fields, key

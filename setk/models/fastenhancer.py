@@ -1,6 +1,6 @@
 """FastEnhancer: recurrent attention along frequency with time memory in GRUs only, 22 k to 194 k parameters.
 
-Paper: Ahn, Woo, Kim, Choi et al., "FastEnhancer: Speed-Optimized Streaming Neural Speech Enhancement", ICASSP 2026 (arXiv 2509.21867).
+Paper: Ahn, Han, Woo, Kim, "FastEnhancer: Speed-Optimized Streaming Neural Speech Enhancement", ICASSP 2026 (arXiv 2509.21867).
 16 kHz: window 512, hop 256; 48 kHz: window 1024, hop 512; Hann on both sides. Strictly causal, no look-ahead; algorithmic
 latency is the window.
 

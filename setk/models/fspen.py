@@ -1,6 +1,6 @@
 """FSPEN: an ultra-lightweight network for real-time speech enhancement, full-band and sub-band fused.
 
-Paper: Yang, Liu, Meng, Lee, Liang, "FSPEN: An Ultra-Lightweight Network for Real Time Speech Enhancement",
+Paper: Yang, Liu, Meng, Lee, Baek, Moon, "FSPEN: An Ultra-Lightweight Network for Real Time Speech Enhancement",
 ICASSP 2024. 16 kHz; window 512, hop 256; strictly causal, no look-ahead, algorithmic latency 32 ms.
 
 Shapes, a frame at a time (batch and time folded; C channels x F positions):
