@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -342,17 +340,3 @@ def test_what_init_cannot_give_is_told(conf, tmp_path, monkeypatch):
         run = loop.Run(s, TrainingData(MINI / "train", s), tmp_path, print, Ranks(torch.device("cpu")))
         with pytest.raises(UserError, match="not the model of the conf"):
             run.start_from(str(tmp_path / f"{name}.pt"))
-
-
-def test_output_is_told_by_the_level_of_noise_in_the_input(tmp_path):
-    def scores(name, values):
-        lines = [f"u{i}\t{v}\t" for i, v in enumerate(values)]
-        (tmp_path / name).write_text("\n".join(["utt\tsi_sdr\terror", *lines]) + "\n")
-        return tmp_path / name
-
-    noisy, ours = scores("noisy.tsv", [-7, 1, 5, 20]), scores("ours.tsv", [3, 9, 11, 21])
-    script = [sys.executable, "-P", "recipes/utils/by_snr.py", noisy, f"ours={ours}", f"none={tmp_path}/none.tsv"]
-    done = subprocess.run(list(map(str, script)), capture_output=True, text=True, cwd=MINI.parents[1])
-    assert done.returncode == 0, done.stderr
-    assert "| system | below -6 (1) | 0 to 6 (2) | 18 and above (1) | all |" in done.stdout
-    assert "| ours | 3.00 | 10.00 [9.00, 11.00] | 21.00 | 11.00 [" in done.stdout and "none" not in done.stdout

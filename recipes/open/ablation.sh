@@ -56,10 +56,16 @@ for variant in "${variants[@]}"; do
 done
 
 if due 6; then
+    systems=()
+    # A base that an earlier run has trained is compared with, too.
+    if [[ " ${trained[*]} " != *" $base "* && -e $dir/$base/enhanced.tsv ]]; then
+        trained=("$base" "${trained[@]}")
+    fi
     for name in "${trained[@]}"; do
         se-count "$dir/$name/best.pt" --json > "$dir/$name/count.json"
+        systems+=("$name=$dir/$name/enhanced.tsv,$dir/$name/count.json")
     done
-    "$python" recipes/utils/ablation.py "$dir" "$base" "${trained[@]}" > "$dir/ablation.md.tmp"
-    mv "$dir/ablation.md.tmp" "$dir/ablation.md"
+    [[ " ${trained[*]} " != *" $base "* ]] || systems+=(--against "$base")
+    to.sh "$dir/ablation.md" se-score --table md --metrics pesq_wb,stoi,si_sdr "${systems[@]}"
     cat "$dir/ablation.md"
 fi

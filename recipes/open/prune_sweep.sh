@@ -42,7 +42,10 @@ for part in dense $parts; do
 done
 
 if due 6; then
-    # shellcheck disable=SC2086
-    "$python" -P recipes/utils/prune_sweep.py "$dir" dense $parts
+    systems=()
+    for part in dense $parts; do
+        systems+=("$part=$dir/$part/enhanced.tsv,$dir/$part/count.json")
+    done
+    to.sh "$dir/sweep.tsv" se-score --table tsv --metrics pesq_wb,stoi,si_sdr --png "$dir/sweep.png" "${systems[@]}"
     cat "$dir/sweep.tsv"
 fi

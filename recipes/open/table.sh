@@ -53,7 +53,7 @@ for model in ${names[@]+"${names[@]}"}; do
     fi
 done
 if due 4; then
-    "$python" recipes/utils/table.py "$out" "${table%.md}.png" > "$table.tmp"
+    "$python" recipes/open/table.py "$out" "${table%.md}.png" > "$table.tmp"
     mv "$table.tmp" "$table"
     cat "$table"
 fi

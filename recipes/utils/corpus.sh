@@ -2,6 +2,14 @@
 # shellcheck disable=SC2154
 # Sourced by recipe.sh: what is particular to a corpus. prepare_CORPUS turns the corpus on disk into data directories.
 
+# Means of the noisy test set as published, for se-score --expect.
+noisy_means() {
+    case $CORPUS in
+        vbd) echo pesq_wb=1.965:1.975,stoi=0.9205:0.9215,si_sdr=8.4:8.5 ;;
+        *) echo "${0##*/}: --noisy-gate true: no published means of the noisy test set of $CORPUS are known; use false" >&2; exit 2 ;;
+    esac
+}
+
 # From a root, or from a generated tree of its layout; data/mini needs no preparation.
 prepare() {
     if [[ $root ]]; then

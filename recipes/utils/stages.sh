@@ -64,7 +64,7 @@ init_from() {
 average_with_init() {
     due 2 || return 0
     # shellcheck disable=SC2086
-    $cpu_cmd "$dir/log/mean.log" "$python" -P recipes/utils/mean.py "$valid" "$dir/best.pt" "$init" "$1"
+    $cpu_cmd "$dir/log/mean.log" se-train average "$dir/best.pt" "$init" "$1" --valid "$valid"
 }
 
 prepare_stage() {
@@ -151,10 +151,15 @@ score_list() {
 
 score_stage() {
     log "stage 5: score, the noisy input first"
-    score_list "$test/noisy.scp" "$dir/noisy"
+    local gate=()
     if [[ $noisy_gate == true ]]; then
-        "$python" recipes/utils/noisy_gate.py "$dir/noisy.json"
+        gate=(--expect "$(noisy_means)")
     fi
+    score_list "$test/noisy.scp" "$dir/noisy" "${gate[@]}" || {
+        [[ $noisy_gate != true ]] || log "noisy_gate: the noisy test set does not score as published; is $root complete?" \
+            "--noisy-gate false continues without this check"
+        exit 1
+    }
     score_list "$dir/enhanced.scp" "$dir/enhanced"
 }
 
@@ -162,20 +167,59 @@ result_stage() {
     log "stage 6: count and write RESULTS.md"
     se-count "$dir/best.pt" --json > "$dir/count.json"
     se-count "$dir/best.pt" --json --convention ptflops > "$dir/count.ptflops.json"
-    "$python" recipes/utils/results.py "$dir" "${shown:-$NAME}" "$label" "$test" "${published-}" > "$dir/RESULTS.md.tmp"
+    result_table > "$dir/RESULTS.md.tmp"
     mv "$dir/RESULTS.md.tmp" "$dir/RESULTS.md"
     log "wrote $dir/RESULTS.md"
     cat "$dir/RESULTS.md"
 }
 
+# The table of the noisy input, the model and the published rows, and the commands that compute each number.
+result_table() {
+    local about scored failed latency stft
+    about=$("$python" recipes/utils/figures.py "$dir")
+    IFS=$'\t' read -r scored failed latency stft <<< "$about"
+    echo "# ${shown:-$NAME} on $label"
+    echo
+    if [[ $label == mini ]]; then
+        echo '**These are results on the embedded corpus (label mini): synthetic voices, a few minutes, a few steps of training.'
+        echo 'They show that all stages run, and say nothing about the quality of the model.**'
+        echo
+    fi
+    se-score --table md --metrics pesq_wb,stoi,estoi,si_sdr "noisy=$dir/noisy.tsv" \
+        "**${shown:-$NAME}, here**=$dir/enhanced.tsv,$dir/count.json,$dir/count.ptflops.json"
+    [[ ! ${published-} ]] || echo "$published"
+    cat <<END
+
+$scored utterances of $label; means with their 95 % bootstrap interval over utterances. $latency; the STFT takes $stft/s, which are
+not in the MACs.
+END
+    ((failed == 0)) || printf '\n**%d utterances failed.**\n' "$failed"
+    cat <<END
+
+These commands compute each number:
+
+    se-score --ref $test/clean.scp $test/noisy.scp --summary noisy.json
+    se-enhance $dir/best.pt --list $test/noisy.scp --out enhanced | se-score --ref $test/clean.scp - --summary enhanced.json
+    se-count $dir/best.pt --json
+    se-count $dir/best.pt --json --convention ptflops
+END
+}
+
 # by_snr SYSTEM=SCORES.tsv...: a section of RESULTS.md: output SI-SDR by that of the input. Systems without scores are left out.
 by_snr() {
     due 6 || return 0
-    "$python" recipes/utils/by_snr.py "$dir/noisy.tsv" "$@" | tee -a "$dir/RESULTS.md"
+    local system systems=("noisy=$dir/noisy.tsv")
+    for system; do
+        [[ ! -e ${system#*=} ]] || systems+=("$system")
+    done
+    {
+        printf '\n## Output SI-SDR in dB, by that of the input\n\n'
+        se-score --table md --metrics si_sdr --by "$dir/noisy.tsv:si_sdr" --bins -6,0,6,12,18 "${systems[@]}"
+    } | tee -a "$dir/RESULTS.md"
 }
 
-# operations: a section of RESULTS.md: synaptic operations as measured on the noisy test set.
+# operations [ROWS]: a section of RESULTS.md: synaptic operations as measured on the noisy test set, and published rows.
 operations() {
     due 6 || return 0
-    se-count "$dir/best.pt" --list "$test/noisy.scp" --json | "$python" recipes/utils/spikes.py | tee -a "$dir/RESULTS.md"
+    se-count "$dir/best.pt" --list "$test/noisy.scp" --json | "$python" recipes/utils/operations.py "${1-}" | tee -a "$dir/RESULTS.md"
 }

@@ -10,4 +10,4 @@ conf=dpsnn
 
 published='| DPSNN (Sun & Bohte 2024; SI-SNR of segments of 1 s, chosen on the test set) | 373 k | 148 M | | | | | 18.46 |'
 run_stages
-operations
+operations "$(cat recipes/ndns/operations.md)"

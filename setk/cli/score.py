@@ -31,7 +31,12 @@ def score(
     list_metrics: Annotated[bool, typer.Option("--list-metrics", help="Tell which metrics there are, and which can be used here, and end.")] = False,
     dnsmos_model: Annotated[Optional[str], typer.Option(metavar="FILE", help="ONNX model of DNSMOS P.835.")] = None,
     dnsmos_p808_model: Annotated[Optional[str], typer.Option(metavar="FILE", help="ONNX model of DNSMOS P.808.")] = None,
-    by: Annotated[Optional[list[str]], typer.Option(metavar="TABLE", help="Means by group too: utt2snr, utt2spk, any 'utt-id group'. May be repeated.")] = None,
+    by: Annotated[Optional[list[str]], typer.Option(metavar="TABLE", help="Means by group too: utt2snr, utt2spk, any 'utt-id group', or SCORES.tsv:METRIC. May be repeated.")] = None,
+    bins: Annotated[Optional[str], typer.Option(metavar="A,B,…", help="Groups of --by are numbers; join them into intervals with these limits, as in 0,6,12.")] = None,
+    expect: Annotated[Optional[str], typer.Option(metavar="METRIC=LOW:HIGH,…", help="Exit 1 if a mean is outside its range, or missing.")] = None,
+    table: Annotated[Optional[str], typer.Option(metavar="md|tsv|json", help="Print a table of several systems, each [NAME=]SCORES.tsv[,COUNT.json], and exit.")] = None,
+    against: Annotated[Optional[str], typer.Option(metavar="NAME", help="With --table: differences to this system too.")] = None,
+    png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="With --table: draw the means against MACs/s.")] = None,
     compare: Annotated[Optional[tuple[str, str]], typer.Option(metavar="A.tsv B.tsv", help="Compare two score tables on the same utterances, and end.")] = None,
     rate: Annotated[Optional[int], typer.Option(metavar="HZ", min=1, help="Resample everything to this rate first.")] = None,
     tolerance: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Lengths may differ by this much; the longer is cut.")] = 0.0,
@@ -48,13 +53,20 @@ def score(
     A tab-separated table goes to standard output, a row as soon as it is ready, in the order of ENHANCED. What
     cannot be computed is nan, with the reason in the last column. Means with 95 % intervals go to standard error.
     With --compare, a row per metric of two such tables: B - A with its interval, and p by bootstrap and by Wilcoxon.
+    With --table, a row per system: its costs, as printed by se-count --json, and means with intervals. With --by too, a
+    row per system and a column per group.
     """
     if compare:
         _only(ctx, "compare", "jsonl")
         return _compare(*compare, jsonl)
-    from setk.data import lists
+    if table:
+        _only(ctx, "table", "metrics", "by", "bins", "against", "png", "files")
+        return _table(table, files or [], metrics, by or [], bins, against, png)
+    if against or png or (bins and not by):
+        raise UserError("--against and --png need --table; --bins needs --by")
     from setk import metrics as measures
-    from setk.scoring import pairing
+    from setk.scoring import expect as expectations
+    from setk.scoring import pairing, systems
 
     extras = measures.Extras(dnsmos_model, dnsmos_p808_model)
     if list_metrics:
@@ -62,6 +74,8 @@ def score(
     names = measures.select(measures.DEFAULT if metrics is None else measures.listed(metrics), extras)
     if not noisy and (wanting := [name for name in names if measures.METRICS[name].gain_of]):
         raise UserError(f"{', '.join(wanting)}: what was gained needs what was enhanced; name it with --noisy")
+    expected = expectations.parse(expect) if expect else {}
+    expectations.check_names(expected, names)
     files = files or []
     if ref is None and (len(files) != 2 or shard):
         raise UserError("write 'se-score clean.wav enhanced.wav', or 'se-score --ref clean.scp enhanced.scp' for lists")
@@ -69,13 +83,18 @@ def score(
         raise UserError("with --ref, give one wav list: se-score --ref clean.scp enhanced.scp, or - for standard input")
     if [ref, noisy, *files, *(by or [])].count("-") > 1:
         raise UserError("only one of the inputs can be standard input")
-    groups = {table: lists.read_list(table) for table in by or []}
+    groups = {table: systems.read_groups(table, bins) for table in by or []}
     pairs = pairing.single(*files, noisy) if ref is None else pairing.listed(ref, files[0], noisy, shard, allow_commands)
     how = pairing.How(names, rate or 0, tolerance, extras)
     failures = shell.Failures("se-score", max_fail)
     rows = _score_all(pairs, how, jobs, jsonl, failures)
     inputs = [path for path in (ref, *files, noisy, *groups) if path] if ref is not None else [*groups]
-    _conclude(rows, how, groups, inputs, summary, html)
+    means = _conclude(rows, how, groups, inputs, summary, html)
+    unmet = expectations.unmet(expected, means)
+    for line in unmet:
+        shell.say(f"se-score: unexpected mean: {line}")
+    if unmet:
+        raise typer.Exit(shell.SOME_FAILED)
     failures.finish(len(rows) - failures.count)
 
 
@@ -122,8 +141,8 @@ def _print_json(record: Mapping[str, Any]) -> None:
 
 
 def _conclude(rows: list[Row], how: How, groups: Mapping[str, Mapping[str, str]], inputs: list[str], summary: Path | None,
-              html: Path | None) -> None:
-    """Means and intervals to stderr, and with counts and provenance to the files `summary` and `html`."""
+              html: Path | None) -> dict[str, dict]:
+    """Means and intervals to stderr, and with counts and provenance to the files `summary` and `html`; the means."""
     from setk.scoring import summary as summaries
 
     figures = summaries.figures(rows, how.names, groups)
@@ -134,7 +153,7 @@ def _conclude(rows: list[Row], how: How, groups: Mapping[str, Mapping[str, str]]
             shell.say(f"se-score: {Path(table).name} {group}: {'; '.join(summaries.words(one)) or 'no scores'}")
         _tell(f"{table} has no group for", [row.pair.utt for row in rows if row.pair.utt not in group_of])
     if not (summary or html):
-        return
+        return figures["metrics"]
     record = {**figures, **summaries.origin(how, inputs)}
     if summary:
         write_text(summary, json.dumps(record, indent=1) + "\n")
@@ -144,6 +163,7 @@ def _conclude(rows: list[Row], how: How, groups: Mapping[str, Mapping[str, str]]
         places = {row.pair.utt: (row.pair.ref, row.pair.est, row.pair.noisy) for row in rows}
         table = [{"utt": row.pair.utt, "scores": row.scores, "error": row.error} for row in rows]
         report.write_report(html, table, places, record)
+    return figures["metrics"]
 
 
 def _tell(what: str, utts: Sequence[str]) -> None:
@@ -172,6 +192,34 @@ def _compare(path_a: str, path_b: str, jsonl: bool) -> None:
         else:
             print(one.metric, *map(repr, list(values.values())[1:]), sep="\t", flush=True)
         shell.say(f"se-score: {compare.words(one)}")
+
+
+def _table(form: str, specs: list[str], metrics: str | None, by: list[str], bins: str | None, against: str | None,
+           png: Path | None) -> None:
+    """Print the systems that `specs` name as one table; with `by`, a table per metric and grouping."""
+    from setk import metrics as measures
+    from setk.scoring import systems as library
+
+    if form not in library.FORMATS:
+        raise UserError(f"--table {form}: choose {', '.join(library.FORMATS)}")
+    if not specs:
+        raise UserError("name the systems, as in 'se-score --table md noisy.tsv fspen=enhanced.tsv,count.json'")
+    if by and (form != "md" or against):
+        raise UserError("--table with --by prints Markdown (md), and has no --against")
+    if bins and not by:
+        raise UserError("--bins needs --by")
+    systems = [library.parse(spec) for spec in specs]
+    names = library.metrics_of(systems, measures.listed(metrics) if metrics else None)
+    if png:
+        library.plot(systems, names, png)
+    if form != "md":
+        records = library.records(systems, names)
+        print(library.tsv(records) if form == "tsv" else "\n".join(map(json.dumps, records)))
+    elif by:
+        groupings = [library.read_groups(table, bins) for table in by]
+        print("\n\n".join(library.by_group(systems, name, group_of, bins) for name in names for group_of in groupings))
+    else:
+        print(library.overview(systems, names, against))
 
 
 def main() -> None:

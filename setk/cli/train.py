@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from setk.cli import shell
+from setk.cli import checkpoints, shell
 
 app = shell.new_app()
 
@@ -32,6 +33,8 @@ def train(
     torchrun --nproc-per-node N -m setk train CONFIG …
 
     The conf's batch is that of all ranks together, so the numbers do not depend on N but by rounding.
+
+    se-train average, se-train curves and se-train release make checkpoints and tables from trainings; each has its own --help.
     """
     import torch
     import yaml
@@ -60,7 +63,7 @@ def train(
 
 
 def main() -> None:
-    shell.run(app, "se-train")
+    shell.run(checkpoints.app if sys.argv[1:2] and sys.argv[1] in checkpoints.NAMES else app, "se-train")
 
 
 if __name__ == "__main__":

@@ -55,10 +55,10 @@ def groups(rows: Sequence[Row], names: Sequence[str], group_of: Mapping[str, str
     for row in rows:
         if row.pair.utt in group_of:
             members.setdefault(group_of[row.pair.utt], []).append(row)
-    return {group: means(members[group], names) for group in sorted(members, key=_as_number)}
+    return {group: means(members[group], names) for group in sorted(members, key=group_order)}
 
 
-def _as_number(group: str) -> tuple[float, str]:
+def group_order(group: str) -> tuple[float, str]:
     try:
         value = float(group)
     except ValueError:

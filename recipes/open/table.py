@@ -1,7 +1,8 @@
 """table.py RESULTS PICTURE: one table of all models on standard output, and quality against cost as PICTURE (PNG).
 
-RESULTS holds a folder per model, as recipes/open/table.sh makes them, and `noisy`; sections NAME.md of it are taken in, and
-training.tsv, as curve.py made it.
+RESULTS holds a folder per model, as table.sh writes them, and `noisy`. It may also hold sections NAME.md, which are included;
+training.tsv, as se-train curves prints it; published.tsv (model, its paper's figures) and peers.tsv (public models, measured on
+the same pairs).
 """
 
 import csv
@@ -11,23 +12,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from results import score, short
-
 METRICS = {"pesq_wb": "PESQ-WB", "stoi": "STOI", "estoi": "ESTOI", "si_sdr": "SI-SDR, dB", "csig": "CSIG", "cbak": "CBAK", "covl": "COVL"}
-# What the papers themselves report, all on VoiceBank+DEMAND but FQSE (LibriMix, single speaker): another test, another training.
-PUBLISHED = {"fspen": "PESQ 2.97, STOI .942", "lite_rtse": "PESQ 2.67, STOI .936 (a re-implementation)", "dpsnn": "SI-SNR 18.46 dB",
-             "dccrn": "PESQ 2.54, STOI .938", "dpcrn_cf": "PESQ 3.18, STOI .948", "conv_tasnet": "SI-SDR 14.74 dB (LibriMix, float)",
-             "fqse": "SI-SDR 14.77 dB (LibriMix)", "effifusion_gan": "PESQ 3.45"}
-# Measured on the same 60 pairs with their public weights, before setk: see the notes below the table.
-PEERS = [("RNNoise 0.1.1", "87.5 k", 9e6, 1.831, ".897", ".787", 11.06), ("DTLN", "0.99 M", 123e6, 2.135, ".927", ".842", 16.09),
-         ("GTCRN (DNS3)", "24 k", 32e6, 2.186, ".915", ".824", 14.77), ("UL-UNAS (DNS3)", "147 k", 34e6, 2.383, ".927", ".846", 15.60),
-         ("DPCRN small (DNS3)", "0.53 M", None, 2.500, ".940", ".866", 16.02), ("DPCRN full (DNS3)", "0.80 M", 3.0e9, 2.450, ".938", ".864", 15.82)]
-TEXT = """# The models that ship, on one test set
+TEXT = """# The included models on one test set
 
 60 pairs of real recorded speech and noise at 2.5 to 17.5 dB, of speakers and noise files that are in neither training
 nor validation. Means with their 95 % bootstrap interval over utterances. All were trained on 3.1 h of speech and 95
-noises on CPU cores, for minutes to hours: the rows tell what such a training reaches, not what the papers' trainings do.
-Their own figures stand in the last column: another corpus, another test.
+noises on CPU cores, for minutes to hours: the rows show what such a training reaches, not what the papers' trainings reach.
+The last column has the papers' own figures, which are of another corpus and another test.
 
 {scores}
 
@@ -35,7 +26,7 @@ Their own figures stand in the last column: another corpus, another test.
 
 MACs per second of audio as setk counts them, and by ptflops' rules; synaptic operations as measured on the noisy test
 set; latency is the algorithmic one. Real-time factor: seconds of computing per second of audio, on one thread of
-{machine}, live (hop by hop) and of a whole signal; of the file that runs when the model is called by its name.
+{machine}, live (hop by hop) and of a complete signal; measured on the file that runs when the model is called by its name.
 
 ![PESQ against MACs, and against hours of training]({picture})
 
@@ -45,14 +36,14 @@ set; latency is the algorithmic one. Real-time factor: seconds of computing per 
 |---|---|---|---|---|---|---|
 {peers}
 
-Measured with their public weights by the same scorer (pesq 0.0.4, one thread). But for RNNoise they were trained on hundreds of hours.
+Measured with their public weights by the same scorer (pesq 0.0.4, one thread). All except RNNoise were trained on hundreds of hours.
 
-## Each number again
+## Commands for each number
 
     bash recipes/open/table.sh --root CORPUS --out again --table again.md   # all rows
-    bash recipes/open/table.sh --stage 4                       # the table from results/open as committed
+    bash recipes/open/table.sh --stage 4                       # the table, from the committed results/open
 
-and one model by itself:
+For one model:
 
     se-enhance NAME --list test/noisy.scp --out enhanced | se-score --ref test/clean.scp - --metrics {metrics}
     se-count NAME --json [--convention ptflops] [--time] [--list test/noisy.scp]
@@ -61,7 +52,7 @@ and one model by itself:
 
 
 def rows_of(results: Path) -> dict[str, dict]:
-    """Model -> what table.sh wrote of it, the cheapest first."""
+    """Model -> what table.sh wrote for it, the cheapest first."""
     found = {}
     for folder in (path.parent for path in results.glob("*/scores.json")):
         files = {part: folder / f"{part}.json" for part in ("scores", "count", "count.ptflops", "time", "spikes")}
@@ -77,10 +68,35 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join([line(*header), "|---" * len(header) + "|", *(line(*row) for row in rows)])
 
 
-def published(name: str) -> str:
-    """The paper's own figure for a model, by the longest of the names that it begins with."""
-    known = [paper for paper in PUBLISHED if name == paper or name.startswith(f"{paper}-")]
-    return PUBLISHED[max(known, key=len)] if known else ""
+def read_tsv(path: Path) -> list[dict[str, str]]:
+    """Rows of a tab-separated table; none without the file."""
+    if not path.exists():
+        return []
+    with open(path, encoding="utf-8") as f:
+        return list(csv.DictReader(f, delimiter="\t"))
+
+
+def published(name: str, papers: list[dict[str, str]]) -> str:
+    """The paper's own figures for a model: the longest row name that its name begins with."""
+    known = {row["model"]: row["figures"] for row in papers if name == row["model"] or name.startswith(row["model"] + "-")}
+    return known[max(known, key=len)] if known else ""
+
+
+def score(metrics: dict, name: str) -> str:
+    """`mean [low, high]` of one metric."""
+    m = metrics[name]
+    digits = 3 if name in ("stoi", "estoi") else 2
+    if m["mean"] is None:
+        return "-"
+    return f"{m['mean']:.{digits}f}" + (f" [{m['low']:.{digits}f}, {m['high']:.{digits}f}]" if m["low"] is not None else "")
+
+
+def short(n: float) -> str:
+    """A count with three digits: 86354 -> 86.4 k."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return f"{n:g}"
 
 
 def number(value: float | None, form: str) -> str:
@@ -93,10 +109,10 @@ def cost_row(name: str, row: dict) -> list[str]:
     latency = count["latency_ms"]
     return [name, f"{count['params']:,}", f"{count['params_nonzero']:,}", f"{count['bytes']:,}", short(count["macs_per_second"]),
             short(row["count.ptflops"]["macs_per_second"]), short(spikes) if spikes else "",
-            "whole signal" if latency is None else f"{latency:g} ms", number(live, ".3f"), number(time["rtf"], ".3f")]
+            "complete signal" if latency is None else f"{latency:g} ms", number(live, ".3f"), number(time["rtf"], ".3f")]
 
 
-def draw(models: dict[str, dict], curves: Path, picture: Path) -> None:
+def draw(models: dict[str, dict], peers: list[dict[str, str]], curves: Path, picture: Path) -> None:
     """PESQ against MACs per second and, where there are `curves`, against hours of training."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -105,7 +121,7 @@ def draw(models: dict[str, dict], curves: Path, picture: Path) -> None:
     figure = Figure(figsize=(6.5 * panels, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, panels, squeeze=False)[0]
-    draw_costs(models, axes[0])
+    draw_costs(models, peers, axes[0])
     if panels > 1:
         draw_curves(curves, axes[1])
     figure.savefig(picture, dpi=110, metadata={"Software": None})
@@ -126,7 +142,7 @@ def draw_curves(curves: Path, axes: Any) -> None:
     axes.legend(fontsize=8, loc="lower right")
 
 
-def draw_costs(models: dict[str, dict], axes: Any) -> None:
+def draw_costs(models: dict[str, dict], peers: list[dict[str, str]], axes: Any) -> None:
     """PESQ with its interval against MACs per second, ours and public ones."""
     noisy = models["noisy"]["scores"]["metrics"]["pesq_wb"]["mean"]
     axes.axhline(noisy, color="grey", linewidth=1, linestyle=":", label=f"noisy, {noisy:.2f}")
@@ -134,8 +150,8 @@ def draw_costs(models: dict[str, dict], axes: Any) -> None:
     points = [(name, row["count"]["macs_per_second"] / 1e6, row["scores"]["metrics"]["pesq_wb"]) for name, row in ours.items()]
     axes.errorbar([x for _, x, _ in points], [y["mean"] for *_, y in points],
                   [[y["mean"] - y["low"] for *_, y in points], [y["high"] - y["mean"] for *_, y in points]],
-                  fmt="o", capsize=3, linewidth=1, label="ships with setk")
-    public = [(name, macs / 1e6, pesq) for name, _, macs, pesq, *_ in PEERS if macs]
+                  fmt="o", capsize=3, linewidth=1, label="included in setk")
+    public = [(row["system"], float(row["macs_per_second"]) / 1e6, float(row["pesq_wb"])) for row in peers if row["macs_per_second"]]
     axes.plot([x for _, x, _ in public], [y for *_, y in public], "^", color="grey", label="public models")
     for name, x, y in [(name, x, y["mean"]) for name, x, y in points] + public:
         axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
@@ -147,17 +163,18 @@ def draw_costs(models: dict[str, dict], axes: Any) -> None:
 
 def main(results: str, picture: str) -> None:
     models = rows_of(Path(results))
-    draw(models, Path(results) / "training.tsv", Path(picture))
-    scores = [[name, *(score(row["scores"]["metrics"], m) for m in METRICS), published(name)] for name, row in models.items()]
+    papers, peers = (read_tsv(Path(results) / f"{name}.tsv") for name in ("published", "peers"))
+    draw(models, peers, Path(results) / "training.tsv", Path(picture))
+    scores = [[name, *(score(row["scores"]["metrics"], m) for m in METRICS), published(name, papers)] for name, row in models.items()]
     scores.sort(key=lambda row: row[0] != "noisy")
     costs = [cost_row(name, row) for name, row in models.items() if row["count"]]
-    peers = [line(name, params, short(macs) if macs else "", f"{pesq:.2f}", stoi, estoi, f"{si_sdr:.2f}")
-             for name, params, macs, pesq, stoi, estoi, si_sdr in PEERS]
+    public = [line(row["system"], row["params"], short(float(row["macs_per_second"])) if row["macs_per_second"] else "",
+                   f"{float(row['pesq_wb']):.2f}", row["stoi"], row["estoi"], f"{float(row['si_sdr']):.2f}") for row in peers]
     print(TEXT.format(
         scores=table(["model", *METRICS.values(), "the paper"], scores),
-        costs=table(["model", "params", "non-zero", "bytes", "MACs/s", "by ptflops", "SynOps/s", "latency", "RTF live", "RTF whole"], costs),
+        costs=table(["model", "params", "non-zero", "bytes", "MACs/s", "by ptflops", "SynOps/s", "latency", "RTF live", "RTF complete"], costs),
         sections="".join(path.read_text() + "\n" for path in sorted(Path(results).glob("*.md"))),
-        machine=(Path(results) / "machine").read_text().strip(), picture=Path(picture).name, peers="\n".join(peers),
+        machine=(Path(results) / "machine").read_text().strip(), picture=Path(picture).name, peers="\n".join(public),
         metrics=",".join(METRICS), results=results), end="")
 
 
