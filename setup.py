@@ -1,6 +1,6 @@
 """The compiled part of setk, which it can do without: one build of each kernel for each width of vector.
 
-setk/models/gru.py and spiking.py load the one that suits the processor they find themselves on, so a build may be
+setk/nn/gru.py and spiking.py load the one that suits the processor they find themselves on, so a build may be
 shared by the nodes of a cluster. Without a C compiler they are left out (optional), and the layers run as torch
 operations.
 """
@@ -18,8 +18,8 @@ if platform.machine() in ("x86_64", "AMD64"):
 setup(
     ext_modules=[
         Extension(
-            f"setk.models._{kernel}_{name}",
-            [f"setk/models/{kernel}.c"],
+            f"setk.nn._{kernel}_{name}",
+            [f"setk/nn/{kernel}.c"],
             define_macros=[("MODULE", f"_{kernel}_{name}")],
             extra_compile_args=FLAGS + target,
             optional=True,

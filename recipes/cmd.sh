@@ -5,8 +5,8 @@
 # GPUs. For more, give the recipe the whole launcher: --train-cmd "slurm.sh --gpu 4 --mem 64G --time 48:00:00".
 case ${SETK_CMD:-run} in
     run)
-        train_cmd=run.sh
-        cpu_cmd=run.sh
+        train_cmd=run.sh       # launcher of the training
+        cpu_cmd=run.sh         # launcher of everything else
         ;;
     slurm)
         train_cmd="slurm.sh --gpu ${SETK_GPU:-1}"

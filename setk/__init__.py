@@ -1,3 +1,3 @@
 """setk: speech enhancement for constrained devices, as small Unix commands."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -9,6 +9,7 @@ resumes a training stands in a file of its own (see setk.training).
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import zipfile
@@ -17,8 +18,10 @@ from typing import Any
 
 import torch
 
-from setk import config, models, provenance
-from setk.files import UserError, atomic_open, sha256
+from setk import models, pretrained
+from setk.core import config, provenance
+from setk.core.errors import UserError
+from setk.core.files import atomic_open, sha256, write_text
 from setk.pretrained import find as find, shipped as shipped
 
 FORMAT = 1
@@ -75,3 +78,14 @@ def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
     return model.eval(), about
 
 
+def describe(path: str | os.PathLike) -> dict[str, Any]:
+    """The facts of a checkpoint that `pretrained.index` lists."""
+    model, about = load(path)
+    return {"model": about["model"], "sample_rate": about["sample_rate"], "causal": model.causal,
+            "params": models.count_parameters(model)["params"], "scores": about["scores"], "sha256": about["sha256"]}
+
+
+def write_index() -> None:
+    """Write the index of the included models from their checkpoints."""
+    facts = {name: describe(path) for name, path in pretrained.shipped().items()}
+    write_text(pretrained.INDEX, json.dumps(facts, indent=1) + "\n")

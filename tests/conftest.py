@@ -1,48 +1,90 @@
-"""Shared by all tests: commands run as real processes, and small real files to run them on."""
+"""Shared by all tests: the two lanes, the seeds, commands, and a checkpoint to run them on."""
 
 from __future__ import annotations
 
 import os
+import random
 import signal
-import subprocess
 import sys
+import zlib
 from pathlib import Path
 
-import numpy as np
-import pytest
+# One compute thread: two workers keep two cores busy, and sums do not depend on the machine. Before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+
+from commands import COMMANDS, ROOT, Commands, command  # noqa: E402, F401
 
 # A shell starts what it puts in the background with SIGINT ignored, and children inherit that; tests interrupt them.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-ROOT = Path(__file__).parents[1]
 MINI = ROOT / "data" / "mini"
+SEED = 20261121
+_generator = np.random.Generator(np.random.PCG64(SEED))
 
 
-def command(name: str, *args) -> list[str]:
-    """argv of a setk command, as bin/se-NAME runs it."""
-    return [sys.executable, "-P", "-m", f"setk.commands.{name}", *map(str, args)]
+def pytest_addoption(parser):
+    group = parser.getgroup("setk")
+    group.addoption("--all", action="store_true", help="run the full lane too (kills, recipes, clusters, browsers, long streams), "
+                    "with a random seed")
+    group.addoption("--processes", action="store_true", help="run every command of setk as a process, none in the interpreter of the tests")
 
 
-@pytest.fixture
-def se():
-    """se("enhance", model, "a.wav", ...) runs the command from the repository's root; the finished process."""
+def pytest_configure(config):
+    COMMANDS.always_processes = config.getoption("--processes")
+    if config.getoption("--all"):  # in the environment, which the workers of xdist share
+        os.environ.setdefault("SETK_TEST_SEED", str(random.SystemRandom().randrange(2**32)))
 
-    def run(name: str, *args, input: bytes | None = None, **options) -> subprocess.CompletedProcess:
-        options = {"cwd": ROOT, "timeout": 300, **options}
-        done = subprocess.run(command(name, *args), input=input, capture_output=True, **options)
-        done.out, done.err = done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
-        assert "Traceback" not in done.err, done.err
-        return done
 
-    return run
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line(f"SETK_TEST_SEED={_seed()}")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Without --all, only the default lane; what is asked for by its node id or by -m runs in any case."""
+    if config.getoption("--all") or config.option.markexpr or any("::" in arg for arg in config.args):
+        return
+    kept = [item for item in items if not item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
+    items[:] = kept
+
+
+def _seed() -> int:
+    return int(os.environ.get("SETK_TEST_SEED", SEED))
+
+
+def _sow(name: str) -> None:
+    """Seed all generators by the run's seed and the name of a test or fixture, so that neither order nor selection of tests matters."""
+    seed = zlib.crc32(name.encode(), _seed() % 2**32)
+    _generator.bit_generator.state = np.random.PCG64(seed).state
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef, request):
+    _sow(f"{fixturedef.baseid}:{fixturedef.argname}:{getattr(request, 'param_index', 0)}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    _sow(item.nodeid)
 
 
 @pytest.fixture(scope="session")
 def rng() -> np.random.Generator:
-    """Random sizes differ from run to run; the seed is printed, and SETK_TEST_SEED repeats it."""
-    seed = int(os.environ.get("SETK_TEST_SEED", np.random.SeedSequence().entropy % 2**32))
-    print(f"SETK_TEST_SEED={seed}")
-    return np.random.default_rng(seed)
+    """Random sizes and signals. Each test begins with a seed of its own; SETK_TEST_SEED repeats those of a run with --all."""
+    return _generator
+
+
+@pytest.fixture(scope="session")
+def se() -> Commands:
+    """se("enhance", model, "a.wav", ...) runs the command in this interpreter, se.process(...) as a process."""
+    return COMMANDS
 
 
 @pytest.fixture(scope="session")

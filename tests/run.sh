@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Set up (quick when that is done) and run the tests; arguments go to pytest, as in: bash tests/run.sh -k score
+# Set up (quick when that is done) and run the tests of the default lane: at most four minutes on two cores.
+# bash tests/run.sh --all runs the full lane too, with a random seed. Other options go to pytest, as in: bash tests/run.sh -k score
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bin/setup
-# Tests start processes of their own, one compute thread each; two at a time keep two cores busy.
-export OMP_NUM_THREADS=1
+# Two workers, one compute thread each (see tests/conftest.py); NJ sets another number of workers.
 exec .venv/bin/python -m pytest -n "${NJ:-2}" --dist worksteal "$@"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from setk import audio
-from setk.files import AudioError, UserError
+from setk.audio import Location
+from setk.core.errors import AudioError, UserError
 
 
 def tone(n=1600, channels=1, seed=0):
@@ -71,8 +72,8 @@ def broken(tmp_path):
              "empty.wav": b"", "text.wav": b"hello there, no audio", "none.flac": b"fLaC"}
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    return {"truncated.wav": "truncated", "headless.wav": "truncated", "truncated.flac": "truncated|no audio",
-            "empty.wav": "empty", "text.wav": "no audio|not a wav", "none.flac": "no audio", "nan.wav": "NaN",
+    return {"truncated.wav": "truncated", "headless.wav": "truncated", "truncated.flac": "truncated|not an audio file",
+            "empty.wav": "empty", "text.wav": "not an audio file", "none.flac": "not an audio file", "nan.wav": "NaN",
             "missing.wav": "no such file", ".": "directory", "exit 3 |": "shell command"}
 
 
@@ -88,10 +89,10 @@ def test_command_pipes_are_opt_in_and_their_status_counts(tmp_path):
     pipe = f"cat '{tmp_path}/a b.wav' |"
     with pytest.raises(AudioError, match="--allow-commands"):
         audio.read(pipe)
-    assert audio.read(pipe, allow_commands=True)[0].shape == (1, 1600)
+    assert Location.parse(pipe, allow_commands=True).read()[0].shape == (1, 1600)
     for command in ("false | cat |", f"cat '{tmp_path}/a b.wav'; echo no disk >&2; exit 3 |"):
         with pytest.raises(AudioError, match="ended with code"):
-            audio.read(command, allow_commands=True)
+            Location.parse(command, allow_commands=True).read()
 
 
 def test_an_unfit_output_is_refused(tmp_path):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from setk.files import UserError
-from setk.metrics import compare
+from setk.core.errors import UserError
+from setk.scoring import compare
 
 HEAD = "utt\tstoi\tlsd\terror"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from setk import checkpoint, models
-from setk.files import UserError
+from setk.core.errors import UserError
 from setk.models.conv_tasnet import STEP, split
 
 torch.set_num_threads(1)
@@ -171,7 +171,7 @@ def test_a_checkpoint_of_asteroid_becomes_ours_by_name(foreign, se, tmp_path, rn
     (lambda c: c.update(model_name="DPRNNTasNet"), "no Conv-TasNet of asteroid"),
 ])
 def test_another_checkpoint_of_asteroid_is_refused(foreign, change, told):
-    from setk.compress import asteroid
+    from setk.export import asteroid
 
     with pytest.raises(UserError, match=told):
         asteroid.load(foreign(change))

@@ -14,11 +14,11 @@ from setk import cost, models
 from setk.cost import macs, ptflops
 from setk.cost.ledger import frame_inputs
 from setk.cost.timing import timing
-from setk.dsp import STFT
+from setk.audio.stft import STFT
 from setk.engines import TorchEngine
-from setk.files import UserError
+from setk.core.errors import UserError
 from setk.models.fspen import PathLinear
-from setk.models.gru import GroupedGRU
+from setk.nn.gru import GroupedGRU
 
 
 @pytest.fixture(params=range(3))

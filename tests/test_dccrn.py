@@ -7,11 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from conftest import ROOT
 from setk import cost, models
 from setk.cost import legacy, macs, ptflops
 from setk.cost.ledger import frame_inputs
-from setk.dsp import STFT
+from setk.audio.stft import STFT
 from setk.training import settings
 
 torch.set_num_threads(1)
@@ -164,5 +163,5 @@ def test_training_starts_from_the_noisy_signal():
 
 @pytest.mark.parametrize("conf", ["dccrn", "dccrn_open"])
 def test_the_confs_of_its_recipes_resolve(conf):
-    s = settings.resolve(str(ROOT / "recipes/conf" / f"{conf}.yaml"))
+    s = settings.resolve(conf)
     assert s.model == "dccrn" and s.config == models.config_values("dccrn", "dccrn", {})

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from test_metrics import CORPUS, pairs  # noqa: F401  (a fixture)
 
-from setk import files, metrics
-from setk.files import UserError
+from setk import metrics
+from setk.core import files
+from setk.core.errors import UserError
 from setk.metrics import Extras, dnsmos
 
 NAMES = ["dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_p808"]

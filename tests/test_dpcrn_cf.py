@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import ROOT
 from setk import models
 from setk.cost import macs
 from setk.models import dpcrn_cf
-from setk.models.dpcrn_cf import LONGEST, SHORTEST, VOICED, WINDOW, Bands, Comb, Fourier
+from setk.models.dpcrn_cf import Bands, Comb, Fourier, LONGEST, SHORTEST, VOICED, WINDOW
 from setk.training import settings
 
 torch.set_num_threads(1)
@@ -138,5 +137,5 @@ def test_the_gradient_tells_the_pitch_network_where_the_period_is(rng):
 
 @pytest.mark.parametrize("conf", ["dpcrn_cf", "dpcrn_cf_open"])
 def test_the_confs_of_its_recipes_resolve(conf):
-    s = settings.resolve(str(ROOT / "recipes/conf" / f"{conf}.yaml"))
+    s = settings.resolve(conf)
     assert s.model == "dpcrn_cf" and s.config == models.config_values("dpcrn_cf", "dpcrn_cf", {})

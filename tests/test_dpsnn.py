@@ -13,13 +13,14 @@ import torch
 from bench.dpsnn import frame_by_frame, in_onnx
 from conftest import ROOT, command
 
-from setk import audio, checkpoint, lists, models
+from setk import audio, checkpoint, models
+from setk.data import lists
 from setk.cost import macs, synops
-from setk.files import UserError
-from setk.models import spiking
+from setk.core.errors import UserError
+from setk.nn import spiking
 from setk.models.dpsnn import DPSNN
-from setk.models.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout
-from setk.training.losses import LOSSES, Example
+from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout
+from setk.training.losses import Example, LOSSES
 
 SMALL = dict(encoder=32, width=16, hidden=32, blocks=2, context=0.005)
 BUILDS = {"base": "DEFAULT", "avx2": "AVX2", "avx512": "AVX512"}  # of the kernel -> what torch calls such a processor

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from setk import models
-from setk.files import UserError
-from setk.models.effifusion_gan import DILATIONS, Config, Dense, MultiScale, SubPixel
+from setk.core.errors import UserError
+from setk.models.effifusion_gan import Config, DILATIONS, Dense, MultiScale, SubPixel
 
 torch.set_num_threads(1)
 V1 = {"kernels": (3,), "separable": False, "second_norm": False}

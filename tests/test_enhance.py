@@ -13,7 +13,8 @@ import pytest
 
 from conftest import MINI, ROOT, command
 from setk import audio
-from setk.lists import DataDir, read_list, write_list
+from setk.data.datadir import DataDir
+from setk.data.lists import read_list, write_list
 
 
 def noise(seconds, rate=16000, channels=1, seed=0):
@@ -194,6 +195,7 @@ def test_files_of_two_models_do_not_mix(se, untrained, scp, tmp_path):
     assert done.returncode == 2 and "another model sha256" in done.err and "choose another output" in done.err
 
 
+@pytest.mark.full
 def test_kill_in_the_middle_of_a_list_tears_nothing(untrained, tmp_path, se):
     paths = {}
     for i in range(12):

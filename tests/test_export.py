@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import MINI, ROOT, command
+from conftest import COMMANDS, MINI, ROOT, command
 from setk import audio, checkpoint, engines, models
-from setk.compress import export
+from setk.export import onnx
 from setk.cost import macs
-from setk.files import UserError
-from setk.lists import read_list, write_list
+from setk.core.errors import UserError
+from setk.data.lists import read_list, write_list
 
 torch.set_num_threads(1)
 
@@ -30,7 +30,7 @@ def exported(folder: Path, preset: str, **options) -> tuple[models.Model, engine
     with torch.no_grad():
         for p in model.parameters():
             p += 0.02 * torch.randn_like(p)
-    export.to_onnx(model, folder / f"{preset}.onnx", scores={}, **options)
+    onnx.to_onnx(model, folder / f"{preset}.onnx", scores={}, **options)
     return model, engines.OnnxEngine(folder / f"{preset}.onnx")
 
 
@@ -62,17 +62,18 @@ def test_a_stream_in_onnx_is_the_model_offline(preset, tmp_path, rng):
     # A spike flips where rounding decides, once in a while, and is remembered. Norms over a whole signal add up a million
     # values, in another order.
     assert (np.median(difference) if preset == "dpsnn" else difference.max()) < (1e-5 if model.causal else 2e-4)
-    assert export.parity(model, engine) > 80
+    assert onnx.parity(model, engine) > 80
 
 
 @pytest.fixture(scope="module")
 def fspen(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "fspen.onnx"
-    done = subprocess.run(command("quant", "export", "fspen", path), cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "dB to the checkpoint" in done.stderr and not done.stdout, done.stderr
+    done = COMMANDS("quant", "export", "fspen", path)
+    assert done.returncode == 0 and "dB to the checkpoint" in done.err and not done.out, done.err
     return path
 
 
+@pytest.mark.full
 def test_ten_minutes_in_random_pieces_are_the_same_in_torch_and_onnx(fspen, rng):
     x = moving_noise(rng, 600)
     torch_engine = engines.TorchEngine(checkpoint.find("fspen"))
@@ -109,7 +110,7 @@ def test_the_file_says_what_it_is(fspen, se):
 
 def test_enhancing_by_onnx_imports_no_torch_and_gives_the_same_audio(fspen, se, tmp_path):
     noisy = ROOT / next(iter(read_list(MINI / "test/noisy.scp").values()))
-    code = (f"import sys\nfrom setk.commands import enhance\nsys.argv=['x',{str(fspen)!r},{str(noisy)!r},{str(tmp_path / 'o.wav')!r}]\n"
+    code = (f"import sys\nfrom setk.cli import enhance\nsys.argv=['x',{str(fspen)!r},{str(noisy)!r},{str(tmp_path / 'o.wav')!r}]\n"
             "try: enhance.main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules and 'onnx' not in sys.modules")
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -193,6 +194,7 @@ def test_live_pipes_advance_together_each_at_its_own_pace(fspen, tmp_path):
     assert np.abs(np.frombuffer(out["b.wav"][44:], "<i2") - audio.to_int16(whole)[0][0]).max() <= 1
 
 
+@pytest.mark.full
 def test_an_hour_takes_no_more_memory_than_a_minute(tmp_path):
     """One process: its peak after a minute of audio, and after an hour."""
     torch.manual_seed(0)
@@ -247,7 +249,7 @@ def test_what_is_no_export_is_told_in_one_line(se, fspen, tmp_path):
 
 
 def test_an_export_that_differs_from_its_checkpoint_is_not_written(tmp_path, monkeypatch):
-    from setk.commands import quant
+    from setk.cli import quant
 
     monkeypatch.setattr(export, "parity", lambda *_: 42.0)
     with pytest.raises(UserError, match="not written: differs"):
@@ -261,4 +263,4 @@ def test_parity_notices_a_state_that_is_lost(fspen):
             return super().run(frames, self.start(len(frames)), active)
 
     model, _ = checkpoint.load(checkpoint.find("fspen"))
-    assert export.parity(model, engines.OnnxEngine(fspen)) > 100 > 50 > export.parity(model, Forgetful(fspen))
+    assert onnx.parity(model, engines.OnnxEngine(fspen)) > 100 > 50 > onnx.parity(model, Forgetful(fspen))

@@ -11,18 +11,18 @@ import time
 
 import pytest
 
-from setk import files
+from setk.core import files
 
 WRITER = """
 import sys, time
-from setk import files
+from setk.core import files
 with files.atomic_path(sys.argv[1]) as tmp:
     tmp.write_bytes(b"half")
     print(tmp.name, flush=True)
     time.sleep(600)
 """
 # The folder of a test is swept once by this process; a process of its own sweeps it again.
-TOUCH = "import sys\nfrom setk import files\nfiles.write_text(sys.argv[1], 'whole')"
+TOUCH = "import sys\nfrom setk.core import files\nfiles.write_text(sys.argv[1], 'whole')"
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from setk.models import gru
-from setk.models.gru import GroupedGRU
+from setk.nn import gru
+from setk.nn.gru import GroupedGRU
 
 FORMS = ["kernel", "loop", "block_diagonal"]
 SIZES = [  # G, B, T, K, I, H, reverse, one input for all groups
@@ -210,11 +210,12 @@ def test_exports():
     near(torch.jit.trace(module, (x, h))(x, h)[0], module(x, h)[0])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("build", ["default", "avx2", "avx512"])
 def test_every_build_of_the_kernel(build):
     """The builds for the other processors, in a process in which torch takes this one for such."""
     name = {"default": "_gru_base"}.get(build, f"_gru_{build}")
-    if importlib.util.find_spec(f"setk.models.{name}") is None:
+    if importlib.util.find_spec(f"setk.nn.{name}") is None:
         pytest.skip(f"{name} is not built")
     if build == "avx512" and torch.backends.cpu.get_cpu_capability() != "AVX512":
         pytest.skip("this processor has no AVX-512")
@@ -233,3 +234,17 @@ def test_wrong_sizes_are_refused():
         module(x, h[:, :1])
     with pytest.raises(ValueError, match="reverse"):
         GroupedGRU(3, 16, 16, (True, False))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("reverse", [(False, True), (False, True, False, True), (True, True), False])
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_exported_form_is_the_same_function(reverse, shared):
+    groups = 2 if isinstance(reverse, bool) else len(reverse)
+    torch.manual_seed(5)
+    module = GroupedGRU(groups, 5, 6, reverse)
+    x, h = torch.randn(1 if shared else groups, 2, 7, 3, 5), torch.randn(groups, 2, 3, 6)
+    with torch.no_grad():
+        traced = torch.jit.trace(module, (x, h))
+        for mine, exported in zip(module(x, h), traced(x, h)):
+            near(exported, mine)

@@ -15,11 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from conftest import MINI, ROOT
 from setk import audio, checkpoint, engines, models
-from setk.commands import quant
-from setk.compress import calibration, export, int8, integer
-from setk.compress.torchscript import ScriptEngine
-from setk.files import UserError
-from setk.lists import read_list, write_list
+from setk.cli import quant
+from setk.compress import integer, ptq
+from setk.export import onnx, onnx_int8
+from setk.engines.torchscript import ScriptEngine
+from setk.core.errors import UserError
+from setk.data.lists import read_list, write_list
 
 torch.set_num_threads(1)
 SMALL = {"filters": 64, "bottleneck": 32, "hidden": 48, "skip": 32, "blocks": 3, "repeats": 2}
@@ -40,12 +41,12 @@ def quantized(name="conv_tasnet", preset=None, slopes=(0.25, 0.1, 0.9, 1.5), **c
         for p in model.parameters():
             if p.dim() == 1 and p.numel() > 1:
                 p += 0.1 * torch.randn_like(p)
-    calibration.calibrate(model, [0.1 * torch.randn(1, 8000)], "minmax")
+    ptq.calibrate(model, [0.1 * torch.randn(1, 8000)], "minmax")
     return model
 
 
 def made(model, path) -> tuple[Path, dict[str, int]]:
-    return path, export.to_onnx(model, path, scores={})
+    return path, onnx.to_onnx(model, path, scores={})
 
 
 @pytest.fixture(scope="module", params=["split in two, with a residual", "vanilla"])
@@ -92,7 +93,7 @@ def test_every_convolution_runs_in_an_integer_kernel_from_int8_weights(small, tm
 def test_the_whole_file_gives_what_the_checkpoint_gives_up_to_flipped_roundings(small, rng):
     model, path = small
     engine = engines.OnnxEngine(path)
-    assert export.parity(model, engine) > 20
+    assert onnx.parity(model, engine) > 20
     for frames in (1, 2, int(rng.integers(3, 60)), 500):
         x = noise(rng, frames)
         with torch.no_grad():
@@ -230,7 +231,7 @@ def test_the_int8_file_of_fqse_is_at_most_5_4_mb(tmp_path):
 def test_slopes_that_no_two_convolutions_make_are_computed_all_the_same(slopes, tmp_path, rng):
     model = quantized(slopes=slopes, **SMALL)
     path, kinds = made(model, tmp_path / "m.onnx")
-    assert kinds["integer"] == kinds["products"] and export.parity(model, engines.OnnxEngine(path)) > 20
+    assert kinds["integer"] == kinds["products"] and onnx.parity(model, engines.OnnxEngine(path)) > 20
 
 
 def test_a_channel_without_weights_keeps_its_bias(tmp_path):
@@ -241,15 +242,15 @@ def test_a_channel_without_weights_keeps_its_bias(tmp_path):
         model.masker.bottleneck[1].weight[3] = 0
         model.masker.bottleneck[1].weight[4] *= 1e-9
         model.masker.bottleneck[1].bias[3:5] = 0.5
-    calibration.calibrate(model, [0.1 * torch.randn(1, 8000)], "minmax")
-    assert export.parity(model, engines.OnnxEngine(made(model, tmp_path / "m.onnx")[0])) > 20
+    ptq.calibrate(model, [0.1 * torch.randn(1, 8000)], "minmax")
+    assert onnx.parity(model, engines.OnnxEngine(made(model, tmp_path / "m.onnx")[0])) > 20
 
 
 @pytest.mark.parametrize("name", ["fspen", "lite_rtse"])
 def test_recurrent_models_hold_int8_weights_and_compute_what_the_checkpoint_does(name, tmp_path):
     model = quantized(name)
     path, kinds = made(model, tmp_path / "i.onnx")
-    assert 0 < kinds["integer"] < kinds["products"] and export.parity(model, engines.OnnxEngine(path)) > 30
+    assert 0 < kinds["integer"] < kinds["products"] and onnx.parity(model, engines.OnnxEngine(path)) > 30
     params = models.count_parameters(models.build(name, {}))["params"]
     assert path.stat().st_size < {"fspen": 0.6, "lite_rtse": 0.3}[name] * 4 * params  # FSPEN is half nodes
 
@@ -257,13 +258,13 @@ def test_recurrent_models_hold_int8_weights_and_compute_what_the_checkpoint_does
 def test_ranges_by_percentile_and_mse_are_those_of_the_values_themselves(rng):
     parts = [torch.from_numpy(10 ** rng.uniform(-2, 1) * rng.standard_normal(int(rng.integers(1, 40000)))).float() for _ in range(8)]
     x = torch.cat(parts)
-    seen = calibration.Histogram()
+    seen = ptq.Histogram()
     for part in [torch.zeros(7), *parts]:
         seen.add(part)
-    assert seen.counts.sum() == len(x) and seen.counts.size == calibration.BINS
-    assert calibration.minmax(seen) == (min(0, x.min().item()), max(0, x.max().item()))
-    lo, hi = calibration.percentile(seen)
-    exact = np.quantile(x.numpy(), [calibration.TAIL, 1 - calibration.TAIL])
+    assert seen.counts.sum() == len(x) and seen.counts.size == ptq.BINS
+    assert ptq.minmax(seen) == (min(0, x.min().item()), max(0, x.max().item()))
+    lo, hi = ptq.percentile(seen)
+    exact = np.quantile(x.numpy(), [ptq.TAIL, 1 - ptq.TAIL])
     assert np.abs(np.array([lo, hi]) - exact).max() < 3 * seen.width + 0.1 * np.ptp(exact)
 
     def error(lo, hi):
@@ -271,8 +272,8 @@ def test_ranges_by_percentile_and_mse_are_those_of_the_values_themselves(rng):
         zero = round(-lo / scale)
         return float(((torch.round(x / scale).clamp(-zero, 255 - zero) * scale - x) ** 2).sum())
 
-    best = error(*calibration.mse(seen))
-    assert best <= 1.02 * min(error(*calibration.minmax(seen)), error(lo, hi), error(0.8 * lo, 0.8 * hi))
+    best = error(*ptq.mse(seen))
+    assert best <= 1.02 * min(error(*ptq.minmax(seen)), error(lo, hi), error(0.8 * lo, 0.8 * hi))
 
 
 @pytest.fixture(scope="module")
@@ -339,7 +340,7 @@ def test_torchscript_runs_wherever_torch_does(se, untrained, mini, tmp_path):
 def test_a_torchscript_of_a_model_that_is_not_causal_takes_any_length(tmp_path, rng):
     torch.manual_seed(0)
     model = models.build("conv_tasnet", SMALL).eval()
-    export.to_torchscript(model, tmp_path / "m.ts", scores={})
+    onnx.to_torchscript(model, tmp_path / "m.ts", scores={})
     engine = ScriptEngine(tmp_path / "m.ts")
     for frames in (1, 2, int(rng.integers(3, 300))):
         x = noise(rng, frames)
@@ -356,12 +357,12 @@ def test_mistakes_are_named(mini, tmp_path):
         with pytest.raises(UserError, match=words):
             quant.ptq(str(model), tmp_path / "o.pt", str(list_), quant.Calibration.mse)
         assert not (tmp_path / "o.pt").exists()
-    export.to_onnx(models.build("fspen", {}).eval(), tmp_path / "fspen.onnx", scores={})
+    onnx.to_onnx(models.build("fspen", {}).eval(), tmp_path / "fspen.onnx", scores={})
     with pytest.raises(UserError, match="knows Conv-TasNet, but not"):
         integer.Reference(tmp_path / "fspen.onnx")
 
 
 def test_a_float_graph_has_nothing_to_make_integers_of(tmp_path):
-    export.to_onnx(models.build("conv_tasnet", SMALL).eval(), tmp_path / "f.onnx", scores={})
+    onnx.to_onnx(models.build("conv_tasnet", SMALL).eval(), tmp_path / "f.onnx", scores={})
     graph = onnx.load(tmp_path / "f.onnx").graph
-    assert int8.to_integers(graph) == {"products": 0, "integer": 0}
+    assert onnx_int8.to_integers(graph) == {"products": 0, "integer": 0}

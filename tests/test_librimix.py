@@ -1,4 +1,4 @@
-"""se-prep librimix, and the lists whose entries are sums: against a plain rendering of the CSVs' rows."""
+"""se-prep librimix, and lists of on-the-fly mixtures: against a plain rendering of the CSVs' rows."""
 
 from __future__ import annotations
 
@@ -15,8 +15,12 @@ import soundfile
 from conftest import MINI
 from scipy.signal import resample_poly
 
-from setk import audio, sums
-from setk.lists import DataDir, read_list
+from setk import audio
+from setk.audio import Location
+from setk.audio.mixture import OLD_PREFIX, PREFIX, Mixture, Part
+from setk.core.errors import AudioError
+from setk.data.datadir import DataDir
+from setk.data.lists import read_list, read_wavs
 
 STEP = 1 / 32768
 PARTS = {"train-100": ("train", "train-clean-100"), "dev": ("valid", "dev-clean"), "test": ("test", "test-clean")}
@@ -96,7 +100,7 @@ def test_entries_are_what_the_rows_of_the_csv_say(corpora, tmp_path, se, mixture
 
 def test_noise_is_repeated_and_slowed_where_the_corpus_wants_it(corpora, tmp_path, se):
     assert se("prep", *args(corpora), tmp_path / "data").returncode == 0
-    parts = [sums.parse(noisy).parts[1] for noisy, _ in DataDir(tmp_path / "data/train").pairs().values()]
+    parts = [Mixture.parse(noisy).parts[1] for noisy, _ in DataDir(tmp_path / "data/train").pairs().values()]
     assert any(part.reach > audio.probe(part.path).frames for part in parts)
     assert sorted(part.speed for part in parts) == [0.8] + [1.0] * (len(parts) - 1)
 
@@ -185,7 +189,7 @@ def test_the_paths_of_the_csvs_can_be_led_elsewhere(tree, tmp_path, se):
     done = se("prep", "librimix", tree, tmp_path / "out", "--root", tmp_path / "scratch", "--train", "train-100")
     assert done.returncode == 1 and "6 failed" not in done.err  # train and dev are not there
     assert list(DataDir(tmp_path / "out/test").pairs()) and not (tmp_path / "out/train").exists()
-    assert "nothing is there for train" in done.err
+    assert "no utterances for train" in done.err
 
 
 def test_what_is_wrong_with_a_tree_is_named_and_the_rest_is_used(tree, tmp_path, se, rng):
@@ -225,7 +229,7 @@ def test_sources_that_are_missing_or_no_audio_are_named_with_the_line_of_the_csv
     done = se("prep", *args(own), tmp_path / "out")
     assert done.returncode == 1
     table = own / "metadata/Libri2Mix/libri2mix_train-clean-100.csv"
-    for i, words in ((0, "no such file"), (2, "no such file"), (3, "no audio"), (4, "is empty")):
+    for i, words in ((0, "no such file"), (2, "no such file"), (3, "not an audio file"), (4, "is empty")):
         start = f"se-prep: {rows[i]['mixture_ID']}: {table}:{i + 2}: "
         assert any(line.startswith(start) and words in line for line in done.err.splitlines()), done.err
     assert list(DataDir(tmp_path / "out/train").pairs()) == [rows[i]["mixture_ID"] for i in (1, 5)]
@@ -260,9 +264,9 @@ def test_usage(tmp_path, se, options, words):
     assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1, done.err
 
 
-# --- sums ------------------------------------------------------------------------------------------------------------
+# --- on-the-fly mixtures ------------------------------------------------------------------------------------------------------------
 
-def test_a_list_of_sums_is_scored_like_one_of_files(corpora, tmp_path, se):
+def test_a_list_of_mixtures_is_scored_like_one_of_files(corpora, tmp_path, se):
     assert se("prep", *args(corpora), tmp_path / "data").returncode == 0
     done = se("score", "--ref", tmp_path / "data/valid/clean.scp", tmp_path / "data/valid/noisy.scp", "--metrics", "si_sdr")
     assert done.returncode == 0, done.err
@@ -270,7 +274,7 @@ def test_a_list_of_sums_is_scored_like_one_of_files(corpora, tmp_path, se):
     assert len(found) == 3 and all(np.isfinite(found))
 
 
-@pytest.mark.parametrize("said", [
+@pytest.mark.parametrize("text", [
     "", "{}", "[]", "null", '{"length": 5, "rate": 16000, "parts": []}',
     '{"length": -5, "rate": 16000, "parts": [{"path": "a.wav"}]}',
     '{"length": 1e15, "rate": 16000, "parts": [{"path": "a.wav"}]}',
@@ -278,30 +282,38 @@ def test_a_list_of_sums_is_scored_like_one_of_files(corpora, tmp_path, se):
     '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "gain": "x"}]}',
     '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "colour": 1}]}',
     '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "gain": NaN}]}',
-    '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "reach": 99999999999}]}'])
-def test_a_malformed_sum_is_an_audio_error(said):
-    for use in (audio.probe, audio.read):
-        with pytest.raises(audio.AudioError, match="is no sum"):
-            use(sums.PREFIX + said)
+    '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "reach": 99999999999}]}',
+    '{"length": 1e999, "rate": 16000, "parts": [{"path": "a.wav"}]}', '{"length": 5, "rate": Infinity, "parts": [{"path": "a.wav"}]}',
+    '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "reach": 1.5}]}',
+    '{"length": 5, "rate": 16000, "parts": [{"path": "a\\u0000.wav"}]}', "[" * 100_000])
+def test_a_malformed_mixture_is_an_audio_error(text):
+    for prefix in (PREFIX, OLD_PREFIX):
+        for use in (audio.probe, audio.read):
+            with pytest.raises(AudioError, match="is not a valid on-the-fly mixture"):
+                use(prefix + text)
 
 
 def test_parts_of_other_rates_and_too_short_to_repeat_are_refused(tmp_path, rng):
-    audio.write(tmp_path / "a.wav", rng.standard_normal(8001) * 0.1, 16000)
-    path = str(tmp_path / "a.wav")
-    with pytest.raises(audio.AudioError, match="16000 Hz; 44100 Hz is wanted"):
-        audio.read(sums.Sum(5, 44100, (sums.Part(path),)).location())
-    with pytest.raises(audio.AudioError, match="too few to be repeated"):
-        audio.read(sums.Sum(5, 16000, (sums.Part(path, reach=8002),)).location())
-    with pytest.raises(audio.AudioError, match="allow-commands"):
-        audio.read(sums.Sum(5, 16000, (sums.Part("touch ran |"),)).location())
+    for name, samples in (("a.wav", 8001), ("b.wav", 8002)):
+        audio.write(tmp_path / name, rng.standard_normal(samples) * 0.1, 16000)
+    path, longer = str(tmp_path / "a.wav"), str(tmp_path / "b.wav")
+    for reason, mixture in [("16000 Hz; expected 44100 Hz", Mixture(5, 44100, (Part(path),))),
+                            ("too few to be repeated", Mixture(5, 16000, (Part(path, reach=8002),))),
+                            # Each repetition would add one sample.
+                            ("too few to be repeated", Mixture(5, 16000, (Part(longer, reach=60 * 16000),))),
+                            ("no such file", Mixture(5, 16000, (Part("touch ran |"),)))]:
+        with pytest.raises(AudioError, match=reason):
+            Location.parse(mixture.text(), allow_commands=True).read()
+    assert len(audio.read_mono(Mixture(8902, 16000, (Part(longer, reach=8902),)).text())[0]) == 8902
 
 
 def test_any_path_passes_through_a_list(tmp_path, rng):
     path = tmp_path / 'a "b" {c} é\\|.wav'
     audio.write(path, rng.standard_normal(50) * 0.1, 16000)
-    total = sums.Sum(40, 16000, (sums.Part(str(path), 0.5), sums.Part(str(path), -0.5, reach=30)))
-    (tmp_path / "l.scp").write_text(f"utt {total.location()}\n", encoding="utf-8")
-    location = read_list(tmp_path / "l.scp")["utt"]
-    assert sums.parse(location) == total and "\n" not in location and json.loads(location.removeprefix("sum:"))
-    x = audio.read_mono(location)[0]
-    assert not x[:30].any() and x[30:].any()
+    mixture = Mixture(40, 16000, (Part(str(path), 0.5), Part(str(path), -0.5, reach=30)))
+    (tmp_path / "l.scp").write_text(f"utt {mixture.text()}\n", encoding="utf-8")
+    location = read_wavs(tmp_path / "l.scp")["utt"]
+    assert Mixture.parse(location) == mixture and "\n" not in location and json.loads(location.removeprefix("mix:"))
+    x = location.read_mono()[0]
+    old = audio.read_mono(location.replace("mix:", "sum:", 1))[0]
+    assert (x == old).all() and not x[:30].any() and x[30:].any()

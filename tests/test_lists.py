@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from setk import config, lists
-from setk.files import UserError, atomic_open, write_text
+from setk.core import config
+from setk.data import datadir, lists
+from setk.core.errors import UserError
+from setk.core.files import atomic_open, write_text
 
 
 def test_spaces_crlf_blank_lines_and_any_order_are_read(tmp_path):
@@ -20,7 +22,7 @@ def test_spaces_crlf_blank_lines_and_any_order_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("text, words", [
-    ("a x.wav\na y.wav\n", [":2:", "twice"]),
+    ("a x.wav\na y.wav\n", [":2:", "duplicate id"]),
     ("a\n", [":1:", "no value"]),
     ("a x\n../b y.wav\n", [":2:", "cannot be an utterance id"]),
     (".. y.wav\n", [":1:", "cannot be"]),
@@ -35,28 +37,28 @@ def test_a_bad_line_is_named_with_its_mend(tmp_path, text, words):
 
 def test_other_things_than_lists(tmp_path):
     (tmp_path / "bin").write_bytes(b"\xff\xfe\x00\x80 x\n")
-    for path, word in [(tmp_path, "directory"), (tmp_path / "none", "no such"), (tmp_path / "bin", "not text")]:
+    for path, word in [(tmp_path, "directory"), (tmp_path / "none", "no such"), (tmp_path / "bin", "not a text file")]:
         with pytest.raises(UserError, match=word):
             lists.read_list(path)
 
 
-def test_shards_part_a_list(rng):
+def test_parts_cover_a_list(rng):
     items = list(range(int(rng.integers(0, 50))))
     n = int(rng.integers(1, 9))
-    parts = [list(lists.take_shard(items, f"{k}/{n}")) for k in range(1, n + 1)]
+    parts = [list(lists.take_part(items, f"{k}/{n}")) for k in range(1, n + 1)]
     assert sorted(sum(parts, [])) == items
     for bad in ("0/3", "4/3", "1", "a/b", "-1/2"):
-        with pytest.raises(UserError, match="--shard"):
-            lists.parse_shard(bad)
+        with pytest.raises(UserError, match="--part"):
+            lists.parse_part(bad)
 
 
 def test_a_data_directory_says_what_is_missing(tmp_path):
     with pytest.raises(UserError, match="needs noisy.scp"):
-        lists.DataDir(tmp_path)
+        datadir.DataDir(tmp_path)
     (tmp_path / "noisy.scp").write_text("a x.wav\nb y.wav\n")
     (tmp_path / "clean.scp").write_text("a x.wav\n")
     with pytest.raises(UserError, match="clean.scp: b is missing"):
-        lists.DataDir(tmp_path).pairs()
+        datadir.DataDir(tmp_path).pairs()
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from conftest import ROOT
 from setk import cost, models
 from setk.models import lite_rtse
 from setk.training import settings
@@ -165,5 +164,5 @@ def test_the_state_of_a_long_chunk_holds_no_more_than_that_of_a_frame():
 
 @pytest.mark.parametrize("conf", ["lite_rtse", "lite_rtse_open"])
 def test_the_confs_of_its_recipes_resolve(conf):
-    s = settings.resolve(str(ROOT / "recipes/conf" / f"{conf}.yaml"))
+    s = settings.resolve(conf)
     assert s.model == "lite_rtse" and s.config == models.config_values("lite_rtse", "lite_rtse", {})

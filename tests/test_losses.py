@@ -9,9 +9,10 @@ import pytest
 import torch
 from conftest import MINI
 
-from setk import audio, lists
-from setk.dsp import STFT, Frames
-from setk.training.losses import LOSSES, Example
+from setk import audio
+from setk.data import lists
+from setk.audio.stft import Frames, STFT
+from setk.training.losses import Example, LOSSES
 
 # Those that look at the estimate, not at what goes on inside a model.
 OF_SIGNALS = [name for name in LOSSES if not name.startswith(("spikes", "readout"))]

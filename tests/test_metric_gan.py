@@ -10,10 +10,11 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import MINI, ROOT, command
+from conftest import COMMANDS, MINI, ROOT, command
 
 from setk import audio, checkpoint
-from setk.lists import DataDir, write_list
+from setk.data.datadir import DataDir
+from setk.data.lists import write_list
 from setk.training.labels import Labels
 from setk.training.metric_gan import Discriminator, MetricGAN
 from setk.training.ranks import Ranks
@@ -49,14 +50,14 @@ def work(tmp_path_factory):
     return path
 
 
-def argv(work, out, *more):
-    return command("train", work / "conf.yaml", "--train", work / "train", "--valid", work / "valid", "--out", out, *more)
+def arguments(work, out):
+    return [work / "conf.yaml", "--train", work / "train", "--valid", work / "valid", "--out", out]
 
 
 @pytest.fixture(scope="module")
 def whole(work):
-    done = subprocess.run(argv(work, work / "whole"), cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
+    done = COMMANDS("train", *arguments(work, work / "whole"))
+    assert done.returncode == 0, done.err
     return work / "whole"
 
 
@@ -165,10 +166,11 @@ def test_a_stopped_run_goes_on_with_the_same_bits_of_both_networks_and_of_what_w
     assert {**row(whole), "hours": 0} == {**row(out), "hours": 0}
 
 
+@pytest.mark.full
 def test_two_ranks_follow_the_curve_of_one(work, whole):
     out = work / "ranks"
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*torchrun, *argv(work, out)[2:]], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*torchrun, *command("train", *arguments(work, out))[2:]], cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
     one, two = ({k: v for k, v in row(path).items() if k != "hours"} for path in (whole, out))
     own = {"metric": 0, "discriminator": 0}  # the discriminator's dropout is each rank's

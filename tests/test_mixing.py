@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from setk import mixing
-from setk.files import UserError
-from setk.mixing import Spread
+from setk.data import mixing
+from setk.core.errors import UserError
+from setk.data.mixing import Spread
 
 
 def p56_by_loop(x: np.ndarray, rate: int) -> tuple[float, float]:
@@ -132,7 +132,7 @@ def test_draws_are_stable_and_options_do_not_move_them():
     assert 0 <= full.rir < 9 and -35 <= full.level_db <= -15 and plain.level_db is None and plain.rir is None
     others = [mixing.draw(mixing.rng(*key), 50, snr) for key in [(2, "utt", 3), (1, "uttt", 3), (1, "utt", 4)]]
     assert plain not in others
-    code = "from setk import mixing; print(mixing.rng(1, 'utt', 3).random(5).tolist())"
+    code = "from setk.data import mixing; print(mixing.rng(1, 'utt', 3).random(5).tolist())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert other == f"{mixing.rng(1, 'utt', 3).random(5).tolist()}\n"
 

@@ -8,9 +8,9 @@ import torch
 
 from setk import models
 from setk.cost import macs
-from setk.dsp import STFT, Frames, StreamTransform
+from setk.audio.stft import Frames, STFT, StreamTransform
 from setk.engines import Overlapped, Stream, TorchEngine
-from setk.files import UserError
+from setk.core.errors import UserError
 
 PRESETS = sorted(models.presets())
 CAUSAL = [preset for preset in PRESETS if models.model_class(models.presets()[preset][0]).causal]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from setk import models
-from setk.models.gru import GroupedGRU
+from setk.nn.gru import GroupedGRU
 from setk.training.muon import Muon, orthogonalised
 
 
@@ -86,7 +86,7 @@ def test_the_rest_moves_as_by_adamw():
 
 
 def test_a_quantized_model_has_its_weights_moved_too():
-    from setk.models.quantization import Scheme, quantize
+    from setk.nn.quantization import Scheme, quantize
 
     model = models.build_preset("conv_tasnet-small")
     plain = Muon(model, 1e-3, (0.9, 0.99), 0.0).param_groups[0]["params"]

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 from conftest import MINI, ROOT
 
-from setk import shards
-from setk.lists import DataDir
+from setk.data import shards
+from setk.data.datadir import DataDir
 
 
 @pytest.fixture
@@ -26,6 +26,7 @@ def prepare(tmp_path):
     return run
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dataset, counts", [("vbd", (4, 3, 3)), ("librimix", (6, 3, 4)), ("ndns", (4, 2, 2))])
 def test_without_a_root_a_generated_tree_is_prepared_and_that_is_said(prepare, tmp_path, dataset, counts):
     done = prepare(dataset, "--dir", "here", "--nj", 2)
@@ -39,6 +40,7 @@ def test_without_a_root_a_generated_tree_is_prepared_and_that_is_said(prepare, t
         assert "--shard 2/2" in log and log.splitlines()[-1].startswith("# Ended (code 0)")
 
 
+@pytest.mark.full
 def test_ndns_is_made_where_there_was_nothing(prepare, tmp_path):
     runpy.run_path(str(MINI / "trees.py"))["ndns"](tmp_path)
     done = prepare("ndns", "--root", "new", "--clean", "sources/clean", "--noise", "sources/noise", "--clips", "2,1,1",
@@ -53,11 +55,15 @@ def test_a_librimix_tree_without_what_is_wanted_stops_the_recipe(prepare, tmp_pa
     assert done.returncode == 2 and "holds no mixture_" in done.stderr
 
 
-def test_a_slow_model_takes_fewer_steps_on_the_embedded_corpus(tmp_path):
-    def steps(setting: str) -> str:
-        script = f"""set -u; root= dir= data= shards= set= ; {setting}
-            . recipes/utils/corpus.sh vbd x; printf '%s\\n' "${{train_set[@]}}" """
-        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, cwd=ROOT)
-        return next(line for line in done.stdout.splitlines() if line.startswith("steps="))
+def test_settings_of_a_slow_model_are_between_those_of_data_mini_and_the_users(tmp_path):
+    def settings(script: str, *args: str) -> list[str]:
+        recipe = tmp_path / "recipe.sh"
+        recipe.write_text(f"""conf=fspen; . {ROOT}/recipes/utils/recipe.sh vbd x "$@"; {script}
+            training_settings lr=1 steps=7; printf '%s\\n' "${{settings[@]}}" """)
+        done = subprocess.run(["bash", recipe, *args], capture_output=True, text=True, env={**os.environ, "VBD_ROOT": ""})
+        return [line.removeprefix("--set=") for line in done.stdout.splitlines()]
 
-    assert steps("") == "steps=300" and steps("mini_steps=100") == "steps=100"
+    assert settings("")[:2] == ["lr=1", "steps=7"] and settings("")[-1].startswith("betas=") and "steps=300" in settings("")
+    assert settings("mini_set='steps=100'")[-1] == "steps=100"
+    assert settings("mini_set='steps=100'", "--set", "steps=5 ema=0")[-3:] == ["steps=100", "steps=5", "ema=0"]
+    assert settings("", "--root", str(tmp_path), "--set", "ema=0") == ["lr=1", "steps=7", "ema=0"]

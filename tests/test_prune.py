@@ -11,13 +11,15 @@ import time
 
 import pytest
 import torch
-from conftest import MINI, ROOT, command
+from conftest import COMMANDS, MINI, ROOT, command
 
-from setk import checkpoint, config, models
+from setk import checkpoint, models
+from setk.core import config
 from setk.compress import pruning
 from setk.cost import macs
-from setk.lists import DataDir, write_list
-from setk.models import units
+from setk.data.datadir import DataDir
+from setk.data.lists import write_list
+from setk.nn import units
 
 torch.set_num_threads(1)
 MODELS = {
@@ -240,14 +242,14 @@ def work(tmp_path_factory):
     return path
 
 
-def trainer(work, out, *settings, init=None):
-    return command("train", work / "conf.yaml", "--train", MINI / "train", "--valid", work / "valid", "--out", out,
-                   *(["--init", init] if init else []), *(f"--set={s}" for s in settings))
+def arguments(work, out, *settings, init=None):
+    return [work / "conf.yaml", "--train", MINI / "train", "--valid", work / "valid", "--out", out,
+            *(["--init", init] if init else []), *(f"--set={s}" for s in settings)]
 
 
 def train(*args, code=0, **options):
-    done = subprocess.run(trainer(*args, **options), cwd=ROOT, capture_output=True, text=True, timeout=200)
-    assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+    done = COMMANDS("train", *arguments(*args, **options))
+    assert done.returncode == code, done.err
     return done
 
 
@@ -262,7 +264,7 @@ def test_pruning_in_training_ends_at_its_amount_and_a_stopped_run_with_the_same_
     # 0.7 x 12 steps: the validation after step 8 comes before the last choice, that after step 12 is the only candidate.
     for name in ("last.pt", "best.pt", "average.pt"):
         assert part_zero(work / "whole" / name) == pytest.approx(0.5, abs=1e-3), name
-    process = subprocess.Popen(trainer(work, work / "cut", *settings), cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command("train", *arguments(work, work / "cut", *settings)), cwd=ROOT, stderr=subprocess.DEVNULL)
     while not (work / "cut/resume.old.pt").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
@@ -271,7 +273,7 @@ def test_pruning_in_training_ends_at_its_amount_and_a_stopped_run_with_the_same_
     dense = state["objective"]["model"]["module"]
     kept = state["objective"]["masks"]
     assert kept and all((dense[f"model.{name}"][~mask] != 0).any() for name, mask in kept.items() if not mask.all())
-    assert "resuming" in train(work, work / "cut", *settings).stderr
+    assert "resuming" in train(work, work / "cut", *settings).err
     for name in ("last.pt", "best.pt"):
         a, b = (checkpoint.read(work / run / name)["weights"] for run in ("whole", "cut"))
         assert all(torch.equal(a[k], b[k]) for k in a), name
@@ -311,7 +313,7 @@ def test_a_pruned_checkpoint_is_trained_on_and_keeps_its_widths_and_zeros(se, sm
     assert se("prune", small, pruned, "--method", "structured", "--amount", 0.5).returncode == 0
     assert se("prune", pruned, sparse, "--method", "magnitude", "--amount", 0.5).returncode == 0
     settings = ["config=init", "pruning.keep=true", "steps=4"]
-    assert "config" in train(work, work / "none", "config=init", code=2).stderr
+    assert "config" in train(work, work / "none", "config=init", code=2).err
     train(work, work / "tuned", *settings, init=sparse)
     tuned, about = checkpoint.load(work / "tuned/best.pt")
     assert about["config"]["widths"] == config.plain(checkpoint.load(pruned)[0].config)["widths"]
@@ -325,7 +327,7 @@ def test_a_pruned_checkpoint_is_trained_on_and_keeps_its_widths_and_zeros(se, sm
     ("pruning.keep=true", "--init"),
     ("pruning={amount: 0.5, layers: lstm}", "all or conv"), ("pruning={amont: 0.5}", "did you mean 'amount'")])
 def test_a_bad_pruning_block_is_one_clear_line(work, setting, said):
-    from setk.files import UserError
+    from setk.core.errors import UserError
     from setk.training.settings import resolve
 
     with pytest.raises(UserError, match=said):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -15,9 +13,10 @@ import yaml
 from torch import nn
 
 from conftest import MINI
-from setk import checkpoint, config, models
-from setk.files import UserError
-from setk.models.quantization import ActivationQuantizer, Scheme, Signal, WeightQuantizer, quantize, unquantized
+from setk import checkpoint, models
+from setk.core import config
+from setk.core.errors import UserError
+from setk.nn.quantization import ActivationQuantizer, Scheme, Signal, WeightQuantizer, quantize, unquantized
 
 torch.set_num_threads(1)
 
@@ -262,7 +261,7 @@ def conf(tmp_path):
 
 @pytest.mark.parametrize("stop", [3, 9])
 def test_a_run_stopped_while_or_after_ranges_are_observed_ends_with_the_same_bits(conf, tmp_path, stop, monkeypatch):
-    from setk.lists import DataDir
+    from setk.data.datadir import DataDir
     from setk.training import loop, settings
     from setk.training.data import TrainingData
 
@@ -322,7 +321,7 @@ def test_se_quant_train_goes_from_float_to_eight_bits_and_the_other_commands_tak
     ({"quantization": {"bits": 4}}, "unknown key 'bits'"),
 ])
 def test_a_conf_that_cannot_be_is_told_in_one_line(conf, tmp_path, values, told, monkeypatch):
-    from setk.commands.quant import train
+    from setk.cli.quant import train
 
     with pytest.raises(UserError, match=told):
         train(conf=conf(**values), set_=[], init=None, train=tmp_path, valid=tmp_path, out=tmp_path)
@@ -341,17 +340,3 @@ def test_what_init_cannot_give_is_told(conf, tmp_path, monkeypatch):
         run = loop.Run(s, TrainingData(MINI / "train", s), tmp_path, print, Ranks(torch.device("cpu")))
         with pytest.raises(UserError, match="not the model of the conf"):
             run.start_from(str(tmp_path / f"{name}.pt"))
-
-
-def test_output_is_told_by_the_level_of_noise_in_the_input(tmp_path):
-    def scores(name, values):
-        lines = [f"u{i}\t{v}\t" for i, v in enumerate(values)]
-        (tmp_path / name).write_text("\n".join(["utt\tsi_sdr\terror", *lines]) + "\n")
-        return tmp_path / name
-
-    noisy, ours = scores("noisy.tsv", [-7, 1, 5, 20]), scores("ours.tsv", [3, 9, 11, 21])
-    script = [sys.executable, "-P", "recipes/utils/by_snr.py", noisy, f"ours={ours}", f"none={tmp_path}/none.tsv"]
-    done = subprocess.run(list(map(str, script)), capture_output=True, text=True, cwd=MINI.parents[1])
-    assert done.returncode == 0, done.stderr
-    assert "| system | below -6 (1) | 0 to 6 (2) | 18 and above (1) | all |" in done.stdout
-    assert "| ours | 3.00 | 10.00 [9.00, 11.00] | 21.00 | 11.00 [" in done.stdout and "none" not in done.stdout

@@ -17,8 +17,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from setk import audio, report
-from setk.files import UserError
+from setk import audio
+from setk.audio import Location
+from setk.scoring import report
+from setk.core.errors import UserError
 
 NAMES = ("pesq_wb", "si_sdr")
 EVIL = "<script>alert(1)</script>", '"><img/src=x/onerror="alert(1)">'
@@ -166,15 +168,15 @@ def test_what_cannot_be_read_any_more_is_told(tmp_path, places):
     (tmp_path / "torn.wav").write_bytes(Path(places[0]).read_bytes()[:2000])
     (tmp_path / "none.wav").write_bytes(audio.wav_header(16000, 1, 0))
     audio.write(tmp_path / "two.wav", np.zeros((2, 100)), 16000)
-    odd = {"gone.wav": "no such file", "-": "-: is no file", "/dev/null": "a second time",
-           str(tmp_path): f"{tmp_path}: is no file", str(tmp_path / "torn.wav"): "truncated", str(tmp_path / "two.wav"): "2 channels",
+    odd = {"gone.wav": "no such file", "-": "-: is not a file", "/dev/null": "a second time",
+           str(tmp_path): f"{tmp_path}: is not a file", str(tmp_path / "torn.wav"): "truncated", str(tmp_path / "two.wav"): "2 channels",
            str(tmp_path / "none.wav"): "no samples", f"cat {places[1]} |": "shell command"}
     rows = [row(f"u{i}", i, i) for i in range(len(odd))]
     page = write(tmp_path / "r.html", rows, {r["utt"]: (places[0], where, None) for r, where in zip(rows, odd)}, worst=9, best=0)
     told = [words for attrs, words in page.all("figure") if attrs.get("class") == "gone"]
     assert len(told) == len(odd) and all(any(reason in words for words in told) for reason in odd.values())
     assert len(page.all("audio")) == len(odd)
-    page = write(tmp_path / "r.html", rows[-1:], {"u7": (places[0], f"cat {places[1]} |", None)}, allow_commands=True)
+    page = write(tmp_path / "r.html", rows[-1:], {"u7": (places[0], Location.parse(f"cat {places[1]} |", allow_commands=True), None)})
     assert len(page.all("audio")) == 2
 
 
@@ -270,6 +272,7 @@ def first_cells(browser: Browser, column: int) -> list[str]:
     return browser.run(f"return [...document.querySelectorAll('#scores tbody tr')].map(row => row.cells[{column}].textContent)")
 
 
+@pytest.mark.full
 def test_clicked_through_in_chromium(tmp_path, scored, browser):
     write(tmp_path / "r.html", *scored)
     browser.open(tmp_path / "r.html")
@@ -309,13 +312,14 @@ def test_clicked_through_in_chromium(tmp_path, scored, browser):
     assert (tmp_path / "light.png").read_bytes() != (tmp_path / "dark.png").read_bytes()
 
 
-def test_ten_thousand_utterances_open_quickly(tmp_path, places, browser):
+@pytest.mark.full
+def test_of_ten_thousand_utterances_the_page_draws_a_hundred(tmp_path, places, browser):
     rows = [row(f"utt_{i:05d}", 1 + i % 350 / 100, i / 1000) for i in range(10_000)]
     write(tmp_path / "r.html", rows, dict.fromkeys((r["utt"] for r in rows), places))
     assert (tmp_path / "r.html").stat().st_size < 5e6
-    begun = time.monotonic()
     browser.open(tmp_path / "r.html")
     browser.click("#scores th:nth-child(2) button")
     assert len(first_cells(browser, 0)) == 100
-    assert time.monotonic() - begun < 20
+    # What makes a page slow is how much of it there is: a sorted table draws no more than its first page.
+    assert browser.run("return document.getElementsByTagName('*').length") < 5000
     assert browser.complaints() == []

@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 from conftest import MINI, ROOT, command
 
-from setk import audio, files, lists, metrics
-from setk.metrics import dnsmos, pairing
+from setk import audio, metrics
+from setk.core import files
+from setk.data import lists
+from setk.metrics import dnsmos
+from setk.scoring import pairing
 
 FAST = ("--metrics", "stoi,si_sdr")
 CLEAN, NOISY = MINI / "test" / "clean.scp", MINI / "test" / "noisy.scp"
@@ -168,7 +171,7 @@ def test_one_bad_utterance_of_four(se, corpus, fault):
         reason = "is a directory"
     elif fault in ("text", "empty"):
         path.write_text("no audio" if fault == "text" else "")
-        reason = "no audio" if fault == "text" else "is empty"
+        reason = "not an audio file" if fault == "text" else "is empty"
     elif fault == "NaN":
         audio.write(path, np.where(np.arange(len(x)) == 5, np.nan, x), 16000, "FLOAT")
         reason = "NaN"
@@ -253,7 +256,7 @@ def test_crlf_lists_are_read(se, corpus):
 
 
 @pytest.mark.parametrize("line, reason", [
-    ("a x.wav", "twice"), ("../up x.wav", "utterance id"), ("e", "no value"), ("e\udcff x.wav", "not text"),
+    ("a x.wav", "duplicate id"), ("../up x.wav", "utterance id"), ("e", "no value"), ("e\udcff x.wav", "not a text file"),
 ])
 @pytest.mark.parametrize("pipe", [False, True])
 def test_bad_lists_are_usage_errors(se, corpus, line, reason, pipe):
@@ -261,7 +264,7 @@ def test_bad_lists_are_usage_errors(se, corpus, line, reason, pipe):
     (corpus / "noisy.scp").write_bytes(text)
     done = se("score", "--ref", corpus / "clean.scp", "-" if pipe else corpus / "noisy.scp", *FAST, input=text)
     assert done.returncode == 2 and reason in done.err.splitlines()[-1]
-    if "not text" not in reason:
+    if "text file" not in reason:
         assert ":5: " in done.err.splitlines()[-1]
 
 
@@ -269,7 +272,7 @@ def test_bad_lists_are_usage_errors(se, corpus, line, reason, pipe):
     ((), "se-score clean.wav enhanced.wav"), (("a.wav",), "se-score clean.wav"), (("a", "b", "c"), "se-score clean.wav"),
     (("-", "-"), "standard input"), (("--ref", "-", "-"), "standard input"), (("--ref", "a"), "one wav list"),
     (("--ref", "nowhere.scp", "b.scp"), "no such list"), (("--metrics", "stio", "a", "b"), "did you mean stoi"),
-    (("--metrics", ",", "a", "b"), "no metrics"), (("--ref", CLEAN, NOISY, "--shard", "3/2"), "--shard 3/2"),
+    (("--metrics", ",", "a", "b"), "no metrics"), (("--ref", CLEAN, NOISY, "--shard", "3/2"), "3/2"),
     (("a.wav", "b.wav", "--shard", "1/2"), "for lists"), (("--jobs", "0", "a", "b"), "--jobs"),
     (("--metrics", "si_sdri,stoi,sdri", "a", "b"), "si_sdri, sdri: what was gained needs what was enhanced; name it with --noisy"),
     (("--metrics", "dnsmos_ovrl", "--dnsmos-model", "nowhere.onnx", "a", "b"), "nowhere.onnx"),
@@ -314,7 +317,7 @@ def test_list_metrics(se):
 
 @pytest.mark.parametrize("args", [["--ref", str(CLEAN), str(NOISY), "--shard", "1/16"], ["--list-metrics"]])
 def test_scoring_imports_neither_torch_nor_scipy(args):
-    code = ("import sys\nfrom setk.commands import score\n"
+    code = ("import sys\nfrom setk.cli import score\n"
             f"sys.argv = ['se-score', *{args!r}]\n"
             "try: score.main()\nexcept SystemExit as e: assert not e.code\n"
             "bad = [m for m in ('torch', 'scipy', 'pystoi', 'soxr', 'onnxruntime') if m in sys.modules]\nassert not bad, bad")
@@ -337,8 +340,8 @@ FAULTS = {
     "missing": (gone, "no such file"),
     "truncated": (truncated, "is truncated: 1000 bytes of audio are missing"),
     "empty": (lambda path, x: path.write_bytes(b""), "is empty"),
-    "text": (lambda path, x: path.write_text("no audio"), "is no audio"),
-    "nan": (lambda path, x: audio.write(path, np.append(x[1:], np.nan), 16000, "FLOAT"), "holds NaN"),
+    "text": (lambda path, x: path.write_text("no audio"), "is not an audio file"),
+    "nan": (lambda path, x: audio.write(path, np.append(x[1:], np.nan), 16000, "FLOAT"), "has NaN"),
     "stereo": (lambda path, x: audio.write(path, np.stack([x, x]), 16000), "has 2 channels"),
     "rate": (lambda path, x: audio.write(path, x[::2], 8000), "the reference is at 16000 Hz, the estimate at 8000 Hz"),
     "length": (lambda path, x: audio.write(path, x[160:], 16000), "the estimate is 160 samples (10.0 ms) early"),

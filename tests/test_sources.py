@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from conftest import MINI, ROOT
 
-from setk import audio, mixing
-from setk.lists import read_list
+from setk import audio
+from setk.data import mixing
+from setk.data.lists import read_list
 
 COLUMNS = "set role id repository path licence label start seconds level sha256".split()
 PAIR_COLUMNS = "set id noise noise_start snr_db seconds sha256".split()

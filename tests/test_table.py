@@ -12,7 +12,7 @@ import sys
 import pytest
 import torch
 
-from setk.lists import read_list
+from setk.data.lists import read_list
 from conftest import MINI, ROOT
 
 
@@ -35,6 +35,7 @@ def table(*args):
     return subprocess.run(["bash", "recipes/open/table.sh", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.full
 def test_a_model_of_mine_stands_beside_noisy_with_every_number_from_its_file(corpus, untrained, tmp_path):
     out = tmp_path / "results"
     args = ["--models", untrained, "--dir", tmp_path / "exp", "--data", tmp_path / "data", "--out", out, "--table", tmp_path / "T.md"]
@@ -81,7 +82,7 @@ def test_conditions_are_measured_and_grouped_by_what_each_pair_is_made_of(corpus
     (out / "untrained").mkdir(parents=True)
     (out / "untrained/scores.tsv").write_text("utt\tpesq_wb\tsi_sdr\n" + "".join(f"{utt}\t{2 + i}\t{10 + i}\n"
                                               for i, (utt, _) in enumerate(utts)))
-    subprocess.run([sys.executable, "-P", "recipes/utils/conditions.py", *(str(tmp_path / name) for name in (*lists, "pairs.tsv")), str(out),
+    subprocess.run([sys.executable, "-P", "recipes/open/conditions.py", *(str(tmp_path / name) for name in (*lists, "pairs.tsv")), str(out),
                     str(untrained)], cwd=ROOT, check=True, timeout=300)
     text = (out / "conditions.md").read_text()
     assert "| model | 2.5 (1) | 12.5 (1) |" in text and "| untrained | 2.00 | 3.00 |" in text and "| model | fan (1) | horn (1) |" in text

@@ -13,7 +13,7 @@ import time
 import pytest
 import torch
 
-from conftest import MINI, ROOT, command
+from conftest import COMMANDS, MINI, ROOT, command
 from setk import checkpoint
 
 TINY = """
@@ -37,8 +37,9 @@ best: si_sdr
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A conf, shards of data/mini, a validation set of two, and speech and noise to be mixed."""
-    from setk.lists import DataDir, write_list
-    from setk.shards import write_shards
+    from setk.data.datadir import DataDir
+    from setk.data.lists import write_list
+    from setk.data.shards import write_shards
 
     path = tmp_path_factory.mktemp("train")
     (path / "conf.yaml").write_text(TINY)
@@ -56,7 +57,7 @@ def work(tmp_path_factory):
 
 
 def _absolute(data, out):
-    from setk.lists import read_list, write_list
+    from setk.data.lists import read_list, write_list
 
     out.mkdir()
     for name in ("noisy", "clean"):
@@ -64,14 +65,17 @@ def _absolute(data, out):
     return out
 
 
-def argv(work, out, *more, train="shards"):
-    return command("train", work / "conf.yaml", "--train", work / train, "--valid", work / "valid", "--out", out, *more)
+def arguments(work, out, *more, train="shards"):
+    return [work / "conf.yaml", "--train", work / train, "--valid", work / "valid", "--out", out, *more]
 
 
-def finish(work, out, *more, code=0, **options):
-    done = subprocess.run(argv(work, out, *more, **options), capture_output=True, text=True, cwd=ROOT, timeout=200)
-    assert done.returncode == code, done.stderr
-    assert "Traceback" not in done.stderr, done.stderr
+def argv(*args, **options):
+    return command("train", *arguments(*args, **options))
+
+
+def finish(*args, code=0, run=COMMANDS, **options):
+    done = run("train", *arguments(*args, **options), timeout=200)
+    assert done.returncode == code, done.err
     return done
 
 
@@ -119,7 +123,7 @@ def test_a_finished_run_is_left_alone(work, whole):
 LIVES = """
 import os, signal, sys
 import matplotlib.figure, matplotlib.backends.backend_agg, soundfile, torch
-from setk.commands import train
+from setk.cli import train
 from setk.training import loop
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports half of torch
 out, argv, lives = sys.argv[1], sys.argv[2:-1], [0.0] + [float(part) for part in sys.argv[-1].split()]
@@ -141,6 +145,7 @@ print(ends)
 """
 
 
+@pytest.mark.full
 def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(work, whole, rng):
     lives = " ".join(f"{part:.3f}" for part in rng.uniform(0.1, 0.7, 10))
     args = argv(work, "")[4:-2]  # without the interpreter, the command and --out
@@ -166,31 +171,34 @@ def terminate(work, out, *more):
 
 def test_sigterm_saves_and_says_so(work, whole):
     terminate(work, work / "terminated")
-    assert "resuming" in finish(work, work / "terminated").stderr
+    assert "resuming" in finish(work, work / "terminated").err
     assert_same_run(whole, work / "terminated")
 
 
+@pytest.mark.full
 def test_muon_goes_on_with_the_same_bits(work):
     muon = ["--set", "optimizer=muon"]
     finish(work, work / "muon", *muon)
     terminate(work, work / "muon_again", *muon)
-    assert "resuming" in finish(work, work / "muon_again", *muon).stderr
+    assert "resuming" in finish(work, work / "muon_again", *muon).err
     assert_same_run(work / "muon", work / "muon_again")
 
 
+@pytest.mark.full
 def test_a_state_from_before_a_setting_goes_on_with_its_default(work, whole):
     terminate(work, work / "older")
     state = checkpoint.read(work / "older" / "resume.pt")
     for key in ("optimizer", "discriminator"):
         del state["identity"][key]
     checkpoint.write(work / "older" / "resume.pt", state)
-    assert "'optimizer' (adamw then, muon now)" in finish(work, work / "older", "--set", "optimizer=muon", code=2).stderr
-    assert "resuming" in finish(work, work / "older").stderr
+    assert "'optimizer' (adamw then, muon now)" in finish(work, work / "older", "--set", "optimizer=muon", code=2).err
+    assert "resuming" in finish(work, work / "older").err
     assert_same_run(whole, work / "older")
 
 
 def test_workers_do_not_change_the_numbers(work, whole):
-    finish(work, work / "workers", "--set", "workers=2")
+    """And a process ends with the bits of the run in this interpreter."""
+    finish(work, work / "workers", "--set", "workers=2", run=COMMANDS.process)
     assert_same_run(whole, work / "workers")
 
 
@@ -199,10 +207,11 @@ def test_a_corrupt_state_falls_back_to_the_one_before(work, whole):
     shutil.copytree(whole, out)
     (out / "resume.pt").write_bytes((out / "resume.pt").read_bytes()[:1000])
     done = finish(work, out)
-    assert "falling back" in done.stderr and "resuming" in done.stderr
+    assert "falling back" in done.err and "resuming" in done.err
     assert_same_run(whole, out)
 
 
+@pytest.mark.full
 def test_a_full_disk_costs_nothing_that_was_saved(work, whole):
     out = work / "small"
     out.mkdir()
@@ -210,22 +219,22 @@ def test_a_full_disk_costs_nothing_that_was_saved(work, whole):
         pytest.skip("mounting a small file system wants root")
     try:
         done = finish(work, out, code=1)
-        assert "No space left" in done.stderr and (out / "resume.pt").exists()
+        assert "No space left" in done.err and (out / "resume.pt").exists()
         subprocess.run(["mount", "-o", "remount,size=20m", out], check=True)
-        assert "resuming" in finish(work, out).stderr
+        assert "resuming" in finish(work, out).err
         assert_same_run(whole, out)
     finally:
         subprocess.run(["umount", out], check=True)
 
 
 def test_other_settings_or_data_are_refused_not_mixed(work, whole):
-    assert "'lr'" in finish(work, whole, "--set", "lr=0.1", code=2).stderr
-    assert "training data" in finish(work, whole, train="mixed", code=2).stderr
+    assert "'lr'" in finish(work, whole, "--set", "lr=0.1", code=2).err
+    assert "training data" in finish(work, whole, train="mixed", code=2).err
 
 
 def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
-    from setk.lists import DataDir
-    from setk.shards import write_shards
+    from setk.data.datadir import DataDir
+    from setk.data.shards import write_shards
 
     assert {d.state for d in write_shards(DataDir(work / "mixed"), work / "mixed_shards", size=7)} == {"made"}
     more = ("--set", "steps=6", "--set", "mixing={snr: [0, 10], second_noise: 0.5, noise_speed: [0.7, 1.5], noise_eq: 10, speech_eq: 3}")
@@ -277,7 +286,7 @@ def test_patience_ends_a_run_that_gets_no_better(work):
     out = work / "patience"
     settings = "steps=40 valid_every=1 lr=1e-12 average=0 ema=0 patience=3 metrics=[stoi] best=stoi".split()
     done = finish(work, out, *(f"--set={setting}" for setting in settings))
-    assert "no better stoi in 3 validations" in done.stderr
+    assert "no better stoi in 3 validations" in done.err
     rows = (out / "history.tsv").read_text().splitlines()
     scores = [float(row.split("\t")[-1]) for row in rows[1:]]
     assert len(scores) < 40 and max(scores[-3:]) <= max(scores[:-3])
@@ -287,7 +296,7 @@ def test_a_dry_run_tells_what_training_would_take_and_writes_nothing(work):
     import yaml
 
     done = finish(work, work / "dry", "--dry-run")
-    told = yaml.safe_load(done.stdout)
+    told = yaml.safe_load(done.out)
     assert told["conf"]["config"]["groups"] == 2 and told["conf"]["batch"] == 4
     e = told["estimate"]
     from setk import models
@@ -303,7 +312,7 @@ def poisoned(work):
     import numpy as np
     import soundfile
 
-    from setk.lists import read_list, write_list
+    from setk.data.lists import read_list, write_list
 
     for name, level in ("noisy", 0.1), ("clean", 1e25):
         soundfile.write(work / f"{name}.wav", np.full(16000, level, np.float32), 16000, subtype="FLOAT")
@@ -321,17 +330,18 @@ def poisoned(work):
 
 def test_a_batch_without_a_finite_loss_is_named_and_skipped(work, poisoned):
     done = finish(work, work / "skip", "--set", "steps=6", "--set", "augment={}", train=poisoned(8))
-    skipped = [line for line in done.stderr.splitlines() if "batch skipped" in line]
+    skipped = [line for line in done.err.splitlines() if "batch skipped" in line]
     assert len(skipped) == 3 and all("zz" in line for line in skipped)
     assert all(torch.isfinite(w).all() for w in weights(work / "skip/last.pt").values())
     done = finish(work, work / "give_up", "--set", "steps=30", "--set", "augment={}", train=poisoned(4), code=2)
-    assert "20 batches in a row" in done.stderr
+    assert "20 batches in a row" in done.err
 
 
+@pytest.mark.full
 def test_two_ranks_stopped_on_the_way_follow_the_curve_of_one(work, whole):
     out = work / "ranks"
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    started = [*torchrun, *argv(work, out)[2:]]
+    started = [*torchrun, "-m", "setk", "train", *argv(work, out)[4:]]
     process = subprocess.Popen(started, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     while not (out / "resume.pt").exists() and process.poll() is None:
         time.sleep(0.01)
@@ -391,7 +401,7 @@ def test_a_step_without_a_finite_gradient_leaves_weights_and_statistics_as_they_
     (["precision=fp16"], "float32, tf32, bf16"), (["ema=1"], "decay"), (["accumulate=0"], "above 0"),
     (["accumulate=3"], "cannot be divided evenly")])
 def test_settings_that_cannot_be_are_told(work, overrides, words):
-    from setk.files import UserError
+    from setk.core.errors import UserError
     from setk.training import loop
     from setk.training.data import TrainingData
 
@@ -415,7 +425,7 @@ def test_bf16_autocast_stays_near_float32(work):
 
 
 def test_an_adversary_trains_and_resumes_in_the_same_loop(work):
-    from setk.lists import DataDir
+    from setk.data.datadir import DataDir
     from setk.training import loop
     from setk.training.data import TrainingData
     from setk.training.objective import Learner, Objective
@@ -464,7 +474,7 @@ def test_an_adversary_trains_and_resumes_in_the_same_loop(work):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_shard_that_vanishes_is_one_clear_line(work, tmp_path, workers):
-    from setk.files import UserError
+    from setk.core.errors import UserError
     from setk.training.data import TrainingData, loader
 
     shutil.copytree(work / "shards", tmp_path / "shards")
@@ -518,8 +528,8 @@ def test_speech_stands_in_rooms_where_a_list_of_them_is_given(work, rng):
     import numpy as np
 
     from setk import audio
-    from setk.files import UserError
-    from setk.lists import write_list
+    from setk.core.errors import UserError
+    from setk.data.lists import write_list
     from setk.training.data import TrainingData
 
     with pytest.raises(UserError, match="rir.scp"):
@@ -540,7 +550,7 @@ def sources_by_kind(work, name, kinds):
     import numpy as np
 
     from setk import audio
-    from setk.lists import write_list
+    from setk.data.lists import write_list
 
     folder = work / name
     folder.mkdir()
@@ -566,9 +576,10 @@ def heard(noise):
 def test_kinds_of_noise_are_drawn_evenly_from_lists_and_from_shards(work):
     from collections import Counter
 
-    from setk.files import UserError
-    from setk.lists import DataDir, read_list, write_list
-    from setk.shards import write_shards
+    from setk.core.errors import UserError
+    from setk.data.datadir import DataDir
+    from setk.data.lists import read_list, write_list
+    from setk.data.shards import write_shards
     from setk.training.data import TrainingData
 
     kinds = ["hum"] * 9 + ["horn", "bell", "bell"]
@@ -625,7 +636,7 @@ def test_init_takes_weights_of_the_same_model_only(work, whole):
     finish(work, work / "init", "--init", whole / "last.pt", "--set", "steps=1", "--set", "lr=1e-12", "--set", "valid_every=1")
     x, y = weights(whole / "last.pt"), weights(work / "init" / "last.pt")
     assert all(torch.allclose(x[k].float(), y[k].float(), atol=1e-6) for k in x if "running" not in k and "num_batches" not in k)
-    assert "--init" in finish(work, work / "init2", "--init", whole / "last.pt", "--set", "config.groups=4", code=2).stderr
+    assert "--init" in finish(work, work / "init2", "--init", whole / "last.pt", "--set", "config.groups=4", code=2).err
 
 
 @pytest.mark.parametrize("setting, words", [
@@ -638,7 +649,7 @@ def test_a_wrong_setting_is_one_clear_line(work, setting, words):
     import re
 
     done = finish(work, work / "none", "--set", setting, code=2)
-    assert len(done.stderr.strip().splitlines()) == 1 and re.search(words, done.stderr), done.stderr
+    assert len(done.err.strip().splitlines()) == 1 and re.search(words, done.err), done.err
 
 
 def test_a_hostile_checkpoint_runs_nothing(work, tmp_path):
@@ -653,9 +664,8 @@ def test_a_hostile_checkpoint_runs_nothing(work, tmp_path):
         (tmp_path / name).write_bytes(content)
     torch.save({"model": "fspen", "x": Payload()}, tmp_path / "d.pt")
     for name in "abcd":
-        done = subprocess.run(command("enhance", tmp_path / f"{name}.pt", MINI / "test", tmp_path / "o.wav"),
-                              capture_output=True, text=True, cwd=ROOT)
-        assert done.returncode == 2 and "is no checkpoint" in done.stderr and "Traceback" not in done.stderr, done.stderr
+        done = COMMANDS("enhance", tmp_path / f"{name}.pt", MINI / "test", tmp_path / "o.wav")
+        assert done.returncode == 2 and "is no checkpoint" in done.err, done.err
     assert not (tmp_path / "ran").exists()
 
 

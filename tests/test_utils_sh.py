@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import re
 import shutil
 import signal
@@ -178,7 +179,7 @@ def slurm(tmp_path_factory):
             stop_by_pid_file(dir / f"{daemon}.pid")
 
 
-@pytest.fixture(params=["run.sh", "slurm.sh"])
+@pytest.fixture(params=["run.sh", pytest.param("slurm.sh", marks=pytest.mark.full)])
 def launcher(request, tmp_path):
     """launcher(args…) runs either launcher with the same command line; start=True leaves it running."""
     env = BASH if request.param == "run.sh" else request.getfixturevalue("slurm")
@@ -324,6 +325,7 @@ def test_a_wrong_command_line_is_exit_2(tmp_path, name, args, words):
     assert all(word in done.stderr for word in words), done.stderr
 
 
+@pytest.mark.full
 def test_slurm_sees_only_the_picked_jobs_and_what_they_ask_for(tmp_path, slurm):
     ask = "scontrol show job $SLURM_JOB_ID > asked.JOB; scontrol -o show job $SLURM_ARRAY_JOB_ID | wc -l > tasks.JOB"
     run = [UTILS / "slurm.sh", "--mem", "60M", "--gpu", "1", "--threads", "2", "--time", "0:07:00", "--max-jobs", "3"]
@@ -356,11 +358,12 @@ device: cpu
 """
 
 
+@pytest.mark.full
 def test_a_training_of_two_ranks_under_slurm_is_preempted_and_goes_on(tmp_path, slurm):
     (tmp_path / "conf.yaml").write_text(TRAINING)
     mini, out = ROOT / "data" / "mini", tmp_path / "out"
     run = [UTILS / "slurm.sh", "--threads", "2", tmp_path / "train.log", "srun", "--ntasks=2", "--cpus-per-task=1", "--overlap",
-           sys.executable, "-P", "-m", "setk.commands.train", tmp_path / "conf.yaml", "--train", mini / "train",
+           sys.executable, "-P", "-m", "setk", "train", tmp_path / "conf.yaml", "--train", mini / "train",
            "--valid", mini / "valid", "--out", out]
     env = {**slurm, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(run, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
@@ -393,6 +396,20 @@ command -v run.sh se-score; echo "${{PATH%%:/usr*}}" """
     assert done.returncode == 2 and "SETK_CMD=slrum" in done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh here (Debian: apt-get install zsh)")
+def test_zsh_finds_the_tools_of_recipes_too(tmp_path):
+    script = f"set -eu; . '{ROOT}/recipes/path.sh'; print -r -- \"$SETK_ROOT|$LC_ALL\"; command -v se-score"
+    done = subprocess.run(["zsh", "-f", "-c", script], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.splitlines() == [f"{ROOT}|C", f"{ROOT}/bin/se-score"]
+
+
+def test_another_shell_is_refused_in_one_line():
+    done = subprocess.run(["sh", "-c", f". '{ROOT}/recipes/path.sh'"], capture_output=True, text=True)
+    if "BASH" in subprocess.run(["sh", "-c", "set"], capture_output=True, text=True).stdout:
+        pytest.skip("sh is bash here")
+    assert done.returncode == 2 and done.stderr == "recipes/path.sh: needs bash or zsh; start bash first\n"
+
+
 @pytest.mark.parametrize("lines, n", [(10, 3), (2, 5), (0, 2), (7, 1), (100, 100)])
 def test_split_keeps_order_and_evens_lengths(tmp_path, lines, n):
     text = "".join(f"u{i}  a b\\n{i}.wav\n" for i in range(lines))
@@ -414,7 +431,10 @@ case "$*" in
     --version) echo "Python 3.11.0" ;;
     "-m venv .venv") mkdir -p .venv/bin && cp "$0" .venv/bin/python ;;
     *sysconfig*) echo "$HEADERS" ;;
-    "-m pip install"*) sleep 0.3; echo "$*" >> installs; [[ ! -e broken ]] || { echo "no such wheel"; exit 1; } ;;
+    "-m pip install"*) sleep 0.3; echo "$*" >> installs; [[ ! -e broken ]] || { echo "no such wheel"; exit 1; }
+        printf '%s\\n' 'Collecting torch>=2.4 (from setk==1)' 'Requirement already satisfied: numpy>=2 in /x' \\
+            '  Building wheel for pesq (pyproject.toml): started' 'Installing collected packages: a, b, c' ;;
+    "-P -c import setk.cli."*) [[ ! -e ${PYTHONPATH:-.}/incomplete ]] ;;
     *) printf '%s\\n' "$PWD" "$@"; cat ;;
 esac
 """
@@ -425,8 +445,8 @@ def checkout(tmp_path):
     """A checkout with the real bin/ and a stand-in for python3, and the environment to run it in."""
     root = tmp_path / "a checkout"
     shutil.copytree(ROOT / "bin", root / "bin", symlinks=True)
-    (root / "setk" / "models").mkdir(parents=True)
-    for name in ("pyproject.toml", "setup.py", "constraints.txt", "setk/models/gru.c"):
+    (root / "setk" / "nn").mkdir(parents=True)
+    for name in ("pyproject.toml", "setup.py", "constraints.txt", "setk/nn/gru.c"):
         (root / name).write_text(name)
     python = tmp_path / "python3"
     python.write_text(PYTHON)
@@ -443,7 +463,7 @@ def test_commands_set_themselves_up_once_and_run_from_anywhere(tmp_path, checkou
                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for c in commands]
     for c, process in zip(commands, running):
         out, err = process.communicate("input", timeout=60)
-        assert out == f"{tmp_path}\n-P\n-m\nsetk.commands.{c}\na b\n*\ninput" and "setup: " in err
+        assert out == f"{tmp_path}\n-P\n-m\nsetk.cli.{c}\na b\n*\ninput" and "setup: " in err
     installs = (root / "installs").read_text().splitlines()
     assert len(installs) == 1 and "--constraint constraints.txt --editable .[test]" in installs[0]
 
@@ -453,10 +473,10 @@ def test_commands_set_themselves_up_once_and_run_from_anywhere(tmp_path, checkou
     (tmp_path / "other" / "alias").symlink_to("link")
     for command in ("bin/se-score", "other/link", "./other/alias", root / "bin" / "se-score"):
         done = subprocess.run([command, "x"], cwd=tmp_path, env=env, input="", capture_output=True, text=True)
-        assert done.stdout == f"{tmp_path}\n-P\n-m\nsetk.commands.score\nx\n" and done.stderr == ""
+        assert done.stdout == f"{tmp_path}\n-P\n-m\nsetk.cli.score\nx\n" and done.stderr == ""
     done = subprocess.run(["se-score"], cwd=tmp_path / "other", env={**env, "PATH": f"../bin:{env['PATH']}"}, input="",
                           capture_output=True, text=True)
-    assert done.stdout.endswith("setk.commands.score\n") and done.stderr == ""
+    assert done.stdout.endswith("setk.cli.score\n") and done.stderr == ""
 
 
 def test_setup_runs_again_only_for_a_change(tmp_path, checkout):
@@ -471,17 +491,70 @@ def test_setup_runs_again_only_for_a_change(tmp_path, checkout):
     assert score().returncode == 0 and installs() == 1
     (root / "constraints.txt").touch()
     assert score().stderr == "" and installs() == 1
-    (root / "setk" / "models" / "gru.c").write_text("changed")
-    assert "installing" in score().stderr and installs() == 2
+    (root / "setk" / "nn" / "gru.c").write_text("changed")
+    assert "step 2 of 3: install" in score().stderr and installs() == 2
     (root / "broken").touch()
+    (root / "incomplete").touch()
     (root / "pyproject.toml").write_text("changed")
     done = score()
     assert done.returncode == 2 and done.stdout == "" and "no such wheel" in done.stderr and "setup.log" in done.stderr
+    assert score().returncode == 2 and installs() == 4
     (root / "broken").unlink()
-    assert score().returncode == 0 and installs() == 4
+    (root / "incomplete").unlink()
+    (root / "setup.py").write_text("changed")
+    assert score().returncode == 0 and installs() == 5
     moved = root.rename(tmp_path / "moved")
     done = subprocess.run([moved / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and len((moved / "installs").read_text().splitlines()) == 5
+    assert done.returncode == 0 and len((moved / "installs").read_text().splitlines()) == 6
+
+
+def test_a_command_that_would_run_does_though_nothing_can_be_installed(checkout):
+    root, env = checkout
+
+    def score():
+        done = subprocess.run([root / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60)
+        return done.returncode, done.stdout.splitlines()[-1:], done.stderr.splitlines()
+
+    assert score()[0] == 0
+    (root / "broken").touch()
+    (root / "constraints.txt").write_text("changed")
+    code, out, err = score()
+    assert (code, out) == (0, ["setk.cli.score"]) and "no such wheel" in err
+    assert err[-1] == f"se-score: the set-up of {root} is not up to date; running with {root}/.venv/bin/python; bin/setup tries again"
+    # The next command does not try again, until something changes or bin/setup is called.
+    assert score() == (0, out, err[-1:])
+    (root / "broken").unlink()
+    assert subprocess.run([root / "bin" / "setup"], env=env, capture_output=True).returncode == 0
+    assert score() == (0, out, [])
+
+
+def test_a_checkout_that_cannot_be_written_runs_with_the_users_python(checkout):
+    root, env = checkout
+    (root / "setk/nn/gru.c").unlink()
+    (root / "setk/nn").rmdir()
+    (root / "setk").rmdir()
+    (root / "setk").symlink_to(ROOT / "setk")
+    (root / ".venv").touch()
+    done = subprocess.run([root / "bin/se-enhance", "--help"], env={**env, "PYTHON": sys.executable}, input="", capture_output=True, text=True)
+    assert done.returncode == 0 and "Usage: se-enhance" in done.stdout
+    assert done.stderr.splitlines() == [f"setup: cannot write {root}/.venv; make it writable",
+                                        f"se-enhance: the set-up of {root} is not up to date; running with {sys.executable}; bin/setup tries again"]
+
+
+def test_setup_shows_what_it_works_on(checkout):
+    root, env = checkout
+    (root / "constraints.txt").write_text("# versions\ntorch==2\nnumpy==2\n")
+    here, there = pty.openpty()
+    done = subprocess.run([root / "bin/setup"], env=env, stderr=there, timeout=60)
+    os.close(there)
+    shown = os.read(here, 1 << 16).decode()
+    os.close(here)
+    assert done.returncode == 0
+    for words in ("step 1 of 3: make", "step 2 of 3: install", "package 1 of about 2: torch", "package 2 of about 2: numpy", "building pesq",
+                  "unpacking 3 packages", "step 3 of 3: check", "done"):
+        assert words in shown, shown
+    log = (root / ".venv/setup.log").read_text()
+    assert "Collecting torch>=2.4 (from setk==1)\n" in log
 
 
 @pytest.mark.parametrize("pattern, answer, words", [

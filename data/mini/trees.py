@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from setk import audio, mixing
+from setk import audio
+from setk.data import mixing
 
 MINI = Path(__file__).resolve().parent
 RATE = 16000

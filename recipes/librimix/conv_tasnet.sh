@@ -1,35 +1,16 @@
 #!/usr/bin/env bash
-# Conv-TasNet on Libri2Mix (mix_single, min, 16 kHz): 5.00 M parameters, 4.91 GMAC/s; not causal. What qat.sh and fqse.sh
-# quantize.
+# Conv-TasNet on Libri2Mix (mix_single, min, 16 kHz): 5.00 M parameters, 4.91 GMAC/s; not causal. qat.sh and fqse.sh
+# quantize it. --init also accepts a checkpoint of asteroid that se-quant import has converted.
 #
-#   bash recipes/librimix/conv_tasnet.sh                          the whole chain on the embedded corpus, its small preset
-#   bash recipes/librimix/conv_tasnet.sh --root /data/L2M --nj 16 the paper's corpus; SETK_CMD=slurm: a cluster
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. recipes/path.sh
-. recipes/cmd.sh
+#   bash recipes/librimix/conv_tasnet.sh                          run all stages on the embedded corpus, with the small preset
+#   bash recipes/librimix/conv_tasnet.sh --root /data/L2M --nj 16 use the paper's corpus; SETK_CMD=slurm: on a cluster
+conf=conv_tasnet
+# shellcheck source=recipes/utils/recipe.sh
+. "$(dirname "$0")/../utils/recipe.sh" librimix conv_tasnet "$@"
 
-root=${LIBRIMIX_ROOT:-}        # as prepare.sh beside it has it; empty: data/mini
-dir=                           # experiment; default exp/librimix/conv_tasnet, or exp/mini/librimix_conv_tasnet
-data=                          # data directories; default exp/librimix/data
-shards=                        # default exp/librimix/shards, which the papers share
-conf=recipes/conf/conv_tasnet.yaml
-set=                           # space-separated key=value on top of the conf
-init=                          # checkpoint to start from; se-quant import makes one of asteroid's
-noisy_gate=false               # the gate knows VoiceBank+DEMAND's figures only
-stage=0                        # 0 prepare, 1 shards, 2 train, 4 enhance, 5 score, 6 count and RESULTS.md
-stop_stage=6
-nj=2                           # parallel jobs of stages 0, 1, 4 and 5
-. recipes/utils/parse_options.sh
-
-mini_steps=80
-. recipes/utils/corpus.sh librimix conv_tasnet
-[[ $label != mini ]] || train_set=(preset=conv_tasnet-small "${train_set[@]}")
-paper_rows='| Conv-TasNet, float (Libri1Mix, published) | 5.00 M | 4.91 G | | | 0.931 | | 14.74 |
+mini_set='steps=80 preset=conv_tasnet-small'
+published='| Conv-TasNet, float (Libri1Mix, published) | 5.00 M | 4.91 G | | | 0.931 | | 14.74 |
 | vanilla QAT, 8 bits (published with FQSE) | 5.00 M | 4.91 G | | | | | 14.42 |
 | FQSE, 8 bits (published) | 5.03 M | 4.96 G | | | | | 14.77 |'
-. recipes/utils/stages.sh
-
-if due 6; then
-    "$python" recipes/utils/by_snr.py "$dir/noisy.tsv" "float, here=$dir/enhanced.tsv" | tee -a "$dir/RESULTS.md"
-fi
+run_stages
+by_snr "float, here=$dir/enhanced.tsv"

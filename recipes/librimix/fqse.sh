@@ -1,38 +1,18 @@
 #!/usr/bin/env bash
 # FQSE on Libri2Mix: Conv-TasNet in 8 bits with splitter, residual and learned ranges, 5.03 M parameters, 4.96 GMAC/s.
-# Begins from the float model of conv_tasnet.sh, which is trained first if there is none.
+# It starts from the float model of conv_tasnet.sh, which is trained first if there is none.
 #
-#   bash recipes/librimix/fqse.sh                          the whole chain on the embedded corpus, its small preset
-#   bash recipes/librimix/fqse.sh --root /data/L2M --nj 16 the paper's corpus; SETK_CMD=slurm: a cluster
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. recipes/path.sh
-. recipes/cmd.sh
+#   bash recipes/librimix/fqse.sh                          run all stages on the embedded corpus, with the small preset
+#   bash recipes/librimix/fqse.sh --root /data/L2M --nj 16 use the paper's corpus; SETK_CMD=slurm: on a cluster
+conf=fqse
+float=  # experiment of conv_tasnet.sh, whose best model this one starts from; default next to dir
+# shellcheck source=recipes/utils/recipe.sh
+. "$(dirname "$0")/../utils/recipe.sh" librimix fqse "$@"
 
-root=${LIBRIMIX_ROOT:-}        # as prepare.sh beside it has it; empty: data/mini
-dir=                           # experiment; default exp/librimix/fqse, or exp/mini/librimix_fqse
-data=                          # data directories; default exp/librimix/data
-shards=                        # default exp/librimix/shards, which the papers share
-conf=recipes/conf/fqse.yaml
-set=                           # space-separated key=value on top of the conf
-float=                         # experiment of conv_tasnet.sh; default beside dir
-init=                          # checkpoint in floating point to start from; default float's best
-noisy_gate=false               # the gate knows VoiceBank+DEMAND's figures only
-stage=0                        # 0 prepare, 1 shards, 2 train, 4 enhance, 5 score, 6 count and RESULTS.md
-stop_stage=6
-nj=2                           # parallel jobs of stages 0, 1, 4 and 5
-. recipes/utils/parse_options.sh
-
-mini_steps=60
-. recipes/utils/corpus.sh librimix fqse
-[[ $label != mini ]] || train_set=(preset=fqse-small quantization.observe=20 "${train_set[@]}")
-. recipes/utils/from_float.sh
-paper_rows='| Conv-TasNet, float (Libri1Mix, published) | 5.00 M | 4.91 G | | | 0.931 | | 14.74 |
+mini_set='steps=60 preset=fqse-small quantization.observe=20'
+init_from conv_tasnet "$float"
+published='| Conv-TasNet, float (Libri1Mix, published) | 5.00 M | 4.91 G | | | 0.931 | | 14.74 |
 | vanilla QAT, 8 bits (published with FQSE) | 5.00 M | 4.91 G | | | | | 14.42 |
 | FQSE, 8 bits (published) | 5.03 M | 4.96 G | | | | | 14.77 |'
-. recipes/utils/stages.sh
-
-if due 6; then
-    "$python" recipes/utils/by_snr.py "$dir/noisy.tsv" "float, here=$float/enhanced.tsv" \
-        "vanilla QAT, here=${dir%fqse}qat/enhanced.tsv" "**FQSE, here**=$dir/enhanced.tsv" | tee -a "$dir/RESULTS.md"
-fi
+run_stages
+by_snr "float, here=$float/enhanced.tsv" "vanilla QAT, here=${dir%fqse}qat/enhanced.tsv" "**FQSE, here**=$dir/enhanced.tsv"

@@ -1,31 +1,18 @@
 #!/usr/bin/env bash
-# What the parts of a model are worth: variants of it, each trained alike from nothing on the corpus of fspen.sh beside it. They
-# are scored on the validation set, since no choice should rest on the test set; ends with DIR/ablation.md.
+# What the parts of a model contribute: variants of it, each trained from scratch with the same settings. They are scored on the
+# validation set, since no choice may rest on the test set. The last stage writes DIR/ablation.md. fspen.sh describes the corpus.
 #
-#   bash recipes/open/ablation.sh --root CORPUS --more CORPUS_MORE                            FSPEN: P paths by D blocks, Muon or not
-#   bash recipes/open/ablation.sh --root CORPUS --more CORPUS_MORE --paper effifusion_gan     without one part after another
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. recipes/path.sh
-. recipes/cmd.sh
-
-root=${OPEN_ROOT:-}
-more=${OPEN_MORE:-}
-paper=fspen                    # or effifusion_gan
-dir=                           # experiment; default exp/open/ablation/PAPER, or exp/mini/open_ablation/PAPER
-data=                          # data directories; default exp/open/data
-shards=                        # default exp/open/shards
-only=                          # space-separated names of variants; default all
-set=                           # for all trainings
-noisy_gate=false
-stage=0
-stop_stage=6
-nj=2
-. recipes/utils/parse_options.sh
+#   bash recipes/open/ablation.sh --root CORPUS --more CORPUS_MORE                           FSPEN: P paths by D blocks; AdamW
+#   bash recipes/open/ablation.sh --root CORPUS --more CORPUS_MORE --paper effifusion_gan    without one part after another
+conf=
+paper=fspen  # model to vary: fspen or effifusion_gan
+only=  # space-separated names of variants; default all
+# shellcheck source=recipes/utils/recipe.sh
+. "$(dirname "$0")/../utils/recipe.sh" open ablation "$@"
 
 case $paper in
     fspen)
-        conf=recipes/conf/fspen_open_perceptual.yaml
+        conf=${conf:-fspen_open_perceptual}
         base=P8_D3
         variants=('AdamW optimizer=adamw')
         for d in 1 3; do
@@ -33,11 +20,11 @@ case $paper in
                 variants+=("P${p}_D$d config.groups=$p config.dpe_blocks=$d")
             done
         done
-        alike='ema=0 lr=2.0e-3 steps=400 valid_every=200'
-        mini_steps=10
+        shared='ema=0 lr=2.0e-3 steps=400 valid_every=200'
+        mini_set='steps=10'
         ;;
     effifusion_gan)
-        conf=recipes/conf/effifusion_gan_open.yaml
+        conf=${conf:-effifusion_gan_open}
         base=whole
         variants=(
             whole
@@ -47,33 +34,38 @@ case $paper in
             'no_discriminator discriminator=null'
             'pruned_30% pruning.amount=0.3 pruning.every=20 pruning.layers=conv'
         )
-        alike='steps=200 valid_every=200'
-        mini_steps=2
+        shared='steps=200 valid_every=200'
+        mini_set='steps=2'
         ;;
     *)
-        echo "ablation.sh: --paper $paper: fspen or effifusion_gan" >&2
+        echo "ablation.sh: --paper $paper: choose fspen or effifusion_gan" >&2
         exit 2
         ;;
 esac
-. recipes/utils/corpus.sh open "ablation/$paper"
-init=''
+[[ $dir != exp/open/ablation && $dir != exp/mini/open_ablation ]] || dir+=/$paper
 part "$dir" 0 1
 
+read -ra shared_settings <<< "$shared"
 trained=()
 for variant in "${variants[@]}"; do
     read -ra words <<< "$variant"
     name=${words[0]}
     [[ ! $only || " $only " == *" $name "* ]] || continue
-    # What is said for all comes before the steps of data/mini and the user's own.
-    # shellcheck disable=SC2086
-    test=$valid part "$dir/$name" 2 5 $alike "${words[@]:1}"
+    test=$valid part "$dir/$name" 2 5 "${shared_settings[@]}" "${words[@]:1}"
     trained+=("$name")
 done
-if ((stop_stage >= 6)); then
+
+if due 6; then
+    systems=()
+    # A base that an earlier run has trained is compared with, too.
+    if [[ " ${trained[*]} " != *" $base "* && -e $dir/$base/enhanced.tsv ]]; then
+        trained=("$base" "${trained[@]}")
+    fi
     for name in "${trained[@]}"; do
         se-count "$dir/$name/best.pt" --json > "$dir/$name/count.json"
+        systems+=("$name=$dir/$name/enhanced.tsv,$dir/$name/count.json")
     done
-    "$SETK_ROOT/.venv/bin/python" recipes/utils/ablation.py "$dir" "$base" "${trained[@]}" > "$dir/ablation.md.tmp"
-    mv "$dir/ablation.md.tmp" "$dir/ablation.md"
+    [[ " ${trained[*]} " != *" $base "* ]] || systems+=(--against "$base")
+    to.sh "$dir/ablation.md" se-score --table md --metrics pesq_wb,stoi,si_sdr "${systems[@]}"
     cat "$dir/ablation.md"
 fi

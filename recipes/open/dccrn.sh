@@ -1,26 +1,9 @@
 #!/usr/bin/env bash
-# DCCRN on a few hours of open speech and noise, mixed as training goes; the corpus is described in fspen.sh beside it.
+# DCCRN on a few hours of open speech and noise, mixed on the fly. fspen.sh describes the corpus.
 #
 #   bash recipes/open/dccrn.sh --root CORPUS --more CORPUS_MORE
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. recipes/path.sh
-. recipes/cmd.sh
+conf=dccrn_open
+# shellcheck source=recipes/utils/recipe.sh
+. "$(dirname "$0")/../utils/recipe.sh" open dccrn "$@"
 
-root=${OPEN_ROOT:-}
-more=${OPEN_MORE:-}            # its noises, the longer versions, stand for those of the root
-dir=                           # experiment; default exp/open/dccrn, or exp/mini/open_dccrn
-data=                          # data directories; default exp/open/data
-shards=                        # default exp/open/shards
-conf=recipes/conf/dccrn_open.yaml
-set=
-init=                          # checkpoint to start from
-noisy_gate=false
-stage=0
-stop_stage=6
-nj=2
-. recipes/utils/parse_options.sh
-
-. recipes/utils/corpus.sh open dccrn
-paper_rows=
-. recipes/utils/stages.sh
+run_stages

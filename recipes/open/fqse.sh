@@ -1,37 +1,15 @@
 #!/usr/bin/env bash
-# FQSE on a few hours of open speech and noise: conv_tasnet.sh's model, which is trained first if there is none, in 8 bits; a
-# quarter of an hour of a core. Plain quantization-aware training, to be seen beside it:
+# FQSE on a few hours of open speech and noise: the model of conv_tasnet.sh, which is trained first if there is none, in 8 bits;
+# a quarter of an hour on one core. The last line is plain quantization-aware training, to compare with.
 #
 #   bash recipes/open/fqse.sh --root CORPUS --more CORPUS_MORE
-#   bash recipes/open/fqse.sh --root CORPUS --more CORPUS_MORE --conf recipes/conf/qat_open.yaml --dir exp/open/qat
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. recipes/path.sh
-. recipes/cmd.sh
+#   bash recipes/open/fqse.sh --root CORPUS --more CORPUS_MORE --conf qat_open --dir exp/open/qat
+conf=fqse_open
+float=  # experiment of conv_tasnet.sh, whose best model this one starts from; default next to dir
+# shellcheck source=recipes/utils/recipe.sh
+. "$(dirname "$0")/../utils/recipe.sh" open fqse "$@"
 
-root=${OPEN_ROOT:-}
-more=${OPEN_MORE:-}            # its noises, the longer versions, stand for those of the root
-dir=                           # experiment; default exp/open/fqse, or exp/mini/open_fqse
-data=                          # data directories; default exp/open/data
-shards=                        # default exp/open/shards
-conf=recipes/conf/fqse_open.yaml
-set=
-float=                         # experiment of conv_tasnet.sh; default exp/open/conv_tasnet, or exp/mini/open_conv_tasnet
-init=                          # checkpoint in floating point to start from; default float's best
-noisy_gate=false
-stage=0
-stop_stage=6
-nj=2
-. recipes/utils/parse_options.sh
-
-mini_steps=60
-. recipes/utils/corpus.sh open fqse
-[[ $label != mini ]] || train_set=(quantization.observe=20 "${train_set[@]}")
-. recipes/utils/from_float.sh
-paper_rows=
-. recipes/utils/stages.sh
-
-if due 6; then
-    "$python" recipes/utils/by_snr.py "$dir/noisy.tsv" "float=$float/enhanced.tsv" "${conf##*/}=$dir/enhanced.tsv" |
-        tee -a "$dir/RESULTS.md"
-fi
+mini_set='steps=60 quantization.observe=20'
+init_from conv_tasnet "$float"
+run_stages
+by_snr "float=$float/enhanced.tsv" "${conf##*/}=$dir/enhanced.tsv"

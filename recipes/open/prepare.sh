@@ -34,4 +34,4 @@ if [[ $list == true ]]; then
 fi
 [[ $sources ]] || { echo "prepare.sh: --sources DIR is missing: the folder that holds the clones (--list true names them)" >&2; exit 2; }
 [[ -d $sources ]] || { echo "prepare.sh: --sources $sources: no such directory" >&2; exit 2; }
-"$SETK_ROOT/.venv/bin/python" -P recipes/utils/from_sources.py "$table" "$pairs" "$sources" "${out:-exp/open/corpus}" "$nj"
+"$SETK_ROOT/.venv/bin/python" -P recipes/open/from_sources.py "$table" "$pairs" "$sources" "${out:-exp/open/corpus}" "$nj"

@@ -1,15 +1,11 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154
-# Sourced by a recipe after its options are parsed: the stages that all papers share. The recipe has set
-#   paper, conf, corpus, dir, train, valid, test, shards   names, and where things are
-#   prepare                                        a function: corpus on disk -> those data directories
-#   train_set                                      array of key=value on top of the conf
-#   noisy_gate                                     true: the noisy test set must read as VoiceBank+DEMAND's does
-#   paper_rows                                     the papers' own figures, lines of RESULTS.md's table
-#   shown                                          optional: what the table calls the model
-#   prune, tune                                    optional: stage 3 prunes best.pt by these options of se-prune, and trains on in
-#                                                  dir/pruned with these key=value; what comes after is done for that too
-#   init, stage, stop_stage, nj, label, train_cmd, cpu_cmd
+# Sourced by recipe.sh: the stages that all models share, as functions. A recipe may set, before it calls run_stages:
+#   shown        what the result table calls the model; default NAME
+#   published    rows of that table: the figures of the paper
+#   mini_set     KEY=VALUE settings of a training on data/mini, on top of its own
+#   prune, tune  stage 3 prunes best.pt with these options of se-prune, and trains dir/pruned with these KEY=VALUE settings;
+#                the later stages then run for dir/pruned too
 
 python=$SETK_ROOT/.venv/bin/python
 
@@ -17,80 +13,213 @@ log() { echo "$(date +%H:%M:%S) ${0##*/}: $*" >&2; }
 
 due() { ((stage <= $1 && stop_stage >= $1)); }
 
-mkdir -p "$dir/log"
+# run_stages [KEY=VALUE...]: the stages that are due; the settings come before those of data/mini and of the user.
+run_stages() {
+    mkdir -p "$dir/log"
+    ! due 0 || prepare_stage
+    ! due 1 || shard_stage
+    ! due 2 || train_stage "$@"
+    if [[ ${prune-} ]]; then
+        ! due 3 || prune_stage "$@"
+    fi
+    evaluate
+    if [[ ${prune-} ]]; then
+        local dir=$dir/pruned shown="${shown:-$NAME}, pruned"
+        mkdir -p "$dir/log"
+        evaluate
+    fi
+}
 
-if due 0; then
-    log "stage 0: prepare $corpus"
+# part DIR FIRST LAST [KEY=VALUE...]: those stages from FIRST to LAST that are due, in DIR, with these settings.
+part() {
+    local dir=$1 stage=$((stage > $2 ? stage : $2)) stop_stage=$((stop_stage < $3 ? stop_stage : $3)) prune=
+    run_stages "${@:4}"
+}
+
+# train_first NAME CONFIG [KEY=VALUE...]: a training in dir/NAME before the last; the next one starts from its best model.
+# With the user's own --init there is nothing to train first.
+train_first() {
+    : "${own_init=$init}"
+    [[ ! $own_init ]] || return 0
+    local conf=$2
+    part "$dir/$1" 0 2 "${@:3}"
+    init=$dir/$1/best.pt stage=$((stage > 2 ? stage : 2))
+}
+
+# init_from RECIPE FOLDER: start from the best model of another recipe of this corpus, whose experiment is FOLDER; by default it
+# is next to dir. The recipe runs first if it has no model there yet. Sets `float` to the experiment.
+init_from() {
+    float=$2
+    if [[ ! $float ]]; then
+        float=$(dirname -- "$dir")/$([[ $label != mini ]] || echo "${CORPUS}_")$1
+    fi
+    if [[ ! $init && ! -e $float/best.pt ]] && due 2; then
+        bash "recipes/$CORPUS/$1.sh" --root "$root" ${more:+--more "$more"} --dir "$float" --data "$data" --shards "$shards" \
+            --nj "$nj" --stop-stage 5
+    fi
+    init=${init:-$float/best.pt}
+}
+
+# average_with_init CKPT: best.pt is the mean of the weights of CKPT and of those that it started from.
+average_with_init() {
+    due 2 || return 0
+    # shellcheck disable=SC2086
+    $cpu_cmd "$dir/log/mean.log" se-train average "$dir/best.pt" "$init" "$1" --valid "$valid"
+}
+
+prepare_stage() {
+    log "stage 0: prepare $described"
     prepare
-    se-prep check "$train" "$valid" "$test" --jobs "$nj" > "$dir/check.tsv" || { log "faults are listed in $dir/check.tsv"; exit 1; }
-fi
+    se-prep check "$train" "$valid" "$test" --jobs "$nj" > "$dir/check.tsv" || { log "$dir/check.tsv lists the faults"; exit 1; }
+}
 
-if due 1; then
-    log "stage 1: shards"
+shard_stage() {
+    log "stage 1: write shards"
     # shellcheck disable=SC2086
     $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$shards" --shard JOB/"$nj"
-fi
+}
 
-trainer=(se-train)
-if ((${SETK_RANKS:-1} > 1)); then
-    trainer=("$python" -P -m torch.distributed.run --standalone --nproc-per-node "$SETK_RANKS" -m setk.commands.train)
-fi
-
-if due 2; then
-    log "stage 2: train (progress in $dir/log/train.log; $dir/curves.png)"
+# train_in DIR LOG INIT [KEY=VALUE...]: one training, as array job, on SETK_RANKS processes.
+train_in() {
+    local trainer=(se-train)
+    if ((${SETK_RANKS:-1} > 1)); then
+        trainer=("$python" -P -m torch.distributed.run --standalone --nproc-per-node "$SETK_RANKS" -m setk train)
+    fi
     # shellcheck disable=SC2086
-    $train_cmd "$dir/log/train.log" "${trainer[@]}" "$conf" --train "$shards" --valid "$valid" --out "$dir" \
-        ${init:+--init "$init"} "${train_set[@]/#/--set=}"
-fi
+    $train_cmd "$2" "${trainer[@]}" "$conf" --train "$shards" --valid "$valid" --out "$1" ${3:+--init "$3"} "${@:4}"
+}
 
-if due 3 && [[ ${prune-} ]]; then
-    log "stage 3: prune ($dir/prune.tsv) and train on (progress in $dir/log/tune.log)"
+# training_settings [KEY=VALUE...]: sets `settings` to --set options: these, then those of data/mini, then the user's.
+training_settings() {
+    local mini=() user
+    if [[ $label == mini ]]; then
+        # 300 short steps: enough to see every stage work.
+        read -ra mini <<< "batch=4 segment=1.0 steps=300 warmup=30 valid_every=100 save_every=50 workers=0 betas=[0.9,0.99] ${mini_set-}"
+    fi
+    read -ra user <<< "$set"
+    settings=("$@" "${mini[@]}" "${user[@]}")
+    settings=("${settings[@]/#/--set=}")
+}
+
+train_stage() {
+    local settings
+    training_settings "$@"
+    log "stage 2: train (progress in $dir/log/train.log; $dir/curves.png)"
+    train_in "$dir" "$dir/log/train.log" "$init" "${settings[@]}"
+}
+
+prune_stage() {
+    local settings last
+    log "stage 3: prune ($dir/prune.tsv) and train the pruned model (progress in $dir/log/tune.log)"
     if [[ ! $dir/prune.tsv -nt $dir/best.pt ]]; then
         head -n 32 "$valid/noisy.scp" > "$dir/prune.scp"
         # shellcheck disable=SC2086
         $cpu_cmd "$dir/log/prune.log" to.sh "$dir/prune.tsv" se-prune "$dir/best.pt" "$dir/pruned.pt" \
             --list "$dir/prune.scp" --ref "$valid/clean.scp" $prune
     fi
-    read -ra tune_set <<< "${tune-}"
-    # shellcheck disable=SC2086
-    $train_cmd "$dir/log/tune.log" "${trainer[@]}" "$conf" --train "$shards" --valid "$valid" --out "$dir/pruned" \
-        --init "$dir/pruned.pt" "${train_set[@]/#/--set=}" "${tune_set[@]/#/--set=}" --set config=init
-fi
+    training_settings "$@"
+    read -ra last <<< "${tune-} config=init"
+    train_in "$dir/pruned" "$dir/log/tune.log" "$dir/pruned.pt" "${settings[@]}" "${last[@]/#/--set=}"
+}
 
-if due 4; then
+# Stages 4 to 6 for the model in dir.
+evaluate() {
+    ! due 4 || enhance_stage
+    ! due 5 || score_stage
+    ! due 6 || result_stage
+}
+
+# enhance_list MODEL DIR: the noisy test set in DIR/enhanced, its list in DIR/enhanced.scp.
+enhance_list() {
+    mkdir -p "$2/scp"
+    rm -f -- "$2"/scp/enhanced.*.scp  # of a run with more jobs
+    # shellcheck disable=SC2086
+    $cpu_cmd JOB=1:"$nj" "$2/log/enhance.JOB.log" to.sh "$2/scp/enhanced.JOB.scp" \
+        se-enhance "$1" --list "$test/noisy.scp" --out "$2/enhanced" --shard JOB/"$nj"
+    sort "$2"/scp/enhanced.*.scp > "$2/enhanced.scp"
+}
+
+enhance_stage() {
     log "stage 4: enhance"
-    mkdir -p "$dir/scp"
-    rm -f "$dir"/scp/enhanced.*.scp  # of a run with more jobs
-    # shellcheck disable=SC2086
-    $cpu_cmd JOB=1:"$nj" "$dir/log/enhance.JOB.log" recipes/utils/to.sh "$dir/scp/enhanced.JOB.scp" \
-        se-enhance "$dir/best.pt" --list "$test/noisy.scp" --out "$dir/enhanced" --shard JOB/"$nj"
-    sort "$dir"/scp/enhanced.*.scp > "$dir/enhanced.scp"
-fi
+    enhance_list "$dir/best.pt" "$dir"
+}
 
-if due 5; then
+# score_list LIST BASE [OPTION...]: BASE.tsv and BASE.json, the scores of LIST and their means.
+score_list() {
+    se-score --ref "$test/clean.scp" "$1" --jobs "$nj" --summary "$2.json" "${@:3}" > "$2.tsv"
+}
+
+score_stage() {
     log "stage 5: score, the noisy input first"
-    se-score --ref "$test/clean.scp" "$test/noisy.scp" --jobs "$nj" --summary "$dir/noisy.json" > "$dir/noisy.tsv"
+    local gate=()
     if [[ $noisy_gate == true ]]; then
-        "$python" recipes/utils/noisy_gate.py "$dir/noisy.json"
+        gate=(--expect "$(noisy_means)")
     fi
-    se-score --ref "$test/clean.scp" "$dir/enhanced.scp" --jobs "$nj" --summary "$dir/enhanced.json" > "$dir/enhanced.tsv"
-fi
+    score_list "$test/noisy.scp" "$dir/noisy" "${gate[@]}" || {
+        [[ $noisy_gate != true ]] || log "noisy_gate: the noisy test set does not score as published; is $root complete?" \
+            "--noisy-gate false continues without this check"
+        exit 1
+    }
+    score_list "$dir/enhanced.scp" "$dir/enhanced"
+}
 
-if due 6; then
+result_stage() {
     log "stage 6: count and write RESULTS.md"
     se-count "$dir/best.pt" --json > "$dir/count.json"
     se-count "$dir/best.pt" --json --convention ptflops > "$dir/count.ptflops.json"
-    "$python" recipes/utils/results.py "$dir" "${shown:-$paper}" "$label" "$test" "$paper_rows" > "$dir/RESULTS.md.tmp"
+    result_table > "$dir/RESULTS.md.tmp"
     mv "$dir/RESULTS.md.tmp" "$dir/RESULTS.md"
     log "wrote $dir/RESULTS.md"
     cat "$dir/RESULTS.md"
-fi
-
-also_pruned() {
-    local dir=$dir/pruned shown="${shown:-$paper}, pruned" stage=$((stage > 4 ? stage : 4)) prune=
-    . recipes/utils/stages.sh
 }
 
-if [[ ${prune-} ]] && ((stop_stage >= 4)); then
-    also_pruned
-fi
+# The table of the noisy input, the model and the published rows, and the commands that compute each number.
+result_table() {
+    local about scored failed latency stft
+    about=$("$python" recipes/utils/figures.py "$dir")
+    IFS=$'\t' read -r scored failed latency stft <<< "$about"
+    echo "# ${shown:-$NAME} on $label"
+    echo
+    if [[ $label == mini ]]; then
+        echo '**These are results on the embedded corpus (label mini): synthetic voices, a few minutes, a few steps of training.'
+        echo 'They show that all stages run, and say nothing about the quality of the model.**'
+        echo
+    fi
+    se-score --table md --metrics pesq_wb,stoi,estoi,si_sdr "noisy=$dir/noisy.tsv" \
+        "**${shown:-$NAME}, here**=$dir/enhanced.tsv,$dir/count.json,$dir/count.ptflops.json"
+    [[ ! ${published-} ]] || echo "$published"
+    cat <<END
+
+$scored utterances of $label; means with their 95 % bootstrap interval over utterances. $latency; the STFT takes $stft/s, which are
+not in the MACs.
+END
+    ((failed == 0)) || printf '\n**%d utterances failed.**\n' "$failed"
+    cat <<END
+
+These commands compute each number:
+
+    se-score --ref $test/clean.scp $test/noisy.scp --summary noisy.json
+    se-enhance $dir/best.pt --list $test/noisy.scp --out enhanced | se-score --ref $test/clean.scp - --summary enhanced.json
+    se-count $dir/best.pt --json
+    se-count $dir/best.pt --json --convention ptflops
+END
+}
+
+# by_snr SYSTEM=SCORES.tsv...: a section of RESULTS.md: output SI-SDR by that of the input. Systems without scores are left out.
+by_snr() {
+    due 6 || return 0
+    local system systems=("noisy=$dir/noisy.tsv")
+    for system; do
+        [[ ! -e ${system#*=} ]] || systems+=("$system")
+    done
+    {
+        printf '\n## Output SI-SDR in dB, by that of the input\n\n'
+        se-score --table md --metrics si_sdr --by "$dir/noisy.tsv:si_sdr" --bins -6,0,6,12,18 "${systems[@]}"
+    } | tee -a "$dir/RESULTS.md"
+}
+
+# operations [ROWS]: a section of RESULTS.md: synaptic operations as measured on the noisy test set, and published rows.
+operations() {
+    due 6 || return 0
+    se-count "$dir/best.pt" --list "$test/noisy.scp" --json | "$python" recipes/utils/operations.py "${1-}" | tee -a "$dir/RESULTS.md"
+}

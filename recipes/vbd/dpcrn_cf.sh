@@ -1,31 +1,16 @@
 #!/usr/bin/env bash
-# DPCRN-CF (reconstruction) on VoiceBank+DEMAND: 427 k parameters, 321 MMAC/s, 48 ms latency. What the paper reports
-# (PESQ-WB 3.18) is of its own network, whose sizes are not public.
+# DPCRN-CF (a reconstruction) on VoiceBank+DEMAND: 427 k parameters, 321 MMAC/s, 48 ms latency. The figures of the paper
+# (PESQ-WB 3.18) are those of its own network, whose sizes are not public.
 #
-#   bash recipes/vbd/dpcrn_cf.sh                          set-up and the whole chain on the embedded corpus
-#   bash recipes/vbd/dpcrn_cf.sh --root /data/VBD --nj 16 the paper's corpus (48 kHz zips unpacked); SETK_CMD=slurm: a cluster
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. recipes/path.sh
-. recipes/cmd.sh
+#   bash recipes/vbd/dpcrn_cf.sh                          set up, and run all stages on the embedded corpus
+#   bash recipes/vbd/dpcrn_cf.sh --root /data/VBD --nj 16 use the paper's corpus (unpacked 48 kHz zips); SETK_CMD=slurm: on a cluster
+conf=dpcrn_cf
+# shellcheck source=recipes/utils/recipe.sh
+. "$(dirname "$0")/../utils/recipe.sh" vbd dpcrn_cf "$@"
 
-root=${VBD_ROOT:-}             # VoiceBank+DEMAND: holds noisy_trainset_28spk_wav and the others; empty: data/mini
-dir=                           # experiment; default exp/vbd/dpcrn_cf, or exp/mini/dpcrn_cf
-data=                          # data directories; default exp/vbd/data
-shards=                        # default exp/vbd/shards, which the papers share
-conf=recipes/conf/dpcrn_cf.yaml
-set=                           # space-separated key=value on top of the conf
-init=                          # checkpoint to start from
-noisy_gate=true                # stop unless the noisy test set scores as published
-stage=0                        # 0 prepare, 1 shards, 2 train, 4 enhance, 5 score, 6 count and RESULTS.md
-stop_stage=6
-nj=2                           # parallel jobs of stages 0, 1, 4 and 5
-. recipes/utils/parse_options.sh
-
-mini_steps=200                 # the model is slow
-. recipes/utils/corpus.sh vbd dpcrn_cf
+mini_set='steps=200'
 shown='dpcrn_cf (a reconstruction)'
-paper_rows='| DCCRN (via S-DCCRN) | 3.7 M | | 11.13 G | 2.54 | 0.938 | | |
+published='| DCCRN (via S-DCCRN) | 3.7 M | | 11.13 G | 2.54 | 0.938 | | |
 | Lite-RTSE (public re-implementation) | 1.56 M | | 0.66 G | 2.67 | 0.936 | | 18.4 |
 | DPCRN-CF (arXiv 2306.00812; the network here is a reconstruction) | 0.43 M | | 0.30 G | 3.18 | 0.948 | | 18.4 |'
-. recipes/utils/stages.sh
+run_stages

@@ -1,31 +1,13 @@
 #!/usr/bin/env bash
-# DPSNN, a spiking network, on VoiceBank+DEMAND: 373 k parameters, 148 MMAC/s if it were dense, 5 ms latency. Validation is
-# on p226 and p287, where the published training chose its model on the test set.
+# DPSNN, a spiking network, on VoiceBank+DEMAND: 373 k parameters, 148 MMAC/s if it were dense, 5 ms latency. It is validated
+# on p226 and p287; the published training chose its model on the test set, in segments: --set config.segment_reset=1.0.
 #
-#   bash recipes/vbd/dpsnn.sh                          the whole chain on the embedded corpus
-#   bash recipes/vbd/dpsnn.sh --root /data/VBD --nj 16 the paper's corpus; SETK_CMD=slurm: a cluster
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. recipes/path.sh
-. recipes/cmd.sh
+#   bash recipes/vbd/dpsnn.sh                          set up, and run all stages on the embedded corpus
+#   bash recipes/vbd/dpsnn.sh --root /data/VBD --nj 16 use the paper's corpus (unpacked 48 kHz zips); SETK_CMD=slurm: on a cluster
+conf=dpsnn
+# shellcheck source=recipes/utils/recipe.sh
+. "$(dirname "$0")/../utils/recipe.sh" vbd dpsnn "$@"
 
-root=${VBD_ROOT:-}             # VoiceBank+DEMAND: holds noisy_trainset_28spk_wav and the others; empty: data/mini
-dir=                           # experiment; default exp/vbd/dpsnn, or exp/mini/dpsnn
-data=                          # data directories; default exp/vbd/data
-shards=                        # default exp/vbd/shards, which the papers share
-conf=recipes/conf/dpsnn.yaml
-set=                           # space-separated key=value on top of the conf; config.segment_reset=1.0: the published test
-init=                          # checkpoint to start from
-noisy_gate=true                # stop unless the noisy test set scores as published
-stage=0                        # 0 prepare, 1 shards, 2 train, 4 enhance, 5 score, 6 count and RESULTS.md
-stop_stage=6
-nj=2                           # parallel jobs of stages 0, 1, 4 and 5
-. recipes/utils/parse_options.sh
-
-. recipes/utils/corpus.sh vbd dpsnn
-paper_rows='| DPSNN (Sun & Bohte 2024; SI-SNR of segments of 1 s, chosen on the test set) | 373 k | 148 M | | | | | 18.46 |'
-. recipes/utils/stages.sh
-
-if due 6; then
-    se-count "$dir/best.pt" --list "$test/noisy.scp" --json | "$python" recipes/utils/spikes.py | tee -a "$dir/RESULTS.md"
-fi
+published='| DPSNN (Sun & Bohte 2024; SI-SNR of segments of 1 s, chosen on the test set) | 373 k | 148 M | | | | | 18.46 |'
+run_stages
+operations "$(cat recipes/ndns/operations.md)"

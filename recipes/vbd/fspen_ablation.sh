@@ -1,45 +1,39 @@
 #!/usr/bin/env bash
-# FSPEN's ablation grid: P paths (inter-frame GRUs per block) by D blocks. P adds parameters and no MACs, D adds both.
-# The costs of the whole grid are counted first; then each cell is trained, enhanced and scored by fspen.sh.
+# FSPEN's ablation grid: P paths (inter-frame GRUs per block) by D blocks. P adds parameters and no MACs; D adds both.
+# The costs of all cells are counted first. Then fspen.sh trains, enhances and scores each cell.
 #
-#   bash recipes/vbd/fspen_ablation.sh --stop-stage 0          costs only, a minute
-#   bash recipes/vbd/fspen_ablation.sh --root /data/VBD        the grid, one training per cell
-set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. recipes/path.sh
-. recipes/cmd.sh
+#   bash recipes/vbd/fspen_ablation.sh --stop-stage 0          count the costs only: a minute
+#   bash recipes/vbd/fspen_ablation.sh --root /data/VBD        run the grid: one training per cell
+paths='1 2 4 8 16 32'  # values of P
+blocks='1 2 3 4'  # values of D
+grid=  # folder of the cells; default exp/vbd/fspen_ablation, or exp/mini/fspen_ablation
+STAGES='0 count costs, 1 train'
+# shellcheck source=recipes/utils/recipe.sh
+. "$(dirname "$0")/../utils/recipe.sh" vbd fspen_ablation "$@"
 
-root=${VBD_ROOT:-}
-paths='1 2 4 8 16 32'
-blocks='1 2 3 4'
-set=                           # space-separated key=value on top of the conf, for every cell
-grid=                          # where all goes; default exp/vbd/fspen_ablation, or exp/mini/...
-stage=0                        # 0 costs, 1 trainings
-stop_stage=1
-nj=2
-. recipes/utils/parse_options.sh
-
-if [[ $root ]]; then label=vbd; else label=mini; fi
-grid=${grid:-exp/$label/fspen_ablation}
+grid=${grid:-$dir}
 mkdir -p "$grid"
 
-if ((stage <= 0)); then
+if due 0; then
+    configs=()
     for p in $paths; do
         for d in $blocks; do
-            printf 'model: fspen\nconfig: {groups: %s, dpe_blocks: %s}\nlosses: {l1: 1.0}\n' "$p" "$d" > "$grid/P${p}_D$d.yaml"
+            configs+=("$grid/P${p}_D$d.yaml")
+            printf 'model: fspen\nconfig: {groups: %s, dpe_blocks: %s}\nlosses: {l1: 1.0}\n' "$p" "$d" > "${configs[-1]}"
         done
     done
-    se-count "$grid"/P*_D*.yaml > "$grid/cost.tsv.tmp"
+    se-count "${configs[@]}" > "$grid/cost.tsv.tmp"
     mv "$grid/cost.tsv.tmp" "$grid/cost.tsv"
     cat "$grid/cost.tsv"
 fi
 
-if ((stage <= 1 && stop_stage >= 1)); then
+if due 1; then
     for p in $paths; do
         for d in $blocks; do
-            bash recipes/vbd/fspen.sh ${root:+--root "$root"} --dir "$grid/P${p}_D$d" --nj "$nj" \
+            cell=P${p}_D$d
+            bash recipes/vbd/fspen.sh ${root:+--root "$root"} --dir "$grid/$cell" --nj "$nj" \
                 --set "config.groups=$p config.dpe_blocks=$d $set" > /dev/null
+            grep -h 'fspen, here' "$grid/$cell/RESULTS.md" | sed "s/fspen, here/fspen $cell, $label/"
         done
     done
-    grep -h 'fspen, here' "$grid"/P*_D*/RESULTS.md
 fi

@@ -21,9 +21,9 @@ import numpy as np
 import onnx
 from onnx import NodeProto
 
-from setk.compress.int8 import Graph, attribute
+from setk.export.onnx_int8 import Graph, attribute
 from setk.engines import OnnxEngine
-from setk.files import UserError
+from setk.core.errors import UserError
 
 MULTIPLIER = 22  # bits of a multiplier, so that its product with 40 bits stays within 63
 SUM = 20         # bits below the coarser of two scales that their sum is kept with

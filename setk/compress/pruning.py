@@ -1,7 +1,7 @@
 """Pruning: the least weights of a model to zero (magnitude), or its least units taken out (structured).
 
 Zeros make a file that compresses well and no product cheaper: the kernels here are dense. Structured pruning rewrites the
-model as a smaller one of its class, whose config says the new widths (setk.models.units). Both rank with `survivors`.
+model as a smaller one of its class, whose config says the new widths (setk.nn.units). Both rank with `survivors`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
-from setk import config, models
-from setk.files import UserError
+from setk import models
+from setk.core import config
+from setk.core.errors import UserError
 from setk.models import Model
-from setk.models.units import Group, take
+from setk.nn.units import Group, take
 
 
 def survivors(scores: Sequence[Tensor], amount: float, floor: float) -> list[Tensor]:

@@ -9,7 +9,7 @@ from setk.cost import legacy, macs, ptflops
 from setk.cost.ledger import Layer
 from setk.cost.timing import timing
 from setk.engines import Engine
-from setk.files import UserError
+from setk.core.errors import UserError
 from setk.models import Model, count_parameters
 
 CONVENTIONS = {"setk": macs.layers, "ptflops": ptflops.layers, "legacy": legacy.layers}

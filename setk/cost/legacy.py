@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from setk.cost.ledger import Inputs, Layer, Ledger, frame_inputs
 from setk.cost.macs import OpCounter
-from setk.dsp import STFT, Transform
+from setk.audio.stft import STFT, Transform
 from setk.models import Model
 
 

@@ -19,9 +19,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from setk.cost.ledger import Inputs, Layer, Ledger, frame_rate, frame_inputs
-from setk.dsp import STFT, Transform
-from setk.files import UserError
+from setk.cost.ledger import Inputs, Layer, Ledger, frame_inputs, frame_rate
+from setk.audio.stft import STFT, Transform
+from setk.core.errors import UserError
 from setk.models import Model
 
 

@@ -24,10 +24,10 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from setk.cost.ledger import Inputs, Layer, Ledger, Rule, frame_inputs
-from setk.files import UserError
+from setk.core.errors import UserError
 from setk.models import Model
 from setk.models.fspen import PathLinear
-from setk.models.gru import GroupedGRU
+from setk.nn.gru import GroupedGRU
 
 
 def layers(model: Model) -> list[Layer]:

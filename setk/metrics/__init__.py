@@ -28,7 +28,7 @@ from typing import Iterable, Sequence
 
 import numpy as np
 
-from setk.files import UserError
+from setk.core.errors import UserError
 from setk.metrics import bss, composite, dnsmos, lsd, pesq, sdr, segmental, stoi
 from setk.metrics.metric import Extras, Metric, Scores, undefined
 

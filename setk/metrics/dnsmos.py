@@ -33,7 +33,8 @@ from typing import Sequence
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from setk.files import UserError, sha256
+from setk.core.errors import UserError
+from setk.core.files import sha256
 from setk.metrics.metric import Extras, Metric, Scores, undefined
 
 RATE, WINDOW = 16_000, 9.01  # Hz, s

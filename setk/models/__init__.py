@@ -14,16 +14,17 @@ from typing import Any, ClassVar, Iterable, Mapping
 import torch
 from torch import nn
 
-from setk import config
-from setk.dsp import Transform
-from setk.files import UserError
-from setk.models.quantization import Scheme, quantize
-from setk.models.units import Group
+from setk.core import config
+from setk.audio.stft import Transform
+from setk.core.errors import UserError
+from setk.nn.quantization import Scheme, quantize
+from setk.nn.units import Group
 
 MODELS = {"fspen": "setk.models.fspen:FSPEN", "lite_rtse": "setk.models.lite_rtse:LiteRTSE", "dpsnn": "setk.models.dpsnn:DPSNN",
           "dccrn": "setk.models.dccrn:DCCRN", "dpcrn_cf": "setk.models.dpcrn_cf:DPCRNCF",
           "effifusion_gan": "setk.models.effifusion_gan:EffiFusionGAN",
-          "conv_tasnet": "setk.models.conv_tasnet:ConvTasNet"}
+          "conv_tasnet": "setk.models.conv_tasnet:ConvTasNet", "gtcrn": "setk.models.gtcrn:GTCRN",
+          "fastenhancer": "setk.models.fastenhancer:FastEnhancer"}
 
 State = tuple[torch.Tensor, ...]
 
@@ -58,7 +59,7 @@ class Model(nn.Module):
     lookahead: int = 0
     sample_rate: int = 16000
     bare: tuple[str, ...] = ()          # modules whose outputs quantization leaves as they are
-    quantization: Scheme | None = None  # how it is quantized (see setk.models.quantization)
+    quantization: Scheme | None = None  # how it is quantized (see setk.nn.quantization)
 
     def __init__(self) -> None:
         super().__init__()

@@ -39,10 +39,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from setk.dsp import Frames
+from setk.audio.stft import Frames
 from setk.models import Model, State
-from setk.models.quantization import Add, Multiply, Signal, Subtract
-from setk.models.units import Group, made, read, sized
+from setk.nn.quantization import Add, Multiply, Signal, Subtract
+from setk.nn.units import Group, made, read, sized
 
 STEP = 1 / 128  # of the splitter's planes
 

@@ -36,7 +36,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from setk.dsp import STFT, magnitude
+from setk.audio.stft import STFT, magnitude
 from setk.models import Model, State
 
 BINS = 256  # without DC

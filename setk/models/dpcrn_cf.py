@@ -41,9 +41,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from setk.dsp import STFT
+from setk.audio.stft import STFT
 from setk.models import Model, State
-from setk.models.gru import GroupedGRU
+from setk.nn.gru import GroupedGRU
 
 BINS, BANDS, WIDTH, CORE, PITCH_BINS = 257, 64, 16, 64, 160
 WINDOW, HOP, SIXTEEN = 512, 128, 16000

@@ -34,10 +34,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from setk.dsp import Frames
+from setk.audio.stft import Frames
 from setk.models import Model, State
-from setk.models.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout, steady
-from setk.models.units import Group, Member, made, read, sized
+from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout, steady
+from setk.nn.units import Group, Member, made, read, sized
 
 
 @dataclass(frozen=True)

@@ -43,9 +43,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from setk.dsp import STFT
+from setk.audio.stft import STFT
 from setk.models import Model, State
-from setk.models.units import Group, Member, made, read, sized
+from setk.nn.units import Group, Member, made, read, sized
 
 POWER = 0.3  # compression of magnitudes
 DILATIONS = 1, 2, 4, 8

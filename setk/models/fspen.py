@@ -1,6 +1,6 @@
 """FSPEN: an ultra-lightweight network for real-time speech enhancement, full-band and sub-band fused.
 
-Paper: Yang, Liu, Meng, Lee, Liang, "FSPEN: An Ultra-Lightweight Network for Real Time Speech Enhancement",
+Paper: Yang, Liu, Meng, Lee, Baek, Moon, "FSPEN: An Ultra-Lightweight Network for Real Time Speech Enhancement",
 ICASSP 2024. 16 kHz; window 512, hop 256; strictly causal, no look-ahead, algorithmic latency 32 ms.
 
 Shapes, a frame at a time (batch and time folded; C channels x F positions):
@@ -37,11 +37,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from setk.dsp import STFT, compress, magnitude
+from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State
-from setk.models.gru import GroupedGRU
-from setk.models.level import running_gain
-from setk.models.units import Group, Member, hidden, made, read, sized
+from setk.nn.gru import GroupedGRU
+from setk.nn.level import running_gain
+from setk.nn.units import Group, Member, hidden, made, read, sized
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
 
@@ -88,7 +88,7 @@ class Config:
     norm_bands: bool = True    # LayerNorm over bands and channels; false: over channels
     decoder_1x1: bool = False  # 1x1 conv between skip and transposed conv
     subband_norm: bool = True  # BatchNorm in the sub-band encoder
-    level_range: tuple[float, ...] = ()  # lowest and highest level, dBFS, that the network sees; empty: any (see models/level.py)
+    level_range: tuple[float, ...] = ()  # lowest and highest level, dBFS, that the network sees; empty: any (see nn/level.py)
     widths: tuple[int, ...] = ()  # units of each group of `prunable`, where they are not the paper's
 
 

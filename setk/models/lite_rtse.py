@@ -38,9 +38,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from setk.dsp import STFT, compress, magnitude
+from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State
-from setk.models.units import Group, hidden, made, read, sized
+from setk.nn.units import Group, hidden, made, read, sized
 
 BINS, WIDE = 257, 32
 ORDERS = (4, 8, 16, 32, 64)  # channels that each step of the multi-order block splits off, and those that are left

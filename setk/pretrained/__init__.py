@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
-from setk import config
-from setk.files import UserError
+from setk.core import config
+from setk.core.errors import UserError
 
 SUFFIXES = (".pt", ".onnx")
+INDEX = Path(__file__).with_name("index.json")
 
 
 def shipped(suffix: str = ".pt") -> dict[str, Path]:
@@ -24,3 +27,9 @@ def find(spec: str, suffix: str = ".pt") -> Path:
     if spec not in known:
         raise UserError(f"no trained model is called '{spec}'; {config.nearest(spec, known)}; or give the path of a file")
     return known[spec]
+
+
+def index() -> dict[str, dict[str, Any]]:
+    """Name -> facts of every included model, without torch: `model`, `sample_rate`, `causal`, `params`, `scores`, and the
+    `sha256` of its checkpoint. `setk.checkpoint.write_index` makes the file from the checkpoints."""
+    return json.loads(INDEX.read_text(encoding="utf-8"))

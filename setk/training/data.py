@@ -16,10 +16,11 @@ from typing import Iterable, Iterator, Protocol
 import numpy as np
 import torch
 
-from setk import audio, lists, mixing, shards
-from setk.files import UserError
-from setk.mixing import Spread
-from setk.shards import Shards
+from setk.audio import Location
+from setk.data import datadir, mixing, shards
+from setk.core.errors import UserError
+from setk.data.mixing import Spread
+from setk.data.shards import Shards
 from setk.training.ranks import Ranks
 from setk.training.settings import Settings
 
@@ -38,11 +39,11 @@ class Source(Protocol):
 class WavSource:
     """The wav lists of a data directory as a Source; shards are faster, and the same."""
 
-    def __init__(self, streams: dict[str, dict[str, str]], kinds: dict[str, str] | None = None):
+    def __init__(self, streams: dict[str, dict[str, Location]], kinds: dict[str, str] | None = None):
         self.streams = streams
         self.ids = list(next(iter(streams.values())))
         self.kind = [kinds[utt] for utt in self.ids] if kinds else []
-        infos = [[audio.probe(table[utt]) for table in streams.values()] for utt in self.ids]
+        infos = [[table[utt].probe() for table in streams.values()] for utt in self.ids]
         for utt, found in zip(self.ids, infos):
             if len(set(found)) != 1 or found[0].channels != 1 or found[0].rate != infos[0][0].rate:
                 raise UserError(f"{utt}: is not mono at one rate and length in {', '.join(streams)}; se-prep check names all such faults")
@@ -50,7 +51,7 @@ class WavSource:
         self.rate = infos[0][0].rate
 
     def read(self, i: int, start: int, count: int) -> dict[str, np.ndarray]:
-        return {name: audio.read_mono(table[self.ids[i]], self.rate)[0][start:start + count]
+        return {name: table[self.ids[i]].read_mono(self.rate)[0][start:start + count]
                 for name, table in self.streams.items()}
 
 
@@ -59,14 +60,14 @@ def open_sources(path: Path) -> dict[str, Source]:
     sharded = shards.names(path)
     if "pairs" in sharded:
         return {"pairs": Shards(path, "pairs")}
-    if set(lists.MIXED) <= set(sharded):
+    if set(datadir.MIXED) <= set(sharded):
         return {name: Shards(path, name) for name in sharded}
-    data = lists.DataDir(path)
+    data = datadir.DataDir(path)
     if data.is_pairs:
         pairs = data.pairs()
-        return {"pairs": WavSource({name: {utt: p[k] for utt, p in pairs.items()} for k, name in enumerate(lists.PAIR)})}
+        return {"pairs": WavSource({name: {utt: p[k] for utt, p in pairs.items()} for k, name in enumerate(datadir.PAIR)})}
     kinds = {"noise": data.noise_kinds()}
-    return {name: WavSource({name: data.table(f"{name}.scp")}, kinds.get(name)) for name in data.streams}
+    return {name: WavSource({name: data.wavs(name)}, kinds.get(name)) for name in data.streams}
 
 
 class TrainingData(torch.utils.data.Dataset):

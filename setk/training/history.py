@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Callable
 
-from setk.files import atomic_path, write_text
+from setk.core.files import atomic_path, write_text
 
 
 class History:

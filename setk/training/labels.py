@@ -8,8 +8,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
-from setk import metrics, pool
-from setk.files import UserError
+from setk import metrics
+from setk.core import pool
+from setk.core.errors import UserError
 
 
 def _shield() -> None:

@@ -20,9 +20,12 @@ from typing import Any, Callable, Mapping, Sequence
 import torch
 import yaml
 
-from setk import checkpoint, config, mixing, models
-from setk.files import UserError, write_text
-from setk.models.quantization import quantize
+from setk import checkpoint, models
+from setk.core import config
+from setk.data import mixing
+from setk.core.errors import UserError
+from setk.core.files import write_text
+from setk.nn.quantization import quantize
 from setk.training.averages import Smoothed, mean_weights
 from setk.training.data import TrainingData, loader
 from setk.training.history import History

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from setk.dsp import STFT, Transform, compress, magnitude
-from setk.files import UserError
+from setk.audio.stft import STFT, Transform, compress, magnitude
+from setk.core.errors import UserError
 from setk.training.perceptual import RATE, shortfall
 
 POWER = 0.3  # compression of the spectra that losses compare

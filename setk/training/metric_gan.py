@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from setk.dsp import compress, magnitude
+from setk.audio.stft import compress, magnitude
 from setk.models import Model
 from setk.training.labels import Labels
-from setk.training.losses import POWER, Example, spectra_of, weighted
+from setk.training.losses import Example, POWER, spectra_of, weighted
 from setk.training.objective import Batch, Learner, Loss, Objective, optimizer_for
 from setk.training.ranks import Ranks
 from setk.training.settings import Settings

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from setk.dsp import STFT
+from setk.audio.stft import STFT
 
 TRANSFORM = STFT(512, 256, power=1.0)
 RATE = 16000

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from setk.compress.pruning import masks, prunable_weights
-from setk.files import UserError
+from setk.core.errors import UserError
 from setk.models import Model
 from setk.training.settings import Pruning
 

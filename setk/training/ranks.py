@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from setk.files import UserError
+from setk.core.errors import UserError
 
 # The scores of a validation are waited for; PESQ of one rank's share may take that much longer than another's.
 PATIENCE = timedelta(hours=1)

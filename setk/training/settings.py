@@ -6,9 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Sequence
 
-from setk import config
-from setk.files import UserError
-from setk.models.quantization import Scheme
+from setk.core import config
+from setk.core.errors import UserError
+from setk.nn.quantization import Scheme
 
 # Weights by which checkpoints are chosen where the config names none. A weight is about 1 / the gain of a good small model over noisy
 # speech, so that each metric counts as much: a model that only one judge likes, such as the one that its loss models, is
@@ -118,13 +118,16 @@ class Settings:
 
 
 def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -> Settings:
-    """Read CONF with `--set` overrides; the model's config comes back complete, preset applied. `init` is the checkpoint that
-    the model starts from, if there is one; `config: init` is its config."""
+    """Read a config with `--set` overrides.
+
+    `conf` is a YAML file or the name of an included config. The returned model config is complete: the preset is applied.
+    `init` is the checkpoint that training starts from, or None; `config: init` is its config.
+    """
     from setk import models
     from setk.metrics import METRICS, select
     from setk.training.losses import LOSSES
 
-    values = config.override(config.read_yaml(conf), overrides)
+    values = config.override(config.read_yaml(config.find(conf)), overrides)
     if values.get("config") == "init":
         values |= {"preset": None, "config": _config_of(conf, values.get("model"), init)}
     settings = config.build(Settings, values, conf)

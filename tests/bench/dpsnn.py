@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from setk import models
-from setk.models import spiking
+from setk.nn import spiking
 
 
 class Step(torch.autograd.Function):

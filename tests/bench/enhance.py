@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from setk import checkpoint, engines
-from setk.compress import export
+from setk.export import onnx
 from setk.cost.timing import timing
 
 HOP = 256
@@ -26,7 +26,7 @@ HOP = 256
 
 def pipe_hop_ms(model: Path, hops: int = 2000) -> tuple[float, float]:
     """Median and 99th percentile, over a live se-enhance process."""
-    child = subprocess.Popen([sys.executable, "-P", "-m", "setk.commands.enhance", str(model), "-", "-", "--raw"],
+    child = subprocess.Popen([sys.executable, "-P", "-m", "setk.cli.enhance", str(model), "-", "-", "--raw"],
                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
     pcm = (np.random.default_rng(0).standard_normal((hops, HOP)) * 3000).astype("<i2")
     child.stdin.write(pcm[0].tobytes())  # the first hop fills the window and gives nothing yet
@@ -62,7 +62,7 @@ def main() -> None:
         made = {}
         for name, options in {"live": {}, "16 frames": {"frames": 16}, "8 signals": {"batch": 8}}.items():
             made[name] = Path(folder) / f"{name}.onnx"
-            export.to_onnx(model, made[name], scores={}, **options)
+            onnx.to_onnx(model, made[name], scores={}, **options)
         eager = timing(engines.TorchEngine(path), seconds=args.seconds)
         live = timing(engines.OnnxEngine(made["live"]), seconds=args.seconds)
         chunks = timing(engines.OnnxEngine(made["16 frames"]), seconds=args.seconds)

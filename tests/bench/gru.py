@@ -12,7 +12,7 @@ import time
 import torch
 from torch import nn
 
-from setk.models import gru
+from setk.nn import gru
 
 SIZES = {  # groups, reverse, [leading, B, T, K, I]
     "intra": (2, (False, True), (1, 16 * 126, 32, 1, 16)),

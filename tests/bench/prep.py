@@ -24,7 +24,8 @@ import numpy as np
 import resampy
 import soundfile
 
-from setk import audio, lists, shards
+from setk import audio
+from setk.data import datadir, lists, shards
 
 RATE, FILES, SECONDS = 48000, 60, 3.0  # seconds: an utterance of VoiceBank+DEMAND
 TARGET = 16000
@@ -55,19 +56,19 @@ def corpus(folder: Path, suffix: str) -> list[Path]:
 
 def setk(folder: Path, out: Path) -> None:
     """What `se-prep shards DIR OUT --resampler soxr` does once it runs."""
-    done = list(shards.write_shards(lists.DataDir(folder), out, resampler="soxr"))
+    done = list(shards.write_shards(datadir.DataDir(folder), out, resampler="soxr"))
     assert [d.state for d in done] == ["made"]
 
 
 def setk_by_wavs(folder: Path, out: Path) -> None:
     """What `se-prep vbd`, or `resample`, and then `shards` do: 16 kHz wavs are kept, too."""
-    from setk.corpora.wavs import convert_all
+    from setk.data.convert import convert_all
 
-    data = lists.DataDir(folder)
+    data = datadir.DataDir(folder)
     for stream in data.streams:
         done = convert_all(data.table(f"{stream}.scp").items(), out / stream, TARGET)
         lists.write_list(out / f"{stream}.scp", {wav.utt: wav.path for wav in done})
-    assert [d.state for d in shards.write_shards(lists.DataDir(out), out)] == ["made"]
+    assert [d.state for d in shards.write_shards(datadir.DataDir(out), out)] == ["made"]
 
 
 def loop(paths: list[Path], out: Path, resample) -> None:
@@ -135,7 +136,7 @@ def segments(folder: Path) -> None:
     audio.write(folder / "speech.wav", np.random.default_rng(0).uniform(-1, 1, n), TARGET)
     for stream in ("speech", "noise"):
         lists.write_list(folder / f"{stream}.scp", {"a": folder / "speech.wav"})
-    list(shards.write_shards(lists.DataDir(folder), folder / "out"))
+    list(shards.write_shards(datadir.DataDir(folder), folder / "out"))
     data = shards.Shards(folder / "out", "speech")
     starts = np.random.default_rng(1).integers(0, n - 2 * TARGET, 4000).tolist()
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from setk import engines, models
-from setk.compress import calibration, export
+from setk.compress import ptq
+from setk.export import onnx
 
 torch.set_num_threads(1)
 PRESETS = ("conv_tasnet", "fqse", "conv_tasnet-small", "fspen", "lite_rtse")
@@ -45,11 +46,11 @@ def main() -> None:
         model = models.build_preset(preset).eval()
         with tempfile.TemporaryDirectory() as folder:
             paths = [Path(folder) / name for name in ("float.onnx", "int8.onnx")]
-            export.to_onnx(model, paths[0], scores={})
-            calibration.calibrate(model, [0.1 * torch.randn(1, 16000)], "minmax")
-            made = export.to_onnx(model, paths[1], scores={})
+            onnx.to_onnx(model, paths[0], scores={})
+            ptq.calibrate(model, [0.1 * torch.randn(1, 16000)], "minmax")
+            made = onnx.to_onnx(model, paths[1], scores={})
             both = [engines.OnnxEngine(path) for path in paths]
-            snr = export.parity(model, both[1])
+            snr = onnx.parity(model, both[1])
             hops = round((4 if not model.causal else 1) * model.sample_rate / model.transform.hop)
             took = [seconds_of(engine, hops, args.repeats) for engine in both]
             sizes = [path.stat().st_size for path in paths]

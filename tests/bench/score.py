@@ -21,7 +21,9 @@ import numpy as np
 import pesq
 import pystoi
 
-from setk import audio, lists, metrics, pool
+from setk import audio, metrics
+from setk.core import pool
+from setk.data import lists
 from setk.metrics.segmental import _CENTRES, _WIDTHS
 
 ROOT = Path(__file__).parents[2]

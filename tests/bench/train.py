@@ -21,10 +21,11 @@ import torch
 from torch import nn
 
 from setk import models
-from setk.lists import DataDir, write_list
+from setk.data.datadir import DataDir
+from setk.data.lists import write_list
 from setk.models.fspen import DualPath
-from setk.models.gru import GroupedGRU
-from setk.shards import write_shards
+from setk.nn.gru import GroupedGRU
+from setk.data.shards import write_shards
 from setk.training import loop
 from setk.training.data import TrainingData, loader
 from setk.training.ranks import Ranks
@@ -157,7 +158,7 @@ def main() -> None:
             write_list(folder / "data" / f"{name}.scp", {u: ROOT / p[k] for u, p in pairs.items()})
         for _ in write_shards(DataDir(folder / "data"), folder / "shards", size=1000):
             pass
-        s = resolve(str(ROOT / "recipes/conf/fspen.yaml"), [f"batch={BATCH}", f"segment={SECONDS}", "device=cpu", "workers=0"])
+        s = resolve("fspen", [f"batch={BATCH}", f"segment={SECONDS}", "device=cpu", "workers=0"])
         data, ranks = TrainingData(folder / "shards", s), Ranks(torch.device("cpu"))
         run = loop.Run(s, data, folder / "out", print, ranks)
         plain = Plain(models.build(s.model, s.config), pairs, s)

@@ -1,0 +1,130 @@
+"""conditions.py NOISY.scp CLEAN.scp PAIRS.tsv RESULTS [MODEL ...]: what models do beyond the mean of the test set.
+
+For each MODEL, writes RESULTS/NAME/conditions.tsv: of every utterance, PESQ-WB and SI-SDR of the output
+  quiet   the same input LEVEL dB lower (which brings an active level of -25 dBFS to -60)
+  clean   the clean speech alone, which needs nothing
+and `noise_left`, the level of the output re the input in dB where the input is the noise alone (noisy - clean).
+Then writes RESULTS/conditions.md, a section of RESULTS.md, from all such tables that are there and from scores.tsv beside them:
+those figures, and scores by SNR and by kind of noise, as PAIRS (recipes/open/pairs.tsv) says what each utterance is made of.
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from setk import audio
+from setk.core.files import write_text
+from setk.data.lists import read_list
+from setk.engines import open_engine, open_stream
+from setk.metrics import compute
+from setk.scoring.summary import summarise
+
+RATE = 16000
+LEVEL = -35.0
+COLUMNS = ("quiet_pesq_wb", "quiet_si_sdr", "clean_pesq_wb", "clean_si_sdr", "noise_left")
+SHOWN = {"pesq_wb": ".2f", "stoi": ".3f", "si_sdr": ".2f"}  # by SNR and by noise
+
+
+def enhance(engine, x: np.ndarray) -> np.ndarray:
+    """The output [n] of an engine for `x` [n], taken as a file."""
+    stream = open_stream(engine, RATE, 1, engine.chunk_s)
+    return np.concatenate([stream.push(x[None].astype(np.float32)), stream.flush()], axis=1)[0]
+
+
+def level(x: np.ndarray) -> float:
+    return 10 * np.log10(np.mean(np.square(x, dtype=np.float64)) + 1e-20)
+
+
+def measure(engine, noisy: np.ndarray, clean: np.ndarray) -> list[float]:
+    """The values of COLUMNS for one pair [n]."""
+    gain = 10 ** (LEVEL / 20)
+    scores = [compute(clean, y, RATE, ("pesq_wb", "si_sdr"))[0]
+              for y in (enhance(engine, gain * noisy) / gain, enhance(engine, clean))]
+    noise = noisy - clean
+    return [*(score[name] for score in scores for name in ("pesq_wb", "si_sdr")), level(enhance(engine, noise)) - level(noise)]
+
+
+def write_conditions(model: str, noisy: dict[str, str], clean: dict[str, str], results: Path) -> None:
+    engine = open_engine(model)
+    lines = ["\t".join(("utt", *COLUMNS))]
+    for utt in noisy:
+        pair = (audio.read_mono(table[utt], RATE)[0] for table in (noisy, clean))
+        lines.append("\t".join([utt, *(f"{value:.4f}" for value in measure(engine, *pair))]))
+    folder = results / Path(model).stem
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / "conditions.tsv", "\n".join(lines) + "\n")
+
+
+def read_rows(path: Path, key: str = "utt") -> dict[str, dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as f:
+        return {row[key]: row for row in csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE)}
+
+
+def values(rows: dict[str, dict[str, str]], column: str, utts) -> list[float]:
+    return [float(rows[utt][column] or "nan") for utt in utts if utt in rows]
+
+
+def cell(found: list[float], form: str = ".2f", interval: bool = False) -> str:
+    m = summarise(found)
+    if m["mean"] is None:
+        return "-"
+    bounds = f" [{m['low']:{form}}, {m['high']:{form}}]" if interval and m["low"] is not None else ""
+    return f"{m['mean']:{form}}{bounds}"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
+
+
+def beyond_the_mean(scores: dict, conditions: dict) -> str:
+    """The table of quiet and clean input and of noise alone."""
+    rows = []
+    for name, found in conditions.items():
+        usual = [cell(values(scores[name], column, found), interval=True) if name in scores else "" for column in ("pesq_wb", "si_sdr")]
+        rows.append([name, *usual, *(cell(values(found, column, found), interval=True) for column in COLUMNS)])
+    return table(["model", "PESQ-WB", "SI-SDR, dB", "quiet: PESQ-WB", "quiet: SI-SDR, dB", "clean in: PESQ-WB", "clean in: SI-SDR, dB",
+                  "noise alone, dB"], rows)
+
+
+def grouped(scores: dict, groups: dict[str, list[str]], metric: str) -> str:
+    """Means of a metric by group of utterances, of each model."""
+    header = ["model", *(f"{name} ({len(utts)})" for name, utts in groups.items())]
+    return table(header, [[name, *(cell(values(rows, metric, utts), SHOWN[metric]) for utts in groups.values())]
+                          for name, rows in scores.items()])
+
+
+def by(pairs: dict[str, dict[str, str]], column: str, key) -> dict[str, list[str]]:
+    """The utterances of each value of a column, in the order of `key`."""
+    found: dict[str, list[str]] = {}
+    for utt, row in pairs.items():
+        found.setdefault(row[column], []).append(utt)
+    return {value: found[value] for value in sorted(found, key=key)}
+
+
+def section(results: Path, pairs: dict[str, dict[str, str]]) -> str:
+    scores = {path.parent.name: read_rows(path) for path in sorted(results.glob("*/scores.tsv"))}
+    conditions = {path.parent.name: read_rows(path) for path in sorted(results.glob("*/conditions.tsv"))}
+    pairs = {utt: row for utt, row in pairs.items() if any(utt in rows for rows in scores.values())}
+    by_snr, by_noise = by(pairs, "snr_db", float), by(pairs, "noise", str)
+    parts = ["## Quiet input, clean input, noise alone", "",
+             f"The test set {-LEVEL:g} dB quieter (active level -60 dBFS), its clean speech as input, and its noise alone (level of the",
+             "output re the input). A model that ignores level scores the same when it is quiet; one that knows speech leaves it as it is.", "",
+             beyond_the_mean(scores, conditions), ""]
+    for metric, shown in (("pesq_wb", "PESQ-WB"), ("si_sdr", "SI-SDR, dB")) if pairs else ():
+        parts += [f"## {shown}, by SNR and by noise", "", "By SNR of the input in dB:", "", grouped(scores, by_snr, metric), "",
+                  "By noise:", "", grouped(scores, by_noise, metric), ""]
+    return "\n".join(parts)
+
+
+def main(noisy: str, clean: str, pairs: str, results: str, *models: str) -> None:
+    if models:
+        lists = read_list(noisy), read_list(clean)
+        for model in models:
+            write_conditions(model, *lists, Path(results))
+    write_text(Path(results) / "conditions.md", section(Path(results), read_rows(Path(pairs), "id")))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

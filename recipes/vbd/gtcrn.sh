@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# GTCRN on VoiceBank+DEMAND: 23.7 k parameters, 26.3 MMAC/s, 32 ms latency. Paper: PESQ-WB 2.87.
+#
+#   bash recipes/vbd/gtcrn.sh                          set up, and run all stages on the embedded corpus
+#   bash recipes/vbd/gtcrn.sh --root /data/VBD --nj 16 use the paper's corpus (unpacked 48 kHz zips); SETK_CMD=slurm: on a cluster
+conf=gtcrn
+# shellcheck source=recipes/utils/recipe.sh
+. "$(dirname "$0")/../utils/recipe.sh" vbd gtcrn "$@"
+
+mini_set='steps=150'
+published='| GTCRN (Rong et al. 2024) | 23.7 k | | 39.6 M | 2.87 | 0.940 | | 18.83 |
+| GTCRN (public weights, scored by FastEnhancer'\''s authors) | 23.7 k | | 33 M | 2.87 | 0.940 | 0.848 | 18.8 |'
+run_stages

@@ -1,1 +1,0 @@
-"""The commands: argument parsing and one loop each."""

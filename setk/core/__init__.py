@@ -1,0 +1,1 @@
+"""Errors, files, configuration, provenance and processes: no audio, no torch."""

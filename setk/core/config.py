@@ -1,0 +1,135 @@
+"""YAML to dataclass, strictly: an unknown key is an error that names the nearest known one.
+
+Only scalars, lists and mappings come from a file; no tags, no references, no code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any, Iterable, Mapping, Sequence, TypeVar
+
+import yaml
+
+from setk.core.errors import UserError
+
+T = TypeVar("T")
+SUFFIXES = (".yaml", ".yml")
+
+
+def included() -> dict[str, Path]:
+    """Name -> file of every training config in the package, sorted by name."""
+    return {p.stem: p for p in sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))}
+
+
+def find(spec: str | os.PathLike) -> Path:
+    """The file that CONFIG names: a path, or the name of an included config. Raises UserError if neither."""
+    spec = os.fspath(spec)
+    if os.sep in spec or spec.endswith(SUFFIXES) or Path(spec).is_file():
+        return Path(spec)
+    known = included()
+    if spec not in known:
+        raise UserError(f"no config is called '{spec}'; name a .yaml file or an included config ({nearest(spec, known)})")
+    return known[spec]
+
+
+def read_yaml(path) -> dict[str, Any]:
+    """Read a YAML mapping. Raises UserError with file and line on bad syntax or another kind of document."""
+    try:
+        with open(path, encoding="utf-8") as f:
+            data = yaml.safe_load(f)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such configuration") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a directory; a YAML file is wanted") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        mark = getattr(e, "problem_mark", None)
+        raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: is not YAML: {getattr(e, 'problem', e)}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: holds no 'key: value' lines")
+    return data
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is none of `known`: the nearest, or all of them."""
+    near = difflib.get_close_matches(name, list(known), 1)
+    return f"did you mean {near[0]!r}?" if near else "known: " + (", ".join(known) or "none")
+
+
+def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
+    """Make dataclass `cls` from a mapping, nested dataclasses included; `where` stands in messages."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: 'key: value' lines are wanted, not {values!r}")
+    hints = typing.get_type_hints(cls)
+    known = [f.name for f in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")
+    missing = [f.name for f in dataclasses.fields(cls) if f.name not in values
+               and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    if missing:
+        raise UserError(f"{where}: '{missing[0]}' is missing")
+    return cls(**{k: _convert(v, hints[k], f"{where}: {k}") for k, v in values.items()})
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        kinds = [a for a in args if a is not type(None)]
+        return _convert(value, next((a for a in kinds if isinstance(value, typing.get_origin(a) or a)), kinds[0]), where)
+    if dataclasses.is_dataclass(hint):
+        return build(hint, value, where)
+    if origin in (list, tuple):
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{where}: a list is wanted, not {value!r}")
+        if origin is tuple and args[-1:] != (...,) and len(value) != len(args):
+            raise UserError(f"{where}: {len(args)} values are wanted, not {len(value)}")
+        kinds = args if origin is tuple and args[-1:] != (...,) else [args[0]] * len(value)
+        return origin(_convert(v, a, where) for v, a in zip(value, kinds))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: 'key: value' lines are wanted, not {value!r}")
+        return {str(k): _convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if type(value) is not hint:
+        raise UserError(f"{where}: {hint.__name__} is wanted, not {value!r}")
+    return value
+
+
+def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """Apply `key=value` settings (dotted keys reach inside, values are YAML) to a copy of `values`."""
+    values = {k: (override(v, ()) if isinstance(v, dict) else v) for k, v in values.items()}
+    for setting in settings:
+        key, eq, text = setting.partition("=")
+        if not eq:
+            raise UserError(f"--set {setting}: write key=value")
+        *path, last = key.split(".")
+        node = values
+        for part in path:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise UserError(f"--set {setting}: '{part}' holds a value, not further keys")
+        try:
+            node[last] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise UserError(f"--set {setting}: the value is not YAML") from None
+    return values
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A config dataclass as plain mappings, lists and scalars, fit for YAML and for a checkpoint."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(config).items()}

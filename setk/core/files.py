@@ -1,0 +1,196 @@
+"""Files that appear complete or not at all.
+
+Every file that setk writes has a temporary name next to its final one and is renamed when it is complete. A process
+killed at any moment leaves nothing that a later run could mistake for a result. The next process that writes into
+the folder removes what a killed one left.
+
+Several files that belong together (the lists of a data directory) are replaced as a unit by `replace_together`.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import platform
+import re
+import shutil
+import time
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import BinaryIO, Iterable, Iterator, Mapping
+
+from setk.core.errors import UserError
+
+_PENDING, _REMOVE = ".replacing", ".remove"
+
+
+def make_dir(path: str | os.PathLike) -> Path:
+    """Make a directory and those above it, if missing. Raises UserError where a file is in the way."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise UserError(f"{path}: a file has the name of this directory; choose another name") from None
+    return path
+
+
+@contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path in the directory of `path`; rename it to `path` if the block ends without an error.
+
+    The temporary name keeps the suffix, since writers choose their format by it. It has the process id, so that two
+    writers of one file do not damage each other's, and a mark of the machine, for `_sweep`.
+    """
+    path = Path(path)
+    make_dir(path.parent)
+    if path.is_dir():
+        raise UserError(f"{path}: is a directory; give the name of a file to write")
+    _sweep(os.path.abspath(path.parent))
+    tmp = _temporary(path)
+    try:
+        yield tmp
+        # Data must be on disk before the name is: after a power cut a renamed file may otherwise be empty.
+        _sync(tmp)
+        os.replace(tmp, path)
+    finally:
+        tmp.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_open(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Open `path` for writing bytes; it appears, complete, when the block ends without an error."""
+    with atomic_path(path) as tmp, open(tmp, "wb") as f:
+        yield f
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write `text` (UTF-8) to `path` atomically."""
+    with atomic_open(path) as f:
+        f.write(text.encode())
+
+
+def replace_together(folder: str | os.PathLike, texts: Mapping[str, str], remove: Iterable[str] = ()) -> None:
+    """Write the text files `texts` (name -> content) into `folder`, and remove the files `remove`, as a unit.
+
+    The new files are completed in a hidden folder, which one rename declares complete. Before that rename the old
+    files are as they were; after it, whoever reads or writes the folder next calls `finish_replacement`.
+    """
+    folder = make_dir(folder)
+    finish_replacement(folder)
+    _sweep(os.path.abspath(folder))
+    staging = _temporary(folder / "lists")
+    try:
+        staging.mkdir()
+        for name, text in {**texts, _REMOVE: "\n".join(sorted(set(remove) - texts.keys()))}.items():
+            (staging / name).write_bytes(text.encode())
+            _sync(staging / name)
+        _sync(staging)
+        _declare_complete(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    finish_replacement(folder)
+
+
+def _declare_complete(staging: Path, folder: Path) -> None:
+    while True:
+        try:
+            os.rename(staging, folder / _PENDING)
+            break
+        except OSError as e:
+            if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        finish_replacement(folder)  # of another process, which was faster
+    _sync(folder)
+
+
+def finish_replacement(folder: str | os.PathLike) -> None:
+    """Complete a replacement that `replace_together` declared complete and a killed process did not finish.
+
+    Can itself be killed and repeated at any point, and run in several processes at once. Raises UserError without
+    permission to write.
+    """
+    pending = Path(folder) / _PENDING
+    if not pending.is_dir():
+        return
+    try:
+        remove = (pending / _REMOVE).read_text().split("\n") if (pending / _REMOVE).exists() else []
+        for name in sorted(set(os.listdir(pending)) - {_REMOVE}):
+            with suppress(FileNotFoundError):
+                os.replace(pending / name, pending.parent / name)
+        for name in filter(None, remove):
+            pending.with_name(name).unlink(missing_ok=True)
+        _sync(pending.parent)
+        (pending / _REMOVE).unlink(missing_ok=True)
+        pending.rmdir()
+    except FileNotFoundError:  # another process has finished it
+        return
+    except PermissionError:
+        raise UserError(f"{folder}: an interrupted command left this directory half replaced, and it cannot be written; "
+                        "run 'se-prep check' on it as its owner") from None
+    except OSError as e:
+        if e.errno != errno.ENOTEMPTY:  # another process has begun the next replacement
+            raise
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _temporary(path: Path) -> Path:
+    # A name may have the length that the file system allows, and be too long with what is added here.
+    stem = path.stem.encode()[:200].decode(errors="ignore")
+    return path.with_name(f".{stem}.{_machine()}.{os.getpid()}.tmp{path.suffix}")
+
+
+@cache
+def _machine() -> str:
+    """A mark of where a process id is unique: this boot and its namespace, where the kernel knows them."""
+    try:
+        place = Path("/proc/sys/kernel/random/boot_id").read_text() + os.readlink("/proc/self/ns/pid")
+    except OSError:
+        place = platform.node()
+    return hashlib.sha256(place.encode()).hexdigest()[:8]
+
+
+_TEMPORARY = re.compile(r"\..*\.(?P<machine>[0-9a-f]{8})\.(?P<pid>\d{1,9})\.tmp(\.[^.]*)?")
+_ABANDONED_S = 7 * 24 * 3600
+
+
+@cache  # once for each folder and process: a folder may hold a million files
+def _sweep(folder: str) -> None:
+    """Remove the temporary files of killed processes: those of this machine whose process has ended, and those of
+    others that nobody has written to for a week. A process suspended for longer fails to rename its file, and reports it.
+    """
+    # A folder may be writable but not readable, another sweeper faster, and another user's file not ours to remove.
+    with suppress(PermissionError):
+        for found in filter(None, map(_TEMPORARY.fullmatch, os.listdir(folder))):
+            path = os.path.join(folder, found.string)
+            with suppress(FileNotFoundError, PermissionError):
+                if _has_ended(int(found["pid"])) if found["machine"] == _machine() else _is_abandoned(path):
+                    shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+
+
+def _is_abandoned(path: str) -> bool:
+    return time.time() - os.stat(path).st_mtime > _ABANDONED_S
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Hex digest of a file's bytes."""
+    with open(path, "rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()

@@ -1,0 +1,87 @@
+"""Worker processes, and an ordered map over them that takes items as they come and holds a bounded number of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Callable, Iterable, Iterator, TypeVar
+
+from setk.core.errors import UserError
+
+T, R = TypeVar("T"), TypeVar("R")
+_QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
+
+
+def _begin(initializer: Callable | None, initargs: tuple) -> None:
+    """Prepare a worker, and let it end with its parent: one that a signal ends, as `| head` does, cannot say so."""
+    def follow() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    if initializer:
+        initializer(*initargs)
+
+
+def executor(jobs: int, initializer: Callable | None = None, initargs: tuple = ()) -> ProcessPoolExecutor:
+    """`jobs` worker processes, started as they are wanted, that end with this one."""
+    # Where a signal ends this process (`| head`), the tracker of semaphores gives them back, and need not say so.
+    if _QUIET not in sys.warnoptions:
+        sys.warnoptions.append(_QUIET)
+    # Forking a process that already has threads (a feeder, OpenMP) can deadlock: hence a fork server.
+    return ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver"), _begin, (initializer, initargs))
+
+
+def ordered_map(work: Callable[[T], R], items: Iterable[T], jobs: int = 1,
+                initializer: Callable | None = None, initargs: tuple = ()) -> Iterator[R]:
+    """Yield work(item) for each item, in order, over `jobs` processes (1: in this one).
+
+    A result is yielded as soon as those before it are, while later items may still be on their way, so that
+    a slow source (a pipe) is answered at once. At most 4 * jobs items are held. An exception in `work` is
+    raised here. Raises UserError if a worker is killed.
+    """
+    if jobs < 1:
+        raise UserError(f"--jobs {jobs}: at least 1 is needed")
+    if jobs == 1:
+        if initializer:
+            initializer(*initargs)
+        yield from map(work, items)
+        return
+    pending: queue.Queue = queue.Queue(maxsize=4 * jobs)
+    done = object()
+    stop = threading.Event()
+
+    def put(thing) -> None:
+        while not stop.is_set():
+            try:
+                return pending.put(thing, timeout=0.2)
+            except queue.Full:
+                continue
+
+    def feed() -> None:
+        try:
+            for item in items:
+                if stop.is_set():
+                    return
+                put(pool.submit(work, item))
+            put(done)
+        except BaseException as e:  # handed to the consumer, which raises it
+            put(e)
+
+    with executor(jobs, initializer, initargs) as pool:
+        threading.Thread(target=feed, daemon=True).start()
+        try:
+            while (thing := pending.get()) is not done:
+                if isinstance(thing, BaseException):
+                    raise thing
+                yield thing.result()
+        except BrokenProcessPool:
+            raise UserError("a worker process was killed (out of memory?); run again with fewer --jobs") from None
+        finally:
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)

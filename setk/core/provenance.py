@@ -1,0 +1,71 @@
+"""What made this file: command, code, libraries and inputs, small enough to stamp into every artefact.
+
+No clock and no host name: the same input, seed and versions give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Mapping
+
+import setk
+from setk.core.errors import UserError
+from setk.core.files import make_dir, write_text
+
+
+def command_line() -> str:
+    """The running command as a user would type it."""
+    program = Path(sys.argv[0])
+    name = f"se-{program.stem}" if program.parent.name == "cli" else program.name
+    return shlex.join([name, *sys.argv[1:]])
+
+
+def git_revision() -> str | None:
+    """Commit of the checkout that setk runs from, with `+` if files were changed; None outside a checkout."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        out = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+                             capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return out.stdout.strip() or None
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of `packages`, absent ones left out; does not import them."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def stamp(*packages: str, **facts: Any) -> dict[str, Any]:
+    """Provenance of what is being written: command, setk and git version, `packages`' versions, and `facts`."""
+    return {"command": command_line(), "setk": setk.__version__, "git": git_revision(),
+            "python": sys.version.split()[0], "versions": versions(*packages), **facts}
+
+
+def claim_dir(path: str | os.PathLike, settings: Mapping[str, Any], *packages: str) -> Path:
+    """Make a directory and put `settings` down in its provenance.json, so that a rerun with other settings cannot
+    mix its files with those that are there. Raises UserError if it was made with others."""
+    path = make_dir(path)
+    record = path / "provenance.json"
+    if record.exists():
+        earlier = json.loads(record.read_text()).get("settings", {})
+        odd = sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key))
+        if odd:
+            raise UserError(f"{path}: was made with another {', '.join(odd)} (see {record}); choose another output, or remove it")
+    else:
+        write_text(record, json.dumps(stamp(*packages, settings=dict(settings)), indent=1) + "\n")
+    return path

@@ -1,0 +1,1 @@
+"""Corpora: lists, data directories, mixtures and shards."""

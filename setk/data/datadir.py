@@ -1,0 +1,124 @@
+"""Data directories: the wav lists and tables of one set of utterances.
+
+A data directory has `noisy.scp` and `clean.scp` (pairs), or `speech.scp` and `noise.scp` (and `rir.scp`) that are
+mixed during training, and the tables `utt2dur` (seconds), `utt2spk` (speaker) and `utt2snr` (dB), and of noises `noise2kind`, where
+they are known.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Mapping, Sequence
+
+from setk.audio import Location
+from setk.core.errors import UserError
+from setk.core.files import finish_replacement, replace_together
+from setk.data.lists import Faults, format_list, read_list, read_wavs
+
+PAIR = ("noisy", "clean")
+MIXED = ("speech", "noise")
+LISTS = ("noisy.scp", "clean.scp", "speech.scp", "noise.scp", "rir.scp")
+TABLES = ("utt2dur", "utt2spk", "utt2snr", "noise2kind")
+TEXTS = ("utt2spk", "noise2kind")  # the other tables hold numbers
+
+
+def described(table: str, streams: Sequence[str]) -> str:
+    """The stream, one of `streams` of a data directory, that a table describes: noise for noise2kind, else the first."""
+    return "noise" if table.startswith("noise2") else streams[0]
+
+
+class DataDir:
+    """A data directory on disk.
+
+        data = setk.DataDir("data/vbd/test")
+        for utt, (noisy, clean) in data.pairs().items():
+            x, rate = noisy.read()                       # float32 [channels, n], Hz
+
+    `streams` names the wav lists: ("noisy", "clean"), or ("speech", "noise") and "rir" if there is one. With
+    `allow_commands`, entries that end in `|` may run as shell commands. Raises UserError if neither kind is complete.
+    """
+
+    def __init__(self, path: str | os.PathLike, allow_commands: bool = False):
+        self.path, self.allow_commands = Path(path), allow_commands
+        if not self.path.is_dir():
+            raise UserError(f"{path}: no such data directory; make one with se-prep")
+        finish_replacement(self.path)
+        kinds = [kind for kind in (PAIR, MIXED) if all((self.path / f"{s}.scp").is_file() for s in kind)]
+        if not kinds:
+            raise UserError(f"{path}: is not a data directory: it needs noisy.scp and clean.scp, or speech.scp and noise.scp")
+        self.streams: tuple[str, ...] = kinds[0]
+        if self.streams == MIXED and (self.path / "rir.scp").is_file():
+            self.streams += ("rir",)
+
+    @classmethod
+    def write(cls, path: str | os.PathLike, tables: Mapping[str, Mapping[str, object]]) -> DataDir:
+        """Write a data directory and return it; `tables` is name -> (utterance id -> value).
+
+            setk.DataDir.write("data/mine", {"noisy.scp": {"a": "noisy/a.wav"}, "clean.scp": {"a": "clean/a.wav"}})
+
+        The directory is replaced as a unit: if the process is killed, the directory has either all old or all new
+        lists. Lists and tables of an earlier run that are not in `tables` are removed, since they may be of other
+        utterances. Raises UserError on an id that cannot be one.
+        """
+        replace_together(path, {name: format_list(table) for name, table in tables.items()}, {*LISTS, *TABLES} - tables.keys())
+        return cls(path)
+
+    @property
+    def is_pairs(self) -> bool:
+        """Whether the directory has noisy and clean speech, not speech and noise to be mixed."""
+        return self.streams == PAIR
+
+    def wavs(self, stream: str) -> dict[str, Location]:
+        """utt -> Location of one of `streams`, in the order of its list."""
+        return read_wavs(self.path / f"{stream}.scp", self.allow_commands)
+
+    def table(self, name: str) -> Mapping[str, str]:
+        """Id -> value of "utt2dur", "utt2spk", "utt2snr" or "noise2kind" (empty if missing), or of a list such as "noisy.scp"."""
+        if name in LISTS:
+            return self.wavs(name.removesuffix(".scp"))
+        return read_list(self.path / name) if (self.path / name).exists() else {}
+
+    def noise_kinds(self) -> dict[str, str]:
+        """Noise -> kind, from the table noise2kind; empty without one. Raises UserError if it lacks a noise of the list."""
+        kinds = dict(self.table("noise2kind"))
+        missing = [noise for noise in self.wavs("noise") if kinds and noise not in kinds]
+        if missing:
+            raise UserError(f"{self.path}/noise2kind: {missing[0]} has no kind; complete the table or remove it")
+        return kinds
+
+    def pairs(self) -> dict[str, tuple[Location, Location]]:
+        """utt -> (noisy, clean), in list order. Raises UserError if the two lists differ in ids."""
+        if not self.is_pairs:
+            raise UserError(f"{self.path}: has speech and noise, not pairs; make pairs with se-prep mix")
+        noisy, clean = self.wavs("noisy"), self.wavs("clean")
+        unpaired = sorted(noisy.keys() ^ clean.keys())
+        if unpaired:
+            where = "clean.scp" if unpaired[0] in noisy else "noisy.scp"
+            raise UserError(f"{self.path}/{where}: {unpaired[0]} is missing ({len(unpaired)} ids are in one list only); "
+                            "run se-prep fix")
+        return {utt: (noisy[utt], clean[utt]) for utt in noisy}
+
+
+def seconds(frames: int, rate: int) -> str:
+    """A duration as utt2dur has it."""
+    return f"{frames / rate:.4f}"
+
+
+@dataclass
+class Report:
+    """Result of preparing a corpus: number of utterances per split, warnings, utterances left out and why, samples clipped."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    faults: Faults = field(default_factory=list)
+    clipped: int = 0
+
+    def write(self, out: Path, split: str, tables: Mapping[str, Mapping[str, object]]) -> None:
+        """Write the data directory OUT/SPLIT, without empty tables; add a warning if it has no utterances."""
+        self.counts[split] = len(tables["noisy.scp"])
+        if self.counts[split]:
+            DataDir.write(out / split, {name: table for name, table in tables.items() if table})
+        else:
+            self.warnings.append(f"no utterances for {split}; {out / split} is not written")

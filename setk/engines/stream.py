@@ -1,0 +1,115 @@
+"""Streams: audio in pieces of any size at any rate to enhanced audio, sample-aligned with it.
+
+Files, lists and live pipes all go through a stream: a file is a stream with long chunks.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from setk.audio.stft import StreamTransform
+from setk.engines.base import Engine, whole_chunk
+
+
+class Signal:
+    """One input of C channels on its way through a model: resampled, cut into frames, and back.
+
+    feed(x float32 [C, n]) takes samples and end() the news that there are no more; `waiting` frames can be had
+    from take(count), and give(frames) turns what the model made of them into samples, in the same order. Over
+    all calls as many samples come out as went in, aligned with them; `done` tells when.
+    """
+
+    def __init__(self, engine: Engine, rate: int, channels: int):
+        self.lookahead = self._early = engine.lookahead  # outputs that belong to frames before the first
+        self._transform = StreamTransform(engine.transform, channels)
+        self._waiting = np.zeros((channels, 0, *engine.transform.shape), np.float32)
+        self._seen = self._given = 0
+        self._down = _resampler(rate, engine.sample_rate, channels)
+        self._up = _resampler(engine.sample_rate, rate, channels)
+        self.ended = self.done = False
+
+    @property
+    def waiting(self) -> int:
+        return self._waiting.shape[1]
+
+    def feed(self, x: np.ndarray) -> None:
+        self._seen += x.shape[1]
+        frames = self._transform.analysis(self._down(x, False))
+        self._waiting = np.concatenate([self._waiting, frames], axis=1) if self.waiting else frames
+
+    def end(self) -> None:
+        rest = self._down(np.zeros((len(self._waiting), 0), np.float32), True)
+        silence = np.zeros((len(self._waiting), self.lookahead, *self._waiting.shape[2:]), np.float32)
+        self._waiting = np.concatenate([self._waiting, self._transform.analysis(rest), self._transform.flush(), silence], axis=1)
+        self.ended = True
+
+    def take(self, count: int) -> np.ndarray:
+        """[C, t, *shape], t at most `count`."""
+        taken, self._waiting = self._waiting[:, :count], self._waiting[:, count:]
+        return taken
+
+    def give(self, frames: np.ndarray) -> np.ndarray:
+        """Samples [C, n] that are final now; after the end and the last frame, all that are left."""
+        last = self.ended and not self.waiting
+        early = min(self._early, frames.shape[1])
+        self._early -= early
+        y = self._up(self._transform.synthesis(frames[:, early:]), last)[:, :self._seen - self._given]
+        self._given += y.shape[1]
+        if last:
+            y = np.pad(y, ((0, 0), (0, self._seen - self._given)))  # the two resamplers may round a sample away
+            self.done = True
+        return y
+
+
+class Stream:
+    """Enhance C channels of audio at `rate` Hz, fed in pieces: push(x float32 [C, n]) and flush() give [C, m].
+
+    The model always runs on `chunk` frames at a time (fewer only at the end), so the output does not depend on
+    how the input was cut; `chunk` is rounded up to what the engine takes. `latency_ms`: the algorithmic latency,
+    and the wait for a chunk to fill.
+    """
+
+    def __init__(self, engine: Engine, rate: int, channels: int, chunk: int = 1):
+        self.engine, self.chunk = engine, whole_chunk(engine, chunk)
+        self.latency_ms = 1000 * engine.transform.latency(engine.lookahead + self.chunk - 1) / engine.sample_rate
+        self._signal, self._state = Signal(engine, rate, channels), engine.start(channels)
+        self._nothing = np.zeros((channels, 0), np.float32)
+
+    def push(self, x: np.ndarray) -> np.ndarray:
+        self._signal.feed(x)
+        return self._advance()
+
+    def flush(self) -> np.ndarray:
+        self._signal.end()
+        return self._advance()
+
+    def _advance(self) -> np.ndarray:
+        done = []
+        while not self._signal.done and self._ready():
+            done.append(self._signal.give(self._next()))
+        return done[0] if len(done) == 1 else np.concatenate(done, axis=1) if done else self._nothing
+
+    def _ready(self) -> bool:
+        return self._signal.waiting >= self.chunk or self._signal.ended
+
+    def _next(self) -> np.ndarray:
+        """What the model makes of the next frames."""
+        frames = np.ascontiguousarray(self._signal.take(self.chunk))
+        if frames.shape[1]:  # nothing went in, nothing is left
+            frames, self._state = self.engine.run(frames, self._state)
+        return frames
+
+
+def _resampler(source: int, target: int, channels: int):
+    """A stateful resampler (x [C, n], last) -> [C, m] without clicks at the borders of pieces."""
+    if source == target:
+        return lambda x, last: x
+    import soxr
+
+    stream = soxr.ResampleStream(source, target, channels, dtype="float32", quality="VHQ")
+
+    def push(x: np.ndarray, last: bool) -> np.ndarray:
+        y = stream.resample_chunk(np.ascontiguousarray(x.T), last=last)
+        return np.ascontiguousarray(y.reshape(-1, channels).T)
+
+    return push

@@ -1,0 +1,43 @@
+"""A checkpoint run by torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+class TorchEngine:
+    """A checkpoint in torch, one compute thread."""
+
+    frames = None
+
+    def __init__(self, path: Path):
+        import torch
+
+        from setk import checkpoint
+
+        torch.set_num_threads(1)
+        self.model, about = checkpoint.load(path)
+        self.name, self.sha256 = about["model"], about["sha256"]
+        self.sample_rate, self.transform, self.lookahead = self.model.sample_rate, self.model.transform, self.model.lookahead
+        self.causal, self.chunk_s = self.model.causal, self.model.chunk_s
+
+    def start(self, channels: int) -> Any:
+        return self.model.init_state(channels)
+
+    def run(self, frames: np.ndarray, state: Any, active: np.ndarray | None = None) -> tuple[np.ndarray, Any]:
+        import torch
+
+        with torch.inference_mode():
+            y, after = self.model(torch.from_numpy(frames), state)
+            if active is not None and not active.all():
+                idle = torch.from_numpy(np.flatnonzero(~active))
+                for old, new, axis in zip(state, after, self.model.state_axes):
+                    new.index_copy_(axis, idle, old.index_select(axis, idle))
+        return y.numpy(), after
+
+    def restart(self, state: Any, channel: int) -> None:
+        for x, first, axis in zip(state, self.model.init_state(1), self.model.state_axes):
+            x.narrow(axis, channel, 1).copy_(first)

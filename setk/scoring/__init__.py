@@ -1,0 +1,1 @@
+"""The score table: pairing, means and intervals, comparison, report."""

@@ -1,0 +1,203 @@
+"""Two score tables against each other, utterance by utterance.
+
+Conventions
+-----------
+Differences are B - A, over the utterances where both tables have a score. The interval and `p_bootstrap` come
+from the same resampling of utterances (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13
+and 15), so that p is below 0.05 just where the 95 % interval leaves 0 out; no p is below 2 / (RESAMPLES + 1).
+Both p are two-sided.
+
+`p_wilcoxon` is of the signed-rank test (F. Wilcoxon, "Individual Comparisons by Ranking Methods", Biometrics
+Bulletin 1(6), 1945): exact up to EXACT pairs without ties and zeros; else by the normal approximation with
+corrections for ties and continuity. Zero differences are ranked and then left out (J. W. Pratt, "Remarks on Zeros
+and Ties in the Wilcoxon Signed Rank Procedures", JASA 54, 1959).
+
+`better` is the share of utterances where B has the better score; ties count for neither.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+import numpy as np
+
+from setk.core.errors import UserError
+from setk.metrics import METRICS
+from setk.scoring.summary import LEVEL, bootstrap_means
+
+EXACT = 50  # the counts of the exact distribution, up to 2**50, are whole in a float
+
+
+class Table(NamedTuple):
+    """A score table: utt -> scores in the order of `names`, nan where there is none."""
+
+    names: tuple[str, ...]
+    rows: dict[str, tuple[float, ...]]
+
+
+class Comparison(NamedTuple):
+    """What two tables say of one metric; nan where there are too few pairs. `left_out` pairs lack a score."""
+
+    metric: str
+    n: int
+    mean_a: float
+    mean_b: float
+    diff: float
+    low: float
+    high: float
+    p_bootstrap: float
+    p_wilcoxon: float
+    better: float
+    left_out: int
+
+
+COLUMNS = Comparison._fields[:-1]
+
+
+def read_table(path: str) -> Table:
+    """Read what se-score wrote, from a file or, for `-`, standard input.
+
+    Raises UserError with file and line on anything else: a foreign header, a line cut short, an utterance that
+    stands there twice, a value that is no number.
+    """
+    name = "standard input" if path == "-" else path
+    lines = _text(path, name).split("\n")
+    if not lines[0]:
+        raise UserError(f"{name}:1: is empty; a score table of se-score is wanted")
+    if lines.pop():
+        raise UserError(f"{name}:{len(lines) + 1}: the last line is cut short; let se-score finish, or run it again")
+    names = _header(lines[0].rstrip("\r"), name)
+    rows: dict[str, tuple[float, ...]] = {}
+    for number, line in enumerate(lines[1:], 2):
+        utt, *fields = line.rstrip("\r").split("\t")
+        if len(fields) != len(names) + 1:
+            raise UserError(f"{name}:{number}: has {len(fields) + 1} fields where the header has {len(names) + 2}; score again")
+        if utt in rows:
+            raise UserError(f"{name}:{number}: {utt} stands in the table twice; keep one of the lines")
+        rows[utt] = tuple(_number(text, f"{name}:{number}: {metric} of {utt}") for metric, text in zip(names, fields))
+    return Table(names, rows)
+
+
+def _text(path: str, name: str) -> str:
+    try:
+        return (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such score table") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a directory; a score table of se-score is wanted") from None
+    except UnicodeDecodeError as e:
+        number = e.object.count(b"\n", 0, e.start) + 1
+        raise UserError(f"{name}:{number}: is not text; a score table of se-score is wanted") from None
+
+
+def _header(line: str, name: str) -> tuple[str, ...]:
+    first, *names, last = line.split("\t") if "\t" in line else ("", "")
+    if (first, last) != ("utt", "error") or not names:
+        raise UserError(f"{name}:1: is no score table: 'utt', metrics and 'error' are wanted, with tabs between, as se-score "
+                        "writes without --jsonl")
+    for i, metric in enumerate(names):
+        if metric not in METRICS:
+            raise UserError(f"{name}:1: '{metric}' is no metric of se-score; take the column out")
+        if metric in names[:i]:
+            raise UserError(f"{name}:1: {metric} has two columns; keep one of them")
+    return tuple(names)
+
+
+def _number(text: str, what: str) -> float:
+    """A finite number or nan; `float` alone would also take inf, blanks and underscores."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.inf
+    if math.isinf(value) or "_" in text or text != text.strip():
+        raise UserError(f"{what} is '{text}', which is neither a number nor nan; score again")
+    return value
+
+
+def common(a: Table, b: Table) -> tuple[list[str], list[str], list[str], list[str]]:
+    """Metrics and utterances of both tables, in the order of A; then the utterances of A only, and of B only.
+
+    Raises UserError if there is no metric, or no utterance, in common.
+    """
+    metrics = [name for name in a.names if name in b.names]
+    if not metrics:
+        raise UserError(f"the tables have no metric in common: {', '.join(a.names)} here, {', '.join(b.names)} there")
+    utts = [utt for utt in a.rows if utt in b.rows]
+    if not utts:
+        raise UserError(f"the tables have no utterance in common: {len(a.rows)} here, {len(b.rows)} others there")
+    return metrics, utts, [u for u in a.rows if u not in b.rows], [u for u in b.rows if u not in a.rows]
+
+
+def compare(a: Table, b: Table, metrics: list[str], utts: list[str]) -> Iterator[Comparison]:
+    """What `a` and `b` say of each of `metrics` on the utterances `utts`."""
+    for metric in metrics:
+        i, j = a.names.index(metric), b.names.index(metric)
+        yield paired(metric, np.array([a.rows[u][i] for u in utts]), np.array([b.rows[u][j] for u in utts]))
+
+
+def paired(metric: str, a: np.ndarray, b: np.ndarray) -> Comparison:
+    """Compare the scores `a` [n] and `b` [n] of the same utterances; pairs with a nan are left out."""
+    whole = ~(np.isnan(a) | np.isnan(b))
+    a, b = a[whole], b[whole]
+    # Sorted, so that the order of the tables does not matter to the resampling.
+    difference, n, left_out = np.sort(b - a), len(a), int(np.count_nonzero(~whole))
+    if not n:
+        return Comparison(metric, 0, *[math.nan] * 8, left_out)
+    low, high, p = interval(difference)
+    gain = -difference if METRICS[metric].lower_is_better else difference
+    return Comparison(metric, n, math.fsum(a) / n, math.fsum(b) / n, math.fsum(difference) / n, low, high, p,
+                      wilcoxon(difference), float(np.mean(gain > 0)), left_out)
+
+
+def interval(difference: np.ndarray) -> tuple[float, float, float]:
+    """Percentile bootstrap interval of the mean of `difference` [n], and p of its being 0; nan for n < 2."""
+    if len(difference) < 2:
+        return math.nan, math.nan, math.nan
+    means = bootstrap_means(difference)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    beyond = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
+    # One more than was seen, in both places: 10,000 draws cannot show that p is 0.
+    return float(low), float(high), float(min(1.0, 2 * (beyond + 1) / (len(means) + 1)))
+
+
+def wilcoxon(difference: np.ndarray) -> float:
+    """p of the signed-rank test that `difference` [n], n >= 1, is symmetric about 0; 1.0 if all of it is 0."""
+    n, zeros = len(difference), int(np.count_nonzero(difference == 0))
+    if zeros == n:
+        return 1.0
+    _, place, counts = np.unique(np.abs(difference), return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[place]
+    plus = float(ranks[difference > 0].sum())
+    if n <= EXACT and not zeros and len(counts) == n:
+        return _exact(n, round(plus))
+    ties = counts[1:] if zeros else counts
+    mean = (n * (n + 1) - zeros * (zeros + 1)) / 4
+    variance = (n * (n + 1) * (2 * n + 1) - zeros * (zeros + 1) * (2 * zeros + 1)) / 24 - float((ties**3.0 - ties).sum()) / 48
+    distance = max(0.0, abs(plus - mean) - 0.5)
+    return math.erfc(distance / math.sqrt(2 * variance))
+
+
+def _exact(n: int, plus: int) -> float:
+    """Two-sided p of the sum `plus` of the ranks 1 ... n that carry a positive sign, all 2**n signs being as likely."""
+    ways = np.ones(1)
+    for rank in range(1, n + 1):
+        ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
+    return float(min(1.0, 2 * min(ways[: plus + 1].sum(), ways[plus:].sum()) / 2.0**n))
+
+
+def words(c: Comparison) -> str:
+    """A comparison as one line to read."""
+    missing = f"; {c.left_out} pairs lack a score" if c.left_out > 1 else "; 1 pair lacks a score" if c.left_out else ""
+    if not c.n:
+        return f"{c.metric}: nothing to compare{missing}"
+    means = f"{c.mean_b:.3f} against {c.mean_a:.3f}, B - A = {c.diff:+.3f}"
+    if c.n == 1:
+        return f"{c.metric}: one utterance proves nothing: {means}{missing}"
+    verdict = "no clear difference"
+    if c.low > 0 or c.high < 0:
+        verdict = "B is worse" if (c.diff > 0) == METRICS[c.metric].lower_is_better else "B is better"
+    return (f"{c.metric}: {verdict}: {means} [{c.low:+.3f}, {c.high:+.3f}], better on {c.better:.1%} of {c.n}; "
+            f"p {c.p_bootstrap:.2g} (bootstrap), {c.p_wilcoxon:.2g} (Wilcoxon){missing}")

@@ -1,0 +1,157 @@
+"""An utterance from where its files are to its row of the score table."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Iterator, NamedTuple
+
+import numpy as np
+
+from setk import audio, metrics
+from setk.audio import Location
+from setk.data import lists
+from setk.core.errors import AudioError
+
+SEARCH = 60.0  # s of the beginning of both signals in which an offset is looked for: bounds memory
+RESEMBLING = 0.3  # correlation; recordings of different speech stay below it at every offset
+
+
+class Pair(NamedTuple):
+    """Where the files of an utterance are. `ref` None: the reference list lacks it; `est` None: nothing was enhanced."""
+
+    utt: str
+    ref: Location | None
+    est: Location | None
+    noisy: Location | None = None
+
+
+class How(NamedTuple):
+    """What is to be scored, and how; the same for all utterances. `rate` 0: as the files are."""
+
+    names: tuple[str, ...]
+    rate: int
+    tolerance: float
+    extras: metrics.Extras
+
+
+class Row(NamedTuple):
+    """One line of the table; `error` is empty where every metric has a value."""
+
+    pair: Pair
+    scores: dict[str, float]
+    error: str
+
+
+def single(ref: str, est: str, noisy: str | None) -> Iterator[Pair]:
+    """The pair of two files, named after the second."""
+    yield Pair(one_line(Path(est).stem).replace(" ", "_"), Location.parse(ref), Location.parse(est),
+               Location.parse(noisy) if noisy else None)
+
+
+def listed(ref: str, est: str, noisy: str | None, part: str | None, allow_commands: bool = False) -> Iterator[Pair]:
+    """Pairs in the order of the list `est`, as it comes, then the references that it never named."""
+    piped = "-" in (ref, est, noisy)
+
+    def place(location: Location | None) -> Location | None:
+        return Location.parse("- (which is a list already)") if piped and location == "-" else location
+
+    left = lists.read_wavs(ref, allow_commands)
+    before = lists.read_wavs(noisy, allow_commands) if noisy else {}
+    for utt, location in lists.take_part(lists.open_wavs(est, allow_commands), part):
+        yield Pair(utt, place(left.pop(utt, None)), place(location), place(before.get(utt)))
+    # Who pipes or shards a list means a part of it; a whole list that lacks utterances is a mistake to be told.
+    if est != "-" and not part:
+        yield from (Pair(utt, location, None) for utt, location in left.items())
+
+
+def score(pair: Pair, how: How) -> Row:
+    """Read and score one pair; what cannot be scored is nan, with the reason."""
+    try:
+        ref, est, noisy, rate, fault = _signals(pair, how)
+    except AudioError as e:
+        return Row(pair, dict.fromkeys(how.names, math.nan), one_line(e))
+    scores, reasons = metrics.compute(ref, est, rate, how.names, noisy=noisy, extras=how.extras)
+    if fault:
+        reasons |= {name: fault for name in how.names if metrics.METRICS[name].gain_of}
+    groups: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        groups.setdefault(reason, []).append(name)
+    return Row(pair, scores, one_line("; ".join(f"{', '.join(own)}: {reason}" for reason, own in groups.items())))
+
+
+def one_line(text: object) -> str:
+    """`text` fit for one field of the table, file names that are no UTF-8 included."""
+    return " ".join(str(text).encode(errors="backslashreplace").decode().split())
+
+
+def _signals(pair: Pair, how: How) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int, str]:
+    """Reference, estimate and, where it is wanted, the noisy signal, all [n]; their rate; what is wrong with the noisy.
+
+    Raises AudioError if reference and estimate cannot be compared.
+    """
+    if pair.ref is None:
+        raise AudioError("is not in the list of references")
+    if pair.est is None:
+        raise AudioError("is in the list of references, but not in that of the enhanced files")
+    ref, rate = _read(pair.ref, how)
+    signals = [ref, _like(ref, rate, pair.est, "estimate", how)]
+    fault = ""
+    if any(metrics.METRICS[name].gain_of for name in how.names):
+        try:
+            if pair.noisy is None:
+                raise AudioError("is not in the list of noisy files")
+            signals.append(_like(ref, rate, pair.noisy, "noisy signal", how))
+        except AudioError as e:
+            fault = str(e)
+    n = min(map(len, signals))
+    ref, est, noisy = (*(x[:n] for x in signals), None)[:3]
+    return ref, est, noisy, rate, fault
+
+
+def _read(location: Location, how: How) -> tuple[np.ndarray, int]:
+    x, rate = location.read_mono()
+    return (audio.resample(x, rate, how.rate), how.rate) if how.rate else (x, rate)
+
+
+def _like(ref: np.ndarray, rate: int, location: Location, who: str, how: How) -> np.ndarray:
+    """Read what is to be compared with `ref` [n]; AudioError if its rate, or its length beyond the tolerance, differ."""
+    x, found = _read(location, how)
+    if found != rate:
+        raise AudioError(f"the reference is at {rate} Hz, the {who} at {found} Hz; --rate {min(rate, found)} resamples both")
+    if abs(len(ref) - len(x)) > how.tolerance * rate:
+        raise AudioError(f"lengths differ: the reference has {len(ref)} samples ({len(ref) / rate:.3f} s), the {who} "
+                         f"{len(x)} ({len(x) / rate:.3f} s); {_advice(ref, x, rate, who)}")
+    return x
+
+
+def _advice(ref: np.ndarray, x: np.ndarray, rate: int, who: str) -> str:
+    """What to do about two signals of different lengths: cutting the longer helps only where they begin together."""
+    offset = find_offset(ref, x, rate)
+    if offset is None:
+        return f"no offset makes the two alike: is this {who} of another recording?"
+    if offset == 0:
+        return "they begin together (offset 0): --tolerance SECONDS cuts the longer one"
+    ms = 1000 * abs(offset) / rate
+    if offset > 0:
+        return f"the {who} is {offset} samples ({ms:.1f} ms) late: cut its beginning, for --tolerance cuts ends"
+    return f"the {who} is {-offset} samples ({ms:.1f} ms) early: pad its beginning, for --tolerance cuts ends"
+
+
+def find_offset(ref: np.ndarray, x: np.ndarray, rate: int) -> int | None:
+    """Samples by which `x` [n] comes later than `ref` [m], where their cross-correlation peaks, of either sign.
+
+    Looks at the first SEARCH seconds of both. None where their correlation at that offset is below RESEMBLING.
+    """
+    ref, x = (s[: round(SEARCH * rate)].astype(np.float64) for s in (ref, x))
+    if not len(ref) or not len(x):
+        return None
+    ref, x = ref - ref.mean(), x - x.mean()
+    size = 1 << (len(ref) + len(x) - 1).bit_length()
+    correlation = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(ref, size).conj(), size)
+    peak = int(np.abs(correlation).argmax())
+    offset = peak if peak < len(x) else peak - size
+    a, b = ref[max(0, -offset):], x[max(0, offset):]
+    n = min(len(a), len(b))
+    power = float(np.sum(a[:n] ** 2) * np.sum(b[:n] ** 2))
+    return offset if power > 0 and abs(correlation[peak]) >= RESEMBLING * np.sqrt(power) else None

@@ -1,0 +1,276 @@
+"""Tables of several systems: means of their score tables with 95 % intervals, beside what they cost.
+
+A system is written [NAME=]SCORES.tsv[,COUNT.json...]: the score table that se-score wrote, and what `se-count --json` printed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Mapping, Sequence
+
+from setk.core.errors import UserError
+from setk.core.files import atomic_path
+from setk.scoring.compare import Table, compare, read_table
+from setk.scoring.summary import group_order, summarise
+
+FORMATS = ("md", "tsv", "json")
+HEADINGS = {"pesq_wb": "PESQ-WB", "pesq_nb": "PESQ-NB", "stoi": "STOI", "estoi": "ESTOI", "si_sdr": "SI-SDR, dB", "si_sdri": "SI-SDRi, dB",
+            "sdr": "SDR, dB", "sdri": "SDRi, dB", "snr": "SNR, dB", "csig": "CSIG", "cbak": "CBAK", "covl": "COVL"}
+COSTS = ("params", "params_nonzero", "bytes", "macs_per_second", "synops_per_second", "latency_ms", "rtf", "rtf_stream")
+
+
+@dataclass(frozen=True)
+class System:
+    """`costs` holds the values of COSTS that are known, and `macs_per_second_ptflops`."""
+
+    name: str
+    scores: Table
+    costs: Mapping[str, float]
+
+    def column(self, metric: str) -> dict[str, float]:
+        """utt -> score; empty if the table lacks the metric."""
+        if metric not in self.scores.names:
+            return {}
+        index = self.scores.names.index(metric)
+        return {utt: scores[index] for utt, scores in self.scores.rows.items()}
+
+
+def parse(spec: str) -> System:
+    """Read the system that `spec` names. Without NAME, it is called like its table, or like the folder of `enhanced.tsv`."""
+    name, equals, files = spec.partition("=")
+    if not equals or Path(spec.split(",")[0]).is_file():
+        name, files = "", spec
+    table, *counts = [files] if Path(files).is_file() else files.split(",")
+    if not name:
+        path = Path(table)
+        name = path.resolve().parent.name if path.stem in ("enhanced", "scores") else path.stem
+    costs: dict[str, float] = {}
+    for count in counts:
+        costs |= read_costs(count)
+    return System(name, read_table(table), costs)
+
+
+def read_costs(path: str) -> dict[str, float]:
+    """The numbers in one line of `se-count --json`. Raises UserError if the file is anything else."""
+    try:
+        row = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; write it with se-count MODEL --json") from None
+    except ValueError as e:
+        raise UserError(f"{path}: not JSON ({e}); write it with se-count MODEL --json, for one model") from None
+    if not isinstance(row, dict) or "macs_per_second" not in row:
+        raise UserError(f"{path}: not the output of se-count --json: 'macs_per_second' is missing")
+    if row.get("convention") == "ptflops":
+        return {"macs_per_second_ptflops": row["macs_per_second"]}
+    return {name: row[name] for name in COSTS if isinstance(row.get(name), (int, float))}
+
+
+def metrics_of(systems: Sequence[System], wanted: Sequence[str] | None) -> list[str]:
+    """The metrics of a table: `wanted`, or all that any system has. Raises UserError for one that no system has."""
+    present = list(dict.fromkeys(name for system in systems for name in system.scores.names))
+    for name in wanted or ():
+        if name not in present:
+            raise UserError(f"no table has the metric '{name}'; they have {', '.join(present)}")
+    return list(wanted or present)
+
+
+# ── groups of utterances ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parse_bins(text: str) -> list[float]:
+    """The edges of `--bins`, as in `-6,0,6`. Raises UserError unless they are finite numbers that rise."""
+    try:
+        edges = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--bins {text}: write numbers with commas, as in 0,6,12") from None
+    if not all(map(math.isfinite, edges)) or any(b <= a for a, b in zip(edges, edges[1:])):
+        raise UserError(f"--bins {text}: the numbers must rise, as in 0,6,12")
+    return edges
+
+
+def bin_name(value: float, edges: Sequence[float]) -> str:
+    """The half-open interval between `edges` that holds `value`."""
+    for i, edge in enumerate(edges):
+        if value < edge:
+            return f"below {edge:g}" if i == 0 else f"{edges[i - 1]:g} to {edge:g}"
+    return f"{edges[-1]:g} and above"
+
+
+def bin_names(edges: Sequence[float]) -> list[str]:
+    """All names of `bin_name`, in order."""
+    return [bin_name(value, edges) for value in (edges[0] - 1, *edges)]
+
+
+def binned(group_of: Mapping[str, str], edges: Sequence[float], where: str) -> dict[str, str]:
+    """Groups that are numbers, as the intervals between `edges`. An utterance whose group is nan has none."""
+    found = {}
+    for utt, group in group_of.items():
+        try:
+            value = float(group)
+        except ValueError:
+            raise UserError(f"{where}: the group of {utt} is '{group}', not a number; leave out --bins") from None
+        if not math.isnan(value):
+            found[utt] = bin_name(value, edges)
+    return found
+
+
+def read_groups(spec: str, bins: str | None) -> dict[str, str]:
+    """utt -> group, from `--by TABLE`: lines 'utt-id group', or METRIC of a score table as SCORES.tsv:METRIC."""
+    from setk.data.lists import read_list
+    from setk.metrics import METRICS
+
+    path, _, metric = spec.rpartition(":")
+    if path and metric in METRICS:
+        column = System("", read_table(path), {}).column(metric)
+        if not column:
+            raise UserError(f"--by {spec}: {path} has no column {metric}")
+        group_of = {utt: repr(value) for utt, value in column.items()}
+    else:
+        group_of = read_list(spec)
+    return binned(group_of, parse_bins(bins), f"--by {spec}") if bins else group_of
+
+
+# ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def overview(systems: Sequence[System], metrics: Sequence[str], against: str | None = None) -> str:
+    """A Markdown table: a row per system, its costs and the mean of each metric; with `against`, differences to that system."""
+    base = _named(systems, against) if against else None
+    costs = _cost_columns(systems)
+    rows = []
+    for system in systems:
+        row = [system.name, *(_cost(system, key) for key in costs)]
+        for metric in metrics:
+            row.append(_mean(summarise(list(system.column(metric).values())), metric))
+            if base:
+                row.append("" if system is base else _difference(base, system, metric))
+        rows.append(row)
+    header = ["system", *costs.values()]
+    for metric in metrics:
+        header += [_heading(metric), *([f"{_heading(metric)} against {base.name}"] if base else [])]
+    return markdown(header, rows)
+
+
+def by_group(systems: Sequence[System], metric: str, group_of: Mapping[str, str], bins: str | None = None) -> str:
+    """A Markdown table of one metric: a row per system, a column per group of utterances, and one for all of them."""
+    members: dict[str, list[str]] = {}
+    for utt, group in group_of.items():
+        members.setdefault(group, []).append(utt)
+    order = bin_names(parse_bins(bins)) if bins else sorted(members, key=group_order)
+    groups = {name: members[name] for name in order if name in members}
+    header = ["system", *(f"{name} ({len(utts)})" for name, utts in groups.items()), "all"]
+    rows = []
+    for system in systems:
+        column = system.column(metric)
+        row = [system.name]
+        for utts in (*groups.values(), list(group_of)):
+            row.append(_mean(summarise([column[utt] for utt in utts if utt in column]), metric))
+        rows.append(row)
+    return markdown(header, rows)
+
+
+def records(systems: Sequence[System], metrics: Sequence[str]) -> list[dict[str, Any]]:
+    """What `overview` shows, as numbers: a mapping per system; None where there is no value."""
+    keys = [key for key in (*COSTS, "macs_per_second_ptflops") if any(key in system.costs for system in systems)]
+    found = []
+    for system in systems:
+        row: dict[str, Any] = {"system": system.name, **{key: system.costs.get(key) for key in keys}}
+        for metric in metrics:
+            mean = summarise(list(system.column(metric).values()))
+            row |= {metric: mean["mean"], f"{metric}_low": mean["low"], f"{metric}_high": mean["high"]}
+        found.append(row)
+    return found
+
+
+def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """`records` as a tab-separated table with a header; nan where there is no value."""
+    lines = [list(rows[0])] + [["nan" if value is None else str(value) for value in row.values()] for row in rows]
+    return "\n".join("\t".join(line) for line in lines)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
+    return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
+
+
+def plot(systems: Sequence[System], metrics: Sequence[str], path: Path) -> None:
+    """Draw the mean of each metric against MACs per second, for the systems whose MACs are known, as a PNG picture."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    known = [row for row in records(systems, metrics) if row.get("macs_per_second")]
+    if not known:
+        raise UserError("--png: no MACs to plot against; name what se-count --json printed, as in fspen=scores.tsv,count.json")
+    figure = Figure(figsize=(4 * len(metrics), 3), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
+        points = [(row["macs_per_second"] / 1e6, row[metric], row["system"]) for row in known if row[metric] is not None]
+        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], marker="o")
+        for x, y, name in points:
+            axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        axes.set(title=_heading(metric), xlabel="million MACs per second")
+        axes.grid(alpha=0.3)
+    with atomic_path(path) as tmp:
+        figure.savefig(tmp, format="png", dpi=100, metadata={"Software": None})
+
+
+def _named(systems: Sequence[System], name: str) -> System:
+    for system in systems:
+        if system.name == name:
+            return system
+    raise UserError(f"--against {name}: no system has that name; there are {', '.join(system.name for system in systems)}")
+
+
+def _cost_columns(systems: Sequence[System]) -> dict[str, str]:
+    """Cost -> heading, of those that any system has."""
+    columns = {"params": "params", "macs_per_second": "MACs/s", "macs_per_second_ptflops": "MACs/s, ptflops"}
+    return {key: heading for key, heading in columns.items() if any(key in system.costs for system in systems)}
+
+
+def _cost(system: System, key: str) -> str:
+    """One cost with its unit; of parameters also how many are not zero, if some are."""
+    cost, nonzero = system.costs.get(key), system.costs.get("params_nonzero")
+    if key == "params" and nonzero not in (None, cost):
+        return f"{_short(cost)} ({_short(nonzero)} non-zero)"
+    return _short(cost)
+
+
+def _heading(metric: str) -> str:
+    return HEADINGS.get(metric, metric)
+
+
+def _digits(metric: str) -> int:
+    return 3 if metric in ("stoi", "estoi") else 2
+
+
+def _mean(m: Mapping[str, Any], metric: str) -> str:
+    """`mean [low, high]`; `-` without scores."""
+    digits = _digits(metric)
+    if m["mean"] is None:
+        return "-"
+    interval = f" [{m['low']:.{digits}f}, {m['high']:.{digits}f}]" if m["low"] is not None else ""
+    return f"{m['mean']:.{digits}f}{interval}"
+
+
+def _difference(base: System, system: System, metric: str) -> str:
+    """Mean of `system` - `base` over the utterances of both, with its interval."""
+    utts = [utt for utt in base.column(metric) if utt in system.column(metric)]
+    if not utts:
+        return "-"
+    c = next(compare(base.scores, system.scores, [metric], utts))
+    digits = _digits(metric)
+    interval = "" if math.isnan(c.low) else f" [{c.low:.{digits}f}, {c.high:.{digits}f}]"
+    return "-" if not c.n else f"{c.diff:+.{digits}f}{interval}"
+
+
+def _short(n: float | None) -> str:
+    """A count with three digits: 86354 -> 86.4 k; empty for None."""
+    if n is None:
+        return ""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if n >= size:
+            return f"{n / size:.3g} {unit}"
+    return f"{n:g}"

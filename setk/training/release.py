@@ -1,0 +1,35 @@
+"""A trained model as a checkpoint to share: with the scores of its test set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from setk import checkpoint
+from setk.core import provenance
+from setk.core.errors import UserError
+
+SUMMARIES = {"test_noisy": "noisy.json", "test": "enhanced.json"}
+
+
+def release(experiment: Path, out: Path) -> None:
+    """Write `best.pt` of `experiment` as `out`, with the means of the score summaries (`se-score --summary`) next to it.
+
+    `scores` gets `test_noisy` (the noisy input) and `test`; `provenance.shipped` has this command and the versions.
+    Raises UserError if a summary is missing or is something else.
+    """
+    content = checkpoint.read(experiment / "best.pt")
+    for name, file in SUMMARIES.items():
+        content["scores"][name] = _means(experiment / file)
+    content["provenance"]["shipped"] = provenance.stamp("torch", "pesq")
+    checkpoint.write(out, content)
+
+
+def _means(path: Path) -> dict[str, float | None]:
+    try:
+        metrics = json.loads(path.read_text())["metrics"]
+        return {name: metric["mean"] for name, metric in metrics.items()}
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such summary; write it with se-score --summary") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: not a summary of se-score; write it with se-score --summary") from None
