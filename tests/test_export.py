@@ -264,3 +264,15 @@ def test_parity_notices_a_state_that_is_lost(fspen):
 
     model, _ = checkpoint.load(checkpoint.find("fspen"))
     assert onnx.parity(model, engines.OnnxEngine(fspen)) > 100 > 50 > onnx.parity(model, Forgetful(fspen))
+
+
+def test_a_running_level_is_exported_too(tmp_path, rng):
+    torch.manual_seed(3)
+    model = models.build("fspen", models.config_values("fspen", "fspen", {"level_range": [-38.0, -12.0]})).eval()
+    onnx.to_onnx(model, tmp_path / "levels.onnx", scores={})
+    engine = engines.OnnxEngine(tmp_path / "levels.onnx")
+    for gain in (1.0, 1e-2):
+        x = gain * moving_noise(rng, 2)
+        with torch.no_grad():
+            offline = model.enhance(torch.from_numpy(x)).numpy()
+        assert np.abs(streamed(engine, x, rng) - offline).max() < 1e-4 * np.abs(offline).max()

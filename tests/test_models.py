@@ -302,7 +302,7 @@ def test_a_running_level_changes_nothing_within_its_range_and_makes_output_scale
 
 @torch.inference_mode()
 def test_a_running_level_streams_and_rises_faster_than_it_falls(rng):
-    from setk.models.level import running_gain
+    from setk.nn.level import running_gain
 
     _, ranged = levelled()
     wave = torch.from_numpy(rng.standard_normal((2, 16000)).astype(np.float32)) * torch.tensor([[1e-3], [1e-1]])
