@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import MINI, ROOT
-from setk import checkpoint, models
+from setk import checkpoint, models, pretrained
 from setk.core.errors import UserError
 from setk.scoring import expect, systems
 from setk.training import curves, release
@@ -148,7 +148,7 @@ def test_curves_add_up_the_hours_of_parts(tmp_path):
         curves.table([tmp_path])
 
 
-def test_a_released_model_has_its_test_scores(tmp_path):
+def test_a_released_model_has_its_test_scores(tmp_path, monkeypatch):
     checkpoint.save(tmp_path / "best.pt", models.build("fspen", {"groups": 2, "dpe_blocks": 1}), {"valid": {"stoi": 0.5}})
     with pytest.raises(UserError, match="no such summary"):
         release.release(tmp_path, tmp_path / "out.pt")
@@ -157,6 +157,11 @@ def test_a_released_model_has_its_test_scores(tmp_path):
     release.release(tmp_path, tmp_path / "out.pt")
     assert checkpoint.read(tmp_path / "out.pt")["scores"] == {"valid": {"stoi": 0.5}, "test_noisy": {"pesq_wb": 1.5}, "test": {"pesq_wb": 2.5}}
     assert "shipped" in checkpoint.load(tmp_path / "out.pt")[1]["provenance"]
+    # Among the included models, it gets a line in their index.
+    monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "included/__init__.py"))
+    monkeypatch.setattr(pretrained, "INDEX", tmp_path / "included/index.json")
+    release.release(tmp_path, tmp_path / "included/new.pt")
+    assert pretrained.index() == {"new": checkpoint.describe(tmp_path / "included/new.pt")}
     (tmp_path / "noisy.json").write_text("[]")
     with pytest.raises(UserError, match="not a summary"):
         release.release(tmp_path, tmp_path / "out.pt")
