@@ -14,6 +14,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from conftest import MINI, ROOT
+import setk
 from setk import audio, checkpoint, engines, models
 from setk.cli import quant
 from setk.compress import integer, ptq
@@ -319,7 +320,7 @@ def test_check_fails_below_the_threshold_and_names_what_failed(se, mini, untrain
 
 
 def test_torchscript_runs_wherever_torch_does(se, untrained, mini, tmp_path):
-    quant.export(str(untrained), tmp_path / "m.ts", 4, 2)
+    setk.export(str(untrained), tmp_path / "m.ts", frames=4, batch=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         forward = torch.jit.load(str(tmp_path / "m.ts"))
@@ -329,10 +330,10 @@ def test_torchscript_runs_wherever_torch_does(se, untrained, mini, tmp_path):
         expected, after = model(x, model.init_state(2))
         out, *state = forward(x, *model.init_state(2))
     assert (out - expected).abs().max() < 1e-5 and all((a - b).abs().max() < 1e-5 for a, b in zip(state, after))
-    done = se("quant", "check", untrained, tmp_path / "m.ts", "--list", mini[0], "--shard", "1/3", "--min-snr", 80)
+    done = se("quant", "check", untrained, tmp_path / "m.ts", "--list", mini[0], "--part", "1/3", "--min-snr", 80, "--trust")
     assert done.returncode == 0 and len(done.out.splitlines()) == 2, done.err
     (tmp_path / "text.ts").write_text("hello")
-    for name, words in (("text", "is no TorchScript"), ("gone", "no such file")):
+    for name, words in (("text", "not a TorchScript file"), ("gone", "no such file")):
         with pytest.raises(UserError, match=words):
             ScriptEngine(tmp_path / f"{name}.ts")
 

@@ -153,8 +153,8 @@ def test_a_missing_module_of_setk_is_not_explained_away():
 
 def test_the_index_of_the_included_models_is_current():
     facts = pretrained.index()
-    assert list(facts) == list(pretrained.shipped())
-    for name, path in pretrained.shipped().items():
+    assert list(facts) == list(pretrained.included())
+    for name, path in pretrained.included().items():
         assert facts[name] == checkpoint.describe(path), "run: python -c 'from setk import checkpoint; checkpoint.write_index()'"
 
 # ── version, citation, references ───────────────────────────────────────────────────────────────────────────────────

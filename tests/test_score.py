@@ -274,7 +274,7 @@ def test_bad_lists_are_usage_errors(se, corpus, line, reason, pipe):
     (("--ref", "nowhere.scp", "b.scp"), "no such list"), (("--metrics", "stio", "a", "b"), "did you mean stoi"),
     (("--metrics", ",", "a", "b"), "no metrics"), (("--ref", CLEAN, NOISY, "--shard", "3/2"), "3/2"),
     (("a.wav", "b.wav", "--shard", "1/2"), "for lists"), (("--jobs", "0", "a", "b"), "--jobs"),
-    (("--metrics", "si_sdri,stoi,sdri", "a", "b"), "si_sdri, sdri: what was gained needs what was enhanced; name it with --noisy"),
+    (("--metrics", "si_sdri,stoi,sdri", "a", "b"), "si_sdri, sdri: a gain needs the noisy signal; name it with --noisy"),
     (("--metrics", "dnsmos_ovrl", "--dnsmos-model", "nowhere.onnx", "a", "b"), "nowhere.onnx"),
     (("--noisy", "-", "a", "-"), "standard input"), (("--ref", CLEAN, NOISY, "--by", "nowhere"), "nowhere: no such list"),
 ])
@@ -383,9 +383,9 @@ def test_every_kind_of_bad_file_in_one_list(se, tmp_path):
     (lambda x, y: x[:-100], "they begin together (offset 0): --tolerance SECONDS cuts the longer one"),
     (lambda x, y: x[333:], "the estimate is 333 samples (20.8 ms) early: pad its beginning"),
     (lambda x, y: np.append(np.zeros(48), -0.5 * x), "the estimate is 48 samples (3.0 ms) late: cut its beginning"),
-    (lambda x, y: y[:-9], "no offset makes the two alike"),
-    (lambda x, y: x[:0], "no offset makes the two alike"),
-    (lambda x, y: 0 * x[1:], "no offset makes the two alike"),
+    (lambda x, y: y[:-9], "no offset aligns the two"),
+    (lambda x, y: x[:0], "no offset aligns the two"),
+    (lambda x, y: 0 * x[1:], "no offset aligns the two"),
 ])
 def test_lengths_that_differ_are_told_with_the_offset(change, advice):
     rng = np.random.default_rng(11)
