@@ -466,3 +466,38 @@ def test_the_model_of_dnsmos_is_in_the_summary(se, tmp_path):
     stamp = json.loads((tmp_path / "s.json").read_text())["provenance"]
     assert done.returncode == 0 and stamp["dnsmos"] == {"dnsmos_p808": files.sha256(model)} and "onnxruntime" in stamp["versions"]
     assert all(1 < float(row["dnsmos_p808"]) < 5 for row in table(done.out).values())
+
+
+EXACT = ("pesq_wb", "pesq_nb", "stoi", "estoi")
+
+
+@pytest.mark.parametrize("args, count", [(["--verify"], 3), (["--verify", 2], 2), (["--verify", 2, "--jobs", 2], 2)])
+def test_scores_agree_with_the_reference_implementations(se, args, count):
+    done = se("score", "--ref", CLEAN, NOISY, "--part", "1/6", "--metrics", ",".join((*EXACT, "si_sdr")), *args)
+    assert done.returncode == 0 and len(table(done.out)) == 3, done.err
+    for name in EXACT:
+        line = next(line for line in done.err.splitlines() if f"verify: {name}:" in line)
+        assert f"over {count} utterances" in line and float(line.split("reference ")[1].split()[0]) < 1e-6
+    assert "verify: si_sdr" not in done.err
+
+
+def test_a_score_that_differs_from_its_reference_is_an_error(se, corpus, monkeypatch):
+    from setk.scoring import verify
+
+    stoi = verify.REFERENCES["stoi"]
+    monkeypatch.setitem(verify.REFERENCES, "stoi", lambda ref, est, rate: stoi(ref, est, rate) + 2e-6)
+    done = scored(se, corpus, "--verify")
+    assert done.returncode == 1 and "verify: stoi: largest difference to the reference 2e-06" in done.err and "above 1e-06" in done.err
+
+
+@pytest.mark.parametrize("args, reason", [
+    (("--metrics", "si_sdr", "--verify"), "no reference implementation of si_sdr"), (("--verify", "0"), "--verify")])
+def test_what_cannot_be_verified(se, args, reason):
+    done = se("score", "--ref", CLEAN, NOISY, *args)
+    assert done.returncode == 2 and reason in done.err and done.out == ""
+
+
+def test_a_pipe_cannot_be_verified(se):
+    noisy = (MINI / "test/noisy/mona_0001.flac").read_bytes()
+    done = se("score", MINI / "test/clean/mona_0001.flac", "-", "--metrics", "stoi", "--verify", input=noisy)
+    assert done.returncode == 1 and "stoi: no utterance can be recomputed" in done.err
