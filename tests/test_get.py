@@ -151,6 +151,8 @@ def test_the_next_address_is_tried_when_one_has_moved(server, tmp_path):
     for wrong in ("none", "page"):
         made = corpus(replace(good, addresses=(server.address(wrong), *good.addresses)))
         assert states(made, tmp_path / wrong) == {"a.zip": "unpacked"}
+    made = corpus(replace(good, addresses=(f"http://127.0.0.1:{closed_port()}/a.zip", *good.addresses)))
+    assert states(made, tmp_path / "closed") == {"a.zip": "unpacked"}
     row, = library.get(corpus(replace(good, addresses=(server.address("none"), server.address("page")))), tmp_path / "x")
     assert row.state == "missing" and "404" in row.error and "web page" in row.error
 
