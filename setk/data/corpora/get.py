@@ -130,7 +130,7 @@ def _download(archive: Archive, part: Path, unreachable: set[str], watch: Watch)
     for address in archive.addresses:
         host = urllib.request.Request(address).host
         if host in unreachable:
-            reasons.append(f"{host} cannot be reached")
+            reasons.append(f"{address}: the server cannot be reached")
             continue
         try:
             for _ in watch(_blocks(address, part, archive.size), archive.size and -(-archive.size // BLOCK), archive.name):
