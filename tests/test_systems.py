@@ -116,7 +116,7 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
     (["--table", "md", "n.tsv", "--by", "n.tsv:si_sdr", "--bins", "a"], ["--bins a"]),
     (["--table", "md", "n.tsv", "--by", "n.tsv:stoi"], ["no column stoi"]),
     (["--table", "md", "n.tsv", "--png", "x.png"], ["no MACs"]),
-    (["--table", "md", "n.tsv", "--jobs", "2"], ["take out 'jobs'"]),
+    (["--table", "md", "n.tsv", "--jobs", "2"], ["--jobs does not apply with --table"]),
     (["a.wav", "b.wav", "--png", "x.png"], ["--png does not apply without --table"]),
     (["a.wav", "b.wav", "--expect", "stoi"], ["METRIC=LOW:HIGH"]),
     (["a.wav", "b.wav", "--expect", "stoi=2:1"], ["range is empty"]),
