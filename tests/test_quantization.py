@@ -168,7 +168,7 @@ def test_ranks_observe_one_range(tmp_path, rng):
     for batch in x:
         alone(batch)
     for rank in range(2):
-        assert torch.load(tmp_path / f"{rank}.pt") == {name: t for name, t in alone.state_dict().items()}
+        assert torch.load(tmp_path / f"{rank}.pt") == dict(alone.state_dict())
 
 
 def test_the_quantizers_of_conv_tasnet_stand_where_the_paper_has_them():

@@ -199,7 +199,7 @@ def mix(
     from setk.data.mixing import Spread
 
     lists = (merge_wavs(paths, allow_commands) for paths in (speech, noise, rir))
-    plan = mixtures.Plan(out, *lists, Spread.parse(snr, "--snr"),
+    plan = mixtures.Plan(out, *lists, Spread.parse(snr, "--snr"),  # type: ignore[call-arg]
                          Spread.parse(level, "--level") if level else None, active_level, seed, rate)
     failures, done = shell.Failures("se-prep", max_fail), 0
     total = len(plan.speech) if shard is None else None

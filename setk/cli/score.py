@@ -90,7 +90,7 @@ def score(
     if verify:
         verifying.referenced(names)
     groups = {path: systems.read_groups(path, bins) for path in by or []}
-    pairs = pairing.single(*files, noisy, allow_commands) if ref is None else pairing.listed(ref, files[0], noisy, part, allow_commands)
+    pairs = pairing.single(files[0], files[1], noisy, allow_commands) if ref is None else pairing.listed(ref, files[0], noisy, part, allow_commands)
     how = pairing.How(names, rate or 0, tolerance, extras)
     failures = shell.Failures("se-score", max_fail)
     rows = []

@@ -13,7 +13,8 @@ from typing import Callable, Iterable, Iterator, TypeVar
 
 from setk.core.errors import UserError
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 _QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 

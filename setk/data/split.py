@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from pathlib import Path
+from typing import Any, Mapping
 
 from setk.core.errors import UserError
 from setk.data.datadir import TABLES, DataDir
@@ -47,7 +48,7 @@ def split(data: DataDir, parts: int, by_speaker: bool = False) -> list[tuple[Pat
     return written
 
 
-def _duration(data: DataDir, tables: dict[str, dict[str, str]], main: str, utt: str) -> float:
+def _duration(data: DataDir, tables: Mapping[str, Mapping[str, Any]], main: str, utt: str) -> float:
     if utt not in tables["utt2dur"]:
         info = tables[main][utt].probe()
         return info.frames / info.rate

@@ -174,7 +174,7 @@ def paired(metric: str, a: np.ndarray, b: np.ndarray) -> Comparison:
     # Sorted, so that the order of the tables does not matter to the resampling.
     difference, n, left_out = np.sort(b - a), len(a), int(np.count_nonzero(~whole))
     if not n:
-        return Comparison(metric, 0, *[math.nan] * 8, left_out)
+        return Comparison(metric, 0, *[math.nan] * 8, left_out)  # type: ignore[call-arg]
     low, high, p = interval(difference)
     gain = -difference if METRICS[metric].lower_is_better else difference
     return Comparison(metric, n, math.fsum(a) / n, math.fsum(b) / n, math.fsum(difference) / n, low, high, p,

@@ -20,7 +20,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, Sequence
+from typing import Callable, Generator, Iterable, Iterator, Sequence
 
 import setk
 from setk.core.config import nearest
@@ -170,7 +170,7 @@ def _blocks(address: str, part: Path, size: int | None) -> Iterator[int]:
         time.sleep(PAUSE_S * 2 ** failures)
 
 
-def _connection(address: str, part: Path, start: int) -> Iterator[int]:
+def _connection(address: str, part: Path, start: int) -> Generator[int, None, int | None]:
     """Write what one connection brings of the file from byte `start` on; the length of the complete file, if it is known."""
     request = urllib.request.Request(address, headers={"User-Agent": f"setk/{setk.__version__}"})
     if start:

@@ -250,7 +250,7 @@ def _sums(mixture: Mixture) -> _Entry:
         audio.check_mono(path, info.channels, info.rate, _SOURCE_RATE)
         lengths.append(info.frames)
     s1, s2 = (Part(path, gain) for path, gain in mixture.speech)
-    noise = _noise(*mixture.noise, max(lengths))
+    noise = _noise(*mixture.noise, max(lengths))  # type: ignore[call-arg]
     noisy, clean = {"mix_single": ((s1, noise), (s1,)), "mix_both": ((s1, s2, noise), (s1, s2)),
                     "mix_clean": ((s1, s2), (s1,))}[mixture.target]
     length = -(-(min if mixture.mode == "min" else max)(lengths) * mixture.rate // _SOURCE_RATE)

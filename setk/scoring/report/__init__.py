@@ -49,7 +49,7 @@ def write_report(path: str | os.PathLike, rows: Sequence[Row], places: Mapping[s
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         counts=_counts(summary), interval=text("{level:.0%} intervals: {method}, {resamples:,} resamples.".format(**summary["interval"])),
         summary=_summary_rows(summary["metrics"]),
-        groups="".join(_group(*item, names) for item in summary.get("groups", {}).items()),
+        groups="".join(_group(*item, names) for item in summary.get("groups", {}).items()),  # type: ignore[call-arg]
         histograms="".join(_distribution(name, rows, m) for name, m in summary["metrics"].items()),
         by=text(by), worst=_cards(low, places, by), best=_cards(high, places, by),
         head="".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names),
