@@ -24,6 +24,7 @@ from setk.core.errors import UserError
 from setk.data.datadir import DataDir
 from setk.data.lists import read_list, write_list
 from setk.data.shards import Shards
+from setk.data.shards.format import open_shard
 
 
 def write_pairs(folder: Path, rng: np.random.Generator, count: int, longest: int = 6000) -> dict[str, dict[str, np.ndarray]]:
@@ -172,7 +173,7 @@ def test_killed_in_the_middle_nothing_is_torn_and_a_rerun_finishes(tmp_path, rng
         process.send_signal(signal.SIGKILL)
         process.wait()
         for path in out.glob("pairs.*.h5"):
-            shards._open_shard(path, "pairs")
+            open_shard(path, "pairs")
     assert subprocess.run(argv, stderr=subprocess.DEVNULL).returncode == 0
     assert not list(out.glob(".*"))
     data = Shards(out, "pairs")
@@ -448,12 +449,12 @@ def test_plain_h5py_gives_the_signal_back_from_stft(pairs, tmp_path):
 
 def test_shards_of_another_feature_are_refused_in_one_line(pairs, made, tmp_path, se):
     list(shards.write_shards(DataDir(pairs[0]), tmp_path / "stft", feature=features.make("stft", 16000)))
-    with pytest.raises(UserError, match="holds stft, and pcm is wanted here; make it again with se-prep shards --feature pcm"):
+    with pytest.raises(UserError, match="has stft; expected pcm; make it again with se-prep shards --feature pcm"):
         Shards(tmp_path / "stft", "pairs")
-    with pytest.raises(UserError, match="holds pcm, and logmel is wanted"):
+    with pytest.raises(UserError, match="has pcm; expected logmel"):
         Shards(made, "pairs", "logmel")
     done = se("train", "fspen", "--train", tmp_path / "stft", "--valid", pairs[0], "--out", tmp_path / "exp")
-    assert done.returncode == 2 and len(done.err.splitlines()) == 1 and "holds stft, and pcm is wanted" in done.err
+    assert done.returncode == 2 and len(done.err.splitlines()) == 1 and "has stft; expected pcm" in done.err
 
 
 def test_a_change_of_feature_makes_the_shards_anew(pairs, tmp_path):
@@ -465,7 +466,7 @@ def test_a_change_of_feature_makes_the_shards_anew(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("options, words", [
-    (["--feature", "mfcc"], "pcm, stft, logmel"), (["--hop", 128], "says nothing about --feature pcm"),
+    (["--feature", "mfcc"], "pcm, stft, logmel"), (["--hop", 128], "does not apply to --feature pcm"),
     (["--feature", "stft", "--bands", 40], "--bands 40"), (["--feature", "stft", "--hop", 200], "divides"),
     (["--feature", "logmel", "--bands", 400], "without a bin"), (["--feature", "logmel", "--bands", 0], "more than 0"),
     (["--shard-size", 0], "--shard-size 0"), (["--resampler", "sinc"], "soxr or resampy")])

@@ -7,35 +7,20 @@ shards or ranks, nor on the order of the list.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from setk.core.errors import UserError
+from setk.core.numerics import from_db, to_db
+from setk.core.rng import rng as rng
 
 # ITU-T P.56 method B.
 _MARGIN_DB, _HANGOVER_S, _TIME_CONSTANT_S = 15.9, 0.2, 0.03
 _LOWEST = -23  # thresholds are 2^-23 ... 2^-1: those of P.56 for 24 bits, which for 16-bit signals give the same level
 # The part of a room response that counts as the target: direct path and what the ear fuses with it.
 EARLY_S = 0.05
-
-
-def rng(seed: int, utt: str, epoch: int = 0) -> np.random.Generator:
-    """The random numbers of one utterance in one epoch; the same on every machine and in every process."""
-    key = hashlib.sha256(f"{seed}\0{utt}\0{epoch}".encode()).digest()
-    return np.random.default_rng(int.from_bytes(key[:16], "little"))
-
-
-def to_db(amplitude: float) -> float:
-    """20 log10, with -inf for 0."""
-    return 20 * math.log10(amplitude) if amplitude > 0 else -math.inf
-
-
-def from_db(level: float) -> float:
-    """Amplitude of a level in dB."""
-    return 10 ** (level / 20)
 
 
 def rms_level(x: np.ndarray) -> float:

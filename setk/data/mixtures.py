@@ -25,6 +25,7 @@ from setk.data.lists import take_part
 from setk.data.mixing import Spread
 from setk.core.pool import ordered_map
 from setk.core.provenance import claim_dir
+from setk.core.rng import rng
 
 # A noise piece this quiet would need a gain that makes noise of its rounding errors: another is drawn.
 _SILENCE_DB, _DRAWS = -80.0, 10
@@ -179,7 +180,7 @@ def mix_one(utt: str) -> Row:
         speech = read(plan.speech[utt])
         if mixing.rms_level(speech) < _SILENCE_DB:
             raise AudioError(f"{plan.speech[utt]}: is silent, so no SNR can be set; drop it from the list")
-        generator = mixing.rng(plan.seed, utt)
+        generator = rng(plan.seed, utt)
         for _ in range(_DRAWS):
             drawn = mixing.draw(generator, len(_noises), plan.snr, plan.level, len(_rirs))
             source = plan.noise[_noises[drawn.noise]]

@@ -35,6 +35,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from setk.core.errors import UserError
 from setk.core.files import sha256
+from setk.core.numerics import triangles
 from setk.metrics.metric import Extras, Metric, Scores, undefined
 
 RATE, WINDOW = 16_000, 9.01  # Hz, s
@@ -183,7 +184,4 @@ def _mel_bands() -> np.ndarray:
     step, bend, growth = 200 / 3, 15.0, math.log(6.4) / 27
     mel = np.linspace(0, bend + math.log(RATE / 2 / 1000) / growth, BANDS + 2)
     edges = np.where(mel < bend, step * mel, 1000 * np.exp(growth * (mel - bend)))
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    frequency = np.fft.rfftfreq(FRAME, 1 / RATE)[:, None]
-    rise, fall = (frequency - low) / (centre - low), (high - frequency) / (high - centre)
-    return np.maximum(0, np.minimum(rise, fall)) * (2 / (high - low))
+    return triangles(edges, np.fft.rfftfreq(FRAME, 1 / RATE)) * (2 / (edges[2:] - edges[:-2]))

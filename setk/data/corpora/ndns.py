@@ -37,6 +37,7 @@ from setk.data.pairs import pair_duration
 from setk.core.files import write_text
 from setk.core.pool import ordered_map
 from setk.core.provenance import claim_dir
+from setk.core.rng import rng
 
 RATE, CLIP, COUNT = 16000, 30 * 16000, 60000
 SETS = {"train": "training_set", "valid": "validation_set", "test": "test_set_1"}
@@ -288,7 +289,7 @@ def _assign(groups: list[list[Source]], kind: str, place: str, seed: int) -> lis
         raise UserError(f"{place}: has {len(groups)} usable sources of {kind} (a reader or a recording is one); "
                         f"{len(SETS)} sets that share none want at least {len(SETS)}")
     held = max(1, round(_SHARE * len(groups)))
-    order = mixing.rng(seed, kind).permutation(len(groups))
+    order = rng(seed, kind).permutation(len(groups))
     groups.sort(key=lambda group: min(source.path for source in group))
     names = [SETS["valid"]] * held + [SETS["test"]] * held + [SETS["train"]] * (len(groups) - 2 * held)
     return [Source(name, kind, source.path, source.digest) for name, i in zip(names, order) for source in groups[i]]
@@ -345,7 +346,7 @@ def _numbers(folder: Path) -> set[int]:
 
 def _make(clip: tuple[str, int]) -> Made:
     name, k = clip
-    generator = mixing.rng(_pool.seed, f"{name}/{k}")
+    generator = rng(_pool.seed, f"{name}/{k}")
     snr, level = int(generator.integers(*_SNRS)), int(generator.integers(*_LEVELS))
     faults: list[tuple[str, str]] = []
     try:
