@@ -467,7 +467,7 @@ def test_a_change_of_feature_makes_the_shards_anew(pairs, tmp_path):
 
 @pytest.mark.parametrize("options, words", [
     (["--feature", "mfcc"], "pcm, stft, logmel"), (["--hop", 128], "does not apply to --feature pcm"),
-    (["--feature", "stft", "--bands", 40], "--bands 40"), (["--feature", "stft", "--hop", 200], "divides"),
+    (["--feature", "stft", "--bands", 40], "--bands 40"), (["--feature", "stft", "--hop", 200], "multiple of the hop"),
     (["--feature", "logmel", "--bands", 400], "without a bin"), (["--feature", "logmel", "--bands", 0], "more than 0"),
     (["--shard-size", 0], "--shard-size 0"), (["--resampler", "sinc"], "soxr or resampy")])
 def test_options_of_shards_that_cannot_be(pairs, tmp_path, se, options, words):
@@ -497,7 +497,7 @@ def test_other_rates_are_converted_on_the_way_if_a_resampler_is_named(tmp_path, 
     assert made["resampler"] == resampler and resampler in made["versions"]
     audio.write(tmp_path / "clean0.wav", rng.standard_normal(4801) * 0.1, 16000)
     done = se("prep", "shards", tmp_path, tmp_path / "out", "--resampler", resampler)
-    assert done.returncode == 1 and "a pair is equally long" in done.err
+    assert done.returncode == 1 and "a pair must have equal lengths" in done.err
 
 
 def peak_memory(*args) -> int:

@@ -75,7 +75,7 @@ class LogMel(Stft):
         super().__init__(window, hop)
         self.rate, self.shape, self.settings = rate, (bands,), {"window": window, "hop": hop, "bands": bands}
         if bands < 1 or not self._weights.any(axis=0).all():
-            raise UserError(f"--bands {bands}: must be at least 1, and so few that each band has a bin of window {window}")
+            raise UserError(f"--bands {bands}: must be more than 0, and so few that none is without a bin of window {window}")
 
     @cached_property
     def _weights(self) -> np.ndarray:
