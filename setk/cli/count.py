@@ -43,9 +43,9 @@ def count(
     if layers and not as_json:
         shell.only(ctx, "with --layers, except with --json", "models", "layers", "convention")
     if not timed:
-        shell.only(ctx, "without --time", *(set(ctx.params) - {"trust"}))
+        shell.refuse(ctx, "without --time", "trust")
     if list_ is None:
-        shell.only(ctx, "without --list", *(set(ctx.params) - {"published_rates"}))
+        shell.refuse(ctx, "without --list", "published_rates")
     from setk.cost import table
     from setk.data import lists
 

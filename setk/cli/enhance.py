@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from setk.audio import Location
 
 app = shell.new_app()
+LISTS = ("out", "suffix", "jobs", "batch", "part", "max_fail", "allow_commands")  # options that apply only with --list
+RAW = ("raw", "rate", "channels")                                                 # and those only without it
 
 
 @app.command()
@@ -52,21 +54,20 @@ def enhance(
     if not model:
         raise UserError("MODEL is missing; se-enhance --list-models lists the included ones")
     if list_ is not None:
-        shell.only(ctx, "with --list", "model", "list_", "out", "chunk", "subtype", "suffix", "jobs", "batch", "part", "max_fail",
-                   "allow_commands", "trust")
+        shell.refuse(ctx, "with --list", "source", "target", *RAW)
         if out is None:
             raise UserError("--list needs --out DIR")
         from setk.data import lists
 
-        return _enhance_list(model, lists.take_part(lists.open_wavs(list_, allow_commands), part), out, max_fail, chunk=chunk, subtype=subtype, suffix=suffix, jobs=jobs,
-                             batch=batch, trust=trust)
+        return _enhance_list(model, lists.take_part(lists.open_wavs(list_, allow_commands), part), out, max_fail, chunk=chunk,
+                             subtype=subtype, suffix=suffix, jobs=jobs, batch=batch, trust=trust)
     if source is None or target is None:
         raise UserError("write 'se-enhance MODEL noisy.wav out.wav', '- -' for a pipe, or --list LIST --out DIR")
-    shell.only(ctx, "without --list", "model", "source", "target", "chunk", "raw", "rate", "channels", "subtype", "trust")
+    shell.refuse(ctx, "without --list", *LISTS)
     if raw and "-" not in (source, target):
         raise UserError("--raw is for pipes; neither NOISY nor OUT is -")
     if not raw or source != "-":
-        shell.only(ctx, "without --raw on standard input", "model", "source", "target", "chunk", "raw", "subtype", "trust")
+        shell.refuse(ctx, "without --raw on standard input", "rate", "channels")
     from setk import engines
     from setk.engines import files
 

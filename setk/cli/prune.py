@@ -51,12 +51,13 @@ def prune(
     if sum(x is not None for x in (amount, target_macs, target_params)) != 1:
         raise UserError("give one of --amount, --target-macs and --target-params")
     if method is Method.magnitude:
-        shell.only(ctx, "with --method magnitude", *(set(ctx.params) - {"target_macs", "target_params", "importance", "multiple"}))
+        shell.refuse(ctx, "with --method magnitude", "target_macs", "target_params", "importance", "multiple")
     if importance is Importance.taylor and not (list_ and ref):
         raise UserError("--importance taylor needs --list noisy.scp and --ref clean.scp")
-    if list_ is None or ref is None:
-        absent = ("--list", {"ref", "metrics"}) if list_ is None else ("--ref", {"metrics"})
-        shell.only(ctx, f"without {absent[0]}", *(set(ctx.params) - absent[1]))
+    if list_ is None:
+        shell.refuse(ctx, "without --list", "ref", "metrics")
+    if ref is None:
+        shell.refuse(ctx, "without --ref", "metrics")
     from setk import metrics as measures
     from setk.compress import pruned
 

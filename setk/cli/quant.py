@@ -122,12 +122,11 @@ def check(
     their interval go to stderr. Exits with 1 if an utterance is below --min-snr.
     """
     if ref is None:
-        shell.only(ctx, "without --ref", *(set(ctx.params) - {"metrics"}))
+        shell.refuse(ctx, "without --ref", "metrics")
     from setk import engines
     from setk import metrics as measures
     from setk.data import lists
     from setk.engines import parity
-    from setk.scoring import summary
 
     names = measures.select(measures.listed(metrics)) if ref else ()
     clean = lists.read_wavs(ref, allow_commands) if ref else {}
@@ -138,23 +137,20 @@ def check(
         two = IntegerEngine(Path(b))
     else:
         two = engines.open(b, trust=trust)
-    failures, columns, good = shell.Failures("se-quant", max_fail), {name: [] for name in ("snr", *names)}, 0
+    failures, rows, good = shell.Failures("se-quant", max_fail), [], 0
     entries = lists.take_part(lists.open_wavs(list_, allow_commands), part)
     print("utt", "snr", *(f"d_{name}" for name in names), sep="\t", flush=True)
-    for row in shell.progress(parity.compare(one, two, entries, names=names, clean=clean), None,
-                              "se-quant"):
+    for row in shell.progress(parity.compare(one, two, entries, names=names, clean=clean), None, "se-quant"):
+        rows.append(row)
         if row.error:
             failures.add(row.utt, row.error)
             continue
-        print(row.utt, f"{row.snr:.4f}", *(f"{gain:.4f}" for gain in row.gains.values()), sep="\t", flush=True)
-        for name, value in {"snr": row.snr, **row.gains}.items():
-            if abs(value) != float("inf"):
-                columns[name].append(value)
+        print(row.utt, *(f"{value:.4f}" for value in (row.snr, *row.gains.values())), sep="\t", flush=True)
         if row.snr >= min_snr:
             good += 1
         else:
             failures.add(row.utt, f"SNR {row.snr:.1f} dB, below {min_snr:g}")
-    for line in summary.words({name: summary.summarise(values) for name, values in columns.items()}):
+    for line in parity.words(rows):
         shell.say(f"se-quant: {line}")
     failures.finish(good)
 

@@ -66,9 +66,9 @@ def score(
         shell.only(ctx, "with --table", "table", "metrics", "by", "bins", "against", "png", "files")
         names = measures.listed(metrics) if metrics else None
         return print(systems.table(table, files or [], names, by=by or [], bins=bins, against=against, png=png))
-    shell.only(ctx, "without --table", *(set(ctx.params) - {"against", "png"}))
+    shell.refuse(ctx, "without --table", "against", "png")
     if not by:
-        shell.only(ctx, "without --by", *(set(ctx.params) - {"bins"}))
+        shell.refuse(ctx, "without --by", "bins")
 
     extras = measures.Extras(dnsmos_model, dnsmos_p808_model)
     if list_metrics:
@@ -82,7 +82,7 @@ def score(
     if ref is None and len(files) != 2:
         raise UserError("write 'se-score clean.wav enhanced.wav', or 'se-score --ref clean.scp enhanced.scp' for lists")
     if ref is None:
-        shell.only(ctx, "without --ref, which is for lists", *(set(ctx.params) - {"jobs", "part"}))
+        shell.refuse(ctx, "without --ref, which is for lists", "jobs", "part")
     elif len(files) != 1:
         raise UserError("with --ref, give one wav list: se-score --ref clean.scp enhanced.scp, or - for standard input")
     if [ref, noisy, *files, *(by or [])].count("-") > 1:

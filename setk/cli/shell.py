@@ -36,11 +36,16 @@ def new_app(**options) -> typer.Typer:
 def only(ctx: typer.Context, where: str, *names: str) -> None:
     """Raise UserError if the command line has a parameter that is not in `names`: ignored, it would promise what is not done.
 
-    `where` ends the sentence "--jobs does not apply ...", as in "to a single file".
+    `where` ends the sentence "--jobs does not apply ...", as in "with --compare".
     """
+    refuse(ctx, where, *(name for name in ctx.params if name not in names))
+
+
+def refuse(ctx: typer.Context, where: str, *names: str) -> None:
+    """Raise UserError if the command line has one of the parameters `names`; the counterpart of `only`."""
     for param in ctx.command.params:
         source = ctx.get_parameter_source(param.name)
-        if param.name not in names and source and source.name == "COMMANDLINE":
+        if param.name in names and source and source.name == "COMMANDLINE":
             label = param.opts[0] if param.param_type_name == "option" else (param.metavar or param.name)
             raise UserError(f"{label} does not apply {where}; remove it")
 

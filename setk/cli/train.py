@@ -49,7 +49,7 @@ def train(
     from setk.training.objective import Objective
 
     if dry_run:
-        shell.only(ctx, "with --dry-run", *(set(ctx.params) - {"fresh"}))
+        shell.refuse(ctx, "with --dry-run", "fresh")
     torch.set_num_threads(threads)
     s = settings.resolve(conf, set_, init)
     data = TrainingData(train, s)

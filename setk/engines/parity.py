@@ -12,6 +12,7 @@ from setk.core.errors import AudioError, UserError
 from setk.engines.base import Engine
 from setk.engines.overlap import open_stream
 from setk.metrics import sdr
+from setk.scoring import summary
 
 
 class Parity(NamedTuple):
@@ -43,6 +44,16 @@ def compare(a: Engine, b: Engine, entries: Iterable[tuple[str, Location]], *, na
             continue
         before, after = _enhanced(a, noisy), _enhanced(b, noisy)
         yield Parity(utt, sdr.snr(before, after), _gains(speech, before, after, a.sample_rate, names))
+
+
+def words(rows: Iterable[Parity]) -> list[str]:
+    """Means with their intervals over `rows`, one line for the SNR and one for each metric; equal outputs have no SNR."""
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.error:
+            for name, value in {"snr": row.snr, **row.gains}.items():
+                columns.setdefault(name, []).extend([value] if abs(value) != np.inf else [])
+    return summary.words({name: summary.summarise(values) for name, values in columns.items()})
 
 
 def _gains(clean: np.ndarray | None, before: np.ndarray, after: np.ndarray, rate: int, names: Sequence[str]) -> dict[str, float]:
