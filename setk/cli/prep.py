@@ -11,8 +11,6 @@ from setk.cli import corpora, shell
 from setk.cli.corpora import Jobs, MaxFail, Out, Resampler, add_all
 
 app = shell.new_app(no_args_is_help=True, help="Prepare data: corpora and lists to data directories, data directories to shards.")
-# --shard is the earlier name of --part; no help shows it.
-app.info.context_settings = {**(app.info.context_settings or {}), "token_normalize_func": lambda name: "part" if name == "shard" else name}
 for command in corpora.COMMANDS:
     app.command()(command)
 

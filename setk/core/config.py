@@ -121,7 +121,7 @@ def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
         for part in path:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise UserError(f"--set {setting}: '{part}' holds a value, not further keys")
+                raise UserError(f"--set {setting}: '{part}' has a value, not further keys")
         try:
             node[last] = yaml.safe_load(text)
         except yaml.YAMLError:

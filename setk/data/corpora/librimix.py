@@ -90,9 +90,9 @@ Watch = Callable[[Iterable, int, str], Iterable]
 
 def librimix(root: str | os.PathLike, out: str | os.PathLike, variant: Variant, moved: str | os.PathLike | None = None,
              jobs: int = 1, watch: Watch = lambda items, total, what: items) -> Report:
-    """Write OUT/{train,valid,test} of the tree `root`, which holds wav16k or wav8k, in place.
+    """Write OUT/{train,valid,test} of the tree `root`, which has wav16k or wav8k, in place.
 
-    The CSVs hold the paths where the tree was made; it is read at `moved`, or else where it is now. Raises
+    The CSVs have the paths of the machine where the tree was made; it is read at `moved`, or else at `root`. Raises
     UserError if nothing of the variant exists.
     """
     folder = Path(root) / f"wav{variant.rate // 1000}k" / variant.mode / "metadata"
@@ -104,7 +104,7 @@ def rendered(csvs: str | os.PathLike, librispeech: str | os.PathLike, wham: str 
              variant: Variant, jobs: int = 1, watch: Watch = lambda items, total, what: items) -> Report:
     """Write OUT/{train,valid,test} of the generation CSVs libri2mix_*.csv in a folder; entries are on-the-fly mixtures.
 
-    `librispeech` holds train-clean-360 and the others, `wham` tr, cv and tt. Where a noise at another speed
+    `librispeech` has train-clean-360 and the others, `wham` tr, cv and tt. Where a noise at another speed
     (…sp08.wav, …sp12.wav) is missing, the original is played at that speed (the scripts use SoX: last bits differ).
     """
     for option, place in (("--librispeech", librispeech), ("--wham", wham)):
