@@ -1,9 +1,9 @@
-"""Checkpoints: one file that says what it is, and loads without running anything.
+"""Checkpoints: one file that describes itself, and loads without running code.
 
 A checkpoint is a mapping of plain values and tensors: `format`, `model` (name), `config` (resolved values),
 `sample_rate`, `weights`, `scores`, `provenance`; of a quantized model also `quantization`, the values of its
-Scheme. It is read with weights_only=True, always, so a file from a stranger cannot execute code. What
-resumes a training stands in a file of its own (see setk.training).
+Scheme. It is always read with weights_only=True, so an untrusted file cannot execute code. The state that
+resumes a training is in a separate file (see setk.training).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from setk import models, pretrained
 from setk.core import config, provenance
 from setk.core.errors import UserError
 from setk.core.files import atomic_open, sha256, write_text
-from setk.pretrained import find as find, shipped as shipped
+from setk.pretrained import find as find
 
 FORMAT = 1
 
 
 def save(path: str | os.PathLike, model: models.Model, scores: dict[str, Any], **facts: Any) -> None:
-    """Write `model` as a checkpoint, whole or not at all; `scores` and `facts` (provenance) are plain values."""
+    """Write `model` as a checkpoint, atomically; `scores` and `facts` (provenance) are plain values."""
     quantization = {} if model.quantization is None else {"quantization": config.plain(model.quantization)}
     write(path, {"format": FORMAT, "model": model.name, "config": config.plain(model.config), **quantization,
                  "sample_rate": model.sample_rate, "weights": {k: v.cpu() for k, v in model.state_dict().items()},
@@ -36,8 +36,8 @@ def save(path: str | os.PathLike, model: models.Model, scores: dict[str, Any], *
 
 
 def write(path: str | os.PathLike, content: dict[str, Any]) -> None:
-    """torch.save, whole or not at all."""
-    data = io.BytesIO()  # torch's own file writer turns a full disk into an error of its own
+    """torch.save, atomically."""
+    data = io.BytesIO()  # torch's file writer hides the reason when a disk is full
     torch.save(content, data)
     with atomic_open(path) as f:
         f.write(data.getbuffer())
@@ -47,33 +47,42 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     """Read a file of tensors and plain values. Raises UserError on anything else, a pickle payload included."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: {'is a directory; a checkpoint file is wanted' if path.is_dir() else 'no such checkpoint'}")
-    # torch also takes bare pickles of old; whatever is no zip archive was not written by setk.
+        raise UserError(f"{path}: {'is a directory; give the path of a checkpoint' if path.is_dir() else 'no such checkpoint'}")
+    # torch also reads old bare pickles; setk writes zip archives only.
     if not zipfile.is_zipfile(path):
-        raise UserError(f"{path}: is no checkpoint, or is damaged; train one with se-train")
+        raise UserError(f"{path}: not a checkpoint, or damaged; train one with se-train")
     try:
+        # torch.load would print a warning of several lines before it fails on a program.
+        if is_torchscript(path):
+            raise UserError(f"{path}: is TorchScript, a program and not a checkpoint; use the .pt that it was exported from")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, IndexError) as e:
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
-        raise UserError(f"{path}: is no checkpoint, or is damaged or holds code ({reason})") from None
+        raise UserError(f"{path}: not a checkpoint, or damaged, or holds code ({reason})") from None
     if not isinstance(content, dict):
-        raise UserError(f"{path}: holds tensors, but is no setk checkpoint")
+        raise UserError(f"{path}: holds tensors, but is not a setk checkpoint")
     return content
 
 
+def is_torchscript(path: Path) -> bool:
+    """Whether the zip archive `path` is a program that torch.jit.save wrote."""
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+
+
 def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
-    """Read a checkpoint: the model in evaluation mode, and all that the file says of itself, plus `sha256`."""
+    """Read a checkpoint: the model in evaluation mode, and everything else in the file, plus `sha256` and `path`."""
     content = read(path)
     missing = [k for k in ("format", "model", "config", "weights") if k not in content]
     if missing:
-        raise UserError(f"{path}: is no setk checkpoint: '{missing[0]}' is missing")
+        raise UserError(f"{path}: not a setk checkpoint: '{missing[0]}' is missing")
     if content["format"] != FORMAT:
         raise UserError(f"{path}: has checkpoint format {content['format']}; this setk reads {FORMAT}; update setk")
     model = models.build(content["model"], content["config"], content.get("quantization"))
     try:
         model.load_state_dict(content["weights"])
     except (RuntimeError, TypeError, AttributeError) as e:
-        raise UserError(f"{path}: the weights do not fit the model it names: {' '.join(str(e).split())[:200]}") from None
+        raise UserError(f"{path}: the weights do not fit the model that it names: {' '.join(str(e).split())[:200]}") from None
     about = {k: v for k, v in content.items() if k != "weights"} | {"sha256": sha256(path), "path": str(path)}
     return model.eval(), about
 
@@ -87,5 +96,5 @@ def describe(path: str | os.PathLike) -> dict[str, Any]:
 
 def write_index() -> None:
     """Write the index of the included models from their checkpoints."""
-    facts = {name: describe(path) for name, path in pretrained.shipped().items()}
+    facts = {name: describe(path) for name, path in pretrained.included().items()}
     write_text(pretrained.INDEX, json.dumps(facts, indent=1) + "\n")

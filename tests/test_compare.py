@@ -124,7 +124,7 @@ def test_little_to_compare(se, tmp_path):
 
 @pytest.mark.parametrize("args, reason", [
     (("a.tsv", "c.tsv"), "no metric in common: stoi, lsd here, estoi there"), (("a.tsv", "d.tsv"), "no utterance in common: 1 here, 1 others"),
-    (("-", "-"), "standard input"), (("a.tsv", "a.tsv", "--jobs", "2"), "take out 'jobs'"), (("a.tsv", "a.tsv", "b.tsv"), "take out 'files'"),
+    (("-", "-"), "standard input"), (("a.tsv", "a.tsv", "--jobs", "2"), "--jobs does not apply with --compare"), (("a.tsv", "a.tsv", "b.tsv"), "ENHANCED does not apply with --compare"),
     (("a.tsv",), "requires 2 arguments"), (("a.tsv", "nowhere.tsv"), "nowhere.tsv: no such score table"), (("a.tsv", "."), "is a directory"),
     (("a.tsv", "/dev/null"), "/dev/null:1: is empty"),
 ])
@@ -141,10 +141,10 @@ GOOD = f"{HEAD}\nx\t0.5\t1.0\t\n"
 
 
 @pytest.mark.parametrize("text, reason", [
-    ("a.wav 3\n", ":1: is no score table"), ('{"utt": "x", "stoi": 0.5}\n', "without --jsonl"), ("utt\terror\n", ":1: is no score table"),
-    ("utt\tstoi\tspeed\terror\n", ":1: 'speed' is no metric"), ("utt\tstoi\tstoi\terror\n", ":1: stoi has two columns"),
-    (GOOD[:-5], ":2: the last line is cut short"), (GOOD + "y\t0.5\n", ":3: has 2 fields where the header has 4"),
-    (GOOD + "y\t0.5\t1\t\tmore\n", ":3: has 5 fields"), (GOOD + "\n", ":3: has 1 fields"), (GOOD + "x\t1\t1\t\n", ":3: x stands in the table twice"),
+    ("a.wav 3\n", ":1: not a score table"), ('{"utt": "x", "stoi": 0.5}\n', "without --jsonl"), ("utt\terror\n", ":1: not a score table"),
+    ("utt\tstoi\tspeed\terror\n", ":1: 'speed' is not a metric"), ("utt\tstoi\tstoi\terror\n", ":1: stoi has two columns"),
+    (GOOD[:-5], ":2: the last line is truncated"), (GOOD + "y\t0.5\n", ":3: has 2 fields where the header has 4"),
+    (GOOD + "y\t0.5\t1\t\tmore\n", ":3: has 5 fields"), (GOOD + "\n", ":3: has 1 fields"), (GOOD + "x\t1\t1\t\n", ":3: duplicate utterance x"),
     (GOOD + "y\thalf\t1\t\n", ":3: stoi of y is 'half'"), (GOOD + "y\t1\t1_0\t\n", ":3: lsd of y is '1_0'"), (GOOD + "y\tinf\t1\t\n", "'inf'"),
     (GOOD + "y\t\t1\t\n", ":3: stoi of y is ''"), (GOOD + HEAD + "\n", ":3: stoi of utt is 'stoi'"), (GOOD + "y\t1\t1\t\udcff\n", ":3: is not text"),
 ])

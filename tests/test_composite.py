@@ -220,6 +220,6 @@ def test_without_pesq_there_is_no_rating(rng):
 
 def test_too_short_or_too_low_a_rate(rng):
     x = rng.standard_normal((2, 599))
-    assert "0.0375 s are wanted" in metrics.compute(*x, 16000, ["wss"])[1]["wss"]
+    assert "0.0375 s are needed" in metrics.compute(*x, 16000, ["wss"])[1]["wss"]
     assert "8000" in metrics.compute(*x, 4000, ["llr"])[1]["llr"]
     assert math.isfinite(metrics.compute(*np.pad(x, [(0, 0), (0, 1)], mode="wrap"), 16000, ["wss"])[0]["wss"])

@@ -112,7 +112,7 @@ def test_files_that_are_no_such_model(pairs, tmp_path, capfd):
     with pytest.raises(UserError, match="foreign.onnx: onnxruntime cannot read it"):
         metrics.compute(*pairs[0], ["dnsmos_sig"], extras=Extras(dnsmos_p835=str(foreign)))
     other = str(dnsmos.model_file("dnsmos_p808", Extras()))
-    with pytest.raises(UserError, match="is no DNSMOS model sig_bak_ovr.onnx"):
+    with pytest.raises(UserError, match="not a DNSMOS model sig_bak_ovr.onnx"):
         metrics.compute(*pairs[0], ["dnsmos_sig"], extras=Extras(dnsmos_p835=other))
     assert capfd.readouterr() == ("", "")
 

@@ -244,7 +244,7 @@ def test_the_first_score_comes_before_the_last_file(untrained, tmp_path):
     (["nope", "a.wav", "b.wav"], "no trained model|no model is called"), (["{m}"], "write 'se-enhance MODEL"), ([], "MODEL is missing"),
     (["{m}", "{noisy}", "o.xyz"], "cannot be written"), (["{m}", "{noisy}", "o.wav", "--raw"], "--raw is for pipes"),
     (["{m}", "--list", "{noisy}.scp", "--out", "o"], "no such list"), (["{m}", "--list", "{noisy}"], "--out DIR"),
-    (["{noisy}", "{noisy}", "o.wav"], "is no checkpoint")])
+    (["{noisy}", "{noisy}", "o.wav"], "not a checkpoint")])
 def test_usage_errors_are_one_line_and_code_2(se, untrained, noisy, tmp_path, args, words):
     import re
 

@@ -8,7 +8,6 @@ import io
 import re
 import shutil
 import socket
-import subprocess
 import sys
 import tarfile
 import threading
@@ -152,6 +151,8 @@ def test_the_next_address_is_tried_when_one_has_moved(server, tmp_path):
     for wrong in ("none", "page"):
         made = corpus(replace(good, addresses=(server.address(wrong), *good.addresses)))
         assert states(made, tmp_path / wrong) == {"a.zip": "unpacked"}
+    made = corpus(replace(good, addresses=(f"http://127.0.0.1:{closed_port()}/a.zip", *good.addresses)))
+    assert states(made, tmp_path / "closed") == {"a.zip": "unpacked"}
     row, = library.get(corpus(replace(good, addresses=(server.address("none"), server.address("page")))), tmp_path / "x")
     assert row.state == "missing" and "404" in row.error and "web page" in row.error
 
@@ -260,10 +261,9 @@ def test_the_table_is_well_formed(found):
 
 
 @pytest.mark.parametrize("found", CORPORA.values(), ids=lambda c: c.name)
-def test_the_commands_that_follow_have_options_that_exist(found, tmp_path):
+def test_the_commands_that_follow_have_options_that_exist(found, se, tmp_path):
     for line in found.then:
         command, *args = line.format(root=tmp_path / "none").split()
-        done = subprocess.run([sys.executable, "-P", "-m", "setk", command.removeprefix("se-"), *args], capture_output=True, text=True,
-                              cwd=tmp_path)
-        assert done.returncode == 2 and "No such option" not in done.stderr and "Missing" not in done.stderr
-        assert re.search(r"no such|lists no|does not exist|not a", done.stderr), done.stderr
+        done = se(command.removeprefix("se-"), *args, cwd=tmp_path)
+        assert done.returncode == 2 and "No such option" not in done.err and "Missing" not in done.err
+        assert re.search(r"no such|lists no|does not exist|not a", done.err), done.err

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -87,11 +88,13 @@ def test_the_source_distribution_holds_every_file(sdist):
     assert [name for name in listed if name and not (sdist / name).is_file()] == []
 
 
-def test_the_wheel_holds_configs_models_and_pages(complete):
-    site = next((complete.parent / "lib").glob("python*/site-packages"))
-    for pattern in ("configs/*.yaml", "pretrained/*", "scoring/report/page.*", "nn/*.c"):
-        names = {p.name for p in (ROOT / "setk").glob(pattern)} - {"__pycache__"}
-        assert names and names <= {p.name for p in (site / "setk").glob(pattern)}, pattern
+def test_the_wheel_holds_every_file_of_the_package(wheel, sdist):
+    held = set(zipfile.ZipFile(wheel).namelist())
+    files = {str(path.relative_to(sdist)) for path in (sdist / "setk").rglob("*") if path.is_file()}
+    assert files - held == set()
+    for suffix in (".yaml", ".onnx", ".pt", ".md", ".json", ".html", ".c"):
+        assert any(name.startswith("setk/") and name.endswith(suffix) for name in held), suffix
+    assert any(name.startswith("setk/nn/_gru") for name in held)  # compiled here
 
 
 def test_a_light_installation_enhances_to_the_same_bytes_without_torch(light, tmp_path):

@@ -14,10 +14,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from conftest import MINI, ROOT
+import setk
 from setk import audio, checkpoint, engines, models
 from setk.cli import quant
 from setk.compress import integer, ptq
-from setk.export import onnx, onnx_int8
+from setk.export import onnx as setk_onnx
+from setk.export import onnx_int8
 from setk.engines.torchscript import ScriptEngine
 from setk.core.errors import UserError
 from setk.data.lists import read_list, write_list
@@ -46,7 +48,7 @@ def quantized(name="conv_tasnet", preset=None, slopes=(0.25, 0.1, 0.9, 1.5), **c
 
 
 def made(model, path) -> tuple[Path, dict[str, int]]:
-    return path, onnx.to_onnx(model, path, scores={})
+    return path, setk_onnx.to_onnx(model, path, scores={})
 
 
 @pytest.fixture(scope="module", params=["split in two, with a residual", "vanilla"])
@@ -93,7 +95,7 @@ def test_every_convolution_runs_in_an_integer_kernel_from_int8_weights(small, tm
 def test_the_whole_file_gives_what_the_checkpoint_gives_up_to_flipped_roundings(small, rng):
     model, path = small
     engine = engines.OnnxEngine(path)
-    assert onnx.parity(model, engine) > 20
+    assert setk_onnx.parity(model, engine) > 20
     for frames in (1, 2, int(rng.integers(3, 60)), 500):
         x = noise(rng, frames)
         with torch.no_grad():
@@ -231,7 +233,7 @@ def test_the_int8_file_of_fqse_is_at_most_5_4_mb(tmp_path):
 def test_slopes_that_no_two_convolutions_make_are_computed_all_the_same(slopes, tmp_path, rng):
     model = quantized(slopes=slopes, **SMALL)
     path, kinds = made(model, tmp_path / "m.onnx")
-    assert kinds["integer"] == kinds["products"] and onnx.parity(model, engines.OnnxEngine(path)) > 20
+    assert kinds["integer"] == kinds["products"] and setk_onnx.parity(model, engines.OnnxEngine(path)) > 20
 
 
 def test_a_channel_without_weights_keeps_its_bias(tmp_path):
@@ -243,14 +245,14 @@ def test_a_channel_without_weights_keeps_its_bias(tmp_path):
         model.masker.bottleneck[1].weight[4] *= 1e-9
         model.masker.bottleneck[1].bias[3:5] = 0.5
     ptq.calibrate(model, [0.1 * torch.randn(1, 8000)], "minmax")
-    assert onnx.parity(model, engines.OnnxEngine(made(model, tmp_path / "m.onnx")[0])) > 20
+    assert setk_onnx.parity(model, engines.OnnxEngine(made(model, tmp_path / "m.onnx")[0])) > 20
 
 
 @pytest.mark.parametrize("name", ["fspen", "lite_rtse"])
 def test_recurrent_models_hold_int8_weights_and_compute_what_the_checkpoint_does(name, tmp_path):
     model = quantized(name)
     path, kinds = made(model, tmp_path / "i.onnx")
-    assert 0 < kinds["integer"] < kinds["products"] and onnx.parity(model, engines.OnnxEngine(path)) > 30
+    assert 0 < kinds["integer"] < kinds["products"] and setk_onnx.parity(model, engines.OnnxEngine(path)) > 30
     params = models.count_parameters(models.build(name, {}))["params"]
     assert path.stat().st_size < {"fspen": 0.6, "lite_rtse": 0.3}[name] * 4 * params  # FSPEN is half nodes
 
@@ -319,7 +321,7 @@ def test_check_fails_below_the_threshold_and_names_what_failed(se, mini, untrain
 
 
 def test_torchscript_runs_wherever_torch_does(se, untrained, mini, tmp_path):
-    quant.export(str(untrained), tmp_path / "m.ts", 4, 2)
+    setk.export(str(untrained), tmp_path / "m.ts", frames=4, batch=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         forward = torch.jit.load(str(tmp_path / "m.ts"))
@@ -329,10 +331,10 @@ def test_torchscript_runs_wherever_torch_does(se, untrained, mini, tmp_path):
         expected, after = model(x, model.init_state(2))
         out, *state = forward(x, *model.init_state(2))
     assert (out - expected).abs().max() < 1e-5 and all((a - b).abs().max() < 1e-5 for a, b in zip(state, after))
-    done = se("quant", "check", untrained, tmp_path / "m.ts", "--list", mini[0], "--shard", "1/3", "--min-snr", 80)
+    done = se("quant", "check", untrained, tmp_path / "m.ts", "--list", mini[0], "--part", "1/3", "--min-snr", 80, "--trust")
     assert done.returncode == 0 and len(done.out.splitlines()) == 2, done.err
     (tmp_path / "text.ts").write_text("hello")
-    for name, words in (("text", "is no TorchScript"), ("gone", "no such file")):
+    for name, words in (("text", "not a TorchScript file"), ("gone", "no such file")):
         with pytest.raises(UserError, match=words):
             ScriptEngine(tmp_path / f"{name}.ts")
 
@@ -340,7 +342,7 @@ def test_torchscript_runs_wherever_torch_does(se, untrained, mini, tmp_path):
 def test_a_torchscript_of_a_model_that_is_not_causal_takes_any_length(tmp_path, rng):
     torch.manual_seed(0)
     model = models.build("conv_tasnet", SMALL).eval()
-    onnx.to_torchscript(model, tmp_path / "m.ts", scores={})
+    setk_onnx.to_torchscript(model, tmp_path / "m.ts", scores={})
     engine = ScriptEngine(tmp_path / "m.ts")
     for frames in (1, 2, int(rng.integers(3, 300))):
         x = noise(rng, frames)
@@ -357,12 +359,12 @@ def test_mistakes_are_named(mini, tmp_path):
         with pytest.raises(UserError, match=words):
             quant.ptq(str(model), tmp_path / "o.pt", str(list_), quant.Calibration.mse)
         assert not (tmp_path / "o.pt").exists()
-    onnx.to_onnx(models.build("fspen", {}).eval(), tmp_path / "fspen.onnx", scores={})
+    setk_onnx.to_onnx(models.build("fspen", {}).eval(), tmp_path / "fspen.onnx", scores={})
     with pytest.raises(UserError, match="knows Conv-TasNet, but not"):
         integer.Reference(tmp_path / "fspen.onnx")
 
 
 def test_a_float_graph_has_nothing_to_make_integers_of(tmp_path):
-    onnx.to_onnx(models.build("conv_tasnet", SMALL).eval(), tmp_path / "f.onnx", scores={})
+    setk_onnx.to_onnx(models.build("conv_tasnet", SMALL).eval(), tmp_path / "f.onnx", scores={})
     graph = onnx.load(tmp_path / "f.onnx").graph
     assert onnx_int8.to_integers(graph) == {"products": 0, "integer": 0}

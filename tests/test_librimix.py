@@ -168,8 +168,8 @@ def tree(corpora, tmp_path) -> Path:
 def test_a_tree_of_wavs_that_was_moved_is_used_in_place_and_agrees_with_the_rendering(corpora, tree, tmp_path, se, mixture, snr):
     done = se("prep", "librimix", tree, tmp_path / "wavs", "--mixture", mixture)
     assert done.returncode == 0, done.err
-    assert "train-360.csv" not in done.err and "has 6 mixtures, and the whole train-100 13,900" in done.err
-    assert f"mixture_train-360_{mixture}.csv: no such file; nothing is made of train-360" in done.err
+    assert "train-360.csv" not in done.err and "has 6 mixtures, the complete train-100 13,900" in done.err
+    assert f"mixture_train-360_{mixture}.csv: no such file; train-360 is left out" in done.err
     assert se("prep", *args(corpora), tmp_path / "sums", "--mixture", mixture).returncode == 0
     for split in ("train", "valid", "test"):
         wavs, made = DataDir(tmp_path / "wavs" / split), DataDir(tmp_path / "sums" / split)
@@ -210,8 +210,8 @@ def test_what_is_wrong_with_a_tree_is_named_and_the_rest_is_used(tree, tmp_path,
     assert done.returncode == 1
     assert list(DataDir(tmp_path / "out/train").pairs()) == [utts[1]]
     reasons = [(utts[2], "no such file"), (utts[3], "truncated"), (utts[4], "100"), (utts[5], "symbolic links"),
-               ("../evil", "cannot be an utterance id"), (utts[1], "twice"), ("short", "fewer cells"),
-               ("x", "no path of a LibriMix tree")]
+               ("../evil", "cannot be an utterance id"), (utts[1], "duplicate"), ("short", "fewer cells"),
+               ("x", "is not a path of a LibriMix tree")]
     for number, (utt, words) in enumerate(reasons, 3):
         start = f"se-prep: {utt}: {table}:{number}: "
         assert any(line.startswith(start) and words in line for line in done.err.splitlines()), (words, done.err)
@@ -247,7 +247,7 @@ def test_a_truncated_flac_shows_when_it_is_read(own, tmp_path, se):
 
 
 @pytest.mark.parametrize("change, words", [
-    (lambda f: f.write_bytes(b"\xff\xfe\x00"), "is no CSV"), (lambda f: f.write_text("a,b\n1,2\n"), "has no column mixture_ID"),
+    (lambda f: f.write_bytes(b"\xff\xfe\x00"), "is not a CSV"), (lambda f: f.write_text("a,b\n1,2\n"), "has no column mixture_ID"),
     (lambda f: f.write_text(f.read_text().replace("0.9,", "loud,", 1)), ":2: source_1_gain is 'loud', not a number")])
 def test_a_csv_that_is_none_is_told_in_a_line(own, tmp_path, se, change, words):
     change(own / "metadata/Libri2Mix/libri2mix_train-clean-100.csv")
@@ -256,9 +256,9 @@ def test_a_csv_that_is_none_is_told_in_a_line(own, tmp_path, se, change, words):
 
 
 @pytest.mark.parametrize("options, words", [
-    (["--wham", "/nope"], "go together"), (["--librispeech", "/nope", "--wham", "/nope"], "no such folder"),
+    (["--wham", "/nope"], "need each other"), (["--librispeech", "/nope", "--wham", "/nope"], "no such folder"),
     (["--mixture", "mix_triple"], "choose mix_single"), (["--mode", "mean"], "min or max"), (["--rate", 44100], "16000 or 8000"),
-    (["--train", "train-900"], "train-100 or train-360"), ([], "holds no mixture_")])
+    (["--train", "train-900"], "train-100 or train-360"), ([], "has no mixture_")])
 def test_usage(tmp_path, se, options, words):
     done = se("prep", "librimix", tmp_path, tmp_path / "out", *options)
     assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1, done.err

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import pickle
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
+from setk import audio
+from setk.audio import Location
+from setk.audio.mixture import Mixture, Part
 from setk.core import config
 from setk.data import datadir, lists
-from setk.core.errors import UserError
+from setk.core.errors import AudioError, UserError
 from setk.core.files import atomic_open, write_text
 
 
@@ -91,8 +97,8 @@ def test_a_config_is_built_strictly():
     assert good == Outer("a", 3, 0.001, (1.0, 2.0), Inner(2.0), {"l1": 1.0})
     assert config.build(Outer, config.plain(good), "x") == good
     for values, words in [({"name": "a", "step": 1}, "did you mean 'steps'"), ({}, "'name' is missing"),
-                          ({"name": 3}, "str is wanted"), ({"name": "a", "steps": True}, "int is wanted"),
-                          ({"name": "a", "pair": [1]}, "2 values"), ({"name": "a", "inner": {"lo": 1}}, "did you mean 'low'")]:
+                          ({"name": 3}, "expected str"), ({"name": "a", "steps": True}, "expected int"),
+                          ({"name": "a", "pair": [1]}, "expected 2 values"), ({"name": "a", "inner": {"lo": 1}}, "did you mean 'low'")]:
         with pytest.raises(UserError, match=words):
             config.build(Outer, values, "x.yaml")
 
@@ -108,7 +114,69 @@ def test_settings_from_the_command_line():
 
 def test_yaml_holds_values_only(tmp_path):
     path = tmp_path / "c.yaml"
-    for text, word in [("a: !!python/object/apply:os.system [true]", "is not YAML"), ("- 1", "holds no"), ("a: [1", ":1|is not YAML")]:
+    for text, word in [("a: !!python/object/apply:os.system [true]", "is not YAML"), ("- 1", "has no"), ("a: [1", ":1|is not YAML")]:
         path.write_text(text)
         with pytest.raises(UserError, match=word):
             config.read_yaml(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.wav", "sub dir/a.flac", ".hidden.wav", "notes.txt", "sub dir/.skip/c.wav"):
+        path = tmp_path / "wavs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        audio.write(path, np.full(100, 0.1), 16000) if path.suffix != ".txt" else path.write_text("")
+    return tmp_path / "wavs"
+
+
+def test_a_folder_is_a_wav_list(folder):
+    found = lists.read_wavs(folder)
+    assert found == {"b": f"{folder}/b.wav", "sub_dir-a": f"{folder}/sub dir/a.flac"}
+    assert [x.read()[0].shape for x in found.values()] == [(1, 100)] * 2
+    assert lists.merge_wavs([folder]) == found
+    audio.write(folder / "b.flac", np.zeros(10), 16000)
+    with pytest.raises(UserError, match="b.flac and .*b.wav|b.wav and .*b.flac"):
+        lists.read_wavs(folder)
+    (folder / "empty").mkdir()
+    with pytest.raises(UserError, match="has no audio files"):
+        lists.read_wavs(folder / "empty")
+
+
+def test_relative_paths_are_taken_from_here_or_else_from_the_folder_of_the_list(folder, tmp_path, monkeypatch):
+    mixture = Mixture(50, 16000, (Part("b.wav", 0.5), Part("sub dir/a.flac")))
+    (folder / "l.scp").write_text(f"a b.wav\nb none.wav\nc {mixture.text()}\nd cat x |\ne {folder}/b.wav\n")
+    monkeypatch.chdir(tmp_path)
+    found = lists.read_wavs("wavs/l.scp")
+    assert found["a"] == "wavs/b.wav" and found["b"] == "none.wav" and found["d"] == "cat x |" and found["e"] == f"{folder}/b.wav"
+    assert np.allclose(found["c"].read_mono(16000)[0], 0.15, atol=1e-4)
+    audio.write("b.wav", np.zeros(7), 8000)  # the current directory comes first
+    assert lists.read_wavs("wavs/l.scp")["a"] == "b.wav"
+    assert lists.read_list("wavs/l.scp")["a"] == "b.wav"
+
+
+def test_a_list_of_a_folder_at_the_shell(folder, se):
+    done = se("prep", "list", folder)
+    assert done.returncode == 0 and done.out == f"b {folder}/b.wav\nsub_dir-a {folder}/sub dir/a.flac\n"
+    done = se("prep", "resample", folder, folder.parent / "out", "--rate", 8000)
+    assert done.returncode == 0 and sorted(p.name for p in (folder.parent / "out").glob("*.wav")) == ["b.wav", "sub_dir-a.wav"]
+    done = se("prep", "list", folder / "none")
+    assert done.returncode == 2 and "no such list" in done.err
+
+
+@pytest.mark.parametrize("option", ["--part", "--shard"])
+def test_a_part_of_a_list_at_the_shell_by_both_names_of_the_option(folder, se, option):
+    done = se("prep", "resample", folder, folder.parent / "out", option, "2/2")
+    assert done.returncode == 0 and done.out.split()[0] == "sub_dir-a"
+    done = se("prep", "resample", folder, folder.parent / "out", option, "\N{SUPERSCRIPT TWO}/3")
+    assert done.returncode == 2 and "--part" in done.err
+    assert option == "--part" or option not in se("prep", "resample", "--help").out
+
+
+def test_a_location_is_its_text_and_keeps_its_permission(folder):
+    location = pickle.loads(pickle.dumps(Location.parse(f"cat '{folder}/b.wav' |", allow_commands=True)))
+    assert location == f"cat '{folder}/b.wav' |" and location.read()[0].shape == (1, 100)
+    assert Location.parse(location) is location and json.dumps([location]) == json.dumps([str(location)])
+    refused = Location.parse(str(location))
+    with pytest.raises(AudioError, match="--allow-commands"):
+        refused.probe()
+    assert Location.parse("-").can_be_read_again() is False and Location.parse(folder / "b.wav").probe().frames == 100

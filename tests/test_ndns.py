@@ -182,15 +182,15 @@ def test_an_awkward_tree_is_used_as_far_as_it_is_good(own, tmp_path, se):
     assert done.returncode == 1 and "has 3 clips" not in done.err
     data = DataDir(tmp_path / "out/train")
     assert list(data.pairs()) == ["fileid_0", "fileid_3"] and data.table("utt2snr")["fileid_3"] == "-4"
-    for words in (["fileid_1", "no such file"], ["fileid_2", "truncated"], ["x_snr5", "that number too"],
-                  ["the whole set 60,000"], ["notes.txt", "is not called"], ["speech.wav", "is not called"],
-                  ["a_snr5_tl2_fileid_.wav", "is not called"], ["no utterances for valid"]):
+    for words in (["fileid_1", "no such file"], ["fileid_2", "truncated"], ["x_snr5", "the same number"],
+                  ["the complete set 60,000"], ["notes.txt", "is not named"], ["speech.wav", "is not named"],
+                  ["a_snr5_tl2_fileid_.wav", "is not named"], ["no utterances for valid"]):
         assert any(all(word in line for word in words) for line in done.err.splitlines()), (words, done.err)
     assert "hidden" not in done.err and sorted(p.name for p in (tmp_path / "out").iterdir()) == ["test", "train"]
 
 
 @pytest.mark.parametrize("options, words", [
-    ([], "is no N-DNS tree"), (["--clean", "."], "go together"), (["--clean", ".", "--noise", "/nope"], "no such folder"),
+    ([], "is not an N-DNS tree"), (["--clean", "."], "need each other"), (["--clean", ".", "--noise", "/nope"], "no such folder"),
     (["--clean", ".", "--noise", ".", "--clips", "1,2"], "three numbers"),
     (["--clean", ".", "--noise", ".", "--group", "("], "regular expression"), (["--clean", ".", "--noise", "."], "has no audio files")])
 def test_usage(tmp_path, se, options, words):
@@ -203,7 +203,7 @@ def test_a_tree_that_was_not_made_here_is_not_added_to(own, sources, tmp_path, s
     for name in ("sources.tsv", "provenance.json"):
         (tmp_path / "tree" / name).unlink()
     done = se("prep", *make(sources, tmp_path))
-    assert done.returncode == 2 and "not made here" in done.err and not (tmp_path / "tree/sources.tsv").exists()
+    assert done.returncode == 2 and "not made by setk" in done.err and not (tmp_path / "tree/sources.tsv").exists()
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------

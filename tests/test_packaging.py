@@ -62,8 +62,8 @@ def test_python_m_setk_lists_the_commands_that_are_installed():
 def test_python_m_setk_runs_a_command_as_its_program_does():
     code, out, err = setk("enhance", "--help")
     assert code == 0 and out.startswith("Usage: se-enhance ") and err == ""
-    code, out, err = setk("train", "fspem", "--train", "a", "--valid", "b", "--out", "c")
-    assert (code, out) == (2, "") and err == "se-train: no config is called 'fspem'; name a .yaml file or an included config (did you mean 'fspen'?)\n"
+    code, out, err = setk("prep", "get", "vbb", "none")
+    assert (code, out, err) == (2, "", "se-prep: no corpus is called 'vbb'; did you mean 'vbd'?\n")
     code, out, err = setk("enhanse")
     assert (code, out, err) == (2, "", "setk: no command is called 'enhanse'; did you mean 'enhance'?\n")
 
@@ -136,7 +136,7 @@ def test_every_package_that_setk_imports_is_a_dependency_with_a_known_use():
     ("torch", ["train", "fspen", "--train", "a", "--valid", "b", "--out", "c"], "se-train: the package torch is not installed"),
     ("onnxruntime", ["enhance", "fspen", "data/mini/wav/none.wav", "b.wav"], "pip install onnxruntime"),
     ("h5py", ["prep", "shards", "data/mini/train", "out"], "it is needed for shards: pip install h5py"),
-    ("yaml", ["train", "fspen", "--train", "a", "--valid", "b", "--out", "c"], "pip install pyyaml"),
+    ("yaml", ["enhance", "--list-models"], "it is needed for configs: pip install pyyaml"),
     ("typer", ["score", "--help"], "setk: the package typer is not installed; it is needed for every command"),
 ])
 def test_a_missing_package_is_one_line_that_names_it(tmp_path, missing, args, words):
@@ -153,8 +153,8 @@ def test_a_missing_module_of_setk_is_not_explained_away():
 
 def test_the_index_of_the_included_models_is_current():
     facts = pretrained.index()
-    assert list(facts) == list(pretrained.shipped())
-    for name, path in pretrained.shipped().items():
+    assert list(facts) == list(pretrained.included())
+    for name, path in pretrained.included().items():
         assert facts[name] == checkpoint.describe(path), "run: python -c 'from setk import checkpoint; checkpoint.write_index()'"
 
 # ── version, citation, references ───────────────────────────────────────────────────────────────────────────────────

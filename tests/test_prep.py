@@ -463,7 +463,7 @@ def test_check_names_every_bad_wav_and_fix_drops_them(data, rng, se):
         for i, words in enumerate(HARMS):
             mine = [f for f in found if f["utt"] == f"u{i:02}"]
             assert any(words in f["fault"] and f["file"] in (str(data / "noisy.scp"), str(data / "clean.scp")) and int(f["line"]) == i + 1 for f in mine), (words, mine)
-        assert all(f["mend"] for f in found)
+        assert all(f["fix"] for f in found)
     assert se("prep", "fix", data).returncode == 0
     assert list(DataDir(data).pairs()) == ["u11"] == list(DataDir(data).table("utt2dur"))
     assert len(read_list(data / ".backup/noisy.scp")) == 12
@@ -484,7 +484,7 @@ def test_check_names_every_bad_line_and_fix_mends_them(data, se):
     done = se("prep", "check", data)
     found = {(Path(f["file"]).name, int(f["line"])): f for f in faults(done)}
     assert done.returncode == 1
-    for key, word in {("noisy.scp", 2): "no value", ("noisy.scp", 4): "cannot be an utterance id", ("noisy.scp", 12): "line 5 already",
+    for key, word in {("noisy.scp", 2): "no value", ("noisy.scp", 4): "cannot be an utterance id", ("noisy.scp", 12): "also in line 5",
                       ("noisy.scp", 11): "is not in", ("clean.scp", 3): "is not in", ("clean.scp", 5): "is not in",
                       ("utt2dur", 13): "in no list", ("utt2dur", 2): "0.1875", ("utt2snr", 1): "loud"}.items():
         assert key in found and word in found[key]["fault"], (key, word, done.out)
@@ -597,7 +597,7 @@ def test_split_of_speech_and_noise_gives_all_noise_to_each(talk, se):
     assert all(p.table("noise.scp") == read_list(talk / "noise.scp") and p.table("rir.scp") == read_list(talk / "rir.scp") for p in parts)
 
 
-@pytest.mark.parametrize("n, extra, words", [(13, [], "12 utterances do not make 13 parts"), (0, [], "0 parts"), (2, ["--by-speaker"], "no speaker")])
+@pytest.mark.parametrize("n, extra, words", [(13, [], "12 utterances cannot be split into 13 parts"), (0, [], "0 parts"), (2, ["--by-speaker"], "no speaker")])
 def test_split_that_cannot_be_made(data, se, n, extra, words):
     done = se("prep", "split", data, n, *extra)
     assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1 and not list(data.glob("split*"))

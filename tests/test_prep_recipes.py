@@ -52,7 +52,7 @@ def test_ndns_is_made_where_there_was_nothing(prepare, tmp_path):
 def test_a_librimix_tree_without_what_is_wanted_stops_the_recipe(prepare, tmp_path):
     (tmp_path / "L2M").mkdir()
     done = prepare("librimix", "--root", "L2M", "--dir", "exp", "--data", "data")
-    assert done.returncode == 2 and "holds no mixture_" in done.stderr
+    assert done.returncode == 2 and "has no mixture_" in done.stderr
 
 
 def test_settings_of_a_slow_model_are_between_those_of_data_mini_and_the_users(tmp_path):

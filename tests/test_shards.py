@@ -24,6 +24,7 @@ from setk.core.errors import UserError
 from setk.data.datadir import DataDir
 from setk.data.lists import read_list, write_list
 from setk.data.shards import Shards
+from setk.data.shards.format import open_shard
 
 
 def write_pairs(folder: Path, rng: np.random.Generator, count: int, longest: int = 6000) -> dict[str, dict[str, np.ndarray]]:
@@ -172,7 +173,7 @@ def test_killed_in_the_middle_nothing_is_torn_and_a_rerun_finishes(tmp_path, rng
         process.send_signal(signal.SIGKILL)
         process.wait()
         for path in out.glob("pairs.*.h5"):
-            shards._open_shard(path, "pairs")
+            open_shard(path, "pairs")
     assert subprocess.run(argv, stderr=subprocess.DEVNULL).returncode == 0
     assert not list(out.glob(".*"))
     data = Shards(out, "pairs")
@@ -448,12 +449,12 @@ def test_plain_h5py_gives_the_signal_back_from_stft(pairs, tmp_path):
 
 def test_shards_of_another_feature_are_refused_in_one_line(pairs, made, tmp_path, se):
     list(shards.write_shards(DataDir(pairs[0]), tmp_path / "stft", feature=features.make("stft", 16000)))
-    with pytest.raises(UserError, match="holds stft, and pcm is wanted here; make it again with se-prep shards --feature pcm"):
+    with pytest.raises(UserError, match="has stft; expected pcm; make it again with se-prep shards --feature pcm"):
         Shards(tmp_path / "stft", "pairs")
-    with pytest.raises(UserError, match="holds pcm, and logmel is wanted"):
+    with pytest.raises(UserError, match="has pcm; expected logmel"):
         Shards(made, "pairs", "logmel")
     done = se("train", "fspen", "--train", tmp_path / "stft", "--valid", pairs[0], "--out", tmp_path / "exp")
-    assert done.returncode == 2 and len(done.err.splitlines()) == 1 and "holds stft, and pcm is wanted" in done.err
+    assert done.returncode == 2 and len(done.err.splitlines()) == 1 and "has stft; expected pcm" in done.err
 
 
 def test_a_change_of_feature_makes_the_shards_anew(pairs, tmp_path):
@@ -465,8 +466,8 @@ def test_a_change_of_feature_makes_the_shards_anew(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("options, words", [
-    (["--feature", "mfcc"], "pcm, stft, logmel"), (["--hop", 128], "says nothing about --feature pcm"),
-    (["--feature", "stft", "--bands", 40], "--bands 40"), (["--feature", "stft", "--hop", 200], "divides"),
+    (["--feature", "mfcc"], "pcm, stft, logmel"), (["--hop", 128], "does not apply to --feature pcm"),
+    (["--feature", "stft", "--bands", 40], "--bands 40"), (["--feature", "stft", "--hop", 200], "multiple of the hop"),
     (["--feature", "logmel", "--bands", 400], "without a bin"), (["--feature", "logmel", "--bands", 0], "more than 0"),
     (["--shard-size", 0], "--shard-size 0"), (["--resampler", "sinc"], "soxr or resampy")])
 def test_options_of_shards_that_cannot_be(pairs, tmp_path, se, options, words):
@@ -496,7 +497,7 @@ def test_other_rates_are_converted_on_the_way_if_a_resampler_is_named(tmp_path, 
     assert made["resampler"] == resampler and resampler in made["versions"]
     audio.write(tmp_path / "clean0.wav", rng.standard_normal(4801) * 0.1, 16000)
     done = se("prep", "shards", tmp_path, tmp_path / "out", "--resampler", resampler)
-    assert done.returncode == 1 and "a pair is equally long" in done.err
+    assert done.returncode == 1 and "a pair must have equal lengths" in done.err
 
 
 def peak_memory(*args) -> int:

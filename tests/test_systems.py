@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from conftest import MINI, ROOT
-from setk import checkpoint, models
+from setk import checkpoint, models, pretrained
 from setk.core.errors import UserError
 from setk.scoring import expect, systems
 from setk.training import curves, release
@@ -116,8 +116,8 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
     (["--table", "md", "n.tsv", "--by", "n.tsv:si_sdr", "--bins", "a"], ["--bins a"]),
     (["--table", "md", "n.tsv", "--by", "n.tsv:stoi"], ["no column stoi"]),
     (["--table", "md", "n.tsv", "--png", "x.png"], ["no MACs"]),
-    (["--table", "md", "n.tsv", "--jobs", "2"], ["take out 'jobs'"]),
-    (["a.wav", "b.wav", "--png", "x.png"], ["need --table"]),
+    (["--table", "md", "n.tsv", "--jobs", "2"], ["--jobs does not apply with --table"]),
+    (["a.wav", "b.wav", "--png", "x.png"], ["--png does not apply without --table"]),
     (["a.wav", "b.wav", "--expect", "stoi"], ["METRIC=LOW:HIGH"]),
     (["a.wav", "b.wav", "--expect", "stoi=2:1"], ["range is empty"]),
     (["a.wav", "b.wav", "--expect", "srmr=1:2"], ["not among the metrics"]),
@@ -148,7 +148,7 @@ def test_curves_add_up_the_hours_of_parts(tmp_path):
         curves.table([tmp_path])
 
 
-def test_a_released_model_has_its_test_scores(tmp_path):
+def test_a_released_model_has_its_test_scores(tmp_path, monkeypatch):
     checkpoint.save(tmp_path / "best.pt", models.build("fspen", {"groups": 2, "dpe_blocks": 1}), {"valid": {"stoi": 0.5}})
     with pytest.raises(UserError, match="no such summary"):
         release.release(tmp_path, tmp_path / "out.pt")
@@ -157,6 +157,11 @@ def test_a_released_model_has_its_test_scores(tmp_path):
     release.release(tmp_path, tmp_path / "out.pt")
     assert checkpoint.read(tmp_path / "out.pt")["scores"] == {"valid": {"stoi": 0.5}, "test_noisy": {"pesq_wb": 1.5}, "test": {"pesq_wb": 2.5}}
     assert "shipped" in checkpoint.load(tmp_path / "out.pt")[1]["provenance"]
+    # Among the included models, it gets a line in their index.
+    monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "included/__init__.py"))
+    monkeypatch.setattr(pretrained, "INDEX", tmp_path / "included/index.json")
+    release.release(tmp_path, tmp_path / "included/new.pt")
+    assert pretrained.index() == {"new": checkpoint.describe(tmp_path / "included/new.pt")}
     (tmp_path / "noisy.json").write_text("[]")
     with pytest.raises(UserError, match="not a summary"):
         release.release(tmp_path, tmp_path / "out.pt")

@@ -665,7 +665,7 @@ def test_a_hostile_checkpoint_runs_nothing(work, tmp_path):
     torch.save({"model": "fspen", "x": Payload()}, tmp_path / "d.pt")
     for name in "abcd":
         done = COMMANDS("enhance", tmp_path / f"{name}.pt", MINI / "test", tmp_path / "o.wav")
-        assert done.returncode == 2 and "is no checkpoint" in done.err, done.err
+        assert done.returncode == 2 and "not a checkpoint" in done.err, done.err
     assert not (tmp_path / "ran").exists()
 
 

@@ -23,7 +23,7 @@ def decode(stream: BinaryIO, name: str, frames: int) -> tuple[Info, Iterator[np.
     or not audio; the iterator raises it on NaN or infinite samples and, after the last sample, on truncation.
     """
     try:
-        head = stream.peek(4)[:4] if hasattr(stream, "peek") else stream.getbuffer()[:4].tobytes()
+        head = stream.peek(4)[:4] if hasattr(stream, "peek") else stream.getbuffer()[:4].tobytes()  # type: ignore[attr-defined]
         if head in _RIFF:
             wav = WavReader(stream, name)
             return wav.info, _closing(stream, wav.blocks(frames))
@@ -77,14 +77,14 @@ def probe_file(stream: BinaryIO, name: str) -> Info:
     """Rate, channels and frames of an open file by its header. Raises AudioError on what is truncated or not audio."""
     import soundfile
 
-    if stream.peek(4)[:4] in _RIFF:
+    if stream.peek(4)[:4] in _RIFF:  # type: ignore[attr-defined]
         wav = WavReader(stream, name)
         present = (os.fstat(stream.fileno()).st_size - stream.tell()) // wav.align
         if wav.info.frames is not None and present < wav.info.frames:
             raise AudioError(f"{name}: is truncated: {wav.info.frames - present} of {wav.info.frames} samples are missing; "
                              "make the file again")
         return Info(wav.info.rate, wav.info.channels, present if wav.info.frames is None else wav.info.frames)
-    if not stream.peek(1):
+    if not stream.peek(1):  # type: ignore[attr-defined]
         raise AudioError(f"{name}: is empty")
     try:
         info = soundfile.info(name)

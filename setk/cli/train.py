@@ -1,4 +1,4 @@
-"""se-train: train a model from a conf; the same command again goes on where it stopped."""
+"""se-train: train a model from a config; the same command resumes a training that was stopped."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ app = shell.new_app()
 
 @app.command()
 def train(
+    ctx: typer.Context,
     conf: Annotated[str, typer.Argument(metavar="CONFIG", help="An included config, such as fspen, or a YAML file.")],
-    train: Annotated[Path, typer.Option(help="Data directory or shards: pairs, or speech and noise to be mixed.")],
+    train: Annotated[Path, typer.Option(help="Data directory or shards: pairs, or speech and noise to mix.")],
     valid: Annotated[Path, typer.Option(help="Data directory of pairs; never the test set.")],
     out: Annotated[Path, typer.Option(help="Experiment directory: checkpoints, resume state, history.")],
-    set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the conf; may be repeated.")] = [],
+    set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config; may be repeated.")] = [],
     init: Annotated[Optional[str], typer.Option(help="Start from the weights of this checkpoint.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start over, discarding what OUT holds.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the conf and what it would take, by ten timed steps.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what OUT holds, and start over.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and an estimate of time and memory, from ten steps.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Compute threads of this process.")] = 1,
 ) -> None:
-    """Train CONF's model; best.pt and last.pt in OUT are checkpoints for se-enhance.
+    """Train CONFIG's model; best.pt and last.pt in OUT are checkpoints for se-enhance. A block `quantization` rounds while it trains.
 
     Stopped at any moment (SIGTERM and SIGINT save first), the same command resumes; on a CPU the resumed run
     equals the uninterrupted one bit for bit. On many GPUs or processes:
 
     torchrun --nproc-per-node N -m setk train CONFIG …
 
-    The conf's batch is that of all ranks together, so the numbers do not depend on N but by rounding.
+    The config's batch is that of all ranks together, so the result depends on N only by rounding.
 
     se-train average, se-train curves and se-train release make checkpoints and tables from trainings; each has its own --help.
     """
@@ -47,13 +48,15 @@ def train(
     from setk.training.metric_gan import MetricGAN
     from setk.training.objective import Objective
 
+    if dry_run:
+        shell.refuse(ctx, "with --dry-run", "fresh")
     torch.set_num_threads(threads)
     s = settings.resolve(conf, set_, init)
     data = TrainingData(train, s)
     objective = MetricGAN if s.discriminator else Objective
     pairs = DataDir(valid).pairs()
     if not pairs:
-        raise UserError(f"{valid}: lists no pairs; training is validated on some")
+        raise UserError(f"{valid}: lists no pairs; training needs some to validate on")
     if dry_run:
         estimate = loop.rehearse(s, data, pairs, shell.say, objective)
         if estimate:

@@ -45,12 +45,12 @@ def read_yaml(path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a directory; a YAML file is wanted") from None
+        raise UserError(f"{path}: is a directory; expected a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         mark = getattr(e, "problem_mark", None)
         raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: is not YAML: {getattr(e, 'problem', e)}") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: holds no 'key: value' lines")
+        raise UserError(f"{path}: has no 'key: value' lines")
     return data
 
 
@@ -61,9 +61,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
-    """Make dataclass `cls` from a mapping, nested dataclasses included; `where` stands in messages."""
+    """Make dataclass `cls` from a mapping, nested dataclasses included; `where` is used in messages."""
     if not isinstance(values, Mapping):
-        raise UserError(f"{where}: 'key: value' lines are wanted, not {values!r}")
+        raise UserError(f"{where}: expected 'key: value' lines, not {values!r}")
     hints = typing.get_type_hints(cls)
     known = [f.name for f in dataclasses.fields(cls)]
     for key in values:
@@ -87,14 +87,14 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return build(hint, value, where)
     if origin in (list, tuple):
         if not isinstance(value, (list, tuple)):
-            raise UserError(f"{where}: a list is wanted, not {value!r}")
+            raise UserError(f"{where}: expected a list, not {value!r}")
         if origin is tuple and args[-1:] != (...,) and len(value) != len(args):
-            raise UserError(f"{where}: {len(args)} values are wanted, not {len(value)}")
+            raise UserError(f"{where}: expected {len(args)} values, not {len(value)}")
         kinds = args if origin is tuple and args[-1:] != (...,) else [args[0]] * len(value)
         return origin(_convert(v, a, where) for v, a in zip(value, kinds))
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise UserError(f"{where}: 'key: value' lines are wanted, not {value!r}")
+            raise UserError(f"{where}: expected 'key: value' lines, not {value!r}")
         return {str(k): _convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
     if hint is Any:
         return value
@@ -106,7 +106,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         except ValueError:
             pass
     if type(value) is not hint:
-        raise UserError(f"{where}: {hint.__name__} is wanted, not {value!r}")
+        raise UserError(f"{where}: expected {hint.__name__}, not {value!r}")
     return value
 
 
@@ -122,7 +122,7 @@ def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
         for part in path:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise UserError(f"--set {setting}: '{part}' holds a value, not further keys")
+                raise UserError(f"--set {setting}: '{part}' has a value, not further keys")
         try:
             node[last] = yaml.safe_load(text)
         except yaml.YAMLError:

@@ -16,6 +16,7 @@ USES = {
     "onnx": ("onnx", "export to ONNX and integer inference"),
     "onnxslim": ("onnxslim", "export to ONNX"),
     "pesq": ("pesq", "PESQ and the composite metrics"),
+    "pystoi": ("pystoi", "se-score --verify"),
     "resampy": ("resampy", "--resampler resampy"),
     "matplotlib": ("matplotlib", "pictures of curves"),
 }

@@ -1,4 +1,4 @@
-"""Worker processes, and an ordered map over them that takes items as they come and holds a bounded number of them."""
+"""Worker processes, and an ordered map over them that reads items as they arrive and holds a bounded number of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from typing import Callable, Iterable, Iterator, TypeVar
 
 from setk.core.errors import UserError
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 _QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 def _begin(initializer: Callable | None, initargs: tuple) -> None:
-    """Prepare a worker, and let it end with its parent: one that a signal ends, as `| head` does, cannot say so."""
+    """Prepare a worker, and let it end with its parent, which cannot tell it if a signal ends it, as `| head` does."""
     def follow() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
@@ -29,11 +30,11 @@ def _begin(initializer: Callable | None, initargs: tuple) -> None:
 
 
 def executor(jobs: int, initializer: Callable | None = None, initargs: tuple = ()) -> ProcessPoolExecutor:
-    """`jobs` worker processes, started as they are wanted, that end with this one."""
-    # Where a signal ends this process (`| head`), the tracker of semaphores gives them back, and need not say so.
+    """`jobs` worker processes, started on demand, that end with this one."""
+    # Where a signal ends this process (`| head`), the tracker of semaphores releases them, and need not warn.
     if _QUIET not in sys.warnoptions:
         sys.warnoptions.append(_QUIET)
-    # Forking a process that already has threads (a feeder, OpenMP) can deadlock: hence a fork server.
+    # Forking a process that already has threads (a feeder, OpenMP) can deadlock: so a fork server is used.
     return ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver"), _begin, (initializer, initargs))
 
 
@@ -41,12 +42,12 @@ def ordered_map(work: Callable[[T], R], items: Iterable[T], jobs: int = 1,
                 initializer: Callable | None = None, initargs: tuple = ()) -> Iterator[R]:
     """Yield work(item) for each item, in order, over `jobs` processes (1: in this one).
 
-    A result is yielded as soon as those before it are, while later items may still be on their way, so that
+    A result is yielded as soon as those before it are, even if later items have not arrived, so that
     a slow source (a pipe) is answered at once. At most 4 * jobs items are held. An exception in `work` is
     raised here. Raises UserError if a worker is killed.
     """
     if jobs < 1:
-        raise UserError(f"--jobs {jobs}: at least 1 is needed")
+        raise UserError(f"--jobs {jobs}: must be at least 1")
     if jobs == 1:
         if initializer:
             initializer(*initargs)

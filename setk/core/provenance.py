@@ -57,15 +57,25 @@ def stamp(*packages: str, **facts: Any) -> dict[str, Any]:
 
 
 def claim_dir(path: str | os.PathLike, settings: Mapping[str, Any], *packages: str) -> Path:
-    """Make a directory and put `settings` down in its provenance.json, so that a rerun with other settings cannot
-    mix its files with those that are there. Raises UserError if it was made with others."""
+    """Make a directory and record `settings` in its provenance.json, so that a rerun with other settings cannot
+    mix its files with existing ones. Raises UserError if it was made with others."""
     path = make_dir(path)
     record = path / "provenance.json"
     if record.exists():
-        earlier = json.loads(record.read_text()).get("settings", {})
-        odd = sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key))
-        if odd:
-            raise UserError(f"{path}: was made with another {', '.join(odd)} (see {record}); choose another output, or remove it")
+        earlier = _recorded_settings(record)
+        different = sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key))
+        if different:
+            raise UserError(f"{path}: was made with another {', '.join(different)} (see {record}); choose another output, or remove it")
     else:
         write_text(record, json.dumps(stamp(*packages, settings=dict(settings)), indent=1) + "\n")
     return path
+
+
+def _recorded_settings(record: Path) -> Mapping[str, Any]:
+    try:
+        settings = json.loads(record.read_text())["settings"]
+        if isinstance(settings, dict):
+            return settings
+    except (ValueError, TypeError, KeyError):
+        pass
+    raise UserError(f"{record}: does not record settings of setk; remove it, or choose another output")

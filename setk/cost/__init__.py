@@ -24,10 +24,10 @@ def layers(model: Model, convention: str = "setk") -> list[Layer]:
 
 def report(model: Model, convention: str = "setk", *, label: str | None = None, file: Path | None = None,
            engine: Engine | None = None) -> dict[str, Any]:
-    """The row of `se-count`: plain values by the names that all of setk uses, None where there is none.
+    """The row of `se-count` for a model that is built: plain values, None where there is none.
 
-    `label` stands for the model (its name by default). `bytes` is the size of `file`, or what the weights of
-    a model without one take. `engine`, which runs the same model, is timed on this machine.
+    `label` names the row (default: the model's name). `bytes` is the size of `file`, or of the weights of a
+    model without one. `engine`, which runs the same model, is timed on this machine.
     """
     weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     return {
@@ -36,7 +36,7 @@ def report(model: Model, convention: str = "setk", *, label: str | None = None, 
         "bytes": file.stat().st_size if file else weights,
         "macs_per_second": sum(layer.macs_per_second for layer in layers(model, convention)),
         "stft_macs_per_second": macs.stft_macs_per_second(model.transform, model.sample_rate),
-        "synops_per_second": None,  # what spikes cost is measured on audio: setk.cost.synops
+        "synops_per_second": None,  # the cost of spikes is measured on audio: setk.cost.synops
         "latency_ms": model.latency_ms,
         "convention": convention,
         **(timing(engine) if engine else {}),

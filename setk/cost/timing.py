@@ -1,4 +1,4 @@
-"""How long a model takes on this machine, on one thread."""
+"""How fast a model is on this machine, on one thread."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ def timing(engine: Engine, hops: int = 300, seconds: float = 4.0) -> dict[str, f
     """`hop_ms_median`, `hop_ms_p99`, `rtf` and `rtf_stream` of a model that is loaded.
 
     A hop is the network alone, on a frame (or on the frames that a file is made for, divided by their number),
-    the state handed on. The real-time factors, processing time over duration, have the transform in them: of a
-    whole signal in one piece, and of one that comes hop by hop. A model that is not causal has no hop: all but `rtf`
-    are None.
+    with the state passed on. The real-time factors, processing time over duration, include the transform: `rtf` of a
+    signal in one piece, `rtf_stream` of one hop by hop. A model that is not causal has no hop: all but `rtf` are None.
     """
     n = round(seconds * engine.sample_rate)
     rtf = statistics.median(_seconds(engine, n, n) for _ in range(5)) / seconds
@@ -40,7 +39,7 @@ def _hop_seconds(engine: Engine, hops: int, warm_up: int = 30) -> list[float]:
 
 
 def _seconds(engine: Engine, samples: int, piece: int) -> float:
-    """Time that `samples` samples take when they come in pieces of `piece`."""
+    """Processing time of `samples` samples in pieces of `piece`."""
     wave = np.random.default_rng(0).standard_normal((1, samples)).astype(np.float32) * np.float32(0.1)
     start = time.perf_counter()
     stream = open_stream(engine, engine.sample_rate, 1, piece / engine.sample_rate)

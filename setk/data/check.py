@@ -1,14 +1,15 @@
-"""Every fault of a data directory, with file, line and mend."""
+"""Find and fix the faults of a data directory."""
 
 from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shutil
 from dataclasses import astuple, dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -19,24 +20,24 @@ from setk.data.datadir import LISTS, TABLES, TEXTS, DataDir, described
 from setk.data.lists import parse_table
 from setk.core.pool import ordered_map
 
-FAULT, REMARK = "fault", "remark"  # a remark is worth knowing, and no reason to leave the utterance out
+FAULT, REMARK = "fault", "remark"  # a remark does not exclude the utterance
 _FULL_SCALE = 32767 / 32768
-_CLIPPED_RUN = 3  # this many samples in a row at full scale are no accident
+_CLIPPED_RUN = 3  # samples in a row at full scale
 _DROP = "make the file again, or drop it with se-prep fix"
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One line of the report; `line` 0 is the file as a whole, `utt` empty where it concerns no one utterance."""
+    """One line of the report; `line` 0 is the complete file, `utt` is empty where it does not concern one utterance."""
 
     file: str
     line: int
     utt: str
     grade: str
     fault: str
-    mend: str
+    fix: str
 
-    HEADER = "file\tline\tutt\tgrade\tfault\tmend"
+    HEADER = "file\tline\tutt\tgrade\tfault\tfix"
 
     def text(self) -> str:
         return "\t".join(str(value).replace("\t", " ") for value in astuple(self))
@@ -54,25 +55,39 @@ class Entry:
 
 @dataclass
 class Found:
-    """What a check has seen so far: utterances, the seconds of those without fault by stream (a pair counts as
-    noisy), and what the lists say."""
+    """What a check has found so far: the number of utterances, the seconds of those without a fault by stream (a pair
+    counts as noisy), and the lines of the lists."""
 
     utterances: int = 0
     good: dict[str, dict[str, float]] = field(default_factory=dict)
     tables: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
 
+def check_all(directories: Iterable[str | os.PathLike], rate: int | None = 16000, jobs: int = 1,
+              allow_commands: bool = False) -> Iterator[tuple[DataDir, Found, Iterator[Fault]]]:
+    """Check data directories one after the other: each with what is `Found` in it, and its faults, to be used up first.
+
+    Audio that is in two of the directories is a fault of the later one. Raises UserError if a directory is given twice.
+    """
+    paths = list(directories)
+    if len({os.path.realpath(path) for path in paths}) < len(paths):
+        raise UserError(f"{' '.join(map(str, paths))}: a directory is given twice; give each once")
+    seen: dict[bytes, Entry] | None = {} if len(paths) > 1 else None
+    for data in [DataDir(path, allow_commands) for path in paths]:
+        found = Found()
+        yield data, found, check(data, found, rate, jobs, seen)
+
+
 def check(data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1,
           seen: dict[bytes, Entry] | None = None) -> Iterator[Fault]:
-    """Yield every fault of a data directory; `found` tells in the end what is good.
+    """Yield every fault of a data directory; `found` lists in the end what is good.
 
-    Lists and tables are checked first, then each wav is read whole. `rate` None takes any rate, as long as the
-    files of one utterance share it. `seen` holds the audio of other directories, which must not come again in this
-    one, and takes up that of this one. Within a directory it may: one text of clean speech in many noises.
+    Lists and tables are checked first, then each wav is read completely. `rate` None accepts any rate that the files of
+    one utterance share. `seen` has the audio of other directories, which must not occur again in this one, and is
+    extended by that of this one. Within a directory audio may occur again: one clean utterance in many noises.
     """
     own: dict[bytes, Entry] = {}
-    for name in (*data.streams, *TABLES):
-        name = name if name in TABLES else f"{name}.scp"
+    for name in (*(f"{stream}.scp" for stream in data.streams), *TABLES):
         if (data.path / name).exists():
             found.tables[name], faults = _read_leniently(data, name)
             yield from faults
@@ -80,24 +95,38 @@ def check(data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1,
     for streams in sets:
         lists = {stream: found.tables[f"{stream}.scp"] for stream in streams}
         yield from _unpaired(data, lists)
-        tasks = [(utt, tuple(table[utt] for table in lists.values()), rate, seen is not None)
-                 for utt in lists[streams[0]] if all(utt in table for table in lists.values())]
         good = found.good[streams[0]] = {}
-        for task, (faults, duration, digests) in zip(tasks, ordered_map(_examine, tasks, jobs)):
+        for utt, faults, duration, digests in _examine_all(lists, rate, jobs, seen is not None):
             found.utterances += 1
-            for entry, digest in digests:
-                if seen and (first := seen.get(digest)):
-                    what = f"{entry.value}: is the same audio as {first.value} ({first.file}:{first.line})"
-                    faults.append(Fault(entry.file, entry.line, task[0], FAULT, what,
-                                        "drop one; se-prep fix keeps that of the directory named first"))
+            faults += _copies(utt, digests, seen or {})
             if not any(fault.grade == FAULT for fault in faults):
-                good[task[0]] = duration
+                good[utt] = duration
                 own |= {digest: entry for entry, digest in digests}
             yield from faults
         about = [name for name in TABLES if described(name, data.streams) == streams[0]]
-        yield from _odd_tables(data, found, about, lists[streams[0]], good)
+        yield from _check_tables(data, found, about, lists[streams[0]], good)
     if seen is not None:
         seen |= own
+
+
+def _examine_all(lists: dict[str, dict[str, Entry]], rate: int | None, jobs: int,
+                 with_digests: bool) -> Iterator[tuple[str, list[Fault], float, list[tuple[Entry, bytes]]]]:
+    """_examine of every utterance that is in all lists, in the order of the first."""
+    first, *others = lists.values()
+    tasks = [(utt, tuple(table[utt] for table in lists.values()), rate, with_digests)
+             for utt in first if all(utt in table for table in others)]
+    for task, result in zip(tasks, ordered_map(_examine, tasks, jobs)):
+        yield task[0], *result
+
+
+def _copies(utt: str, digests: list[tuple[Entry, bytes]], seen: dict[bytes, Entry]) -> list[Fault]:
+    faults = []
+    for entry, digest in digests:
+        if first := seen.get(digest):
+            what = f"{entry.value}: is the same audio as {first.value} ({first.file}:{first.line})"
+            faults.append(Fault(entry.file, entry.line, utt, FAULT, what,
+                                "drop one; se-prep fix keeps that of the directory given first"))
+    return faults
 
 
 def _read_leniently(data: DataDir, file: str) -> tuple[dict[str, Entry], list[Fault]]:
@@ -114,15 +143,15 @@ def _read_leniently(data: DataDir, file: str) -> tuple[dict[str, Entry], list[Fa
         try:
             for utt, value in parse_table([line], ""):
                 if utt in table:
-                    faults.append(Fault(name, number, utt, FAULT, f"stands in line {table[utt].line} already",
-                                        "keep one of the lines"))
+                    faults.append(Fault(name, number, utt, FAULT, f"duplicate id, also in line {table[utt].line}",
+                                        "remove one of the lines"))
                 else:
                     table[utt] = Entry(name, number, value, Location.parse(value, data.allow_commands).resolve(data.path))
         except UserError as e:
-            fault, _, mend = str(e).removeprefix(":1: ").partition("; ")
-            faults.append(Fault(name, number, "", FAULT, fault, mend or "write 'utt-id path'"))
+            fault, _, remedy = str(e).removeprefix(":1: ").partition("; ")
+            faults.append(Fault(name, number, "", FAULT, fault, remedy or "write 'utt-id path'"))
     if not table and not faults:
-        faults.append(Fault(name, 0, "", FAULT, "lists nothing", "make the directory again"))
+        faults.append(Fault(name, 0, "", FAULT, "is empty", "make the directory again"))
     return table, faults
 
 
@@ -136,14 +165,14 @@ def _unpaired(data: DataDir, lists: dict[str, dict[str, Entry]]) -> Iterator[Fau
 
 
 def _examine(task: tuple[str, tuple[Entry, ...], int | None, bool]) -> tuple[list[Fault], float, list[tuple[Entry, bytes]]]:
-    """Read the wavs of one utterance: the faults, the seconds of the first, and a digest of each if that is asked."""
+    """Read the wavs of one utterance: the faults, the seconds of the first, and, with_digests, a digest of each."""
     utt, entries, rate, with_digests = task
     faults: list[Fault] = []
     digests: list[tuple[Entry, bytes]] = []
     shapes = []
 
-    def fault(entry: Entry, what: str, mend: str = _DROP, grade: str = FAULT) -> None:
-        faults.append(Fault(entry.file, entry.line, utt, grade, what, mend))
+    def fault(entry: Entry, what: str, remedy: str = _DROP, grade: str = FAULT) -> None:
+        faults.append(Fault(entry.file, entry.line, utt, grade, what, remedy))
 
     for entry in entries:
         try:
@@ -178,7 +207,7 @@ def _clipped_samples(x: np.ndarray) -> int:
     return int(runs[runs >= _CLIPPED_RUN].sum())
 
 
-def _odd_tables(data: DataDir, found: Found, names: Sequence[str], utts: dict[str, Entry], good: dict[str, float]) -> Iterator[Fault]:
+def _check_tables(data: DataDir, found: Found, names: Sequence[str], utts: dict[str, Entry], good: dict[str, float]) -> Iterator[Fault]:
     """Faults of the tables `names` against the list that they describe."""
     for name in names:
         table = found.tables.get(name, {})
@@ -189,12 +218,12 @@ def _odd_tables(data: DataDir, found: Found, names: Sequence[str], utts: dict[st
                 yield Fault(entry.file, entry.line, utt, FAULT, f"{entry.value} is not a number",
                             "write one, or drop the line; se-prep fix does")
             elif name == "utt2dur" and utt in good and abs(float(entry.value) - good[utt]) > 0.01:
-                yield Fault(entry.file, entry.line, utt, FAULT, f"says {entry.value} s; the wav has {good[utt]:.4f}",
-                            "se-prep fix writes it anew")
+                yield Fault(entry.file, entry.line, utt, FAULT, f"{entry.value} s is not the duration of the wav ({good[utt]:.4f})",
+                            "se-prep fix writes it again")
         missing = sorted(utts.keys() - table.keys()) if table else []
         if missing:
-            yield Fault(str(data.path / name), 0, missing[0], REMARK, f"has no line, nor have {len(missing) - 1} others",
-                        "complete the table, or take it away")
+            yield Fault(str(data.path / name), 0, missing[0], REMARK, f"has no line; {len(missing)} utterances in all have none",
+                        "complete the table, or remove it")
 
 
 def _is_number(text: str) -> bool:
@@ -205,8 +234,8 @@ def _is_number(text: str) -> bool:
 
 
 def fix(data: DataDir, found: Found) -> Path:
-    """Write the directory anew with what the finished check `found` good; the old lists go to DIR/.backup, or
-    where an earlier fix has put its own there, to .backup.2 and so on."""
+    """Write the directory again with the utterances that the finished check `found` good; the old lists are copied to
+    DIR/.backup (.backup.2 and so on after earlier fixes). Raises UserError if no utterance is good."""
     tables: dict[str, dict[str, str]] = {}
     first = data.streams[0]
     for name, table in found.tables.items():
@@ -215,10 +244,15 @@ def fix(data: DataDir, found: Found) -> Path:
         tables[name] = {utt: entry.value for utt, entry in table.items()
                         if utt in good and (name in (*LISTS, *TEXTS) or _is_number(entry.value))}
     if not all(tables[f"{stream}.scp"] for stream in data.streams):
-        raise UserError(f"{data.path}: nothing good would be left; make it again")
+        raise UserError(f"{data.path}: no good utterance would be left; make the directory again")
     if "utt2dur" in tables:
         tables["utt2dur"] = {utt: f"{found.good[first][utt]:.4f}" for utt in tables[f"{first}.scp"]}
-    backup = next(path for n in count(1) if not (path := data.path / (f".backup.{n}" if n > 1 else ".backup")).exists())
+    return _write_fixed(data, found, tables)
+
+
+def _write_fixed(data: DataDir, found: Found, tables: dict[str, dict[str, str]]) -> Path:
+    names = (".backup" if n == 1 else f".backup.{n}" for n in count(1))
+    backup = next(path for name in names if not (path := data.path / name).exists())
     backup.mkdir()
     for name in found.tables:
         shutil.copy2(data.path / name, backup / name)

@@ -1,4 +1,4 @@
-"""Wavs converted to another rate, beside the originals, which are never touched."""
+"""Wavs converted to another rate, as new files; the originals are never changed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from setk.core.provenance import claim_dir
 
 @dataclass(frozen=True)
 class Task:
-    """One file to convert; `channel` (1-based) is the one to take of several, None wants mono."""
+    """One file to convert; `channel` (1-based) is the one to keep of several, None requires mono."""
 
     utt: str
     source: Location
@@ -29,7 +29,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Converted:
-    """The mono file at the rate that was wanted: `path`, unless `error` says why there is none."""
+    """The mono file at the requested rate: `path`; or, in `error`, why there is none."""
 
     utt: str
     path: str = ""
@@ -39,20 +39,20 @@ class Converted:
 
 
 def convert(task: Task) -> Converted:
-    """Write task.target as 16-bit PCM, unless it is there and no older than its source.
+    """Write task.target as 16-bit PCM, unless it exists and is not older than its source.
 
-    A source that is at the rate already is used as it is, if it has one channel and is a file.
+    A mono source at the rate is used in place, unless it is an on-the-fly mixture.
     """
     try:
         info = task.source.probe()
-        if _is_as_wanted(task.source, info, task.rate):
+        if _needs_no_file(task.source, info, task.rate):
             return Converted(task.utt, task.source, info.frames)
         if _is_current(task):
             return Converted(task.utt, str(task.target), audio.probe(str(task.target)).frames)
         x, rate = task.source.read()
         if task.channel is not None and len(x) > 1:
             if task.channel > len(x):
-                raise AudioError(f"{task.source}: has {len(x)} channels; there is no channel {task.channel}")
+                raise AudioError(f"{task.source}: has {len(x)} channels; --channel {task.channel} is not one of them")
             x = x[task.channel - 1:task.channel]
         audio.check_mono(task.source, len(x), rate, None)
         y = audio.resample(x, rate, task.rate, task.resampler)
@@ -61,13 +61,13 @@ def convert(task: Task) -> Converted:
         return Converted(task.utt, error=str(e))
 
 
-def _is_as_wanted(source: Location, info: audio.Info, rate: int) -> bool:
-    """Whether a source needs no file beside it. A sum gets one: who converts a list wants files."""
+def _needs_no_file(source: Location, info: audio.Info, rate: int) -> bool:
+    """Whether a source can be used in place. A mixture gets a file: who converts a list expects files."""
     return info.rate == rate and info.channels == 1 and not isinstance(source, OnTheFlyMixture)
 
 
 def _is_current(task: Task) -> bool:
-    """Whether the target is there and no older than its source; a command or a sum is always made again."""
+    """Whether the target exists and is not older than its source; a command or a mixture is always made again."""
     return (task.source.is_file and task.target.exists()
             and task.target.stat().st_mtime_ns >= task.source.changed_ns())
 
@@ -76,7 +76,7 @@ def convert_all(table: Iterable[tuple[str, Location]], folder: str | os.PathLike
                 channel: int | None = None, jobs: int = 1) -> Iterator[Converted]:
     """Convert (utt, location) one by one, in order, to FOLDER/<utt>.wav.
 
-    The folder is made when the first file needs it, and keeps to one resampler.
+    The folder is made when the first file needs it, and accepts one setting of rate, resampler and channel.
     """
     folder = Path(folder)
 
@@ -92,9 +92,9 @@ def convert_all(table: Iterable[tuple[str, Location]], folder: str | os.PathLike
 
 
 def _is_ready(place: Location, rate: int) -> bool:
-    """Whether nothing will be written for this source: it is as wanted, or cannot be read."""
+    """Whether no file will be written for this source: it can be used in place, or cannot be read."""
     try:
         info = place.probe()
     except AudioError:
         return True
-    return _is_as_wanted(place, info, rate)
+    return _needs_no_file(place, info, rate)

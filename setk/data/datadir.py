@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
 from setk.audio import Location
 from setk.core.errors import UserError
 from setk.core.files import finish_replacement, replace_together
-from setk.data.lists import Faults, format_list, read_list, read_wavs
+from setk.data.lists import Faults, format_list, merge_wavs, read_list, read_wavs
 
 PAIR = ("noisy", "clean")
 MIXED = ("speech", "noise")
@@ -99,6 +99,27 @@ class DataDir:
             raise UserError(f"{self.path}/{where}: {unpaired[0]} is missing ({len(unpaired)} ids are in one list only); "
                             "run se-prep fix")
         return {utt: (noisy[utt], clean[utt]) for utt in noisy}
+
+
+def write_sources(path: str | os.PathLike, speech: Iterable[str | os.PathLike], noise: Iterable[str | os.PathLike],
+                  rir: Iterable[str | os.PathLike] = (), utt2spk: str | os.PathLike | None = None,
+                  noise2kind: str | os.PathLike | None = None) -> dict[str, Mapping[str, str]]:
+    """Write a data directory of lists (or folders) of speech, noise and room impulse responses, to be mixed during training.
+
+    Returns its tables by name. Raises UserError if one is empty, or two lists of a kind have the same id.
+    """
+    tables: dict[str, Mapping[str, str]] = {"speech.scp": merge_wavs(speech), "noise.scp": merge_wavs(noise)}
+    if rir:
+        tables["rir.scp"] = merge_wavs(rir)
+    if utt2spk:
+        tables["utt2spk"] = read_list(utt2spk)
+    if noise2kind:
+        tables["noise2kind"] = read_list(noise2kind)
+    for name, table in tables.items():
+        if not table:
+            raise UserError(f"{name}: no utterances; give lists that have some")
+    DataDir.write(path, tables)
+    return tables
 
 
 def seconds(frames: int, rate: int) -> str:

@@ -1,8 +1,9 @@
-"""What a shard keeps of a signal: its samples (pcm), its compressed spectrum (stft), or its mel bands (logmel).
+"""The features that a shard can store: samples (pcm), the compressed spectrum (stft), or mel bands (logmel).
 
-stft is float16 [frames, bins, 2] (real, imaginary) of dsp.STFT(window, hop), the magnitude raised to `power`, the
-phase kept; logmel float16 [frames, bands], the natural logarithm of the power spectrum in bands that are triangles
-of height 1, evenly spaced from 0 to half the rate on the mel scale 2595 lg(1 + f / 700 Hz), no less than ln 1e-10.
+stft is float16 [frames, bins, 2] (real, imaginary) of setk.audio.stft.STFT(window, hop), the magnitude raised to
+`power`, the phase unchanged. logmel is float16 [frames, bands], the natural logarithm of the power spectrum in bands
+(not below ln 1e-10). The bands are triangles of height 1, evenly spaced from 0 to half the rate on the mel scale
+2595 lg(1 + f / 700 Hz).
 """
 
 from __future__ import annotations
@@ -15,25 +16,26 @@ import numpy as np
 from setk import audio
 from setk.audio.stft import STFT, StreamTransform
 from setk.core.errors import UserError
+from setk.core.numerics import triangles
 
-POWER = 0.3  # of the compressed magnitude, as FSPEN and most losses have it
+POWER = 0.3  # exponent of the compressed magnitude, as in FSPEN and most losses
 _FLOOR = 1e-10
 _BLOCK = 1 << 20  # samples whose spectrum is in memory at a time
 
 
 class Pcm:
-    """16-bit samples as they are. The other features have the same members."""
+    """Unchanged 16-bit samples. The other features have the same members."""
 
     name, dtype = "pcm", np.dtype("<i2")
     shape: tuple[int, ...] = ()  # of one row; a row is a sample here, else a frame
     settings: dict[str, int | float] = {}
 
     def rows(self, samples: int) -> int:
-        """Rows of a signal of so many samples."""
+        """Rows of a signal of `samples` samples."""
         return samples
 
     def encode(self, x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-        """Blocks of rows, in order, of float32 [n]; and how many samples of each were beyond 16 bits and clipped."""
+        """Yield blocks of rows, in order, of float32 [n], and the number of samples of each block that were clipped to 16 bits."""
         yield audio.to_int16(x)
 
 
@@ -44,7 +46,7 @@ class Stft:
 
     def __init__(self, window: int = 512, hop: int = 256):
         if window < 2 or window % 2 or hop < 1 or window % hop:
-            raise UserError(f"--window {window} --hop {hop}: the hop divides the window, which is even")
+            raise UserError(f"--window {window} --hop {hop}: the window must be even and a multiple of the hop")
         self.transform = STFT(window, hop)
         self.shape: tuple[int, ...] = self.transform.shape
         self.settings: dict[str, int | float] = {"window": window, "hop": hop, "power": POWER}
@@ -60,12 +62,12 @@ class Stft:
 
     def _rows(self, spectrum: np.ndarray) -> np.ndarray:
         magnitude = np.hypot(spectrum[..., :1], spectrum[..., 1:])
-        # dsp.compress floors the magnitude for the sake of gradients; here only zero needs care.
+        # Unlike stft.compress, which bounds the magnitude for its gradient, only zero needs care here.
         return (spectrum * np.maximum(magnitude, 1e-8) ** (POWER - 1)).astype(self.dtype)
 
 
 class LogMel(Stft):
-    """The logarithm of the energy in mel bands at `rate` Hz. Raises UserError on more bands than the spectrum can fill."""
+    """The logarithm of the energy in mel bands at `rate` Hz. Raises UserError where a band has no bin."""
 
     name = "logmel"
 
@@ -73,16 +75,14 @@ class LogMel(Stft):
         super().__init__(window, hop)
         self.rate, self.shape, self.settings = rate, (bands,), {"window": window, "hop": hop, "bands": bands}
         if bands < 1 or not self._weights.any(axis=0).all():
-            raise UserError(f"--bands {bands}: more than 0, and fewer than leave a band without a bin of window {window}")
+            raise UserError(f"--bands {bands}: must be more than 0, and so few that none is without a bin of window {window}")
 
     @cached_property
     def _weights(self) -> np.ndarray:
         """float32 [bins, bands]."""
         mel = np.linspace(0, 2595 * np.log10(1 + self.rate / 2 / 700), self.shape[0] + 2)
         edges = 700 * (10 ** (mel / 2595) - 1)
-        at = np.fft.rfftfreq(self.transform.points, 1 / self.rate)[:, None]
-        rise, fall = (at - edges[:-2]) / np.diff(edges[:-1]), (edges[2:] - at) / np.diff(edges[1:])
-        return np.maximum(np.minimum(rise, fall), 0).astype(np.float32)
+        return triangles(edges, np.fft.rfftfreq(self.transform.points, 1 / self.rate)).astype(np.float32)
 
     def _rows(self, spectrum: np.ndarray) -> np.ndarray:
         power = np.square(spectrum).sum(-1)
@@ -93,16 +93,20 @@ Feature = Pcm | Stft
 FEATURES = ("pcm", "stft", "logmel")
 
 
-def make(name: str, rate: int, **options: int | None) -> Feature:
-    """A feature by its name, for signals at `rate` Hz; of `options` (window, hop, bands) None are left at their defaults.
+_OPTIONS = {"pcm": (), "stft": ("window", "hop"), "logmel": ("window", "hop", "bands")}
 
-    Raises UserError on a name or an option that is none of it.
+
+def make(name: str, rate: int, **options: int | None) -> Feature:
+    """The feature `name` for signals at `rate` Hz. Of `options` (window, hop, bands), None selects the default.
+
+    Raises UserError on an unknown name, or an option that the feature does not have.
     """
+    if name not in _OPTIONS:
+        raise UserError(f"--feature {name}: unknown feature; choose {', '.join(FEATURES)}")
     given = {option: value for option, value in options.items() if value is not None}
-    takes = {"pcm": (), "stft": ("window", "hop"), "logmel": ("window", "hop", "bands")}
-    if name not in takes:
-        raise UserError(f"--feature {name}: {', '.join(FEATURES)} are to be had")
-    odd = sorted(given.keys() - set(takes[name]))
-    if odd:
-        raise UserError(f"--{odd[0]} {given[odd[0]]}: says nothing about --feature {name}; leave it out")
-    return {"pcm": Pcm, "stft": Stft, "logmel": lambda **given: LogMel(rate, **given)}[name](**given)
+    for option, value in given.items():
+        if option not in _OPTIONS[name]:
+            raise UserError(f"--{option} {value}: does not apply to --feature {name}; remove it")
+    if name == "logmel":
+        return LogMel(rate, **given)
+    return Stft(**given) if name == "stft" else Pcm()

@@ -1,7 +1,7 @@
-"""Speech and noise lists -> files of noisy and clean speech, and what each was made of.
+"""Speech and noise lists to files of noisy and clean speech, and a table of what each was made of.
 
-Each mixture is drawn from (seed, utterance id), so any division into jobs makes the same files. A job appends a
-row to its own file under OUT/.rows when both wavs of a mixture are whole; the job that finds a row for every
+Each mixture depends on (seed, utterance id) alone, so any division into jobs makes the same files. A job appends a
+row to its own file in OUT/.rows when both wavs of a mixture are complete; the job that finds a row for every
 utterance writes the data directory and mix.tsv.
 """
 
@@ -25,10 +25,11 @@ from setk.data.lists import take_part
 from setk.data.mixing import Spread
 from setk.core.pool import ordered_map
 from setk.core.provenance import claim_dir
+from setk.core.rng import rng
 
-# A noise piece this quiet would need a gain that makes noise of its rounding errors: another is drawn.
+# A noise this quiet would need a gain that amplifies its rounding errors: another is drawn.
 _SILENCE_DB, _DRAWS = -80.0, 10
-_BROKEN_ROWS = "is torn or of another version; remove the output folder"
+_BROKEN_ROWS = "is damaged or of another version; remove the output folder"
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Plan:
     rate: int
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same for two jobs to write into one folder."""
+        """The settings that must be equal for two jobs to write into one folder."""
         facts = {"snr": asdict(self.snr), "level": self.level and asdict(self.level), "active_level": self.active,
                  "seed": self.seed, "rate": self.rate}
         # Tuples come back from JSON as lists.
@@ -57,7 +58,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Row:
-    """One mixture: a line of mix.tsv. Gains are linear; `error` says why there is none."""
+    """One mixture: a line of mix.tsv. Gains are linear; `error` is the reason if it was not made."""
 
     utt: str
     speech: str
@@ -74,7 +75,7 @@ class Row:
 
     @classmethod
     def parse(cls, line: str) -> Row:
-        """Read a line that `text` wrote. Raises ValueError if it is none."""
+        """Read a line that `text` wrote. Raises ValueError if it is not such a line."""
         kinds = {"int": int, "float": float, "str": str}
         values = line.split("\t")
         fields = cls.__dataclass_fields__.values()
@@ -105,7 +106,7 @@ def _start_worker(plan: Plan) -> None:
 
 
 def write_mixtures(plan: Plan, spk: Mapping[str, str], part: str | None = None, jobs: int = 1) -> Iterator[Row]:
-    """Make the mixtures of a part that are not there yet, yielding a Row for each, old or new, failed or not.
+    """Make the missing mixtures of a part, yielding a Row for each of the part, old or new, failed or not.
 
     When the last one is yielded, the data directory has been written if no other job has mixtures left to do
     (`is_complete`). A failed mixture is left out of it, and tried again by the next run.
@@ -121,8 +122,8 @@ def write_mixtures(plan: Plan, spk: Mapping[str, str], part: str | None = None, 
     if missing:
         (plan.out / "clean.scp").unlink(missing_ok=True)
         path = make_dir(plan.out / ".rows") / f"{(part or '1/1').replace('/', 'of')}.tsv"
-        whole = path.read_text().rpartition("\n")[0] + "\n" if path.exists() else ""
-        write_text(path, whole.lstrip("\n"))
+        complete = path.read_text().rpartition("\n")[0] + "\n" if path.exists() else ""
+        write_text(path, complete.lstrip("\n"))
         with open(path, "a", encoding="utf-8") as f:
             for row in ordered_map(mix_one, missing, jobs, _start_worker, (plan,)):
                 f.write(row.text() + "\n")
@@ -159,7 +160,7 @@ def _targets(plan: Plan, utt: str) -> tuple[Path, Path]:
 
 
 def _is_current(plan: Plan, row: Row) -> bool:
-    """Whether the wavs of a row are there and no older than what they were made of."""
+    """Whether the wavs of a row exist and are not older than what they were made of."""
     targets = _targets(plan, row.utt)
     if row.error or not all(t.exists() for t in targets):
         return False
@@ -178,18 +179,18 @@ def mix_one(utt: str) -> Row:
     try:
         speech = read(plan.speech[utt])
         if mixing.rms_level(speech) < _SILENCE_DB:
-            raise AudioError(f"{plan.speech[utt]}: is silent, so no SNR can be set; drop it from the list")
-        generator = mixing.rng(plan.seed, utt)
+            raise AudioError(f"{plan.speech[utt]}: is silent, so no SNR can be set; remove it from the list")
+        generator = rng(plan.seed, utt)
         for _ in range(_DRAWS):
             drawn = mixing.draw(generator, len(_noises), plan.snr, plan.level, len(_rirs))
             source = plan.noise[_noises[drawn.noise]]
-            whole = read(source)
-            start = mixing.noise_start(len(whole), len(speech), drawn.place)
-            noise = mixing.loop(whole, start, len(speech))
+            recording = read(source)
+            start = mixing.noise_start(len(recording), len(speech), drawn.place)
+            noise = mixing.loop(recording, start, len(speech))
             if mixing.rms_level(noise) >= _SILENCE_DB:
                 break
         else:
-            raise AudioError(f"{source}: is silent, as were {_DRAWS - 1} other noises drawn; drop them from the list")
+            raise AudioError(f"{source}: is silent, as were {_DRAWS - 1} other noises that were drawn; remove them from the list")
         rir = _rirs[drawn.rir] if drawn.rir is not None else ""
         mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, plan.rate, plan.active,
                            read(plan.rir[rir]) if rir else None)
@@ -207,7 +208,7 @@ def _write_directory(plan: Plan, rows: Mapping[str, Row], spk: Mapping[str, str]
     good = {utt: rows[utt] for utt in sorted(plan.speech, key=str.encode)
             if not rows[utt].error and all(path.exists() for path in _targets(plan, utt))}
     if not good:
-        raise UserError(f"{plan.out}: not one mixture could be made; see the reasons above")
+        raise UserError(f"{plan.out}: no mixture could be made; see the reasons above")
     lines = [HEADER, *(row.text().rpartition("\t")[0] for row in good.values())]
     write_text(plan.out / "mix.tsv", "\n".join(lines) + "\n")
     tables = {"noisy.scp": {utt: _targets(plan, utt)[0] for utt in good},

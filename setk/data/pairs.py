@@ -1,4 +1,4 @@
-"""Two folders or two lists, noisy and clean -> a data directory."""
+"""Two folders or two lists, noisy and clean, to a data directory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def pairs(noisy: str | os.PathLike, clean: str | os.PathLike, out: str | os.Path
           allow_commands: bool = False) -> tuple[int, Faults]:
     """Write the data directory `out` of the files that `noisy` and `clean` share, by relative path or by id.
 
-    Returns how many pairs it has, and what was left out and why: files without a partner, files that cannot be
+    Returns the number of pairs, and what was left out and why: files without a partner, files that cannot be
     read, pairs that differ in length, rate or channels. Raises UserError if no pair is left.
     """
     common, faults = match(noisy, clean, allow_commands)

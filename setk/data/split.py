@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 from pathlib import Path
+from typing import Any, Mapping
 
 from setk.core.errors import UserError
 from setk.data.datadir import TABLES, DataDir, described
@@ -14,10 +15,10 @@ def split(data: DataDir, parts: int, by_speaker: bool = False) -> list[tuple[Pat
     """Write DIR/splitN/1 ... N = `parts`, data directories that share the utterances of DIR; path, utterances and
     seconds of each.
 
-    The longest utterance that is left goes to the shortest part, with `by_speaker` all of a speaker (utt2spk) at
-    once; so the same directory is always split alike. Of speech and noise the speech is shared out; the noise, and
-    rooms, go whole to each part. Durations are those of utt2dur, or of the wavs. Raises UserError where a part would
-    be empty, or a speaker is not known.
+    The longest remaining utterance goes to the shortest part, with `by_speaker` all of a speaker (utt2spk) at once;
+    so the same directory is always split in the same way. Of speech and noise, the speech is split; noise and room
+    responses go completely to each part. Durations are those of utt2dur, or of the wavs. Raises UserError where a
+    part would be empty, or a speaker is not known.
     """
     main = data.streams[0]
     tables = {f"{stream}.scp": data.table(f"{stream}.scp") for stream in data.streams} | {t: data.table(t) for t in TABLES}
@@ -29,7 +30,7 @@ def split(data: DataDir, parts: int, by_speaker: bool = False) -> list[tuple[Pat
         groups.setdefault(tables["utt2spk"][utt] if by_speaker else utt, []).append(utt)
     if not 1 <= parts <= len(groups):
         what = "speakers" if by_speaker else "utterances"
-        raise UserError(f"{data.path}: {len(groups)} {what} do not make {parts} parts; give another number")
+        raise UserError(f"{data.path}: {len(groups)} {what} cannot be split into {parts} parts; choose 1 ... {len(groups)}")
     length = {utt: _duration(data, tables, f"{main}.scp", utt) for utt in utts}
     durations = {group: sum(length[utt] for utt in members) for group, members in groups.items()}
     heap: list[tuple[float, int, list[str]]] = [(0.0, part, []) for part in range(1, parts + 1)]
@@ -48,7 +49,7 @@ def split(data: DataDir, parts: int, by_speaker: bool = False) -> list[tuple[Pat
     return written
 
 
-def _duration(data: DataDir, tables: dict[str, dict[str, str]], main: str, utt: str) -> float:
+def _duration(data: DataDir, tables: Mapping[str, Mapping[str, Any]], main: str, utt: str) -> float:
     if utt not in tables["utt2dur"]:
         info = tables[main][utt].probe()
         return info.frames / info.rate

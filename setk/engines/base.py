@@ -1,4 +1,4 @@
-"""What every engine is: a loaded model that runs some frames at a time."""
+"""The interface of every engine: a loaded model that runs a few frames at a time."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from setk.audio.stft import Transform
 
 
 class Engine(Protocol):
-    """A loaded model: `run(frames float32 [C, T, *shape], state)` gives as many frames and the next state.
+    """A loaded model: `run(frames float32 [C, T, *shape], state)` returns as many frames and the next state.
 
-    `frames` is the T that the engine is made for, None for any; a last, shorter piece is always taken. A state
-    belongs to the engine and may be changed in place. `run` with `active` [C] leaves the state of the others as
-    it was, and their output is of no use; `restart` puts one channel back to the start. Files are taken `chunk_s`
-    seconds at a time; for one that is not `causal` these are windows that overlap, and a shorter signal is taken whole.
+    `frames` is the T that the engine is made for, None for any; a last, shorter piece is always accepted. A state
+    belongs to the engine and may be changed in place. `run` with `active` [C] leaves the state of the other channels
+    unchanged, and their output is undefined; `restart` resets one channel to the start. Files are processed `chunk_s`
+    seconds at a time; for a model that is not `causal` these are windows that overlap, and a shorter signal is one window.
     """
 
     name: str
@@ -36,18 +36,25 @@ class Engine(Protocol):
 
 
 def first_state(start: float | str, shape: tuple[int, ...]) -> np.ndarray:
-    """The state of one signal before its first frame, as se-quant export put it down."""
+    """The state of one signal before its first frame, as se-quant export stored it."""
     if isinstance(start, str):
         return np.frombuffer(base64.b64decode(start), np.float32).reshape(shape)
     return np.full(shape, start, np.float32)
 
 
+def latency_ms(engine: Engine) -> float | None:
+    """Algorithmic latency in ms: window, look-ahead, and the frames that one call needs; None if not causal."""
+    if not engine.causal:
+        return None
+    return 1000 * engine.transform.latency(engine.lookahead + (engine.frames or 1) - 1) / engine.sample_rate
+
+
 def frames_in(engine: Engine, seconds: float) -> int:
-    """Frames of so much audio, at the least one."""
+    """The number of frames in `seconds` of audio, at least one."""
     return max(1, round(seconds * engine.sample_rate / engine.transform.hop))
 
 
 def whole_chunk(engine: Engine, chunk: int) -> int:
-    """`chunk` frames, rounded up to what the engine takes."""
+    """`chunk` frames, rounded up to a multiple of what the engine is made for."""
     least = engine.frames or 1
     return -(-chunk // least) * least

@@ -9,10 +9,10 @@ from setk.engines.stream import Signal
 
 
 class Batch:
-    """Up to `size` mono signals that advance in one call of the engine, each at its own place in time.
+    """Up to `size` mono signals that advance in one call of the engine, each at its own position in time.
 
-    `slots` holds Signals or None; put(signal) takes a free slot. advance() runs the signals that have `chunk`
-    frames waiting, or are at their end, and gives (signal, samples) of each; finished ones leave their slot.
+    `slots` holds Signals or None; put(signal) uses a free slot. advance() runs the signals that have `chunk`
+    frames waiting, or have ended, and returns (signal, samples) of each; finished ones leave their slot.
     """
 
     def __init__(self, engine: Engine, size: int, chunk: int = 1):

@@ -15,9 +15,9 @@ from setk.engines.base import first_state
 
 
 class OnnxEngine:
-    """A file that `se-quant export` wrote, in ONNX Runtime, one compute thread; torch is not imported.
+    """A file that `se-quant export` wrote, in ONNX Runtime on one compute thread; torch is not imported.
 
-    The file takes `batch` signals, `frames` frames at a time (None: any number). More channels are run in groups of that many.
+    The file accepts `batch` signals, `frames` frames at a time (None: any number). More channels run in groups of that many.
     """
 
     def __init__(self, path: Path):
@@ -29,8 +29,8 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        # What integer kernels a file has stand in it as such (see setk.compress.int8). Left to itself, the runtime would
-        # keep int8 weights of float kernels as they are, and make floats of them in every call.
+        # A quantized file names its integer kernels itself (see setk.export.onnx_int8). By default the runtime would keep
+        # the int8 weights of float kernels, and convert them to float in every call.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
@@ -38,7 +38,7 @@ class OnnxEngine:
             raise UserError(f"{path}: cannot be run ({' '.join(str(e).split())[:150]})") from None
         about = self._session.get_modelmeta().custom_metadata_map.get("setk")
         if about is None:
-            raise UserError(f"{path}: was not written by se-quant export, which puts in what is needed to run it")
+            raise UserError(f"{path}: was not written by se-quant export, which adds what is needed to run a file; export the checkpoint")
         try:
             self.about = json.loads(about)
             if self.about["format"] != 1:
@@ -67,7 +67,7 @@ class OnnxEngine:
         return out, state
 
     def _whole(self, frames: np.ndarray) -> np.ndarray:
-        """Signals by a file that takes any number of frames, from two on; what is missing is silence."""
+        """Signals by a file that accepts any number of frames, at least two; missing frames are silence."""
         c, t = frames.shape[:2]
         padded = np.zeros((-(-c // self.batch) * self.batch, max(t, 2), *frames.shape[2:]), np.float32)
         padded[:c, :t] = frames
@@ -79,8 +79,8 @@ class OnnxEngine:
 
 
 class _Bound:
-    """Inputs and outputs of one group of signals bound to memory of their own, once: a call would else bind and
-    allocate them anew. The states go back and forth between two sets of arrays."""
+    """Inputs and outputs of one group of signals, bound to their own memory once: without it each call would bind and
+    allocate them again. The states alternate between two sets of arrays."""
 
     def __init__(self, session: Any, states: list[tuple[int, float | str]]):
         ins, outs = session.get_inputs(), session.get_outputs()
@@ -100,8 +100,8 @@ class _Bound:
             self.restart(row)
 
     def run(self, frames: np.ndarray, idle: Sequence[int]) -> np.ndarray:
-        """[b, t, *shape] with b and t at most the file's; what is missing is silence. A short t must be the last.
-        The states of the rows `idle` stay."""
+        """[b, t, *shape] with b and t at most the file's; missing frames are silence. A short t must be the last.
+        The states of the rows `idle` are kept."""
         b, t = frames.shape[:2]
         if frames.shape != self._in.shape:
             self._in[:] = 0

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from setk.engines.base import Engine
+from setk.engines.base import Engine, frames_in
 from setk.engines.stream import Stream
 
 
 class Overlapped(Stream):
-    """The same for a model that is not causal: windows of `chunk` frames, an eighth of which they share, and there the output
-    goes over linearly from one to the next. A signal no longer than a window is taken whole; the last window of a longer
-    one is as long as the others.
+    """A stream for a model that is not causal: windows of `chunk` frames that share an eighth, where the output cross-fades
+    linearly from one to the next. A signal no longer than a window is one window; the last window of a longer one is as
+    long as the others.
     """
 
     def __init__(self, engine: Engine, rate: int, channels: int, chunk: int):
@@ -45,3 +45,7 @@ class Overlapped(Stream):
             return out
         self._seen, self._tail = window, out[:, out.shape[1] - self._overlap:]
         return out[:, :out.shape[1] - self._overlap]
+
+def open_stream(engine: Engine, rate: int, channels: int, seconds: float) -> Stream:
+    """The stream for an engine: `channels` at `rate` Hz, `seconds` of audio (at least one frame) at a time."""
+    return (Stream if engine.causal else Overlapped)(engine, rate, channels, frames_in(engine, seconds))

@@ -1,6 +1,6 @@
-"""Streams: audio in pieces of any size at any rate to enhanced audio, sample-aligned with it.
+"""Streams: audio in blocks of any size at any rate to enhanced audio, sample-aligned with it.
 
-Files, lists and live pipes all go through a stream: a file is a stream with long chunks.
+Files, lists and live pipes all pass through a stream: a file is a stream with long chunks.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from setk.engines.base import Engine, whole_chunk
 
 
 class Signal:
-    """One input of C channels on its way through a model: resampled, cut into frames, and back.
+    """One input of C channels around a model: resampled, cut into frames, and back.
 
-    feed(x float32 [C, n]) takes samples and end() the news that there are no more; `waiting` frames can be had
-    from take(count), and give(frames) turns what the model made of them into samples, in the same order. Over
-    all calls as many samples come out as went in, aligned with them; `done` tells when.
+    feed(x float32 [C, n]) accepts samples, and end() marks the end of the input; take(count) returns at most `waiting`
+    frames, and give(frames) turns the model's output of them into samples, in the same order. Over all calls as many
+    samples come out as went in, aligned with them; then `done` is true.
     """
 
     def __init__(self, engine: Engine, rate: int, channels: int):
@@ -49,7 +49,7 @@ class Signal:
         return taken
 
     def give(self, frames: np.ndarray) -> np.ndarray:
-        """Samples [C, n] that are final now; after the end and the last frame, all that are left."""
+        """Samples [C, n] that are final now; after the end and the last frame, all remaining ones."""
         last = self.ended and not self.waiting
         early = min(self._early, frames.shape[1])
         self._early -= early
@@ -62,11 +62,11 @@ class Signal:
 
 
 class Stream:
-    """Enhance C channels of audio at `rate` Hz, fed in pieces: push(x float32 [C, n]) and flush() give [C, m].
+    """Enhance C channels of audio at `rate` Hz in blocks: push(x float32 [C, n]) and flush() return [C, m].
 
     The model always runs on `chunk` frames at a time (fewer only at the end), so the output does not depend on
-    how the input was cut; `chunk` is rounded up to what the engine takes. `latency_ms`: the algorithmic latency,
-    and the wait for a chunk to fill.
+    how the input was cut; `chunk` is rounded up to a multiple of the engine's frames. `latency_ms`: the algorithmic
+    latency, and the wait for a chunk to fill.
     """
 
     def __init__(self, engine: Engine, rate: int, channels: int, chunk: int = 1):
@@ -93,7 +93,7 @@ class Stream:
         return self._signal.waiting >= self.chunk or self._signal.ended
 
     def _next(self) -> np.ndarray:
-        """What the model makes of the next frames."""
+        """The model's output for the next frames."""
         frames = np.ascontiguousarray(self._signal.take(self.chunk))
         if frames.shape[1]:  # nothing went in, nothing is left
             frames, self._state = self.engine.run(frames, self._state)
@@ -101,7 +101,7 @@ class Stream:
 
 
 def _resampler(source: int, target: int, channels: int):
-    """A stateful resampler (x [C, n], last) -> [C, m] without clicks at the borders of pieces."""
+    """A stateful resampler (x [C, n], last) -> [C, m] without clicks between blocks."""
     if source == target:
         return lambda x, last: x
     import soxr

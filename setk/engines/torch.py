@@ -1,28 +1,35 @@
-"""A checkpoint run by torch."""
+"""A model run by torch."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+if TYPE_CHECKING:
+    from setk.models import Model
+
 
 class TorchEngine:
-    """A checkpoint in torch, one compute thread."""
+    """A checkpoint, or a model that is built already, in torch on one compute thread."""
 
     frames = None
 
-    def __init__(self, path: Path):
+    def __init__(self, source: Path | Model):
         import torch
 
         from setk import checkpoint
 
         torch.set_num_threads(1)
-        self.model, about = checkpoint.load(path)
-        self.name, self.sha256 = about["model"], about["sha256"]
-        self.sample_rate, self.transform, self.lookahead = self.model.sample_rate, self.model.transform, self.model.lookahead
-        self.causal, self.chunk_s = self.model.causal, self.model.chunk_s
+        self.sha256 = ""
+        if isinstance(source, torch.nn.Module):
+            self.model = source.eval()
+        else:
+            self.model, about = checkpoint.load(source)
+            self.sha256 = about["sha256"]
+        self.name, self.sample_rate, self.transform = self.model.name, self.model.sample_rate, self.model.transform
+        self.lookahead, self.causal, self.chunk_s = self.model.lookahead, self.model.causal, self.model.chunk_s
 
     def start(self, channels: int) -> Any:
         return self.model.init_state(channels)

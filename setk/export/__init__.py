@@ -1,1 +1,61 @@
-"""A checkpoint in a form that runs elsewhere."""
+"""A checkpoint in a form that runs elsewhere: ONNX, TorchScript.
+
+The package is callable, as `setk.export(MODEL, OUT)`; see `write`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from setk.core.errors import UserError
+from setk.core.files import atomic_path
+
+FORMATS = (".onnx", ".ts")
+LEAST_PARITY = 80.0   # dB; float32 in another order of summation stays above 100
+LEAST_ROUNDED = 15.0  # of a quantized model on noise: a rounding that flips makes others flip, which leaves 20 to 50
+
+
+def write(spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, batch: int = 1) -> dict[str, Any]:
+    """Write the checkpoint that MODEL names to OUT: .onnx, which setk runs without torch, or .ts for torch.jit.load.
+
+    `frames`: how many one call accepts (1 is live; 16 and more suit files); a model that is not causal accepts any number.
+    `batch`: signals that one call accepts. A quantized model becomes ONNX of int8 weights and integer operators. Returns
+    `nodes` of the graph, `bytes`, `snr_db` of the file's output to the checkpoint's, and of a quantized model in ONNX
+    `products` (convolutions and matrix products) and how many of them are `integer`. Raises UserError, and writes
+    nothing, if the file's output differs by more than rounding.
+
+    >>> write("fspen", "fspen.onnx")["snr_db"] > 100
+    True
+    """
+    from setk import engines
+    from setk.export import onnx
+
+    out = Path(out)
+    if out.suffix not in FORMATS:
+        raise UserError(f"{out}: the name must end in .onnx, or in .ts for TorchScript")
+    model, _, about, _ = engines.model(spec, weights=True)
+    if not model.causal and frames != 1:
+        raise UserError(f"{model.name} is not causal: its export accepts any number of frames; remove --frames")
+    facts = {"scores": about["scores"], "source": about["provenance"], "sha256": about["sha256"]}
+    to_file = onnx.to_onnx if out.suffix == ".onnx" else onnx.to_torchscript
+    with atomic_path(out) as temporary:
+        made = to_file(model, temporary, frames=frames, batch=batch, **facts)
+        snr = onnx.parity(model, engines.open(str(temporary), trust=True))
+        if snr < (LEAST_ROUNDED if model.quantization else LEAST_PARITY):
+            raise UserError(f"{out}: not written: differs from {spec} by more than rounding (SNR {snr:.1f} dB)")
+    return {**made, "bytes": out.stat().st_size, "snr_db": snr}
+
+
+class _Callable(ModuleType):
+    """`setk.export` is this package as soon as one of its modules is imported, and a function of the Python API too."""
+
+    def __call__(self, spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, batch: int = 1) -> dict[str, Any]:
+        return write(spec, out, frames=frames, batch=batch)
+
+
+_Callable.__call__.__doc__ = write.__doc__
+sys.modules[__name__].__class__ = _Callable

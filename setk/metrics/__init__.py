@@ -3,8 +3,8 @@
 Conventions
 -----------
 Signals are 1-D float arrays of one length, full scale 1.0, at `rate` Hz; the reference comes first. Scores
-are floats, nan where a metric has no value for a pair (silence, too short, a rate the metric is not defined
-at); the reason then stands beside it, and nothing is raised, so that one bad file does not end a run.
+are floats, nan where a metric has no value for a pair (silence, too short, a rate that the metric is not
+defined at). Then `reasons` says why, and nothing is raised, so that one bad file does not end a run.
 
     scores, reasons = compute(ref, est, rate, names, noisy=None, extras=Extras())
 
@@ -13,11 +13,11 @@ at); the reason then stands beside it, and nothing is raised, so that one bad fi
 A family of metrics that share work is one module, named in FAMILIES, with
 
     METRICS: tuple[Metric, ...]
-    compute(ref, est, rate, names) -> Scores      names: those of its own that are wanted, at least one
+    compute(ref, est, rate, names) -> Scores      names: at least one of its metrics
 
-and sees only signals that `obstacle` passed. Three kinds of metrics are no such family. A gain (`gain_of`) is
-a difference of two scores. `composite` is a formula over scores of others, so that PESQ is computed once,
-whoever asks for it. `dnsmos` looks at the estimate alone, through a model.
+and gets only signals that `obstacle` passed. Three kinds of metrics do not belong to a family. A gain (`gain_of`) is
+a difference of two scores. `composite` is a formula over other scores, so that PESQ is computed once.
+`dnsmos` rates the estimate alone, by a model.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DEFAULT = ("pesq_wb", "stoi", "estoi", "si_sdr")
 
 
 def availability(name: str, extras: Extras = Extras()) -> str | None:
-    """Why metric `name` cannot be computed on this machine, and the command that mends it; None if it can."""
+    """Why metric `name` cannot be computed on this machine, and the command that fixes it; None if it can."""
     if name in dnsmos.MODELS:
         return dnsmos.missing(name, extras)
     package = METRICS[name].needs
@@ -48,7 +48,7 @@ def availability(name: str, extras: Extras = Extras()) -> str | None:
 
 
 def listed(text: str) -> list[str]:
-    """The names that stand between commas."""
+    """The names in a list separated by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
@@ -66,14 +66,21 @@ def select(names: Iterable[str], extras: Extras = Extras()) -> tuple[str, ...]:
     return names
 
 
+def check_gains(names: Iterable[str], noisy: object, how: str) -> None:
+    """Raise UserError if one of `names` is a gain over the noisy signal, and `noisy` is None; `how` says how to name it."""
+    gains = [name for name in names if METRICS[name].gain_of]
+    if gains and noisy is None:
+        raise UserError(f"{', '.join(gains)}: a gain needs the noisy signal; name it {how}")
+
+
 def obstacle(ref: np.ndarray, est: np.ndarray) -> str | None:
-    """Why no metric at all can compare two signals; None if nothing stands in the way."""
+    """Why no metric can compare two signals; None if they can be compared."""
     if ref.ndim != 1 or est.ndim != 1:
-        return f"signals of one channel are wanted, not of shapes {ref.shape} and {est.shape}"
+        return f"expected signals of one channel, not of shapes {ref.shape} and {est.shape}"
     if len(ref) != len(est):
         return f"lengths differ: the reference has {len(ref)} samples, the estimate {len(est)}"
     if not len(ref):
-        return "there are no samples"
+        return "the signals have no samples"
     for x, name in ((ref, "reference"), (est, "estimate")):
         if not np.isfinite(x).all():
             return f"the {name} holds NaN or infinite samples"
@@ -85,7 +92,7 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str] = 
     """Score `est` [n] against `ref` [n], and for gains against `noisy` [n] too, all at `rate` Hz.
 
     Returns name -> score for each of `names` in their order, nan where there is none, and name -> reason for
-    those. Raises UserError if a file in `extras` is no model of its kind.
+    those. Raises UserError if a file in `extras` is not a DNSMOS model.
 
     >>> scores, reasons = compute(clean, enhanced, 16000, ["stoi", "si_sdr"])
     """
@@ -104,7 +111,7 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str] = 
 
 
 def _parts(name: str, rate: int) -> tuple[str, ...]:
-    """The metrics of FAMILIES from which `name` comes."""
+    """The metrics of FAMILIES that `name` is computed from."""
     if name in composite.NAMES:
         return composite.parts(rate)
     return () if name in dnsmos.MODELS else (METRICS[name].gain_of or name,)
@@ -124,7 +131,7 @@ def _measure(ref: np.ndarray, est: np.ndarray, rate: int, names: Iterable[str]) 
 
 
 def _gains(ref: np.ndarray, noisy: np.ndarray | None, rate: int, names: Sequence[str], after: Scores) -> Scores:
-    """Scores `after` enhancement less those of `noisy`, dB or whatever they are in."""
+    """Scores `after` enhancement less those of `noisy`, dB or the unit of the metric."""
     if noisy is None or not names:
         return undefined(names, "needs --noisy: the unprocessed signals")
     noisy = np.asarray(noisy, np.float64)

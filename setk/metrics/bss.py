@@ -24,7 +24,7 @@ from setk.metrics.metric import Metric, Scores, silence, undefined
 from setk.metrics.sdr import LIMIT_DB
 
 TAPS = 512
-SHORTEST = 2 * TAPS  # samples; a filter nearly as long as the signal makes anything of anything
+SHORTEST = 2 * TAPS  # samples; a filter nearly as long as the signal turns any signal into any other
 _SOURCE = "Vincent, Gribonval, Fevotte, TASLP 2006"
 
 METRICS = (
@@ -38,7 +38,7 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
     if reason := silence(ref, est):
         return undefined(names, reason)
     if len(ref) < SHORTEST:
-        return undefined(names, f"{len(ref) / rate:.3f} s is too short: {SHORTEST} samples are wanted")
+        return undefined(names, f"{len(ref) / rate:.3f} s is too short: {SHORTEST} samples are needed")
     return {"sdr": sdr(ref, est)}, {}
 
 

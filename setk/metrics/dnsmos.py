@@ -35,11 +35,12 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from setk.core.errors import UserError
 from setk.core.files import sha256
+from setk.core.numerics import triangles
 from setk.metrics.metric import Extras, Metric, Scores, undefined
 
 RATE, WINDOW = 16_000, 9.01  # Hz, s
 SHORTEST = 0.3  # s
-FRAME, HOP, BANDS = 321, 160, 120  # of the mel spectrogram that P.808 wants
+FRAME, HOP, BANDS = 321, 160, 120  # of the mel spectrogram that P.808 needs
 _LENGTH = int(WINDOW * RATE)
 _P835 = ("dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl")  # in the order of the network's outputs
 # From the network's outputs to the scale of listeners, highest power first; they came with the models.
@@ -64,24 +65,24 @@ METRICS = (
 
 
 def model_file(model: str, extras: Extras) -> Path | None:
-    """Where the network `model`, a field of Extras, lies: what the user names, else speechmos'; None: nowhere."""
+    """The file of the network `model`, a field of Extras: the user's, else that of speechmos; None without either."""
     if named := getattr(extras, model):
         return Path(named)
-    package = util.find_spec("speechmos")  # finds it without running it: it would bring librosa
+    package = util.find_spec("speechmos")  # without importing it, which would import librosa
     places = package.submodule_search_locations if package else None
     files = [Path(place) / "dnsmos_models" / _FILES[model] for place in places or ()]
     return next((file for file in files if file.is_file()), None)
 
 
 def missing(name: str, extras: Extras) -> str | None:
-    """What metric `name` lacks here, and the mend; None if nothing."""
+    """What metric `name` lacks here, and the fix; None if nothing."""
     if not util.find_spec("onnxruntime"):
         return "needs the package onnxruntime: pip install onnxruntime"
     model = MODELS[name]
     file = model_file(model, extras)
     if file is None:
         return f"needs a model: pip install speechmos, or name its file {_FILES[model]} with {_OPTIONS[model]} FILE"
-    return None if file.is_file() else f"needs the model {file}, which is no file"
+    return None if file.is_file() else f"needs the model {file}, which is not a file"
 
 
 def identity(extras: Extras = Extras()) -> dict[str, str]:
@@ -91,7 +92,7 @@ def identity(extras: Extras = Extras()) -> dict[str, str]:
 
 
 def compute(est: np.ndarray, rate: int, names: Sequence[str], extras: Extras = Extras()) -> Scores:
-    """DNSMOS of `est` [n]; UserError if a file that was named is no such network."""
+    """DNSMOS of `est` [n]; UserError if a given file is not such a network."""
     if not names:
         return {}, {}
     if reason := _obstacle(est, rate):
@@ -114,12 +115,12 @@ def _obstacle(est: np.ndarray, rate: int) -> str | None:
     if rate != RATE:
         return f"is defined at {RATE} Hz, not at {rate} Hz; se-score --rate {RATE} resamples"
     if len(est) < SHORTEST * rate:
-        return f"{len(est) / rate:.3f} s is too short: {SHORTEST} s are wanted"
+        return f"{len(est) / rate:.3f} s is too short: {SHORTEST} s are needed"
     return "the estimate is silent" if np.ptp(est) == 0 else None
 
 
 def _windows(est: np.ndarray) -> list[tuple[np.ndarray, int]]:
-    """The windows [_LENGTH] of a signal [n] that differ, and how often each is heard."""
+    """The windows [_LENGTH] of a signal [n] that differ, and how often each occurs."""
     n = len(est)
     total = n * 2 ** max(0, math.ceil(math.log2(_LENGTH / n)))
     hops = range(int(total // RATE - WINDOW) + 1)
@@ -142,13 +143,13 @@ def _rate(model: str, windows: list[tuple[np.ndarray, int]], file: Path) -> dict
 
 @lru_cache(maxsize=2)
 def _session(model: str, file: str, process: int):
-    """The network in `file`, on one thread; a forked process makes its own. UserError if it is none of its kind."""
+    """The network in `file`, on one thread; a forked process makes its own. UserError if it is not of the right kind."""
     import onnxruntime
     from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what is wrong with a file is said once, below
+    options.log_severity_level = 4  # an error is reported once, below
     try:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     except (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented,
@@ -157,7 +158,7 @@ def _session(model: str, file: str, process: int):
     inputs = [(x.name, x.shape[1:]) for x in session.get_inputs()]
     outputs = session.get_outputs()[0].shape[1:]
     if (inputs, outputs) != _SHAPES[model]:
-        raise UserError(f"{file}: is no DNSMOS model {_FILES[model]}: it maps {inputs} to {outputs}")
+        raise UserError(f"{file}: not a DNSMOS model {_FILES[model]}: it maps {inputs} to {outputs}")
     return session
 
 
@@ -183,7 +184,4 @@ def _mel_bands() -> np.ndarray:
     step, bend, growth = 200 / 3, 15.0, math.log(6.4) / 27
     mel = np.linspace(0, bend + math.log(RATE / 2 / 1000) / growth, BANDS + 2)
     edges = np.where(mel < bend, step * mel, 1000 * np.exp(growth * (mel - bend)))
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    frequency = np.fft.rfftfreq(FRAME, 1 / RATE)[:, None]
-    rise, fall = (frequency - low) / (centre - low), (high - frequency) / (high - centre)
-    return np.maximum(0, np.minimum(rise, fall)) * (2 / (high - low))
+    return triangles(edges, np.fft.rfftfreq(FRAME, 1 / RATE)) * (2 / (edges[2:] - edges[:-2]))

@@ -38,7 +38,7 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
         return undefined(names, reason)
     length = OVERLAP * max(1, round(FRAME / OVERLAP * rate))
     if len(ref) < length:
-        return undefined(names, f"{len(ref) / rate:.3f} s is too short: {length / rate:.3f} s are wanted")
+        return undefined(names, f"{len(ref) / rate:.3f} s is too short: {length / rate:.3f} s are needed")
     return {"lsd": lsd(ref, est, length)}, {}
 
 

@@ -1,4 +1,4 @@
-"""What every family of metrics shares: how a metric is described, and when a signal holds nothing to measure."""
+"""What all families of metrics share: the description of a metric, and the check for silence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Metric:
     """One column of a score table.
 
     `needs` is the package that computes it, where numpy does not. `gain_of` names the metric of which this one
-    is the difference between estimate and unprocessed noisy signal; it cannot be had without the latter.
+    is the difference between estimate and unprocessed noisy signal; it needs the latter.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Extras:
-    """Files of models that a user names, for the metrics that are one; None: an installed package's, if there is one."""
+    """Files of models, for the metrics that are one; None: the file in an installed package, if there is one."""
 
     dnsmos_p835: str | None = None
     dnsmos_p808: str | None = None

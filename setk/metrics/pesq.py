@@ -29,8 +29,8 @@ METRICS = (
     Metric("pesq_nb", "narrowband PESQ, MOS-LQO", "1.0 ... 4.55", "ITU-T P.862 and P.862.1", needs="pesq"),
 )
 _RATES = {"pesq_wb": (16000,), "pesq_nb": (8000, 16000)}
-_SHORTEST, _LONGEST = 0.25, 300.0  # s; P.862.3 wants 8 to 30
-# The C code has room for 50; the count here was within 10 % of its own over half a minute to 4 minutes of real speech.
+_SHORTEST, _LONGEST = 0.25, 300.0  # s; P.862.3 recommends 8 to 30
+# The C code stores at most 50; the count here was within 10 % of its count on half a minute to 4 minutes of real speech.
 _MOST_STRETCHES = 44
 _FRAME = 0.004  # s
 _BLIP, _JOIN, _LEAST = 4, 50, 50  # frames: not speech up to here; a pause up to here joins; a stretch counts from here
@@ -62,7 +62,7 @@ def _score(name: str, ref: np.ndarray, est: np.ndarray, rate: int) -> float | st
 
     value = pesq(rate, ref, est, name.removeprefix("pesq_"), on_error=PesqError.RETURN_VALUES)
     if value < 0:
-        return f"PESQ says: {cypesq_error_message(value).decode()}"
+        return f"PESQ: {cypesq_error_message(value).decode()}"
     return float(value) if math.isfinite(value) else "PESQ finds nothing to compare in the estimate"
 
 
@@ -70,7 +70,7 @@ def _obstacle(ref: np.ndarray, est: np.ndarray, rate: int) -> str | None:
     if reason := silence(ref, est):
         return reason
     if len(ref) < _SHORTEST * rate:
-        return f"{len(ref) / rate:.3f} s is too short: {_SHORTEST} s are wanted"
+        return f"{len(ref) / rate:.3f} s is too short: {_SHORTEST} s are needed"
     if len(ref) > _LONGEST * rate:
         return f"{len(ref) / rate:.0f} s are too long for PESQ; score parts of 30 s or less"
     # A stretch and its pause last over 0.4 s: only long files can hold too many.

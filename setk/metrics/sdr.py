@@ -17,8 +17,8 @@ import numpy as np
 
 from setk.metrics.metric import Metric, Scores, silence, undefined
 
-# An estimate equal to the reference would be at infinity, and one such file would take every mean with it.
-# 16-bit rounding of a full-scale signal is at 98 dB, so that beyond this nothing is told about speech.
+# An estimate equal to the reference would be at infinity, and one such file would make every mean infinite.
+# 16-bit rounding of a full-scale signal is at 98 dB, so that values beyond this say nothing about speech.
 LIMIT_DB = 100.0
 
 METRICS = (

@@ -40,7 +40,7 @@ _FLOOR = 1e-10  # of the energy in a critical band
 _MAX_DB, _LOCAL_DB = 20.0, 1.0  # Klatt's Kmax and Klocmax
 # An LPC model that predicts better than this would be made of rounding errors.
 _LEAST_ERROR = 1e-13
-_FRAMES = 64  # transformed at a time: the work stays in the cache, and a lecture does not take gigabytes
+_FRAMES = 64  # transformed at a time: the work stays in the cache, and a lecture does not need gigabytes
 # Centres and bandwidths of the critical bands, Hz.
 _CENTRES = np.array([50, 120, 190, 260, 330, 400, 470, 540, 617.372, 703.378, 798.717, 904.128, 1020.38, 1148.30, 1288.72,
                      1442.54, 1610.70, 1794.16, 1993.93, 2211.08, 2446.71, 2701.97, 2978.04, 3276.17, 3597.63])
@@ -64,7 +64,7 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
     if rate < LEAST_RATE:
         return undefined(names, f"is defined at {LEAST_RATE} Hz and above, not at {rate} Hz; se-score --rate {LEAST_RATE} resamples")
     if len(ref) < length + hop:
-        return undefined(names, f"{len(ref) / rate:.3f} s is too short: {(length + hop) / rate:.4f} s are wanted")
+        return undefined(names, f"{len(ref) / rate:.3f} s is too short: {(length + hop) / rate:.4f} s are needed")
     scores = {name: _mean(name, x) for name, x in frame_values(np.stack([ref, est]), rate, names).items()}
     return scores, {name: "in every frame one of the signals is silent" for name, x in scores.items() if math.isnan(x)}
 
@@ -145,8 +145,8 @@ def levinson(r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def llr(ref: np.ndarray, est: np.ndarray) -> np.ndarray:
     """Log-likelihood ratio [T] of autocorrelations [P + 1, T]; nan where either has no energy."""
-    heard = (ref[0] > 0) & (est[0] > 0)
-    ref, est = (np.where(heard, r, np.eye(len(r))[:, :1]) for r in (ref, est))
+    audible = (ref[0] > 0) & (est[0] > 0)
+    ref, est = (np.where(audible, r, np.eye(len(r))[:, :1]) for r in (ref, est))
     filters, _ = levinson(est)
     # a' R a, by lags: R is Toeplitz.
     order = len(ref) - 1
@@ -155,7 +155,7 @@ def llr(ref: np.ndarray, est: np.ndarray) -> np.ndarray:
         numerator += 2 * ref[lag] * np.einsum("kt,kt->t", filters[lag:], filters[: order + 1 - lag])
     _, denominator = levinson(ref)
     # No filter is better than the reference's own: below is rounding.
-    return np.where(heard, np.log(np.maximum(numerator, denominator) / denominator), np.nan)
+    return np.where(audible, np.log(np.maximum(numerator, denominator) / denominator), np.nan)
 
 
 @lru_cache(maxsize=4)

@@ -33,9 +33,9 @@ RANGE_DB, CLIP_DB = 40.0, -15.0  # of speech frames; lower bound of a unit's sig
 SHORTEST = 0.3  # s
 _EPS = np.finfo(float).eps
 _TINY = np.finfo(float).tiny
-# Frames and segments are taken some at a time: the work stays in the cache, and a lecture does not take gigabytes.
+# Frames and segments are processed in parts: the work stays in the cache, and a lecture does not need gigabytes.
 _FRAMES, _SEGMENTS = 64, 256
-_MOST_TAPS = 1 << 22  # of a resampling matrix; odd rates such as 15999 Hz would need gigabytes
+_MOST_TAPS = 1 << 22  # of a resampling matrix; uncommon rates such as 15999 Hz would need gigabytes
 
 METRICS = (
     Metric("stoi", "short-time objective intelligibility", "about 0 ... 1", "Taal, Hendriks, Heusdens, Jensen, TASLP 2011"),
@@ -56,7 +56,7 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
 
 def _obstacle(ref: np.ndarray, est: np.ndarray, rate: int) -> str | None:
     if len(ref) < SHORTEST * rate:
-        return f"{len(ref) / rate:.3f} s is too short: {SHORTEST} s are wanted"
+        return f"{len(ref) / rate:.3f} s is too short: {SHORTEST} s are needed"
     up, down = _ratio(rate)
     if up * (up + down) > _MOST_TAPS:
         return f"{rate} Hz has no small ratio to {RATE} Hz; se-score --rate 16000 resamples"

@@ -130,7 +130,7 @@ def build(name: str, values: Mapping[str, Any], quantization: Mapping[str, Any] 
     """
     cls = model_class(name)
     try:
-        model = cls(config.build(cls.Config, values, f"model {name}"))
+        model = cls(config.build(cls.Config, values, f"model {name}"))  # type: ignore[call-arg]
         if quantization is not None:
             quantize(model, config.build(Scheme, quantization, f"model {name}: quantization"))
         return model

@@ -1,10 +1,10 @@
-"""Two score tables against each other, utterance by utterance.
+"""Two score tables compared, utterance by utterance.
 
 Conventions
 -----------
 Differences are B - A, over the utterances where both tables have a score. The interval and `p_bootstrap` come
 from the same resampling of utterances (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13
-and 15), so that p is below 0.05 just where the 95 % interval leaves 0 out; no p is below 2 / (RESAMPLES + 1).
+and 15), so that p is below 0.05 exactly where the 95 % interval excludes 0; no p is below 2 / (RESAMPLES + 1).
 Both p are two-sided.
 
 `p_wilcoxon` is of the signed-rank test (F. Wilcoxon, "Individual Comparisons by Ranking Methods", Biometrics
@@ -18,9 +18,10 @@ and Ties in the Wilcoxon Signed Rank Procedures", JASA 54, 1959).
 from __future__ import annotations
 
 import math
+import os
 import sys
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -32,14 +33,14 @@ EXACT = 50  # the counts of the exact distribution, up to 2**50, are whole in a 
 
 
 class Table(NamedTuple):
-    """A score table: utt -> scores in the order of `names`, nan where there is none."""
+    """A score table: utt -> scores in the order of `names`, nan where one is missing."""
 
     names: tuple[str, ...]
     rows: dict[str, tuple[float, ...]]
 
 
 class Comparison(NamedTuple):
-    """What two tables say of one metric; nan where there are too few pairs. `left_out` pairs lack a score."""
+    """One metric of two tables; nan where there are too few pairs. `left_out` pairs lack a score."""
 
     metric: str
     n: int
@@ -58,17 +59,17 @@ COLUMNS = Comparison._fields[:-1]
 
 
 def read_table(path: str) -> Table:
-    """Read what se-score wrote, from a file or, for `-`, standard input.
+    """Read a table of se-score from a file or, for `-`, standard input.
 
-    Raises UserError with file and line on anything else: a foreign header, a line cut short, an utterance that
-    stands there twice, a value that is no number.
+    Raises UserError with file and line on anything else: another header, a truncated line, a duplicate
+    utterance, a value that is not a number.
     """
     name = "standard input" if path == "-" else path
     lines = _text(path, name).split("\n")
     if not lines[0]:
-        raise UserError(f"{name}:1: is empty; a score table of se-score is wanted")
+        raise UserError(f"{name}:1: is empty; expected a score table of se-score")
     if lines.pop():
-        raise UserError(f"{name}:{len(lines) + 1}: the last line is cut short; let se-score finish, or run it again")
+        raise UserError(f"{name}:{len(lines) + 1}: the last line is truncated; let se-score finish, or run it again")
     names = _header(lines[0].rstrip("\r"), name)
     rows: dict[str, tuple[float, ...]] = {}
     for number, line in enumerate(lines[1:], 2):
@@ -76,7 +77,7 @@ def read_table(path: str) -> Table:
         if len(fields) != len(names) + 1:
             raise UserError(f"{name}:{number}: has {len(fields) + 1} fields where the header has {len(names) + 2}; score again")
         if utt in rows:
-            raise UserError(f"{name}:{number}: {utt} stands in the table twice; keep one of the lines")
+            raise UserError(f"{name}:{number}: duplicate utterance {utt}; remove one of the lines")
         rows[utt] = tuple(_number(text, f"{name}:{number}: {metric} of {utt}") for metric, text in zip(names, fields))
     return Table(names, rows)
 
@@ -87,27 +88,27 @@ def _text(path: str, name: str) -> str:
     except FileNotFoundError:
         raise UserError(f"{path}: no such score table") from None
     except IsADirectoryError:
-        raise UserError(f"{path}: is a directory; a score table of se-score is wanted") from None
+        raise UserError(f"{path}: is a directory; expected a score table of se-score") from None
     except UnicodeDecodeError as e:
         number = e.object.count(b"\n", 0, e.start) + 1
-        raise UserError(f"{name}:{number}: is not text; a score table of se-score is wanted") from None
+        raise UserError(f"{name}:{number}: is not text; expected a score table of se-score") from None
 
 
 def _header(line: str, name: str) -> tuple[str, ...]:
     first, *names, last = line.split("\t") if "\t" in line else ("", "")
     if (first, last) != ("utt", "error") or not names:
-        raise UserError(f"{name}:1: is no score table: 'utt', metrics and 'error' are wanted, with tabs between, as se-score "
+        raise UserError(f"{name}:1: not a score table: expected 'utt', metrics and 'error' with tabs between, as se-score "
                         "writes without --jsonl")
     for i, metric in enumerate(names):
         if metric not in METRICS:
-            raise UserError(f"{name}:1: '{metric}' is no metric of se-score; take the column out")
+            raise UserError(f"{name}:1: '{metric}' is not a metric of se-score; remove the column")
         if metric in names[:i]:
             raise UserError(f"{name}:1: {metric} has two columns; keep one of them")
     return tuple(names)
 
 
 def _number(text: str, what: str) -> float:
-    """A finite number or nan; `float` alone would also take inf, blanks and underscores."""
+    """A finite number or nan; `float` alone would also accept inf, blanks and underscores."""
     try:
         value = float(text)
     except ValueError:
@@ -117,10 +118,38 @@ def _number(text: str, what: str) -> float:
     return value
 
 
+def as_table(rows: Iterable[Mapping[str, Any]]) -> Table:
+    """Rows {"utt": id, metric: score or None, ...} as a Table; a key "error" is ignored. Raises UserError on other rows."""
+    names: tuple[str, ...] = ()
+    table: dict[str, tuple[float, ...]] = {}
+    for number, row in enumerate(rows, 1):
+        if "utt" not in row:
+            raise UserError(f"row {number}: has no 'utt'")
+        columns = tuple(name for name in row if name not in ("utt", "error"))
+        names = names or columns
+        if set(columns) != set(names):
+            raise UserError(f"row {number}: has {', '.join(columns) or 'no metrics'}, the first row {', '.join(names)}")
+        if row["utt"] in table:
+            raise UserError(f"row {number}: duplicate utterance {row['utt']}")
+        table[row["utt"]] = tuple(math.nan if row[name] is None else float(row[name]) for name in names)
+    for name in names:
+        if name not in METRICS:
+            raise UserError(f"'{name}' is not a metric of se-score; remove it from the rows")
+    return Table(names, table)
+
+
+def compare_tables(a: str | os.PathLike | Iterable[Mapping[str, Any]],
+                   b: str | os.PathLike | Iterable[Mapping[str, Any]]) -> list[Comparison]:
+    """Compare two tables, each a path or rows, in all metrics and utterances that both have."""
+    one, two = (read_table(os.fspath(t)) if isinstance(t, (str, os.PathLike)) else as_table(t) for t in (a, b))
+    metrics, utts, *_ = common(one, two)
+    return list(compare(one, two, metrics, utts))
+
+
 def common(a: Table, b: Table) -> tuple[list[str], list[str], list[str], list[str]]:
     """Metrics and utterances of both tables, in the order of A; then the utterances of A only, and of B only.
 
-    Raises UserError if there is no metric, or no utterance, in common.
+    Raises UserError without a common metric, or without a common utterance.
     """
     metrics = [name for name in a.names if name in b.names]
     if not metrics:
@@ -132,7 +161,7 @@ def common(a: Table, b: Table) -> tuple[list[str], list[str], list[str], list[st
 
 
 def compare(a: Table, b: Table, metrics: list[str], utts: list[str]) -> Iterator[Comparison]:
-    """What `a` and `b` say of each of `metrics` on the utterances `utts`."""
+    """The Comparison of `a` and `b` for each of `metrics`, on the utterances `utts`."""
     for metric in metrics:
         i, j = a.names.index(metric), b.names.index(metric)
         yield paired(metric, np.array([a.rows[u][i] for u in utts]), np.array([b.rows[u][j] for u in utts]))
@@ -145,7 +174,7 @@ def paired(metric: str, a: np.ndarray, b: np.ndarray) -> Comparison:
     # Sorted, so that the order of the tables does not matter to the resampling.
     difference, n, left_out = np.sort(b - a), len(a), int(np.count_nonzero(~whole))
     if not n:
-        return Comparison(metric, 0, *[math.nan] * 8, left_out)
+        return Comparison(metric, 0, *[math.nan] * 8, left_out)  # type: ignore[call-arg]
     low, high, p = interval(difference)
     gain = -difference if METRICS[metric].lower_is_better else difference
     return Comparison(metric, n, math.fsum(a) / n, math.fsum(b) / n, math.fsum(difference) / n, low, high, p,
@@ -159,7 +188,7 @@ def interval(difference: np.ndarray) -> tuple[float, float, float]:
     means = bootstrap_means(difference)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     beyond = min(np.count_nonzero(means <= 0), np.count_nonzero(means >= 0))
-    # One more than was seen, in both places: 10,000 draws cannot show that p is 0.
+    # One more than was seen, in numerator and denominator: 10,000 draws cannot show that p is 0.
     return float(low), float(high), float(min(1.0, 2 * (beyond + 1) / (len(means) + 1)))
 
 
@@ -181,11 +210,18 @@ def wilcoxon(difference: np.ndarray) -> float:
 
 
 def _exact(n: int, plus: int) -> float:
-    """Two-sided p of the sum `plus` of the ranks 1 ... n that carry a positive sign, all 2**n signs being as likely."""
+    """Two-sided p of the sum `plus` of the ranks 1 ... n that have a positive sign, with all 2**n signs equally likely."""
     ways = np.ones(1)
     for rank in range(1, n + 1):
         ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
     return float(min(1.0, 2 * min(ways[: plus + 1].sum(), ways[plus:].sum()) / 2.0**n))
+
+
+def named(what: str, utts: Sequence[str]) -> list[str]:
+    """A line on how many utterances `what` is true for, with the first of them; none if there are no utterances."""
+    if not utts:
+        return []
+    return [f"{what} {len(utts)} utterance{'s' if len(utts) > 1 else ''}: {', '.join(utts[:10])}{', …' if len(utts) > 10 else ''}"]
 
 
 def words(c: Comparison) -> str:

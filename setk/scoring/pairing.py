@@ -1,4 +1,4 @@
-"""An utterance from where its files are to its row of the score table."""
+"""From the locations of an utterance to its row of the score table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RESEMBLING = 0.3  # correlation; recordings of different speech stay below it at
 
 
 class Pair(NamedTuple):
-    """Where the files of an utterance are. `ref` None: the reference list lacks it; `est` None: nothing was enhanced."""
+    """The locations of an utterance. `ref` None: not in the list of references; `est` None: not in the list of enhanced files."""
 
     utt: str
     ref: Location | None
@@ -27,7 +27,7 @@ class Pair(NamedTuple):
 
 
 class How(NamedTuple):
-    """What is to be scored, and how; the same for all utterances. `rate` 0: as the files are."""
+    """What to score, and how; the same for all utterances. `rate` in Hz to resample to; 0: the rate of the files."""
 
     names: tuple[str, ...]
     rate: int
@@ -43,14 +43,14 @@ class Row(NamedTuple):
     error: str
 
 
-def single(ref: str, est: str, noisy: str | None) -> Iterator[Pair]:
+def single(ref: str, est: str, noisy: str | None, allow_commands: bool = False) -> Iterator[Pair]:
     """The pair of two files, named after the second."""
-    yield Pair(one_line(Path(est).stem).replace(" ", "_"), Location.parse(ref), Location.parse(est),
-               Location.parse(noisy) if noisy else None)
+    places = (Location.parse(place, allow_commands) if place else None for place in (ref, est, noisy))
+    yield Pair(one_line(Path(est).stem).replace(" ", "_"), *places)
 
 
 def listed(ref: str, est: str, noisy: str | None, part: str | None, allow_commands: bool = False) -> Iterator[Pair]:
-    """Pairs in the order of the list `est`, as it comes, then the references that it never named."""
+    """Pairs in the order of the list `est`, as its lines arrive, then the references that it does not name."""
     piped = "-" in (ref, est, noisy)
 
     def place(location: Location | None) -> Location | None:
@@ -60,15 +60,15 @@ def listed(ref: str, est: str, noisy: str | None, part: str | None, allow_comman
     before = lists.read_wavs(noisy, allow_commands) if noisy else {}
     for utt, location in lists.take_part(lists.open_wavs(est, allow_commands), part):
         yield Pair(utt, place(left.pop(utt, None)), place(location), place(before.get(utt)))
-    # Who pipes or shards a list means a part of it; a whole list that lacks utterances is a mistake to be told.
+    # A pipe or --part names some utterances on purpose; a complete list that lacks some is a mistake.
     if est != "-" and not part:
         yield from (Pair(utt, location, None) for utt, location in left.items())
 
 
 def score(pair: Pair, how: How) -> Row:
-    """Read and score one pair; what cannot be scored is nan, with the reason."""
+    """Read and score one pair; a score that cannot be computed is nan, and `error` says why."""
     try:
-        ref, est, noisy, rate, fault = _signals(pair, how)
+        ref, est, noisy, rate, fault = signals(pair, how)
     except AudioError as e:
         return Row(pair, dict.fromkeys(how.names, math.nan), one_line(e))
     scores, reasons = metrics.compute(ref, est, rate, how.names, noisy=noisy, extras=how.extras)
@@ -81,12 +81,12 @@ def score(pair: Pair, how: How) -> Row:
 
 
 def one_line(text: object) -> str:
-    """`text` fit for one field of the table, file names that are no UTF-8 included."""
+    """`text` as one field of the table; bytes of file names that are not UTF-8 are escaped."""
     return " ".join(str(text).encode(errors="backslashreplace").decode().split())
 
 
-def _signals(pair: Pair, how: How) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int, str]:
-    """Reference, estimate and, where it is wanted, the noisy signal, all [n]; their rate; what is wrong with the noisy.
+def signals(pair: Pair, how: How) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, int, str]:
+    """Reference, estimate and, where a metric needs it, the noisy signal, all [n]; their rate; why there is no noisy one.
 
     Raises AudioError if reference and estimate cannot be compared.
     """
@@ -115,7 +115,7 @@ def _read(location: Location, how: How) -> tuple[np.ndarray, int]:
 
 
 def _like(ref: np.ndarray, rate: int, location: Location, who: str, how: How) -> np.ndarray:
-    """Read what is to be compared with `ref` [n]; AudioError if its rate, or its length beyond the tolerance, differ."""
+    """Read a signal to compare with `ref` [n]; AudioError if the rates differ, or the lengths by more than the tolerance."""
     x, found = _read(location, how)
     if found != rate:
         raise AudioError(f"the reference is at {rate} Hz, the {who} at {found} Hz; --rate {min(rate, found)} resamples both")
@@ -126,16 +126,16 @@ def _like(ref: np.ndarray, rate: int, location: Location, who: str, how: How) ->
 
 
 def _advice(ref: np.ndarray, x: np.ndarray, rate: int, who: str) -> str:
-    """What to do about two signals of different lengths: cutting the longer helps only where they begin together."""
+    """How to fix two signals of different lengths: cutting the longer helps only where they begin together."""
     offset = find_offset(ref, x, rate)
     if offset is None:
-        return f"no offset makes the two alike: is this {who} of another recording?"
+        return f"no offset aligns the two: is this {who} of another recording?"
     if offset == 0:
         return "they begin together (offset 0): --tolerance SECONDS cuts the longer one"
     ms = 1000 * abs(offset) / rate
     if offset > 0:
-        return f"the {who} is {offset} samples ({ms:.1f} ms) late: cut its beginning, for --tolerance cuts ends"
-    return f"the {who} is {-offset} samples ({ms:.1f} ms) early: pad its beginning, for --tolerance cuts ends"
+        return f"the {who} is {offset} samples ({ms:.1f} ms) late: cut its beginning; --tolerance cuts ends"
+    return f"the {who} is {-offset} samples ({ms:.1f} ms) early: pad its beginning; --tolerance cuts ends"
 
 
 def find_offset(ref: np.ndarray, x: np.ndarray, rate: int) -> int | None:

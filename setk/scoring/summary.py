@@ -1,4 +1,4 @@
-"""What a table of scores comes to: means with a bootstrap interval, over all utterances and over groups of them."""
+"""Summary of a score table: means with a bootstrap interval, over all utterances and over groups of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def bootstrap_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 
 def summarise(values: Sequence[float]) -> dict[str, float | int | None]:
     """Mean over the utterances where there is a score, its 95 % percentile bootstrap interval, and their number.
 
-    `mean` is None without scores, `low` and `high` with fewer than two: one utterance says nothing of the
+    `mean` is None without scores, `low` and `high` with fewer than two: one utterance shows no
     spread. The interval is over utterances (Efron & Tibshirani, An Introduction to the Bootstrap, 1993,
     section 13.3), and does not depend on their order.
     """
@@ -67,7 +67,7 @@ def group_order(group: str) -> tuple[float, str]:
 
 
 def figures(rows: Sequence[Row], names: Sequence[str], tables: Mapping[str, Mapping[str, str]]) -> dict:
-    """What `rows` come to, overall and by the groups of each of `tables` (name -> utt -> group); fit for JSON."""
+    """Means and counts of `rows`, overall and by the groups of each of `tables` (name -> utt -> group), as plain values."""
     failed = {row.pair.utt: row.error for row in rows if row.error}
     return {"utterances": len(rows), "scored": len(rows) - len(failed), "failed": failed, "metrics": means(rows, names),
             "groups": {name: groups(rows, names, group_of) for name, group_of in tables.items()}}
@@ -85,10 +85,10 @@ def origin(how: How, inputs: Iterable[str]) -> dict:
 
 
 def words(table: Mapping[str, Mapping]) -> list[str]:
-    """`means` to read, one by one; metrics without a score are passed over."""
-    said = []
+    """`means` as lines to read; metrics without a score are left out."""
+    lines = []
     for name, m in table.items():
         if m["mean"] is not None:
             interval = f" [{m['low']:.3f}, {m['high']:.3f}]" if m["low"] is not None else ""
-            said.append(f"{name} {m['mean']:.3f}{interval} over {m['scored']}")
-    return said
+            lines.append(f"{name} {m['mean']:.3f}{interval} over {m['scored']}")
+    return lines

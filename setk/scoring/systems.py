@@ -136,6 +136,32 @@ def read_groups(spec: str, bins: str | None) -> dict[str, str]:
 # ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def table(form: str, specs: Sequence[str], metrics: Sequence[str] | None = None, *, by: Sequence[str] = (), bins: str | None = None,
+          against: str | None = None, png: Path | None = None) -> str:
+    """The systems that `specs` name as one table: "md", "tsv" or "json"; with `by` (tables of groups), a table per metric and
+    grouping. `metrics`: the columns, None for all. `png`: also draw the means to this file."""
+    if form not in FORMATS:
+        raise UserError(f"--table {form}: choose {', '.join(FORMATS)}")
+    if not specs:
+        raise UserError("name the systems, as in 'se-score --table md noisy.tsv fspen=enhanced.tsv,count.json'")
+    if by and (form != "md" or against):
+        raise UserError("--table with --by prints Markdown (md), and has no --against")
+    if bins and not by:
+        raise UserError("--bins needs --by")
+    systems = [parse(spec) for spec in specs]
+    names = metrics_of(systems, metrics)
+    if png:
+        plot(systems, names, png)
+    if form == "tsv":
+        return tsv(records(systems, names))
+    if form == "json":
+        return "\n".join(map(json.dumps, records(systems, names)))
+    if not by:
+        return overview(systems, names, against)
+    groupings = [read_groups(path, bins) for path in by]
+    return "\n\n".join(by_group(systems, name, group_of, bins) for name in names for group_of in groupings)
+
+
 def overview(systems: Sequence[System], metrics: Sequence[str], against: str | None = None) -> str:
     """A Markdown table: a row per system, its costs and the mean of each metric; with `against`, differences to that system."""
     base = _named(systems, against) if against else None

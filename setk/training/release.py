@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from setk import checkpoint
+from setk import checkpoint, pretrained
 from setk.core import provenance
 from setk.core.errors import UserError
 
@@ -15,7 +15,8 @@ SUMMARIES = {"test_noisy": "noisy.json", "test": "enhanced.json"}
 def release(experiment: Path, out: Path) -> None:
     """Write `best.pt` of `experiment` as `out`, with the means of the score summaries (`se-score --summary`) next to it.
 
-    `scores` gets `test_noisy` (the noisy input) and `test`; `provenance.shipped` has this command and the versions.
+    `scores` gets `test_noisy` (the noisy input) and `test`; `provenance.shipped` has this command and the versions. In the folder of
+    the included models, their index is written again.
     Raises UserError if a summary is missing or is something else.
     """
     content = checkpoint.read(experiment / "best.pt")
@@ -23,6 +24,8 @@ def release(experiment: Path, out: Path) -> None:
         content["scores"][name] = _means(experiment / file)
     content["provenance"]["shipped"] = provenance.stamp("torch", "pesq")
     checkpoint.write(out, content)
+    if out.resolve().parent == pretrained.INDEX.parent:
+        checkpoint.write_index()
 
 
 def _means(path: Path) -> dict[str, float | None]:

@@ -163,7 +163,7 @@ def document() -> str:
         lines += ["", f"## {corpus.name}: {corpus.title}", "", f"- Page: <{corpus.page}>", f"- Reference: {corpus.reference}",
                   f"- Licence: {corpus.licence}", f"- Free disk needed: about {corpus.disk // GB} GB, archives included", ""]
         lines += [corpus.remark, ""] if corpus.remark else []
-        lines += ["Expected tree:", "", "```text", *corpus.tree.splitlines(), "```", "", "Commands:", "", "```sh",
+        lines += ["Expected tree:", "", "```text", *corpus.tree.splitlines(), "```", "", "Commands:", "", "```text",
                   f"se-prep get {corpus.name} DIR", *(command.format(root="DIR") for command in corpus.then), "```", "",
                   "| archive | bytes | checksum |", "|---|---:|---|"]
         # A table of archives about which nothing more is known would only be long.

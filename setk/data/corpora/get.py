@@ -20,7 +20,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, Sequence
+from typing import Callable, Generator, Iterable, Iterator, Sequence
 
 import setk
 from setk.core.config import nearest
@@ -84,28 +84,23 @@ def get(corpus: Corpus, root: str | os.PathLike, only: Sequence[str] = (),
     if not only and not (root / "archives").exists():
         _check_disk(root, corpus.disk, f"{corpus.title} needs")
     make_dir(root / "archives")
-    unreachable: dict[str, str] = {}
+    unreachable: set[str] = set()
     for archive in archives:
         try:
             yield Row(archive, _bring(archive, root, unreachable, watch))
-        except _Unreachable as e:
-            unreachable[_host(archive.addresses[0])] = str(e)
-            yield Row(archive, "missing", str(e))
         except _Failed as e:
             yield Row(archive, "damaged" if (root / "archives" / archive.name).exists() else "missing", str(e))
 
 
-def _bring(archive: Archive, root: Path, unreachable: dict[str, str], watch: Watch) -> str:
+def _bring(archive: Archive, root: Path, unreachable: set[str], watch: Watch) -> str:
     """Do for one archive what is left to do; its state afterwards. Raises _Failed."""
     place = root / archive.folder / archive.name if archive.folder and not archive.packed else root / "archives" / archive.name
     mark = root / "archives" / f"{archive.name}.unpacked"
     if mark.exists() or archive.makes and (root / archive.makes).exists() and not place.exists() and not _part(place).exists():
         return "unpacked"
     if not place.exists():
-        if (reason := unreachable.get(_host(archive.addresses[0]))) is not None:
-            raise _Failed(reason)
         make_dir(place.parent)
-        _download(archive, _part(place), watch)
+        _download(archive, _part(place), unreachable, watch)
         os.replace(_part(place), place)
     _verify(archive, place)
     if not archive.packed:
@@ -119,10 +114,6 @@ def _part(place: Path) -> Path:
     return place.with_name(f"{place.name}.part")
 
 
-def _host(address: str) -> str:
-    return urllib.request.Request(address).host
-
-
 def _check_disk(folder: Path, size: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
@@ -132,17 +123,25 @@ def _check_disk(folder: Path, size: int, what: str) -> None:
 
 # --- download --------------------------------------------------------------------------------------------------------
 
-def _download(archive: Archive, part: Path, watch: Watch) -> None:
-    """Complete the file `part`, from the first address that has the archive. Raises _Failed."""
-    refusals = []
+def _download(archive: Archive, part: Path, unreachable: set[str], watch: Watch) -> None:
+    """Complete the file `part`, from the first address that has the archive; servers that cannot be reached are added to
+    `unreachable`. Raises _Failed."""
+    reasons = []
     for address in archive.addresses:
+        host = urllib.request.Request(address).host
+        if host in unreachable:
+            reasons.append(f"{address}: the server cannot be reached")
+            continue
         try:
             for _ in watch(_blocks(address, part, archive.size), archive.size and -(-archive.size // BLOCK), archive.name):
                 pass
             return
+        except _Unreachable as e:
+            unreachable.add(host)
+            reasons.append(str(e))
         except _Refused as e:
-            refusals.append(str(e))
-    raise _Failed("; ".join(refusals))
+            reasons.append(str(e))
+    raise _Failed("; ".join(reasons) + f"; try again, or download it elsewhere into {part.parent}")
 
 
 def _blocks(address: str, part: Path, size: int | None) -> Iterator[int]:
@@ -167,11 +166,11 @@ def _blocks(address: str, part: Path, size: int | None) -> Iterator[int]:
             reason = f"{address}: cannot be reached ({getattr(e, 'reason', None) or e or type(e).__name__})"
         failures = 0 if _length(part) > before else failures + 1
         if failures == TRIES:
-            raise _Unreachable(f"{reason}; download it elsewhere into {part.parent}, or try again")
+            raise _Unreachable(reason)
         time.sleep(PAUSE_S * 2 ** failures)
 
 
-def _connection(address: str, part: Path, start: int) -> Iterator[int]:
+def _connection(address: str, part: Path, start: int) -> Generator[int, None, int | None]:
     """Write what one connection brings of the file from byte `start` on; the length of the complete file, if it is known."""
     request = urllib.request.Request(address, headers={"User-Agent": f"setk/{setk.__version__}"})
     if start:

@@ -1,13 +1,13 @@
-"""LibriMix (Cosentino et al. 2020, arXiv 2005.11262), Libri2Mix -> train, valid and test.
+"""LibriMix (Cosentino et al. 2020, arXiv 2005.11262), Libri2Mix to train, valid and test.
 
-Either from the tree of wavs that its scripts make, or from LibriSpeech, WHAM and the CSVs that those scripts mix
-by. The second way writes no wavs, which would be 430 GB: each entry of the lists is a sum that is made as it is
-read (`setk.sums`), as the CSV's row says.
+Either from the tree of wavs that its scripts make, or from LibriSpeech, WHAM and the CSVs of those scripts. The
+second way writes no wavs, which would be 430 GB: each entry of the lists is an on-the-fly mixture
+(setk.audio.mixture) with the numbers of the CSV's row.
 
-A mixture is called utt1_utt2. Of its rendering, in the order of the scripts: the noise is cut, or repeated, to the
-longer of the two utterances; each signal gets its gain; at 8 kHz, every second sample is taken behind a filter;
-`min` cuts all to the shorter utterance, of which nothing may be heard, `max` pads with zeros to the longer.
-Wavs made by the scripts are what we read within one step of 16 bits: they round down, and clip.
+The id of a mixture is utt1_utt2. It is rendered in the order of the scripts: the noise is cut, or repeated, to the
+longer of the two utterances; each signal gets its gain; at 8 kHz, it is filtered and every second sample is kept;
+`min` cuts all to the shorter utterance, `max` pads with zeros to the longer. Wavs made by the scripts differ by at
+most one step of 16 bits: the scripts round down, and clip.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from setk.data.lists import check_id, check_location
 from setk.data.pairs import pair_duration
 
 SPLITS = {"train": ("train-100", "train-360"), "valid": ("dev",), "test": ("test",)}
-# Part: what its generation CSV is called after, and how many mixtures it has.
+# Part: the name in its generation CSV, and how many mixtures it has.
 PARTS = {"train-100": ("train-clean-100", 13900), "train-360": ("train-clean-360", 50800), "dev": ("dev-clean", 3000),
          "test": ("test-clean", 3000)}
 # Mixture: the folder of its target. Of mix_clean, the second talker is the noise.
@@ -39,8 +39,8 @@ _SOURCE_RATE = 16000
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """Which of the variants: a mixture of MIXTURES, mode min or max, 16000 or 8000 Hz, and the parts to train on."""
+class Variant:
+    """A variant of the corpus: a mixture of MIXTURES, mode min or max, 16000 or 8000 Hz, and the parts to train on."""
 
     mixture: str = "mix_single"
     mode: str = "min"
@@ -61,7 +61,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Mixture:
-    """One line of a CSV. `where` names the line; of the tuples, the one that is not needed is empty."""
+    """One line of a CSV. `where` is file and line. Either `pair` (a tree), or `speech` and `noise` (a generation CSV) are set."""
 
     utt: str
     where: str
@@ -76,7 +76,7 @@ class Mixture:
 
 @dataclass(frozen=True)
 class _Entry:
-    """What a Mixture came to: two locations and seconds, or an `error`."""
+    """The result for a Mixture: two locations and seconds, or an `error`."""
 
     mixture: Mixture
     noisy: str = ""
@@ -88,49 +88,49 @@ class _Entry:
 Watch = Callable[[Iterable, int, str], Iterable]
 
 
-def librimix(root: str | os.PathLike, out: str | os.PathLike, wanted: Wanted, moved: str | os.PathLike | None = None,
+def librimix(root: str | os.PathLike, out: str | os.PathLike, variant: Variant, moved: str | os.PathLike | None = None,
              jobs: int = 1, watch: Watch = lambda items, total, what: items) -> Report:
-    """Write OUT/{train,valid,test} of the tree `root`, which holds wav16k or wav8k, in place.
+    """Write OUT/{train,valid,test} of the tree `root`, which has wav16k or wav8k, in place.
 
-    The CSVs hold the paths where the tree was made; it is read at `moved`, or else where it is now. Raises
-    UserError if nothing of what is wanted is there.
+    The CSVs have the paths of the machine where the tree was made; it is read at `moved`, or else at `root`. Raises
+    UserError if nothing of the variant exists.
     """
-    folder = Path(root) / f"wav{wanted.rate // 1000}k" / wanted.mode / "metadata"
-    return _write(folder, out, wanted, jobs, watch, f"mixture_{{}}_{wanted.mixture}.csv", lambda part: part,
-                  lambda path, part, report: _tree_rows(path, part, Path(moved or root), wanted, report))
+    folder = Path(root) / f"wav{variant.rate // 1000}k" / variant.mode / "metadata"
+    return _write(folder, out, variant, jobs, watch, f"mixture_{{}}_{variant.mixture}.csv", lambda part: part,
+                  lambda path, part, report: _tree_rows(path, part, Path(moved or root), variant, report))
 
 
 def rendered(csvs: str | os.PathLike, librispeech: str | os.PathLike, wham: str | os.PathLike, out: str | os.PathLike,
-             wanted: Wanted, jobs: int = 1, watch: Watch = lambda items, total, what: items) -> Report:
-    """Write OUT/{train,valid,test} of the generation CSVs libri2mix_*.csv in a folder; entries are sums.
+             variant: Variant, jobs: int = 1, watch: Watch = lambda items, total, what: items) -> Report:
+    """Write OUT/{train,valid,test} of the generation CSVs libri2mix_*.csv in a folder; entries are on-the-fly mixtures.
 
-    `librispeech` holds train-clean-360 and the others, `wham` tr, cv and tt. Of noises played at another speed
-    (…sp08.wav, …sp12.wav) that are not there, the original is, played so (the scripts use SoX: last bits differ).
+    `librispeech` has train-clean-360 and the others, `wham` tr, cv and tt. Where a noise at another speed
+    (…sp08.wav, …sp12.wav) is missing, the original is played at that speed (the scripts use SoX: last bits differ).
     """
     for option, place in (("--librispeech", librispeech), ("--wham", wham)):
         if not os.path.isdir(place):
             raise UserError(f"{option} {place}: no such folder")
-    return _write(Path(csvs), out, wanted, jobs, watch, "libri2mix_{}.csv", lambda part: PARTS[part][0],
-                  lambda path, part, report: _generation_rows(path, Path(librispeech), Path(wham), wanted, report))
+    return _write(Path(csvs), out, variant, jobs, watch, "libri2mix_{}.csv", lambda part: PARTS[part][0],
+                  lambda path, part, report: _generation_rows(path, Path(librispeech), Path(wham), variant, report))
 
 
-def _write(folder: Path, out: str | os.PathLike, wanted: Wanted, jobs: int, watch: Watch, pattern: str,
+def _write(folder: Path, out: str | os.PathLike, variant: Variant, jobs: int, watch: Watch, pattern: str,
            name: Callable[[str], str], rows: Callable[[Path, str, Report], Iterator[Mixture]]) -> Report:
     report = Report()
-    paths = {part: folder / pattern.format(name(part)) for parts in wanted.splits().values() for part in parts}
+    paths = {part: folder / pattern.format(name(part)) for parts in variant.splits().values() for part in parts}
     absent = [part for part, path in paths.items() if not path.is_file()]
     if len(absent) == len(paths):
-        raise UserError(f"{folder}: holds no {pattern.format('*')}; --mixture, --mode and --rate say which variant is sought")
-    report.warnings += [f"{paths[part]}: no such file; nothing is made of {part}" for part in absent]
-    for split, parts in wanted.splits().items():
+        raise UserError(f"{folder}: has no {pattern.format('*')}; --mixture, --mode and --rate select the variant")
+    report.warnings += [f"{paths[part]}: no such file; {part} is left out" for part in absent]
+    for split, parts in variant.splits().items():
         found = {}
         for part in parts:
             if part in absent:
                 continue
             mixtures = _unique(list(rows(paths[part], part, report)), found, report)
             if len(mixtures) != PARTS[part][1]:
-                report.warnings.append(f"{paths[part]}: has {len(mixtures)} mixtures, and the whole {part} {PARTS[part][1]:,}: "
-                                       "scores will not compare with published ones")
+                report.warnings.append(f"{paths[part]}: has {len(mixtures)} mixtures, the complete {part} {PARTS[part][1]:,}: "
+                                       "scores are not comparable with published ones")
             for entry in watch(ordered_map(_look, mixtures, jobs), len(mixtures), part):
                 if entry.error:
                     report.faults.append((entry.mixture.utt, f"{entry.mixture.where}: {entry.error}"))
@@ -148,20 +148,20 @@ def _write(folder: Path, out: str | os.PathLike, wanted: Wanted, jobs: int, watc
 
 
 def _unique(mixtures: list[Mixture], found: dict[str, _Entry], report: Report) -> list[Mixture]:
-    """The first mixture of each id that is not in `found` yet; the others are put down as faults."""
+    """The first mixture of each id that is not in `found` yet; the others are recorded as faults."""
     kept: dict[str, Mixture] = {}
     for mixture in mixtures:
         if mixture.utt in kept or mixture.utt in found:
-            report.faults.append((mixture.utt, f"{mixture.where}: this mixture stands in the CSVs twice; keep one line"))
+            report.faults.append((mixture.utt, f"{mixture.where}: duplicate mixture; keep one line"))
         else:
             kept[mixture.utt] = mixture
     return list(kept.values())
 
 
 def _read_csv(path: Path, columns: tuple[str, ...], report: Report) -> Iterator[tuple[str, dict[str, str]]]:
-    """(file:line, row) of a CSV. A row with a cell missing or an id that cannot be one is put down as a fault.
+    """(file:line, row) of a CSV. A row with a missing cell or an unusable id is recorded as a fault.
 
-    Raises UserError if it is no text, or lacks one of `columns`."""
+    Raises UserError if it is not text, or lacks one of `columns`."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as f:
             reader = csv.DictReader(f)
@@ -172,30 +172,30 @@ def _read_csv(path: Path, columns: tuple[str, ...], report: Report) -> Iterator[
                 where = f"{path}:{reader.line_num}"
                 try:
                     if any(not row[name] for name in columns):
-                        raise UserError("the line has fewer cells than the header; fetch the CSV again")
+                        raise UserError("the line has fewer cells than the header; download the CSV again")
                     check_id(row["mixture_ID"])
                 except UserError as e:
                     report.faults.append((row["mixture_ID"], f"{where}: {e}"))
                     continue
                 yield where, row
     except (UnicodeDecodeError, csv.Error) as e:
-        raise UserError(f"{path}: is no CSV ({e}); fetch it again") from None
+        raise UserError(f"{path}: is not a CSV ({e}); download it again") from None
 
 
-def _tree_rows(path: Path, part: str, root: Path, wanted: Wanted, report: Report) -> Iterator[Mixture]:
+def _tree_rows(path: Path, part: str, root: Path, variant: Variant, report: Report) -> Iterator[Mixture]:
     """Of mixture_<part>_<mixture>.csv."""
-    snrs = _snrs(path.with_name(path.name.replace("mixture_", "metrics_", 1)), wanted.mixture, report)
-    mark = f"/wav{wanted.rate // 1000}k/"
+    snrs = _snrs(path.with_name(path.name.replace("mixture_", "metrics_", 1)), variant.mixture, report)
+    mark = f"/wav{variant.rate // 1000}k/"
     for where, row in _read_csv(path, ("mixture_ID", "mixture_path"), report):
-        # The target of mix_both has no column; all lie beside each other.
+        # The target of mix_both has no column; all are next to each other.
         tail = row["mixture_path"].rpartition(mark)[2].split("/")
-        if mark not in row["mixture_path"] or wanted.mixture not in tail:
-            report.faults.append((row["mixture_ID"], f"{where}: {row['mixture_path']}: is no path of a LibriMix tree, "
-                                  f"…{mark}{wanted.mode}/{part}/{wanted.mixture}/*.wav"))
+        if mark not in row["mixture_path"] or variant.mixture not in tail:
+            report.faults.append((row["mixture_ID"], f"{where}: {row['mixture_path']}: is not a path of a LibriMix tree, "
+                                  f"…{mark}{variant.mode}/{part}/{variant.mixture}/*.wav"))
             continue
-        target = [MIXTURES[wanted.mixture] if name == wanted.mixture else name for name in tail]
+        target = [MIXTURES[variant.mixture] if name == variant.mixture else name for name in tail]
         pair = tuple(str(root.joinpath(mark.strip("/"), *names)) for names in (tail, target))
-        yield Mixture(row["mixture_ID"], where, wanted.rate, pair, snr=snrs.get(row["mixture_ID"], ""))
+        yield Mixture(row["mixture_ID"], where, variant.rate, pair, snr=snrs.get(row["mixture_ID"], ""))
 
 
 def _snrs(path: Path, mixture: str, report: Report) -> dict[str, str]:
@@ -215,26 +215,26 @@ def _number(text: str, where: str, column: str) -> float:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{where}: {column} is {text!r}, not a number; fetch the CSV again")
+        raise UserError(f"{where}: {column} is {text!r}, not a number; download the CSV again")
     return value
 
 
-def _generation_rows(path: Path, librispeech: Path, wham: Path, wanted: Wanted, report: Report) -> Iterator[Mixture]:
+def _generation_rows(path: Path, librispeech: Path, wham: Path, variant: Variant, report: Report) -> Iterator[Mixture]:
     """Of libri2mix_*.csv, whose paths are relative to the two corpora."""
     sources = ("source_1", "source_2", "noise")
     columns = ("mixture_ID", *(f"{s}_{what}" for s in sources for what in ("path", "gain")))
     for where, row in _read_csv(path, columns, report):
         *speech, noise = ((str(folder / row[f"{s}_path"]), _number(row[f"{s}_gain"], where, f"{s}_gain"))
                           for s, folder in zip(sources, (librispeech, librispeech, wham)))
-        yield Mixture(row["mixture_ID"], where, wanted.rate, speech=tuple(speech), noise=noise, mode=wanted.mode,
-                      target=wanted.mixture)
+        yield Mixture(row["mixture_ID"], where, variant.rate, speech=tuple(speech), noise=noise, mode=variant.mode,
+                      target=variant.mixture)
 
 
 def _look(mixture: Mixture) -> _Entry:
     """The entry of a mixture, by the headers of its files."""
     try:
         if mixture.speech:
-            return _sums(mixture)
+            return _on_the_fly(mixture)
         noisy, clean = map(check_location, mixture.pair)
         duration = pair_duration(noisy, clean)
         audio.check_mono(noisy, (info := audio.probe(noisy)).channels, info.rate, mixture.rate)
@@ -243,14 +243,14 @@ def _look(mixture: Mixture) -> _Entry:
         return _Entry(mixture, error=str(e))
 
 
-def _sums(mixture: Mixture) -> _Entry:
+def _on_the_fly(mixture: Mixture) -> _Entry:
     lengths = []
     for path, _ in mixture.speech:
         info = audio.probe(check_location(path))
         audio.check_mono(path, info.channels, info.rate, _SOURCE_RATE)
         lengths.append(info.frames)
     s1, s2 = (Part(path, gain) for path, gain in mixture.speech)
-    noise = _noise(*mixture.noise, max(lengths))
+    noise = _noise(*mixture.noise, max(lengths))  # type: ignore[call-arg]
     noisy, clean = {"mix_single": ((s1, noise), (s1,)), "mix_both": ((s1, s2, noise), (s1, s2)),
                     "mix_clean": ((s1, s2), (s1,))}[mixture.target]
     length = -(-(min if mixture.mode == "min" else max)(lengths) * mixture.rate // _SOURCE_RATE)
@@ -259,7 +259,7 @@ def _sums(mixture: Mixture) -> _Entry:
 
 
 def _noise(path: str, gain: float, reach: int) -> Part:
-    """The noise of a mixture, which may be another one played faster or slower."""
+    """The noise of a mixture: a file, or another one played faster or slower."""
     speed = re.fullmatch(r"(.*)sp(08|12)(\.\w+)", path, re.DOTALL)
     if speed and not os.path.exists(path):
         part = Part(speed[1] + speed[3], gain, reach, int(speed[2]) / 10)
@@ -267,5 +267,5 @@ def _noise(path: str, gain: float, reach: int) -> Part:
         part = Part(path, gain, reach)
     info = audio.probe(check_location(part.path))
     if info.rate != _SOURCE_RATE:
-        raise AudioError(f"{path}: is at {info.rate} Hz; {_SOURCE_RATE} Hz is wanted, as WHAM's wham_noise has")
+        raise AudioError(f"{path}: is at {info.rate} Hz; expected {_SOURCE_RATE} Hz, the rate of WHAM's wham_noise")
     return part

@@ -1,6 +1,6 @@
-"""One HTML page of a score table, to read, listen to and send on: no network, no other files, readable without scripts.
+"""One HTML page of a score table, to read, listen to and forward: no network, no other files, readable without scripts.
 
-The page grows by some 0.1 MB per 1,000 utterances of its table, and by at most 0.12 MB per second of each of the
+The page grows by about 0.1 MB per 1,000 utterances of its table, and by at most 0.12 MB per second of each of the
 worst and best utterances, whose three signals it holds (at 16 kHz).
 """
 
@@ -31,17 +31,17 @@ Place = tuple[str | Location, str | Location, str | Location | None]
 
 def write_report(path: str | os.PathLike, rows: Sequence[Row], places: Mapping[str, Place], summary: Mapping[str, Any], *,
                  worst: int = 5, best: int = 5, by: str | None = None) -> None:
-    """Write the page to `path`, whole or not at all; the same input gives the same bytes.
+    """Write the page to `path`, atomically; the same input gives the same bytes.
 
     `rows`: {"utt": id, "scores": {metric: float}, "error": reason or ""}, in the order of the table. `places`: where
-    the reference, the enhanced and the noisy signal (or None) of each id are; what cannot be read any more is told
-    on the page. `summary`: what se-score --summary writes. `by`: the metric that tells the worst from the best,
+    the reference, the enhanced and the noisy signal (or None) of each id are; what cannot be read any more is reported
+    on the page. `summary`: what se-score --summary writes. `by`: the metric that orders the worst and the best,
     pesq_wb or else the first. Raises UserError if that is not in the table.
     """
     names = list(summary["metrics"])
     by = by or ("pesq_wb" if "pesq_wb" in names else names[0])
     if by not in names:
-        raise UserError(f"'{by}' is not in the table, so it cannot order the report; there are {', '.join(names)}")
+        raise UserError(f"'{by}' is not in the table, so it cannot order the report; known: {', '.join(names)}")
     low, high = _extremes(rows, by, worst, best)
     script = _part("page.js")
     write_text(path, Template(_part("page.html")).substitute(
@@ -49,7 +49,7 @@ def write_report(path: str | os.PathLike, rows: Sequence[Row], places: Mapping[s
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         counts=_counts(summary), interval=text("{level:.0%} intervals: {method}, {resamples:,} resamples.".format(**summary["interval"])),
         summary=_summary_rows(summary["metrics"]),
-        groups="".join(_group(*item, names) for item in summary.get("groups", {}).items()),
+        groups="".join(_group(*item, names) for item in summary.get("groups", {}).items()),  # type: ignore[call-arg]
         histograms="".join(_distribution(name, rows, m) for name, m in summary["metrics"].items()),
         by=text(by), worst=_cards(low, places, by), best=_cards(high, places, by),
         head="".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names),
@@ -57,7 +57,7 @@ def write_report(path: str | os.PathLike, rows: Sequence[Row], places: Mapping[s
 
 
 def text(value: object) -> str:
-    """Anything from outside as HTML text, safe between tags and in quoted attributes."""
+    """Any text as HTML, safe between tags and in quoted attributes."""
     return html.escape(str(value).encode(errors="backslashreplace").decode())
 
 
@@ -81,8 +81,8 @@ def _extremes(rows: Sequence[Row], by: str, worst: int, best: int) -> tuple[list
 
 def _counts(summary: Mapping[str, Any]) -> str:
     failed = len(summary["failed"])
-    told = f'<a class="bad" href="#all">{failed:,} failed</a>' if failed else "none failed"
-    return f'{summary["utterances"]:,} utterances, {summary["scored"]:,} scored, {told}'
+    failures = f'<a class="bad" href="#all">{failed:,} failed</a>' if failed else "none failed"
+    return f'{summary["utterances"]:,} utterances, {summary["scored"]:,} scored, {failures}'
 
 
 def _summary_rows(means: Mapping[str, Mapping[str, Any]]) -> str:
@@ -159,9 +159,9 @@ def _row(row: Row, names: Sequence[str]) -> str:
 
 def _facts(provenance: Mapping[str, Any]) -> str:
     """Provenance as a list of terms, nested facts a line each."""
-    def told(value: object) -> str:
+    def as_html(value: object) -> str:
         if isinstance(value, Mapping):
             return "<br>".join(f"{text(key)} <code>{text(fact)}</code>" for key, fact in value.items())
         return f"<code>{text(value if isinstance(value, str) else json.dumps(value))}</code>"
 
-    return "".join(f"<dt>{text(key)}</dt><dd>{told(value)}</dd>" for key, value in provenance.items() if value)
+    return "".join(f"<dt>{text(key)}</dt><dd>{as_html(value)}</dd>" for key, value in provenance.items() if value)

@@ -22,7 +22,7 @@ def histogram(values: Sequence[float], mean: float | None) -> str:
     bars = "".join(f'<rect x="{left + 0.5:.1f}" y="{base * (1 - n / counts.max()):.1f}" width="{at[1] - 1:.1f}" '
                    f'height="{base * n / counts.max():.1f}"><title>{_label(a)} to {_label(b)}: {n}</title></rect>'
                    for a, b, left, n in zip(edges, edges[1:], at, counts) if n)
-    # Whole bins apart, so that labels stand at edges; at most six have room.
+    # A whole number of bins apart, so that labels are at edges; at most six fit.
     ticks = "".join(f'<text x="{left:.1f}" y="{_HEIGHT - 4}">{_label(a)}</text>'
                     for a, left in list(zip(edges, at))[::-(-len(edges) // 6)])
     mark = ""
@@ -34,7 +34,7 @@ def histogram(values: Sequence[float], mean: float | None) -> str:
 
 def _grid(low: float, high: float, parts: int) -> np.ndarray:
     """About `parts` equal steps of 1, 2 or 5 times a power of ten, from at most `low` to above `high`."""
-    # A spread that floats can hardly tell from none would make steps that do not step.
+    # With a spread near the resolution of floats, a step would not change the value.
     raw = max(high - low, 1e-6 * max(abs(low), abs(high)), 1e-6) / parts
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= raw)

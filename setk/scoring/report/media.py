@@ -22,7 +22,7 @@ _WINDOW, _STEP = 0.032, 0.008  # seconds
 _COLUMNS, _ROWS = 480, 160  # of a spectrogram, at most
 # Dark to light in even steps of lightness, so that it also reads printed in grey and by the colour-blind.
 _ANCHORS = ((8, 8, 24), (52, 20, 96), (124, 30, 122), (196, 52, 92), (240, 110, 50), (252, 184, 60), (254, 250, 200))
-_SHADES = 64  # more cannot be told apart, and cost bytes
+_SHADES = 64  # more look the same, and cost bytes
 GRADIENT = "linear-gradient(90deg, " + ", ".join(f"rgb{c}" for c in _ANCHORS) + ")"
 
 
@@ -61,21 +61,21 @@ def load(role: str, location: str | Location) -> Clip:
 
 
 def _excerpt(location: Location) -> tuple[np.ndarray, int, bool]:
-    # A pipe was drained when it was scored; opening it again would wait for ever.
+    # A pipe is empty after scoring; opening it again would wait forever.
     if not location.can_be_read_again():
         raise AudioError(f"{location}: is not a file, so it cannot be read a second time")
     info, blocks = location.open(1 << 16)
-    wanted, parts, have = SECONDS * info.rate, [], 0
+    needed, parts, have = SECONDS * info.rate, [], 0
     with contextlib.closing(blocks):
         for block in blocks:
             parts.append(block[0])
             have += len(block[0])
-            if have > wanted:
+            if have > needed:
                 break
     audio.check_mono(location, info.channels, info.rate, None)
     if not have:
         raise AudioError(f"{location}: has no samples")
-    return np.concatenate(parts)[:wanted], info.rate, have > wanted
+    return np.concatenate(parts)[:needed], info.rate, have > needed
 
 
 def sound_uri(clip: Clip) -> str:

@@ -1,0 +1,167 @@
+"""se-prune: a checkpoint pruned, and what that saves and costs."""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+
+import numpy as np
+import torch
+
+from setk import checkpoint, engines, metrics
+from setk.audio import Location
+from setk.core.errors import AudioError, UserError
+from setk.compress import pruning
+from setk.cost import macs as mac_rules, timing
+from setk.data import lists
+from setk.metrics import sdr
+from setk.models import Model, count_parameters
+
+ROUNDS = 2  # of timing one model and then the other, so that other load of the machine affects both
+
+
+CALIBRATION_S = 2.0  # of each utterance, for importance by gradients, which need all activations at once
+NORMS = {"l1": 1, "l2": 2}
+
+
+class Candidate(NamedTuple):
+    """A model and its checkpoint."""
+
+    name: str
+    file: Path
+    model: Model
+
+
+class Pruned(NamedTuple):
+    """The dense and the pruned model, and of structured pruning each group's width before and after."""
+
+    dense: Candidate
+    pruned: Candidate
+    widths: dict[str, tuple[int, int]]
+
+
+def prune(spec: str | os.PathLike, out: str | os.PathLike, *, method: str, amount: float | None = None,
+          target_macs: float | None = None, target_params: float | None = None, floor: float = 0.1, importance: str = "l1",
+          multiple: int | None = None, utts: Mapping[str, tuple[Location, ...]] | None = None) -> Pruned:
+    """Write the checkpoint that MODEL names to `out` with its least important weights zero (`method` "magnitude") or without
+    its least important units ("structured").
+
+    Exactly one of `amount` (part to remove), `target_macs` (per second) and `target_params` is needed; targets up to 1 are
+    parts of the dense model's, and for structured pruning only. `floor`: part of each layer or group to keep. `importance`:
+    "l1" or "l2" norms, or "taylor", gradients on `utts` (see `locations`). `multiple`: widths are rounded to it (None: what
+    suits the model's kernels). Raises UserError where that is not possible.
+    """
+    dense, file, about, _ = engines.model(spec, weights=True)
+    if dense.quantization:
+        raise UserError(f"{spec}: is quantized; prune the checkpoint that it was made from, then quantize the result")
+    facts: dict[str, Any] = {"method": method, "floor": floor, "source": about["provenance"], "sha256": about["sha256"]}
+    if method == "magnitude":
+        model, facts["amount"] = copy.deepcopy(dense), amount
+        pruning.prune_magnitude(model, amount, floor)
+    else:
+        target = _target(dense, target_macs, target_params)
+        model, done = pruning.prune_structured(dense, _importance(spec, dense, importance, utts), floor, multiple, amount=amount, **target)
+        facts |= {"importance": importance, **done}
+    checkpoint.save(out, model, {}, **facts)
+    return Pruned(Candidate("dense", file, dense), Candidate("pruned", Path(out), model), facts.get("widths", {}))
+
+
+def _importance(spec: str | os.PathLike, dense: Model, kind: str, utts: Mapping[str, tuple[Location, ...]] | None) -> list[torch.Tensor]:
+    groups = dense.prunable()
+    if not groups:
+        raise UserError(f"{spec}: {dense.name} has no units that can be removed; --method magnitude works for any model")
+    if kind == "taylor":
+        return pruning.taylor_importance(dense, groups, signals(utts, dense.sample_rate, CALIBRATION_S))
+    return pruning.norm_importance(dense, groups, NORMS[kind])
+
+
+def macs_per_second(model: Model) -> float:
+    """MACs per second. Those of a causal model do not depend on the length that is counted, and a short one is faster."""
+    return sum(layer.macs_per_second for layer in mac_rules.layers(model, 0.05 if model.causal else 1.0))
+
+
+def _target(dense: Model, macs: float | None, params: float | None) -> dict[str, Any]:
+    """The `cost` of a model and its `target` for pruning.prune_structured: MACs per second or parameters, where at most 1 is a
+    part of the dense model's. Empty without either."""
+    if macs is None and params is None:
+        return {}
+    cost, limit = (macs_per_second, macs) if params is None else (_parameters, params)
+    return {"cost": cost, "target": limit * cost(dense) if limit <= 1 else limit}
+
+
+def _parameters(model: Model) -> int:
+    return count_parameters(model)["params"]
+
+
+def cost_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
+    """Of each model: `model`, `params`, `params_nonzero`, `bytes`, `macs_per_second`, and `rtf` measured on one thread."""
+    rows, timed = [], []
+    for name, file, model in candidates:
+        counts = count_parameters(model)
+        rows.append({"model": name, "params": counts["params"], "params_nonzero": counts["params_nonzero"],
+                     "bytes": file.stat().st_size, "macs_per_second": macs_per_second(model), "rtf": math.inf})
+        timed.append(engines.TorchEngine(model))
+    for _ in range(ROUNDS):
+        for row, engine in zip(rows, timed):
+            row["rtf"] = min(row["rtf"], timing(engine, hops=1, seconds=2.0)["rtf"])
+    return rows
+
+
+def locations(noisy: str, clean: str | None) -> dict[str, tuple[Location, ...]]:
+    """utt -> locations of the noisy and, if `clean` is a list, the clean signal. Raises UserError where one is missing."""
+    found = lists.read_wavs(noisy)
+    if not found:
+        raise UserError(f"{noisy}: lists nothing")
+    if clean is None:
+        return {utt: (location,) for utt, location in found.items()}
+    references = lists.read_wavs(clean)
+    for utt in found:
+        if utt not in references:
+            raise UserError(f"{clean}: lacks {utt}, which {noisy} lists")
+    return {utt: (location, references[utt]) for utt, location in found.items()}
+
+
+def signals(utts: Mapping[str, tuple[Location, ...]], rate: int, seconds: float = math.inf) -> Iterator[tuple[torch.Tensor, ...]]:
+    """The signals [n] of each utterance, the first `seconds` of them. Raises AudioError on the first that cannot be read."""
+    for utt, places in utts.items():
+        waves = [location.read_mono(rate)[0] for location in places]
+        if len({len(x) for x in waves}) > 1:
+            raise AudioError(f"{utt}: the noisy signal has {len(waves[0])} samples, the clean one {len(waves[1])}")
+        end = int(min(len(waves[0]), seconds * rate))
+        yield tuple(torch.from_numpy(x[:end]) for x in waves)
+
+
+class Outputs:
+    """Outputs of the dense and the pruned model, compared: the SNR in dB of the second to the first, and scores of both.
+
+    add() accepts one utterance; columns() returns the columns of the two rows, means over all utterances.
+    """
+
+    def __init__(self, dense: Model, pruned: Model, names: Sequence[str]):
+        self.models, self.names = (dense, pruned), tuple(names)
+        self.snrs: list[float] = []
+        self.scores: tuple[list[list[float]], list[list[float]]] = ([], [])
+
+    def add(self, noisy: torch.Tensor, clean: torch.Tensor | None = None) -> dict[str, str]:
+        """Enhance and score noisy [n] against clean [n]. Returns metric -> reason of the scores that are nan."""
+        with torch.inference_mode():
+            outputs = [model.enhance(noisy[None])[0].double().numpy() for model in self.models]
+        snr = sdr.snr(*outputs)
+        if math.isfinite(snr):
+            self.snrs.append(snr)
+        missing: dict[str, str] = {}
+        if self.names:
+            for table, output in zip(self.scores, outputs):
+                values, reasons = metrics.compute(clean.numpy(), output, self.models[0].sample_rate, self.names)
+                table.append(list(values.values()))
+                missing |= reasons
+        return missing
+
+    def columns(self) -> Iterable[dict[str, float]]:
+        """`snr_db` (infinite for equal outputs) and the mean of each metric: of the dense model, then of the pruned."""
+        snr = float(np.mean(self.snrs)) if self.snrs else math.inf
+        for value, table in zip((math.inf, snr), self.scores):
+            yield {"snr_db": value} | {name: float(np.nanmean([row[i] for row in table])) for i, name in enumerate(self.names)}

@@ -1,0 +1,60 @@
+"""The rows of se-count: what the model that MODEL names costs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any, Iterable, Iterator
+
+import torch
+
+from setk import cost, engines
+from setk.audio import Location
+from setk.core.errors import UserError
+from setk.cost import synops
+from setk.cost.startup import startup
+from setk.nn.quantization import unquantized
+
+
+def count(spec: str, convention: str = "setk", *, layers: bool = False, timed: bool = False,
+          signals: Iterable[str] | None = None, published_rates: bool = False, trust: bool = False) -> dict[str, Any]:
+    """The row of MODEL (included name, .pt, .onnx, .ts, preset or YAML config): plain values, None where there is none.
+
+    `convention`: "setk", "ptflops" or "legacy", the definition of a multiply-accumulate (see setk.cost). Keys:
+    `model`, `params`, `params_total`, `params_nonzero`, `bytes`, `macs_per_second`, `stft_macs_per_second`,
+    `synops_per_second`, `latency_ms`, `convention`. `timed` adds times on this machine, on one thread (a .ts then needs
+    `trust`). `signals`, locations of audio, adds spike rates and what follows from them; with `published_rates`
+    recurrent weights count at the rate of their layer's input. `layers` adds a list of rows by layer. A quantized
+    model is counted as the float model of the same shape. Raises UserError.
+
+    >>> count("fspen")["macs_per_second"]
+    72528000
+    """
+    loaded = engines.model(spec)
+    model = unquantized(loaded.model)
+    engine = None
+    if timed:
+        engine = engines.open(str(loaded.file), trust=trust) if loaded.file else engines.TorchEngine(model)
+    row = cost.report(model, convention, label=spec, file=loaded.file, engine=engine)
+    if timed:
+        row |= startup(loaded, trust)
+    if signals is not None:
+        if loaded.file and not loaded.has_weights:
+            raise UserError(f"{spec}: spikes are measured on a checkpoint; use the .pt that it was exported from")
+        row |= synops.report(model.eval(), _waves(signals, model.sample_rate), published_rates)
+    if loaded.file and not loaded.has_weights:
+        row["params_nonzero"] = None  # unknown: an export holds the weights in another form
+    if layers:
+        row["layers"] = [asdict(layer) for layer in cost.layers(model, convention)]
+    return row
+
+
+def layer_rows(spec: str, convention: str = "setk") -> Iterator[dict[str, Any]]:
+    """A row for each layer of MODEL that has parameters or multiply-accumulates; they sum to those of `count`."""
+    for layer in cost.layers(unquantized(engines.model(spec).model), convention):
+        yield {"model": spec, **asdict(layer)}
+
+
+def _waves(locations: Iterable[str], rate: int) -> Iterator[torch.Tensor]:
+    """Utterances [n], mono. The first that cannot be read ends the measurement."""
+    for location in locations:
+        yield torch.from_numpy(Location.parse(location).read_mono(rate)[0])

@@ -1,0 +1,234 @@
+"""A data directory to shards.
+
+Utterances are in C order of their ids and go into shards of `size` by that order, so that the files are the same
+however many jobs write them. The list is written when all shards are complete and from the same inputs: it lists
+everything, or does not exist.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Iterator
+
+import h5py
+import numpy as np
+
+from setk import audio
+from setk.audio import Location
+from setk.core import provenance
+from setk.core.errors import AudioError, UserError
+from setk.core.files import atomic_path, make_dir
+from setk.core.pool import ordered_map
+from setk.data.datadir import DataDir
+from setk.data.features import Feature, Pcm
+from setk.data.lists import take_part, write_list
+from setk.data.shards.format import FORMAT, STREAMS, VERSION, fixed, text_of
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to be written: `places[k]` are the locations of utterance k, one per stream."""
+
+    name: str
+    number: int
+    of: int
+    path: Path
+    rate: int
+    utts: tuple[str, ...]
+    places: tuple[tuple[Location, ...], ...]
+    snr: tuple[float, ...]
+    spk: tuple[str, ...]
+    feature: Feature = field(default_factory=Pcm)
+    resampler: str | None = None
+    kind: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> str:
+        """Digest of all that decides the content, except the samples."""
+        facts: list[Any] = [VERSION, self.name, self.number, self.of, self.rate, self.utts, self.places, self.snr, self.spk]
+        # Only where it applies: shards of pcm that were made before there was a choice stay current.
+        facts += [self.feature.name, self.feature.settings] if self.feature.name != "pcm" else []
+        facts += [self.resampler] if self.resampler else []
+        facts += [self.kind] if self.kind else []
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    @property
+    def list_path(self) -> Path:
+        return self.path.with_name(f"{self.name}.scp")
+
+
+@dataclass
+class ShardDone:
+    """Result of one ShardJob: "made", "kept" (complete, from the same inputs), or "failed" with the reasons."""
+
+    path: Path
+    state: str = "failed"
+    utterances: int = 0
+    seconds: float = 0.0
+    clipped: int = 0
+    faults: list[tuple[str, str]] = field(default_factory=list)
+
+
+def write_shards(data: DataDir, out: str | os.PathLike, size: int = 1000, part: str | None = None, jobs: int = 1,
+                 rate: int = 16000, feature: Feature = Pcm(), resampler: str | None = None) -> Iterator[ShardDone]:
+    """Write a data directory as shards of `size` utterances into `out`, yielding the result of each.
+
+    `part` = "k/n" writes every n-th file from the k-th. Shards that are complete and made from the same inputs
+    are kept. Every utterance must be mono, and at `rate` Hz unless a `resampler` (see `audio.resample`) converts it;
+    a shard with one that is not fails and names them all. Lists and shards that are out of date are removed first;
+    the lists are written by the job that finds all of them complete.
+    """
+    if size < 1:
+        raise UserError(f"--shard-size {size}: must be at least 1 utterance")
+    plan = plan_shards(data, make_dir(out), size, rate, feature, resampler)
+    mine = list(take_part(plan, part))
+    for job in mine:
+        if not is_current(job):
+            # The old shard is removed too: if its utterances turn out bad, it must not be mistaken for the new one.
+            job.list_path.unlink(missing_ok=True)
+            job.path.unlink(missing_ok=True)
+    yield from ordered_map(make_shard, mine, jobs)
+    for name in {job.name: None for job in plan}:
+        files = {f"{name}.{job.number}": job.path for job in plan if job.name == name}
+        if all(_recorded_inputs(job.path) == job.inputs for job in plan if job.name == name):
+            write_list(Path(out) / f"{name}.scp", files)
+
+
+def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000,
+                feature: Feature = Pcm(), resampler: str | None = None) -> list[ShardJob]:
+    """The shards that `data` makes. Raises UserError if noisy and clean differ in ids, or a list is empty."""
+    if data.is_pairs:
+        sets = {"pairs": data.pairs()}
+    else:
+        sets = {name: {utt: (place,) for utt, place in data.wavs(name).items()} for name in data.streams}
+    speakers, snrs = data.table("utt2spk"), data.table("utt2snr")
+    kinds = {} if data.is_pairs else data.noise_kinds()
+    plan = []
+    for name, table in sets.items():
+        if not table:
+            raise UserError(f"{data.path}: lists no utterances for {name}; se-prep check reports what is wrong")
+        utts = sorted(table, key=str.encode)
+        described = name in ("pairs", "speech")
+        missing = [utt for utt in utts if utt not in speakers] if described and speakers else []
+        if missing:
+            raise UserError(f"{data.path}/utt2spk: {missing[0]} has no speaker; complete the table or remove it")
+        of = -(-len(utts) // size)
+        for number in range(1, of + 1):
+            ids = tuple(utts[(number - 1) * size:number * size])
+            places = tuple(table[u] for u in ids)
+            snr = tuple(_parse_snr(data, u, snrs.get(u, "nan")) if described else float("nan") for u in ids)
+            spk = tuple(speakers[u] for u in ids) if described and speakers else ()
+            kind = tuple(kinds[u] for u in ids) if name == "noise" and kinds else ()
+            plan.append(ShardJob(name, number, of, out / f"{name}.{number}.h5", rate, ids, places, snr, spk, feature, resampler, kind))
+    return plan
+
+
+def _parse_snr(data: DataDir, utt: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{data.path}/utt2snr: {utt} has {text!r}; expected a number in dB") from None
+
+
+def _recorded_inputs(path: Path) -> str | None:
+    """The `inputs` attribute of a complete shard; None for a file that is missing, damaged or foreign."""
+    try:
+        with h5py.File(path, "r", locking=False) as f:
+            return text_of(f, "inputs")
+    except (OSError, RuntimeError, KeyError, ValueError):
+        return None
+
+
+def is_current(job: ShardJob) -> bool:
+    """Whether the shard is complete, from the same inputs, and no wav is newer than it (wavs may have been removed)."""
+    if _recorded_inputs(job.path) != job.inputs:
+        return False
+    made = job.path.stat().st_mtime_ns
+    return all(place.changed_ns() <= made for places in job.places for place in places)
+
+
+class _Faulty(Exception):
+    """A shard that cannot be written because of its utterances, which ShardDone names."""
+
+
+def make_shard(job: ShardJob) -> ShardDone:
+    """Write one shard atomically; one utterance is in memory at a time."""
+    done = ShardDone(job.path, utterances=len(job.utts))
+    if is_current(job):
+        with h5py.File(job.path, "r", locking=False) as f:
+            done.state, done.seconds = "kept", int(f["samples"][:].sum() if "samples" in f else f["offset"][-1]) / job.rate
+        return done
+    try:
+        samples = np.array(_each(job, done, _probe_utterance), np.int64)
+        offset = np.cumsum([0, *map(job.feature.rows, samples.tolist())], dtype=np.int64)
+        with atomic_path(job.path) as tmp, h5py.File(tmp, "w", libver=("v108", "v108")) as f:
+            _describe(f, job, samples, offset)
+            streams = {stream: f[stream] for stream in STREAMS[job.name]}
+            done.clipped = sum(_each(job, done, lambda job, i: _copy_utterance(streams, job, samples[i], offset[i], i)))
+    except _Faulty:
+        return done
+    done.state, done.seconds = "made", int(samples.sum()) / job.rate
+    return done
+
+
+def _each(job: ShardJob, done: ShardDone, work: Callable[[ShardJob, int], int]) -> list[int]:
+    """work(job, i) of every utterance. Records all that cannot be used, then raises _Faulty."""
+    results = []
+    for i, utt in enumerate(job.utts):
+        try:
+            results.append(work(job, i))
+        except AudioError as e:
+            done.faults.append((utt, str(e)))
+    if done.faults:
+        raise _Faulty
+    return results
+
+
+def _probe_utterance(job: ShardJob, i: int) -> int:
+    """Samples of utterance i. Raises AudioError unless its streams are mono, at the rate, and of equal length."""
+    places = job.places[i]
+    infos = [place.probe() for place in places]
+    first = infos[0]
+    for place, info in zip(places, infos):
+        audio.check_mono(place, info.channels, info.rate, None if job.resampler else job.rate)
+        if (info.frames, info.rate) != (first.frames, first.rate):
+            raise AudioError(f"{place}: has {info.frames} samples at {info.rate} Hz, {places[0]} {first.frames} "
+                             f"at {first.rate}; a pair must have equal lengths")
+    return audio.resampled_length(first.frames, first.rate, job.rate)
+
+
+def _describe(f: h5py.File, job: ShardJob, samples: np.ndarray, offset: np.ndarray) -> None:
+    """Write all of a shard but the rows, for which space is reserved."""
+    f.attrs.update({"version": VERSION, "sample_rate": job.rate, "number": job.number, "of": job.of, **job.feature.settings})
+    libraries = ("numpy", "h5py", *((job.resampler,) if job.resampler else ()))
+    stamp = json.dumps(provenance.stamp(*libraries, **({"resampler": job.resampler} if job.resampler else {})))
+    for name, text in (("format", FORMAT), ("feature", job.feature.name), ("inputs", job.inputs), ("provenance", stamp)):
+        f.attrs[name] = fixed([text])[0]
+    f["offset"], f["snr"], f["utt"] = offset, np.asarray(job.snr, np.float32), fixed(job.utts)
+    if job.spk:
+        f["spk"] = fixed(job.spk)
+    if job.kind:
+        f["kind"] = fixed(job.kind)
+    if job.feature.name != "pcm":
+        f["samples"] = samples
+    for stream in STREAMS[job.name]:
+        f.create_dataset(stream, (int(offset[-1]), *job.feature.shape), job.feature.dtype)
+
+
+def _copy_utterance(streams: dict[str, h5py.Dataset], job: ShardJob, samples: int, start: int, i: int) -> int:
+    """Copy utterance i, of `samples` samples, to the rows from `start`; returns the number of samples clipped to 16 bits."""
+    clipped = 0
+    for data, place in zip(streams.values(), job.places[i]):
+        x, rate = place.read_mono(None if job.resampler else job.rate)
+        x = audio.resample(x, rate, job.rate, job.resampler) if job.resampler else x
+        if len(x) != samples:
+            raise AudioError(f"{place}: changed while it was read; run se-prep shards again")
+        at = int(start)
+        for rows, beyond in job.feature.encode(x):
+            data[at:at + len(rows)] = rows
+            at, clipped = at + len(rows), clipped + beyond
+    return clipped

@@ -1,0 +1,178 @@
+"""Files, pipes and lists through an engine: what se-enhance does."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Iterable, Iterator, NamedTuple
+
+import numpy as np
+
+from setk import audio
+from setk.audio import Location
+from setk.core import pool, provenance
+from setk.core.errors import AudioError, UserError
+from setk.engines.base import Engine, frames_in
+from setk.engines.overlap import open_stream
+from setk.engines.resolve import open as open_engine
+from setk.engines.stream import Stream
+
+
+class Raw(NamedTuple):
+    """Headerless s16le on pipes: samples per second (None: the model's) and channels."""
+
+    rate: int | None = None
+    channels: int = 1
+
+
+class Enhanced(NamedTuple):
+    """A file that was enhanced: seconds of audio, seconds of processor time, samples clipped, latency of the stream in ms."""
+
+    seconds: float
+    cpu_seconds: float
+    clipped: int
+    latency_ms: float
+
+
+class Entry(NamedTuple):
+    """One utterance of a list: where its audio is, and the file to write."""
+
+    utt: str
+    location: Location
+    path: str
+
+
+class Done(NamedTuple):
+    """An entry that is finished; `error` is None, or the reason why there is no file. `clipped`: samples."""
+
+    utt: str
+    path: str
+    error: str | None
+    clipped: int
+
+
+def seconds_at_a_time(engine: Engine, seconds: float | None, live: bool) -> float:
+    """Seconds of audio that the model processes at a time; `seconds`, or what suits files or a live pipe for None."""
+    if seconds is not None:
+        return seconds
+    if live and not engine.causal:
+        raise UserError(f"{engine.name} is not causal: it needs the complete signal. For a pipe, choose how long to wait with "
+                        f"--chunk SECONDS (for files it is {engine.chunk_s:g}), or use a causal model")
+    return 0.0 if live else engine.chunk_s
+
+
+def transfer(stream: Stream, info: audio.Info, blocks: Iterable[np.ndarray], target: str, subtype: str,
+             raw: bool = False) -> tuple[int, int]:
+    """Enhance blocks into `target`. Returns samples per channel, and samples clipped.
+
+    If the input breaks off, audio on standard output stays valid: what came is enhanced, then the AudioError of the
+    input is raised. A file is not written.
+    """
+    broken = None
+    samples = 0
+    with audio.Writer(target, info.rate, info.channels, subtype, raw) as writer:
+        try:
+            for block in blocks:
+                samples += block.shape[1]
+                writer.write(stream.push(block))
+        except AudioError as e:
+            if target != "-":
+                raise
+            broken = e
+        writer.write(stream.flush())
+    if broken:
+        raise broken
+    return samples, writer.clipped
+
+
+def enhance_file(engine: Engine, source: str, target: str, *, chunk: float | None = None, subtype: str = "PCM_16",
+                 raw: Raw | None = None) -> Enhanced:
+    """Enhance the audio at `source` into the file `target`; `-` is standard input or output.
+
+    Length, rate and channels of the output are those of the input. Raises AudioError on input that cannot be read.
+    """
+    live = source == "-"
+    seconds = seconds_at_a_time(engine, chunk, live)
+    if live and raw:
+        info = audio.Info(raw.rate or engine.sample_rate, raw.channels, None)
+        blocks = audio.raw_blocks(sys.stdin.buffer, raw.channels, 1 << 14)
+    else:
+        info, blocks = Location.parse(source).open(1 << 14)
+    start = time.process_time()
+    stream = open_stream(engine, info.rate, info.channels, seconds)
+    samples, clipped = transfer(stream, info, blocks, target, subtype, raw is not None)
+    return Enhanced(samples / info.rate, time.process_time() - start, clipped, stream.latency_ms)
+
+
+class _Worker:
+    """Enhances entries in a process of the pool, which loads the model once."""
+
+    engine: Engine | None = None
+
+    def __init__(self, chunk: float | None, subtype: str):
+        self.chunk, self.subtype = chunk, subtype
+
+    def __call__(self, entry: Entry) -> Done:
+        engine, clipped = _Worker.engine, 0
+        try:
+            if not is_current(entry):
+                info, blocks = entry.location.open(1 << 16)
+                stream = open_stream(engine, info.rate, info.channels, seconds_at_a_time(engine, self.chunk, False))
+                _, clipped = transfer(stream, info, blocks, entry.path, self.subtype)
+        except AudioError as e:
+            return Done(entry.utt, entry.path, str(e), 0)
+        return Done(entry.utt, entry.path, None, clipped)
+
+
+def _load(spec: str, trust: bool) -> None:
+    _Worker.engine = open_engine(spec, trust=trust)
+
+
+def is_current(entry: Entry) -> bool:
+    """Whether an earlier run wrote the output of the input as it is now."""
+    return os.path.isfile(entry.path) and entry.location.changed_ns() <= os.stat(entry.path).st_mtime_ns
+
+
+def enhance_list(spec: str, entries: Iterable[tuple[str, Location]], out: str | os.PathLike, *, chunk: float | None = None,
+                 subtype: str = "PCM_16", suffix: str = ".wav", jobs: int = 1, batch: int = 1, trust: bool = False) -> Iterator[Done]:
+    """Enhance each (utt, location) of `entries` to OUT/utt.wav, and yield a Done for each as it ends.
+
+    `jobs` processes work on one utterance each, in order; or `batch` mono signals, which may be live pipes, advance
+    in one call of a causal model, and end in any order. Files that an earlier run of the same model wrote are kept.
+    Raises UserError if OUT holds the output of another model.
+    """
+    if jobs > 1 and batch > 1:
+        raise UserError("--jobs and --batch do not go together; --part divides a list among several commands")
+    _load(spec, trust)
+    engine = _Worker.engine
+    if batch > 1 and not engine.causal:
+        raise UserError(f"{engine.name} is not causal and accepts one signal at a time; --jobs runs several")
+    settings = {"model": engine.name, "model sha256": engine.sha256, "subtype": subtype, "chunk": chunk, "suffix": suffix}
+    provenance.claim_dir(out, settings, "torch", "numpy", "soxr")
+    items = (Entry(utt, location, str(Path(out) / f"{utt}{suffix}")) for utt, location in entries)
+    if batch > 1:
+        yield from _in_batches(engine, batch, chunk, items, subtype)
+        return
+    worker = _Worker(chunk, subtype)
+    yield from pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, (spec, trust) if jobs > 1 else ())
+
+
+def _in_batches(engine: Engine, batch: int, chunk: float | None, items: Iterator[Entry], subtype: str) -> Iterator[Done]:
+    """Enhance what is not current, `batch` at a time; then yield what was."""
+    from setk.engines.live import enhance_together
+
+    kept: list[Entry] = []
+
+    def to_do() -> Iterator[Entry]:
+        for entry in items:
+            if is_current(entry):
+                kept.append(entry)
+            else:
+                yield entry
+
+    frames = frames_in(engine, seconds_at_a_time(engine, chunk, True))
+    yield from enhance_together(engine, batch, frames, to_do(), subtype)
+    for entry in kept:
+        yield Done(entry.utt, entry.path, None, 0)

@@ -1,0 +1,135 @@
+"""Many signals through one model at once: readers in threads, one call of the engine for all signals that are ready."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from dataclasses import dataclass, field
+from typing import Iterator
+
+import numpy as np
+
+from setk import audio
+from setk.core.errors import AudioError
+from setk.engines.base import Engine
+from setk.engines.batch import Batch
+from setk.engines.files import Done, Entry
+from setk.engines.stream import Signal
+
+PATIENCE = 0.002  # seconds that ready signals wait for the others: a small part of a hop
+AHEAD = 2         # blocks that a reader may be ahead of the model
+
+
+@dataclass
+class Job:
+    """One utterance in progress: what its reader thread and the loop share."""
+
+    entry: Entry
+    credit: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(AHEAD))
+    files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    signal: Signal | None = None
+    writer: audio.Writer | None = None
+    owed: int = 0  # blocks that were fed, and whose credit the reader has not got back
+
+    def fail(self, error: AudioError) -> Done:
+        """Close what is open without keeping the output."""
+        self.files.pop_all().__exit__(AudioError, error, None)
+        return Done(self.entry.utt, self.entry.path, str(error), 0)
+
+    def finish(self) -> Done:
+        self.files.close()
+        return Done(self.entry.utt, self.entry.path, None, self.writer.clipped)
+
+
+class Loop:
+    """The loop over running jobs, at most `size`; `run` yields a Done for each as it ends."""
+
+    def __init__(self, engine: Engine, size: int, chunk: int, entries: Iterator[Entry], subtype: str):
+        self.engine, self.size, self.entries = engine, size, entries
+        self.subtype = subtype
+        self.batch, self.events = Batch(engine, size, chunk), queue.Queue()
+        self.running: list[Job] = []
+
+    def run(self) -> Iterator[Done]:
+        self._start_more()
+        while self.running:
+            yield from self._await_signals()
+            yield from self._advance()
+            self._start_more()
+
+    def _start_more(self) -> None:
+        while len(self.running) < self.size and (entry := next(self.entries, None)):
+            job = Job(entry)
+            self.running.append(job)
+            threading.Thread(target=_read, args=(job, self.events), daemon=True).start()
+
+    def _await_signals(self) -> Iterator[Done]:
+        """Handle events until every signal has a chunk, or some have and the others are slow."""
+        while self.running:
+            ready = [job.signal is not None and self.batch.ready(job.signal) for job in self.running]
+            if all(ready):
+                return
+            try:
+                job, event = self.events.get(timeout=PATIENCE if any(ready) else None)
+            except queue.Empty:
+                return
+            if isinstance(event, AudioError):
+                if job.signal:
+                    self.batch.drop(job.signal)
+                self.running.remove(job)
+                yield job.fail(event)
+                self._start_more()
+            else:
+                self._accept(job, event)
+
+    def _accept(self, job: Job, event: audio.Info | np.ndarray | None) -> None:
+        """A header, a block, or None for the end of the input."""
+        if isinstance(event, audio.Info):
+            job.signal = Signal(self.engine, event.rate, 1)
+            job.writer = job.files.enter_context(audio.Writer(job.entry.path, event.rate, 1, self.subtype))
+            self.batch.put(job.signal)
+        elif event is None:
+            job.signal.end()
+        else:
+            job.signal.feed(event)
+            job.owed += 1
+
+    def _advance(self) -> Iterator[Done]:
+        """Run the model once, write what it returns, and let readers read on."""
+        by_signal = {id(job.signal): job for job in self.running}
+        for signal, samples in self.batch.advance():
+            job = by_signal[id(signal)]
+            job.writer.write(samples)
+            if signal.done:
+                self.running.remove(job)
+                yield job.finish()
+        for job in self.running:
+            while job.owed and not self.batch.ready(job.signal):
+                job.owed -= 1
+                job.credit.release()
+
+
+def enhance_together(engine: Engine, size: int, chunk: int, entries: Iterator[Entry], subtype: str) -> Iterator[Done]:
+    """Enhance `entries`, up to `size` at a time by `chunk` frames, and yield a Done for each as it ends.
+
+    Locations may be live: a signal moves when it has a chunk, whether the others have or not, and an output
+    that is a named pipe gets its samples at once.
+    """
+    yield from Loop(engine, size, chunk, entries, subtype).run()
+
+
+def _read(job: Job, events: queue.Queue) -> None:
+    """Put an Info, blocks, and None at the end, or an AudioError."""
+    location = job.entry.location
+    try:
+        info, blocks = location.open(1 << 13)
+        if info.channels != 1:
+            raise AudioError(f"{location}: has {info.channels} channels; --batch needs mono, lists without it accept any")
+        events.put((job, info))
+        for block in blocks:
+            job.credit.acquire()
+            events.put((job, np.ascontiguousarray(block)))
+        events.put((job, None))
+    except AudioError as e:
+        events.put((job, e))

@@ -1,0 +1,69 @@
+"""How far two forms of a model are apart: on a list of signals, in dB and in scores."""
+
+from __future__ import annotations
+
+from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
+
+import numpy as np
+
+from setk import metrics
+from setk.audio import Location
+from setk.core.errors import AudioError, UserError
+from setk.engines.base import Engine
+from setk.engines.overlap import open_stream
+from setk.metrics import sdr
+from setk.scoring import summary
+
+
+class Parity(NamedTuple):
+    """One utterance: `snr` in dB of B's output to A's, and by metric the score of B less that of A. `error`: why there is none."""
+
+    utt: str
+    snr: float
+    gains: dict[str, float]
+    error: str | None = None
+
+
+def compare(a: Engine, b: Engine, entries: Iterable[tuple[str, Location]], *, names: Sequence[str] = (),
+            clean: Mapping[str, Location] | None = None) -> Iterator[Parity]:
+    """Compare the outputs of two engines on each (utt, location) of `entries`, mono at the rate of both.
+
+    `names` are metrics to score both outputs by, against the locations in `clean` (utt -> location). Raises UserError if the
+    engines run at different rates.
+    """
+    if a.sample_rate != b.sample_rate:
+        raise UserError(f"A runs at {a.sample_rate} Hz, B at {b.sample_rate}: there is nothing to compare")
+    for utt, location in entries:
+        try:
+            noisy = location.read_mono(a.sample_rate)[0]
+            if names and utt not in clean:
+                raise AudioError("is not in the list of clean speech")
+            speech = clean[utt].read_mono(a.sample_rate)[0] if names else None
+        except AudioError as e:
+            yield Parity(utt, np.nan, {}, str(e))
+            continue
+        before, after = _enhanced(a, noisy), _enhanced(b, noisy)
+        yield Parity(utt, sdr.snr(before, after), _gains(speech, before, after, a.sample_rate, names))
+
+
+def words(rows: Iterable[Parity]) -> list[str]:
+    """Means with their intervals over `rows`, one line for the SNR and one for each metric; equal outputs have no SNR."""
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.error:
+            for name, value in {"snr": row.snr, **row.gains}.items():
+                columns.setdefault(name, []).extend([value] if abs(value) != np.inf else [])
+    return summary.words({name: summary.summarise(values) for name, values in columns.items()})
+
+
+def _gains(clean: np.ndarray | None, before: np.ndarray, after: np.ndarray, rate: int, names: Sequence[str]) -> dict[str, float]:
+    if not names:
+        return {}
+    first, second = (metrics.compute(clean, out, rate, names)[0] for out in (before, after))
+    return {name: second[name] - first[name] for name in names}
+
+
+def _enhanced(engine: Engine, wave: np.ndarray) -> np.ndarray:
+    """A mono signal [n] at the engine's rate to enhanced [n]."""
+    stream = open_stream(engine, engine.sample_rate, 1, engine.chunk_s)
+    return np.concatenate([stream.push(wave[None]), stream.flush()], 1)[0]

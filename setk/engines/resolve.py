@@ -1,0 +1,138 @@
+"""What a MODEL argument names: the only place that turns a name or a file into an engine or a torch model."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from setk import pretrained
+from setk.core import config
+from setk.core.errors import UserError
+from setk.engines.base import Engine
+from setk.engines.onnx import OnnxEngine
+from setk.engines.torch import TorchEngine
+
+if TYPE_CHECKING:
+    from setk.models import Model
+
+YAML = (".yaml", ".yml")
+# What se-quant export writes and no engine runs, and what to do with it.
+FOREIGN = {".c": "C source; compile it", ".h": "a C header; compile the .c next to it", ".wasm": "WebAssembly; load it in a browser",
+           ".html": "a web page; open it in a browser"}
+MODEL_KEYS = ("model", "preset", "config", "quantization")  # what a config says of the model; the other keys are se-train's
+
+
+class Loaded(NamedTuple):
+    """A torch model and its origin.
+
+    `file`: the file that MODEL names, None for a preset or a config. `about`: everything that the file holds but the
+    weights. `has_weights`: False for a model that was built from its config alone (preset, config, .onnx, .ts).
+    """
+
+    model: Model
+    file: Path | None
+    about: dict[str, Any]
+    has_weights: bool
+
+
+def open(spec: str | os.PathLike, *, trust: bool = False, untrained: bool = False) -> Engine:
+    """The engine that runs MODEL: an included name, .pt, .onnx or .ts.
+
+    An included model that exists in both forms runs as ONNX, which starts seven times as fast. `trust` allows TorchScript,
+    which can execute any code. `untrained` also accepts a preset or a YAML config, with random weights. Raises UserError.
+
+    >>> engine = open("fspen")
+    """
+    spec = os.fspath(spec)
+    if spec in pretrained.included(".onnx") and not Path(spec).is_file():
+        return OnnxEngine(pretrained.included(".onnx")[spec])
+    path = _path(spec)
+    if path is None:
+        loaded = model(spec)
+        if not untrained:
+            raise UserError(f"{spec}: has no weights to run; train it with se-train, or use an included model "
+                            "(se-enhance --list-models)")
+        return TorchEngine(loaded.model)
+    if path.suffix == ".onnx":
+        return OnnxEngine(path)
+    if path.suffix == ".ts":
+        return _open_script(path, trust)
+    return TorchEngine(path)
+
+
+def _open_script(path: Path, trust: bool) -> Engine:
+    from setk.engines.torchscript import ScriptEngine, read_about
+
+    read_about(path)
+    if not trust:
+        raise UserError(f"{path}: TorchScript is a program that can run any code; if you trust it, add --trust (trust=True in Python)")
+    return ScriptEngine(path)
+
+
+def model(spec: str | os.PathLike, *, weights: bool = False) -> Loaded:
+    """The torch model that MODEL names: an included name, .pt, .onnx, .ts, preset or YAML config.
+
+    An .onnx or .ts is rebuilt from the config that it holds, without weights, and no code of it runs. `weights` refuses
+    whatever has none. Raises UserError.
+    """
+    loaded = _load(os.fspath(spec))
+    if weights and not loaded.has_weights:
+        raise UserError(f"{spec}: needs a checkpoint with weights; use " + (
+            "the .pt that it was exported from" if loaded.file else "one of se-train, or an included model"))
+    return loaded
+
+
+def _load(spec: str) -> Loaded:
+    from setk import checkpoint, models
+
+    if spec.endswith(YAML):
+        return Loaded(_configured(spec), None, {}, False)
+    path = _path(spec)
+    if path is None:
+        return Loaded(models.build_preset(spec), None, {}, False)
+    if path.suffix not in (".onnx", ".ts"):
+        trained, about = checkpoint.load(path)
+        return Loaded(trained, path, about, True)
+    if path.suffix == ".onnx":
+        about = OnnxEngine(path).about
+    else:
+        from setk.engines.torchscript import read_about
+
+        about = read_about(path)
+    return Loaded(models.build(about["model"], about["config"]), path, about, False)
+
+
+def _configured(path: str) -> Model:
+    """The model of a YAML config of se-train. Keys that are not about the model are not looked at."""
+    from setk import models
+
+    values = config.read_yaml(path)
+    for key in values.keys() - set(MODEL_KEYS):
+        if near := difflib.get_close_matches(str(key), MODEL_KEYS, 1, 0.75):
+            raise UserError(f"{path}: unknown key '{key}'; did you mean {near[0]!r}?")
+    if "model" not in values:
+        raise UserError(f"{path}: 'model' is missing")
+    name, overrides = str(values["model"]), values.get("config", {})
+    if not isinstance(overrides, dict):
+        raise UserError(f"{path}: config: {overrides!r} is not a mapping; expected 'key: value' lines")
+    return models.build(name, models.config_values(name, values.get("preset"), overrides))
+
+
+def _path(spec: str) -> Path | None:
+    """The file that MODEL names; None if it is a preset or a YAML config. An included model goes before a preset."""
+    if spec.endswith(YAML):
+        return None
+    if Path(spec).suffix in FOREIGN:
+        raise UserError(f"{spec}: is {FOREIGN[Path(spec).suffix]}, or use the checkpoint that it was exported from")
+    if spec.endswith(".ts") or pretrained.is_file_name(spec):
+        return Path(spec)
+    included = pretrained.included()
+    if spec in included:
+        return included[spec]
+    from setk import models
+
+    if spec in models.presets():
+        return None
+    raise UserError(f"no model is called '{spec}'; {config.nearest(spec, sorted({*included, *models.presets()}))}; or use the path of a file")
