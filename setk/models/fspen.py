@@ -194,7 +194,7 @@ class FSPEN(Model):
         if not self.config.level_range:
             return self._enhance(spectrum, state)
         # Mean square of a frame's samples, by Parseval, less what the window takes: the square root of Hann, half the power.
-        power = 4 * spectrum.square().sum((2, 3)) / self.transform.window**2
+        power = 4 * spectrum.square().flatten(2).sum(-1) / self.transform.window**2
         gain, level = running_gain(power, state[-1], self.transform.hop / self.sample_rate, *self.config.level_range)
         gain = gain[..., None, None]
         out, after = self._enhance(spectrum * gain, state[:-1])

@@ -20,11 +20,11 @@ LOWEST_DB = -110.0               # the gain rises no further below this level: w
 def running_gain(power: Tensor, level: Tensor, hop_s: float, low_db: float, high_db: float) -> tuple[Tensor, Tensor]:
     """The gain [B, T] of each frame, from the power [B, T] of frames, mean squares of samples, and the level [B, 1] before them;
     and the level after. A level of 0 is none yet: it begins as that of the first frame that is not silent."""
-    low, high, lowest = (10 ** (db / 10) for db in (low_db, high_db, LOWEST_DB))
+    low, high, lowest = (level.new_tensor(10 ** (db / 10)) for db in (low_db, high_db, LOWEST_DB))
     attack, release = (1 - math.exp(-hop_s / constant) for constant in (ATTACK_S, RELEASE_S))
     gains = []
     for now in power.split(1, 1):
         followed = level + torch.where(now > level, attack, release) * (now - level)
         level = torch.where(level > 0, followed, now)
-        gains.append((level.clamp(low, high) / level.clamp(min=lowest)).sqrt())
+        gains.append((level.maximum(low).minimum(high) / level.maximum(lowest)).sqrt())
     return torch.cat(gains, 1), level
