@@ -556,12 +556,12 @@ def sources_by_kind(work, name, kinds):
     folder.mkdir()
     shutil.copy(work / "mixed" / "speech.scp", folder)
     noises = {}
-    for i, kind in enumerate(kinds):
+    for i in range(len(kinds)):
         hertz = 500 + 250 * i
         noises[f"n{i:02d}"] = folder / f"{i}.wav"
         audio.write(noises[f"n{i:02d}"], 0.5 * np.sin(2 * np.pi * hertz * np.arange(16000) / 16000).astype(np.float32), 16000)
     write_list(folder / "noise.scp", noises)
-    write_list(folder / "noise2kind", {utt: kind for utt, kind in zip(noises, kinds)})
+    write_list(folder / "noise2kind", dict(zip(noises, kinds)))
     return folder
 
 
@@ -595,7 +595,7 @@ def test_kinds_of_noise_are_drawn_evenly_from_lists_and_from_shards(work):
     counts = Counter(kinds[i] for i in found[0])
     assert all(0.2 < counts[kind] / len(found[0]) < 0.47 for kind in set(kinds)), counts
     assert {i for i in found[0] if kinds[i] == "bell"} == {10, 11}
-    write_list(folder / "noise2kind", {u: k for u, k in list(read_list(folder / "noise2kind").items())[1:]})
+    write_list(folder / "noise2kind", dict(list(read_list(folder / "noise2kind").items())[1:]))
     with pytest.raises(UserError, match="noise2kind: n00 has no kind"):
         TrainingData(folder, s)
 

@@ -180,7 +180,7 @@ def main(results: str, picture: str) -> None:
         scores=table(["model", *METRICS.values(), "the paper"], scores),
         costs=table(["model", "params", "non-zero", "bytes", "MACs/s", "by ptflops", "SynOps/s", "latency", "RTF live", "RTF complete"], costs),
         sections="".join(path.read_text() + "\n" for path in sorted(Path(results).glob("*.md"))),
-        machine=(Path(results) / "machine").read_text().strip(), picture=Path(picture).name, 
+        machine=(Path(results) / "machine").read_text().strip(), picture=Path(picture).name,
         peers=table(["system", "trained on", "params", "MACs/s", *(METRICS[name] for name in OF_PEERS)], [peer_row(row) for row in peers]),
         metrics=",".join(METRICS), results=results), end="")
 
