@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
+import setk
 from setk import audio
 from setk.core.files import write_text
 from setk.data.lists import read_list
-from setk.engines import open_engine, open_stream
+from setk.engines import Enhancer
 from setk.metrics import compute
 from setk.scoring.summary import summarise
 
@@ -27,31 +28,25 @@ COLUMNS = ("quiet_pesq_wb", "quiet_si_sdr", "clean_pesq_wb", "clean_si_sdr", "no
 SHOWN = {"pesq_wb": ".2f", "stoi": ".3f", "si_sdr": ".2f"}  # by SNR and by noise
 
 
-def enhance(engine, x: np.ndarray) -> np.ndarray:
-    """The output [n] of an engine for `x` [n], taken as a file."""
-    stream = open_stream(engine, RATE, 1, engine.chunk_s)
-    return np.concatenate([stream.push(x[None].astype(np.float32)), stream.flush()], axis=1)[0]
-
-
 def level(x: np.ndarray) -> float:
     return 10 * np.log10(np.mean(np.square(x, dtype=np.float64)) + 1e-20)
 
 
-def measure(engine, noisy: np.ndarray, clean: np.ndarray) -> list[float]:
+def measure(model: Enhancer, noisy: np.ndarray, clean: np.ndarray) -> list[float]:
     """The values of COLUMNS for one pair [n]."""
     gain = 10 ** (LEVEL / 20)
     scores = [compute(clean, y, RATE, ("pesq_wb", "si_sdr"))[0]
-              for y in (enhance(engine, gain * noisy) / gain, enhance(engine, clean))]
+              for y in (model.enhance(gain * noisy, RATE) / gain, model.enhance(clean, RATE))]
     noise = noisy - clean
-    return [*(score[name] for score in scores for name in ("pesq_wb", "si_sdr")), level(enhance(engine, noise)) - level(noise)]
+    return [*(score[name] for score in scores for name in ("pesq_wb", "si_sdr")), level(model.enhance(noise, RATE)) - level(noise)]
 
 
 def write_conditions(model: str, noisy: dict[str, str], clean: dict[str, str], results: Path) -> None:
-    engine = open_engine(model)
+    enhancer = setk.load(model)
     lines = ["\t".join(("utt", *COLUMNS))]
     for utt in noisy:
         pair = (audio.read_mono(table[utt], RATE)[0] for table in (noisy, clean))
-        lines.append("\t".join([utt, *(f"{value:.4f}" for value in measure(engine, *pair))]))
+        lines.append("\t".join([utt, *(f"{value:.4f}" for value in measure(enhancer, *pair))]))
     folder = results / Path(model).stem
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "conditions.tsv", "\n".join(lines) + "\n")
