@@ -112,7 +112,7 @@ class FSPEN(Model):
         if config.groups < 1 or BANDS % config.groups:
             raise ValueError(f"groups {config.groups}: must divide {BANDS}")
         if config.level_range and (len(config.level_range) != 2 or config.level_range[0] >= config.level_range[1]):
-            raise ValueError(f"level_range {config.level_range}: give the lowest and the highest level, as in [-38, -12]")
+            raise ValueError(f"level_range {config.level_range}: give the lowest and the highest level, as in [-42, -12]")
         self.config = config
         self.transform = STFT(512, 256)
         paper = {"encoder.0": 4, "encoder.1": 16, "encoder.2": 32, "bands": WIDE, "trunk": NARROW}
