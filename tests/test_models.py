@@ -316,7 +316,7 @@ def test_a_running_level_streams_and_follows_what_it_hears(rng):
     gain = running_gain(steps, torch.zeros(1, 1), 0.016, -42, -12)[0][0]
     to_the_range = (10**-4.2 / 1e-6) ** 0.5
     assert torch.allclose(gain[:100], torch.tensor(to_the_range)) and (gain[105:300] == 1).all()  # up within 0.1 s, down over many
-    assert (gain[300:].diff() >= 0).all() and gain[-1] == pytest.approx(to_the_range, rel=0.2)
+    assert (gain[300:].diff() >= 0).all() and 2 < gain[-1] < to_the_range
 
 
 def test_a_range_of_levels_in_the_wrong_order_is_refused():
