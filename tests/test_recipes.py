@@ -86,7 +86,7 @@ def test_help_prints_the_usage_and_every_option_with_its_meaning(recipe):
     assert lines[0].startswith("FSPEN on VoiceBank+DEMAND") and "  bash recipes/vbd/fspen.sh --root /data/VBD" in done.stdout
     options = {line.split()[0]: line for line in lines if line.startswith("  --")}
     assert set(options) == {f"--{name}" for name in ("root", "dir", "data", "shards", "conf", "init", "noisy-gate", "set", "stage",
-                                                     "stop-stage", "nj", "train-cmd", "cpu-cmd")}
+                                                     "stop-stage", "nj", "cmd", "train-cmd", "cpu-cmd")}
     assert "'fspen'" in options["--conf"] and "parallel jobs" in options["--nj"] and lines[-1].startswith("Stages: 0 prepare, 1 shards")
 
 

@@ -256,7 +256,7 @@ def test_failures_are_counted_and_pick_mends_them(tmp_path, launcher):
     (tmp_path / "break.4").unlink()
     (tmp_path / "x.3.log").write_text("# half a log\n")
     code, err = launcher("--pick", "failed", *job)
-    assert code == 0 and "passes over 1" in err
+    assert code == 0 and "skips 1" in err
     assert launcher("--pick", "incomplete", *job) == (0, "")
     assert launcher("--pick", "incomplete", *job) == (0, "")
     assert [len((tmp_path / f"ran.{i}").read_text().split()) for i in range(1, 6)] == [1, 2, 2, 3, 1]
@@ -323,6 +323,49 @@ def test_a_wrong_command_line_is_exit_2(tmp_path, name, args, words):
     done = subprocess.run([UTILS / name, *args], cwd=tmp_path, env=BASH, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert all(word in done.stderr for word in words), done.stderr
+
+
+KALDI_SCRIPT = """#!/usr/bin/env bash
+nj=3
+cmd=run.pl
+dir=exp
+. {utils}/parse_options.sh || exit 1
+mkdir -p $dir
+$cmd --max-jobs-run 2 --mem 2G --num-threads 1 --gpu 0 JOB=1:$nj $dir/log/count.JOB.log \\
+    echo "a  b" c JOB \\| tr a-c A-C \\> $dir/out.JOB || exit 1
+$cmd JOB=1:$nj --config conf/queue.conf $dir/log/check.JOB.log \\
+    test JOB -ne 2 '&&' echo "it's \\$((JOB + 1))" \\; exit \\$? || exit 1
+"""
+
+
+@pytest.mark.parametrize("cmd", [f"{UTILS}/run.sh --shell", f"{sys.executable} {ROOT}/tests/kaldi_run.py"])
+def test_a_script_written_for_kaldi_runs_with_either_launcher(tmp_path, cmd):
+    done = bash(KALDI_SCRIPT.format(utils=UTILS), "--cmd", cmd, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert [(tmp_path / f"exp/out.{i}").read_text() for i in (1, 2, 3)] == [f"A  B C {i}\n" for i in (1, 2, 3)]
+    assert "1 / 3 failed, log is in exp/log/check.*.log" in done.stderr
+    codes = [re.search(r"# Ended \(code (\d+)\)", (tmp_path / f"exp/log/check.{i}.log").read_text())[1] for i in (1, 2, 3)]
+    assert codes == ["0", "1", "0"] and "it's 4" in (tmp_path / "exp/log/check.3.log").read_text()
+    assert done.stderr.count("conf/queue.conf: not read") == cmd.endswith("--shell")
+
+
+def test_options_of_kaldi_mean_the_same(tmp_path):
+    run = [UTILS / "run.sh", "--max-jobs-run", "3", "--num-threads", "2", "JOB=1:3", "-tc", "1", "--mem", "4G", "--gpu", "1", "x.JOB.log"]
+    done = subprocess.run([*run, "sh", "-c", "mkdir only || exit 1; sleep 0.1; rmdir only"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "threads=2" in (tmp_path / "x.3.log").read_text()
+
+
+def test_without_sbatch_the_logs_of_the_run_before_stay(tmp_path):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "readlink", "dirname", "seq"):
+        (tools / name).symlink_to(shutil.which(name))
+    (tmp_path / "x.1.log").write_text("# Ended (code 0) at some time, elapsed time 1 seconds\n")
+    done = subprocess.run([UTILS / "slurm.sh", "JOB=1:2", "x.JOB.log", "true"], cwd=tmp_path, capture_output=True, text=True,
+                          env={**BASH, "PATH": str(tools)})
+    assert done.returncode == 2 and "no sbatch on this machine" in done.stderr
+    assert (tmp_path / "x.1.log").read_text().startswith("# Ended (code 0)") and not (tmp_path / "x.2.log").exists()
 
 
 @pytest.mark.full

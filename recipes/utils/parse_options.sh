@@ -86,7 +86,7 @@ while (($# > 0)); do
                 _po_die "$1 takes true or false, not '$2'"
             fi
             # An empty launcher would run "JOB=1:4" as a program.
-            [[ $2 || ! $_po_name =~ (^|_)cmd$ ]] || _po_die "$1 must not be empty; give a launcher such as run.sh"
+            [[ $2 || ! $_po_name =~ (^|_)cmd$ || ! ${!_po_name-} ]] || _po_die "$1 must not be empty; give a launcher such as run.sh"
             [[ $_po_name == config && ! -v config ]] || printf -v "$_po_name" %s "$2"
             shift 2
             ;;

@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# slurm.sh [options] [JOB=1:n] LOG PROG ARG…: as run.sh, but the jobs are one Slurm array. --help tells the rest.
-# What a site wants besides goes by sbatch's own variables: SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_QOS …
+# slurm.sh [options] [JOB=1:n] LOG PROG ARG…: run jobs as one Slurm array. --help lists the options.
+# Options of a site are set by sbatch's own variables: SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_QOS …
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
+# shellcheck disable=SC2034
+site_options="SBATCH_PARTITION, SBATCH_ACCOUNT and the other variables of sbatch set the options of a site"
 # shellcheck source=recipes/utils/launch.sh
 source "$here/launch.sh"
 
 command -v sbatch >/dev/null || die "no sbatch on this machine; use run.sh, or log in to a node of the cluster"
 [[ $log != *\\* ]] || die "$log: Slurm cannot write a log whose name has a backslash"
+empty_logs
 
 output=${log//%/%%}
 request=(--parsable --export=ALL --open-mode=append --input=/dev/null --cpus-per-task="$threads" --ntasks=1)
@@ -35,8 +38,8 @@ cancel() {
     [[ -z $id ]] || scancel -- "$id" || true
 }
 
-# Deaf to Ctrl-C: a job that got through must be known by its number, or nothing could cancel it.
-id=$(trap '' INT && exec sbatch "${request[@]}" "$here/job.sh" "$threads" "$name" slurm "$@") || die "sbatch refused the job"
+# Ignores Ctrl-C: without its number, a submitted job could not be cancelled.
+id=$(trap '' INT && exec sbatch "${request[@]}" "$here/job.sh" "$threads" "$name" @SLURM_ARRAY_TASK_ID "$@") || die "sbatch refused the job"
 id=${id%%;*}
 
 all_ended() {
@@ -55,11 +58,11 @@ warned=
 for ((poll = 0; ; poll++)); do
     if left=$(squeue --noheader --format='%i %r' --jobs="$id" 2>&1); then
         [[ $left ]] || break
-        # Nothing but a person ends this wait.
+        # Only the user can end this wait.
         [[ ! $left =~ [Hh]eld|NeverSatisfied ]] ||
             warn "Slurm holds back some of job $id: see squeue -j $id; scontrol release $id, or stop this"
     elif [[ $left == *"Invalid job id"* ]] || all_ended; then
-        break # Slurm has forgotten it, so it is long done.
+        break # Slurm has forgotten it, so it ended long ago.
     else
         warn "squeue: ${left##*$'\n'}; still waiting for job $id"
     fi
