@@ -1,7 +1,8 @@
-"""What recipes stand on: options, launchers (this machine and a real Slurm), split lists, bin/setup and the se-* links."""
+"""What recipes use: options, launchers (this machine, a real Slurm, fakes of Grid Engine and PBS), split lists, bin/setup, se-* links."""
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -179,10 +180,23 @@ def slurm(tmp_path_factory):
             stop_by_pid_file(dir / f"{daemon}.pid")
 
 
-@pytest.fixture(params=["run.sh", pytest.param("slurm.sh", marks=pytest.mark.full)])
+def queue_of(flavour: str, folder: Path) -> dict:
+    """The environment in which qsub, qstat and qdel are those of fake_queue.py."""
+    tools = folder / "queue"
+    (tools / "state").mkdir(parents=True)
+    for name in ("qsub", "qstat", "qdel"):
+        (tools / name).write_text((ROOT / "tests/fake_queue.py").read_text().replace("/usr/bin/env python3", sys.executable, 1))
+        (tools / name).chmod(0o755)
+    return {**BASH, "QUEUE": flavour, "QUEUE_STATE": str(tools / "state"), "PATH": f"{tools}:{BASH['PATH']}"}
+
+
+@pytest.fixture(params=["run.sh", *(pytest.param(name, marks=pytest.mark.full) for name in ("slurm.sh", "sge.sh", "pbs.sh"))])
 def launcher(request, tmp_path):
     """launcher(args…) runs either launcher with the same command line; start=True leaves it running."""
-    env = BASH if request.param == "run.sh" else request.getfixturevalue("slurm")
+    if request.param in ("sge.sh", "pbs.sh"):
+        env = queue_of(request.param[:3], tmp_path)
+    else:
+        env = BASH if request.param == "run.sh" else request.getfixturevalue("slurm")
     # As in a recipe, where nproc would say 1.
     env = {**env, "OMP_NUM_THREADS": "1"}
 
@@ -315,14 +329,18 @@ def test_a_job_killed_outright_has_failed(tmp_path, launcher):
     (["--mem", "lots", "x.log", "true"], ["--mem lots", "4G"]),
     (["--pick", "some", "x.log", "true"], ["--pick some", "incomplete"]),
     (["--gpu", "--mem", "x.log", "true"], ["--gpu needs a value"]),
-    (["file/x.log", "true"], ["file"]),
 ])
-@pytest.mark.parametrize("name", ["run.sh", "slurm.sh"])
+@pytest.mark.parametrize("name", ["run.sh", "slurm.sh", "sge.sh", "pbs.sh"])
 def test_a_wrong_command_line_is_exit_2(tmp_path, name, args, words):
-    (tmp_path / "file").touch()
     done = subprocess.run([UTILS / name, *args], cwd=tmp_path, env=BASH, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_log_that_cannot_be_written_is_exit_2(tmp_path, launcher):
+    (tmp_path / "file").touch()
+    code, err = launcher("file/x.log", "true")
+    assert code == 2 and "file" in err
 
 
 KALDI_SCRIPT = """#!/usr/bin/env bash
@@ -356,15 +374,16 @@ def test_options_of_kaldi_mean_the_same(tmp_path):
     assert "threads=2" in (tmp_path / "x.3.log").read_text()
 
 
-def test_without_sbatch_the_logs_of_the_run_before_stay(tmp_path):
+@pytest.mark.parametrize("name, missing", [("slurm.sh", "sbatch"), ("sge.sh", "qsub"), ("pbs.sh", "qsub")])
+def test_without_the_cluster_the_logs_of_the_run_before_stay(tmp_path, name, missing):
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("bash", "readlink", "dirname", "seq"):
-        (tools / name).symlink_to(shutil.which(name))
+    for tool in ("bash", "readlink", "dirname", "seq"):
+        (tools / tool).symlink_to(shutil.which(tool))
     (tmp_path / "x.1.log").write_text("# Ended (code 0) at some time, elapsed time 1 seconds\n")
-    done = subprocess.run([UTILS / "slurm.sh", "JOB=1:2", "x.JOB.log", "true"], cwd=tmp_path, capture_output=True, text=True,
+    done = subprocess.run([UTILS / name, "JOB=1:2", "x.JOB.log", "true"], cwd=tmp_path, capture_output=True, text=True,
                           env={**BASH, "PATH": str(tools)})
-    assert done.returncode == 2 and "no sbatch on this machine" in done.stderr
+    assert done.returncode == 2 and f"no {missing} on this machine" in done.stderr
     assert (tmp_path / "x.1.log").read_text().startswith("# Ended (code 0)") and not (tmp_path / "x.2.log").exists()
 
 
@@ -384,6 +403,28 @@ def test_slurm_sees_only_the_picked_jobs_and_what_they_ask_for(tmp_path, slurm):
     done = subprocess.run([UTILS / "slurm.sh", "--mem", "900G", "y.log", "true"], cwd=tmp_path, env=slurm,
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "sbatch refused" in done.stderr
+
+
+@pytest.mark.parametrize("flavour, words", [
+    ("sge", [["-tc", "2"], ["-pe", "smp", "2"], ["-l", "mem_free=60M,h_vmem=60M"], ["-l", "h_rt=0:07:00"], ["-l", "gpu=1"], ["-q", "short.q"]]),
+    ("pbs", [["-l", "select=1:ncpus=2:mem=60Mb:ngpus=1"], ["-l", "walltime=0:07:00"], ["-q", "short.q"]]),
+])
+def test_a_queue_gets_the_picked_jobs_and_what_they_ask_for(tmp_path, flavour, words):
+    env = queue_of(flavour, tmp_path) | {"SETK_QSUB": "-q short.q"}
+    for i in range(1, 8):
+        (tmp_path / f"x.{i}.log").write_text(f"# Ended (code {int(i in (2, 5, 6, 7))}) at some time, elapsed time 1 seconds\n")
+    run = [UTILS / f"{flavour}.sh", "--mem", "60M", "--gpu", "1", "--threads", "2", "--time", "0:07:00", "--max-jobs", "2"]
+    done = subprocess.run([*run, "--pick", "failed", "JOB=1:7", "x.JOB.log", "sh", "-c", "echo it is JOB"], cwd=tmp_path, env=env,
+                          capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "queue/state").glob("*.json"))]
+    assert [record["tasks"] if record["array"] else None for record in records] == ([[2], [5, 6, 7]] if flavour == "sge" else [None, [5, 6, 7]])
+    asked = [[option, *value] for option, values in records[1]["options"].items() for value in values]
+    assert all(word in asked for word in words), asked
+    assert records[1]["limit"] == 2
+    assert all(f"it is {i}\n" in (tmp_path / f"x.{i}.log").read_text() for i in (2, 5, 6, 7)) and not list(tmp_path.glob("q/*"))
+    done = subprocess.run([UTILS / f"{flavour}.sh", "--mem", "999G", "y.log", "true"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "qsub refused" in done.stderr
 
 
 TRAINING = """

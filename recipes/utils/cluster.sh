@@ -1,0 +1,79 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2154
+# Sourced by the launchers of clusters after launch.sh: ranges of jobs, and the wait for what was submitted.
+
+# The chosen jobs as ranges, 1-4 and 7, in `spans`: schedulers refuse long lists of single numbers.
+find_spans() {
+    local i
+    spans=()
+    for i in "${jobs[@]}"; do
+        if ((${#spans[@]} > 0)) && ((i == ${spans[-1]#*-} + 1)); then
+            spans[-1]=${spans[-1]%-*}-$i
+        else
+            spans+=("$i")
+        fi
+    done
+}
+
+# Write the script of a scheduler whose jobs have no arguments. The job's number is in VARIABLE, or in SETK_JOB where there is no
+# array. The script opens the log itself, since such schedulers write their own only when the job has ended.
+write_script() { # FILE VARIABLE PROG ARG…
+    local file=$1 variable=$2
+    shift 2
+    mkdir -p -- "$(dirname -- "$file")"
+    {
+        printf '#!/bin/bash\ncd %q || exit 1\n' "$PWD"
+        # Grid Engine sets the variable to "undefined" where there is no array.
+        # shellcheck disable=SC2016
+        printf '[[ ! ${%s-} =~ ^[0-9]+$ ]] || SETK_JOB=$%s\nexport SETK_JOB\nlog=%q\n' "$variable" "$variable" "$log"
+        # shellcheck disable=SC2016
+        [[ -z $name ]] || printf 'log=${log//%s/$SETK_JOB}\n' "$name"
+        # shellcheck disable=SC2016
+        printf 'exec >>"$log" 2>&1 </dev/null\nexec'
+        printf ' %q' "$here/job.sh" "$threads" "$name" @SETK_JOB "$@"
+        echo
+    } >"$file"
+}
+
+all_ended() {
+    local i
+    for i in "${jobs[@]}"; do
+        code_of "$i"
+        [[ $code ]] || return 1
+    done
+}
+
+warned=
+warn() {
+    [[ $warned == *"$1"* ]] || echo "$me: $1" >&2
+    warned+=$1
+}
+
+# Wait until no job is queued, then exit with the verdict. The launcher defines
+#   look   set `left` to what the scheduler lists of the jobs (empty: nothing); fail, with the reason in `left`, if it does not answer
+#   held   from the text in `left`, print what only the user can release
+await() {
+    local poll pause text
+    for ((poll = 0; ; poll++)); do
+        if look; then
+            [[ $left ]] || break
+            text=$(held)
+            [[ ! $text ]] || warn "$text"
+        elif all_ended; then
+            break
+        else
+            warn "${left##*$'\n'}; still waiting for job $id"
+        fi
+        pause=0.5
+        ((poll < 60)) || pause=5
+        # In the background, since a trap waits for the foreground.
+        sleep "$pause" &
+        wait $!
+    done
+    # A shared file system may show a trailer some time after its job has left the queue.
+    for ((poll = 0; poll < 10; poll++)); do
+        all_ended && break
+        sleep 0.5
+    done
+    verdict
+}
