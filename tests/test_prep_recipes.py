@@ -17,7 +17,7 @@ from setk.data.datadir import DataDir
 @pytest.fixture
 def prepare(tmp_path):
     if not (ROOT / ".venv").exists():
-        pytest.skip("recipes run bin/se-*, which want the .venv of bin/setup")
+        pytest.skip("recipes run bin/se-*, which need the .venv of bin/setup")
 
     def run(dataset, *args):
         clean = {key: value for key, value in os.environ.items() if not key.endswith("_ROOT")}

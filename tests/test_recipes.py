@@ -20,7 +20,7 @@ TINY = "config.groups=2 config.dpe_blocks=1 batch=2 segment=0.5 steps=4 warmup=1
 def recipe(tmp_path):
     """Run a recipe with tiny training into tmp_path."""
     if not (ROOT / ".venv").exists():
-        pytest.skip("recipes run bin/se-*, which want the .venv of bin/setup")
+        pytest.skip("recipes run bin/se-*, which need the .venv of bin/setup")
 
     def run(name, *args, env=None):
         # The test writes outside the checkout's exp/, which a user may be using.

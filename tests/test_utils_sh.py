@@ -131,7 +131,7 @@ def why_no_slurm() -> str:
     missing = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
     if missing:
         return f"no {missing[0]} here (Debian: apt-get install slurm-wlm munge)"
-    return "" if os.geteuid() == 0 else "a Slurm of one's own needs root"
+    return "" if os.geteuid() == 0 else "a private Slurm needs root"
 
 
 def stop_by_pid_file(path: Path) -> None:
@@ -288,7 +288,7 @@ def test_jobs_run_beside_each_other_up_to_max_jobs(tmp_path, launcher):
 
 
 def test_a_stopped_launcher_stops_its_jobs_and_no_log_claims_an_end(tmp_path, launcher):
-    # A program that makes a clean exit of the signal, and a child of its own that would outlive it.
+    # A program that exits with code 0 on the signal, and its child, which would outlive it.
     work = "trap 'exit 0' TERM; touch on.JOB; (sleep 300 & echo $! > pid.JOB; wait) & wait"
     for how, code in ((signal.SIGINT, -2), (signal.SIGTERM, -15)):
         process = launcher("--max-jobs", 2, "JOB=1:3", "x.JOB.log", "bash", "-c", work, start=True)
@@ -508,7 +508,7 @@ def test_split_keeps_order_and_evens_lengths(tmp_path, lines, n):
 
 # ── bin/ ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Stands in for python3: makes a .venv that holds itself, and an "install" that takes its time and is counted.
+# A fake python3: makes a .venv that holds itself, and an "install" that takes some time and is counted.
 PYTHON = """#!/bin/bash
 case "$*" in
     *"version_info"* | *"import ensurepip"* | "-m pip --version") exit 0 ;;
@@ -526,7 +526,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout with the real bin/ and a stand-in for python3, and the environment to run it in."""
+    """A checkout with the real bin/ and a fake python3, and the environment to run it in."""
     root = tmp_path / "a checkout"
     shutil.copytree(ROOT / "bin", root / "bin", symlinks=True)
     (root / "setk" / "nn").mkdir(parents=True)

@@ -23,7 +23,7 @@ write_script() { # FILE VARIABLE PROG ARG…
     mkdir -p -- "$(dirname -- "$file")"
     {
         printf '#!/bin/bash\ncd %q || exit 1\n' "$PWD"
-        # Grid Engine sets the variable to "undefined" where there is no array.
+        # Grid Engine sets the variable to "undefined" in a job without an array.
         # shellcheck disable=SC2016
         printf '[[ ! ${%s-} =~ ^[0-9]+$ ]] || SETK_JOB=$%s\nexport SETK_JOB\nlog=%q\n' "$variable" "$variable" "$log"
         # shellcheck disable=SC2016
