@@ -9,7 +9,7 @@ per paper, named in MODELS; its presets are named by the file ("fspen", "fspen-7
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any, ClassVar, Iterable, Mapping
+from typing import Any, ClassVar, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -18,7 +18,6 @@ from setk.core import config
 from setk.audio.stft import Transform
 from setk.core.errors import UserError
 from setk.nn.quantization import Scheme, quantize
-from setk.nn.units import Group
 
 MODELS = {"fspen": "setk.models.fspen:FSPEN", "lite_rtse": "setk.models.lite_rtse:LiteRTSE", "dpsnn": "setk.models.dpsnn:DPSNN",
           "dccrn": "setk.models.dccrn:DCCRN", "dpcrn_cf": "setk.models.dpcrn_cf:DPCRNCF",
@@ -27,6 +26,30 @@ MODELS = {"fspen": "setk.models.fspen:FSPEN", "lite_rtse": "setk.models.lite_rts
           "fastenhancer": "setk.models.fastenhancer:FastEnhancer"}
 
 State = tuple[torch.Tensor, ...]
+
+
+class Widths(dict[str, int]):
+    """The widths of a model that structured pruning may change, by name in the order of the config's `widths`.
+
+    A constructor asks for each width where it makes the layers: `units("encoder", 16)` is 16, the paper's number, or what the
+    config of a pruned model gives. Raises ValueError on a number below 1.
+    """
+
+    def __init__(self, given: Sequence[int]):
+        super().__init__()
+        self._given = tuple(given)
+        if any(width < 1 for width in self._given):
+            raise ValueError(f"widths {self._given}: all must be 1 or more")
+
+    def __call__(self, name: str, width: int) -> int:
+        place = len(self)
+        self[name] = self._given[place] if place < len(self._given) else width
+        return self[name]
+
+    def check(self) -> None:
+        """Raise ValueError if the config has another number of widths than the model."""
+        if self._given and len(self._given) != len(self):
+            raise ValueError(f"widths {self._given}: expected {len(self)} numbers, for {', '.join(self)}")
 
 
 class Model(nn.Module):
@@ -58,6 +81,8 @@ class Model(nn.Module):
     transform: Transform
     lookahead: int = 0
     sample_rate: int = 16000
+    units: Mapping[str, int] = {}       # the widths that structured pruning may change (see Widths)
+    width_multiple: ClassVar[int] = 8   # to which pruned widths are rounded
     bare: tuple[str, ...] = ()          # modules whose outputs quantization leaves as they are
     quantization: Scheme | None = None  # how it is quantized (see setk.nn.quantization)
 
@@ -71,10 +96,6 @@ class Model(nn.Module):
         if config.plain(source.config) != config.plain(self.config):
             raise ValueError("its config is another")
         self.load_state_dict(source.state_dict())
-
-    def prunable(self) -> list[Group]:
-        """The groups of units that structured pruning may take from, in the order of the config's `widths`."""
-        return []
 
     def init_state(self, batch: int) -> State:
         """The state before the first frame, for `batch` signals, on the model's device."""
@@ -131,6 +152,8 @@ def build(name: str, values: Mapping[str, Any], quantization: Mapping[str, Any] 
     cls = model_class(name)
     try:
         model = cls(config.build(cls.Config, values, f"model {name}"))  # type: ignore[call-arg]
+        if isinstance(model.units, Widths):
+            model.units.check()
         if quantization is not None:
             quantize(model, config.build(Scheme, quantization, f"model {name}: quantization"))
         return model

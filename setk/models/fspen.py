@@ -38,9 +38,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import STFT, compress, magnitude
-from setk.models import Model, State
+from setk.models import Model, State, Widths
 from setk.nn.gru import GroupedGRU
-from setk.nn.units import Group, Member, hidden, made, read, sized
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
 
@@ -87,7 +86,7 @@ class Config:
     norm_bands: bool = True    # LayerNorm over bands and channels; false: over channels
     decoder_1x1: bool = False  # 1x1 conv between skip and transposed conv
     subband_norm: bool = True  # BatchNorm in the sub-band encoder
-    widths: tuple[int, ...] = ()  # units of each group of `prunable`, where they are not the paper's
+    widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
 
 
 class FSPEN(Model):
@@ -100,6 +99,7 @@ class FSPEN(Model):
     paper = "Yang et al., FSPEN, ICASSP 2024"
     deviations = "compressed spectrum; unbounded complex mask; exact sub-band grid (see the module's text)"
     Config = Config
+    width_multiple = 4
     presets = {
         "fspen": Config(),
         "fspen-79k": Config(norm_inter=False, norm_bands=False, decoder_1x1=True, subband_norm=False),
@@ -111,27 +111,23 @@ class FSPEN(Model):
             raise ValueError(f"groups {config.groups}: must divide {BANDS}")
         self.config = config
         self.transform = STFT(512, 256)
-        paper = {"encoder.0": 4, "encoder.1": 16, "encoder.2": 32, "bands": WIDE, "trunk": NARROW}
-        paper |= {f"blocks.{i}.{gru}": NARROW for i in range(config.dpe_blocks) for gru in ("intra", "inter")}
-        paper |= {"split": WIDE, "decoder.0": 16, "decoder.1": 4}
-        if config.decoder_1x1:
-            paper |= {"squeeze.0": 32, "squeeze.1": 16, "squeeze.2": 4}
-        self.units = u = sized(config.widths, paper)
-        e0, e1, e2, d0, d1 = (u[name] for name in ("encoder.0", "encoder.1", "encoder.2", "decoder.0", "decoder.1"))
+        width = self.units = Widths(config.widths)
+        e0, e1, e2 = (width(f"encoder.{i}", size) for i, size in enumerate((4, 16, 32)))
+        bands, trunk = width("bands", WIDE), width("trunk", NARROW)
+        blocks = [(width(f"blocks.{i}.intra", NARROW), width(f"blocks.{i}.inter", NARROW)) for i in range(config.dpe_blocks)]
+        split, d0, d1 = width("split", WIDE), width("decoder.0", 16), width("decoder.1", 4)
+        s0, s1, s2 = (width(f"squeeze.{i}", size) if config.decoder_1x1 else None for i, size in enumerate((32, 16, 4)))
         self.full_encoder = nn.ModuleList([_encoder(2, e0, 6, 2), _encoder(e0, e1, 8, 3), _encoder(e1, e2, 6, 2)])
-        self.full_project = nn.Conv1d(e2, u["bands"], 1)
-        self.sub_encoder = nn.ModuleList(_sub_encoder(g, u["bands"], config.subband_norm) for g in GROUPS)
+        self.full_project = nn.Conv1d(e2, bands, 1)
+        self.sub_encoder = nn.ModuleList(_sub_encoder(g, bands, config.subband_norm) for g in GROUPS)
         self.merge_bands = nn.Linear(2 * BANDS, BANDS)
-        self.merge_channels = nn.Conv1d(u["bands"], u["trunk"], 1)
-        self.blocks = nn.ModuleList(DualPath(config, u["trunk"], u[f"blocks.{i}.intra"], u[f"blocks.{i}.inter"])
-                                    for i in range(config.dpe_blocks))
-        self.split_channels = nn.Conv1d(u["trunk"], u["split"], 1)
+        self.merge_channels = nn.Conv1d(bands, trunk, 1)
+        self.blocks = nn.ModuleList(DualPath(config, trunk, intra, inter) for intra, inter in blocks)
+        self.split_channels = nn.Conv1d(trunk, split, 1)
         self.split_bands = nn.Linear(BANDS, 2 * BANDS)
         self.full_decoder = nn.ModuleList([
-            _decoder(u["split"] + e2, d0, 6, 2, u.get("squeeze.0")),
-            _decoder(d0 + e1, d1, 8, 3, u.get("squeeze.1")),
-            _decoder(d1 + e0, 2, 6, 2, u.get("squeeze.2"), last=True)])
-        self.sub_decoder = nn.ModuleList(nn.Linear(u["split"] + u["bands"], g.width) for g in GROUPS)
+            _decoder(split + e2, d0, 6, 2, s0), _decoder(d0 + e1, d1, 8, 3, s1), _decoder(d1 + e0, 2, 6, 2, s2, last=True)])
+        self.sub_decoder = nn.ModuleList(nn.Linear(split + bands, g.width) for g in GROUPS)
         self._start_near_identity()
 
     def _start_near_identity(self) -> None:
@@ -142,43 +138,6 @@ class FSPEN(Model):
             for linear in self.sub_decoder:
                 linear.weight.mul_(0.1)
                 linear.bias.fill_(1.0)
-
-    def prunable(self) -> list[Group]:
-        u, lanes = self.units, {}
-        decoders = [f"full_decoder.{i}.0" for i in range(3)]
-        # What follows a decoder's layer or the split reads the first of its inputs, what follows the encoder's the rest.
-        afters = [u["split"], u["decoder.0"], u["decoder.1"]]
-        for i in range(3):
-            then = ("full_encoder.1.0", "full_encoder.2.0", "full_project")[i]
-            lanes[f"encoder.{i}"] = [made(self, f"full_encoder.{i}") + read(self, then)
-                                     + read(self, decoders[2 - i], offset=afters[2 - i])]
-        gains = [f"sub_decoder.{i}" for i in range(len(GROUPS))]
-        lanes["bands"] = [made(self, "full_project", *(f"sub_encoder.{i}" for i in range(len(GROUPS))))
-                          + read(self, "merge_channels") + read(self, *gains, offset=u["split"])]
-        trunk = made(self, "merge_channels") + read(self, "split_channels")
-        for i in range(len(self.blocks)):
-            at, size = f"blocks.{i}", u[f"blocks.{i}.intra"]
-            trunk += read(self, f"{at}.intra", f"{at}.inter") + made(self, f"{at}.intra_fc")
-            trunk += tuple(Member(f"{at}.inter_fc.{name}", 1) for name in ("weight", "bias"))
-            trunk += tuple(Member(f"{at}.{norm}.{name}", tensor.dim() - 1) for norm in ("intra_norm", "inter_norm")
-                           for name, tensor in self.get_submodule(f"{at}.{norm}").named_parameters())
-            lanes[f"{at}.intra"] = [lane + read(self, f"{at}.intra_fc", offset=j * size)
-                                    for j, lane in enumerate(hidden(self, f"{at}.intra"))]
-            lanes[f"{at}.inter"] = [(*lane, Member(f"{at}.inter_fc.weight", 2, row=j, reads=True))
-                                    for j, lane in enumerate(hidden(self, f"{at}.inter"))]
-        lanes["trunk"] = [trunk]
-        lanes["split"] = [made(self, "split_channels") + read(self, decoders[0], *gains)]
-        for i in range(2):
-            lanes[f"decoder.{i}"] = [made(self, *self._last_of(i)) + read(self, decoders[i + 1])]
-        if self.config.decoder_1x1:
-            for i, path in enumerate(decoders):
-                lanes[f"squeeze.{i}"] = [made(self, path) + read(self, f"full_decoder.{i}.1")]
-        return [Group(name, size, tuple(lanes[name]), exact=name != "trunk", multiple=4) for name, size in u.items()]
-
-    def _last_of(self, layer: int) -> list[str]:
-        """The transposed conv of a decoder's layer and what follows it."""
-        parts = range(int(self.config.decoder_1x1), len(self.full_decoder[layer]))
-        return [f"full_decoder.{layer}.{part}" for part in parts]
 
     def init_state(self, batch: int) -> State:
         weight = self.merge_bands.weight

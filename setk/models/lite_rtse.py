@@ -39,8 +39,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from setk.audio.stft import STFT, compress, magnitude
-from setk.models import Model, State
-from setk.nn.units import Group, hidden, made, read, sized
+from setk.models import Model, State, Widths
 
 BINS, WIDE = 257, 32
 ORDERS = (4, 8, 16, 32, 64)  # channels that each step of the multi-order block splits off, and those that are left
@@ -52,7 +51,7 @@ class Config:
     dense_3x3: bool = False         # 3x3 convs over all channels, not depth-wise
     shared_depthwise: bool = False  # one 7x7 conv before the splits, not one before each
     compression: float = 0.3        # exponent of the magnitude inside the network; 1 = none
-    widths: tuple[int, ...] = ()    # units of each group of `prunable`, where they are not the paper's
+    widths: tuple[int, ...] = ()    # of a pruned model, in the order of `units`; (): the paper's
 
 
 class LiteRTSE(Model):
@@ -72,17 +71,17 @@ class LiteRTSE(Model):
         super().__init__()
         self.config = config
         self.transform = STFT(512, 256)
-        paper = {"mask_lstm": BINS, "scales.0.inner": WIDE, "scales.0": WIDE, "scales.1.inner": WIDE, "scales.1": WIDE}
-        paper |= {f"orders.{i}": q for i, q in enumerate(ORDERS)}
-        self.units = u = sized(config.widths, paper | {"merge": BINS, "residual_lstm": BINS})
-        self.mask_lstm = nn.LSTM(BINS, u["mask_lstm"], batch_first=True)
-        self.mask = nn.Linear(u["mask_lstm"], BINS)
-        self.scales = nn.ModuleList([MultiScale(1, u["scales.0.inner"], u["scales.0"], config.dense_3x3),
-                                     MultiScale(u["scales.0"], u["scales.1.inner"], u["scales.1"], config.dense_3x3)])
-        self.orders = MultiOrder(u["scales.1"], [u[f"orders.{i}"] for i in range(len(ORDERS))], config.shared_depthwise)
-        self.merge = nn.Linear(3 * BINS, u["merge"])
-        self.residual_lstm = nn.LSTM(u["merge"], u["residual_lstm"], batch_first=True)
-        self.residual = nn.ModuleList(nn.Linear(u["residual_lstm"], BINS) for _ in range(3))
+        width = self.units = Widths(config.widths)
+        self.mask_lstm = nn.LSTM(BINS, width("mask_lstm", BINS), batch_first=True)
+        self.mask = nn.Linear(self.mask_lstm.hidden_size, BINS)
+        inner, first = width("scales.0.inner", WIDE), width("scales.0", WIDE)
+        second_inner, second = width("scales.1.inner", WIDE), width("scales.1", WIDE)
+        self.scales = nn.ModuleList([MultiScale(1, inner, first, config.dense_3x3),
+                                     MultiScale(first, second_inner, second, config.dense_3x3)])
+        self.orders = MultiOrder(second, [width(f"orders.{i}", q) for i, q in enumerate(ORDERS)], config.shared_depthwise)
+        self.merge = nn.Linear(3 * BINS, width("merge", BINS))
+        self.residual_lstm = nn.LSTM(self.merge.out_features, width("residual_lstm", BINS), batch_first=True)
+        self.residual = nn.ModuleList(nn.Linear(self.residual_lstm.hidden_size, BINS) for _ in range(3))
         self._start_near_identity()
 
     def _start_near_identity(self) -> None:
@@ -97,25 +96,6 @@ class LiteRTSE(Model):
         _start_near(self.orders.joins[-1], 1.0)
         for linear, value in zip(self.residual, (1.0, 1.0, 0.0)):
             _start_near(linear, value)
-
-    def prunable(self) -> list[Group]:
-        u, lanes = self.units, {}
-        for lstm, then in (("mask_lstm", ["mask"]), ("residual_lstm", [f"residual.{i}" for i in range(3)])):
-            lanes[lstm] = hidden(self, lstm)[0] + read(self, *then)
-        lanes["merge"] = made(self, "merge") + read(self, "residual_lstm")
-        for at, then in (("scales.0", ["scales.1.spread", "scales.1.shortcut"]), ("scales.1", ["orders.expand"])):
-            across = read(self, f"{at}.conv.conv") if self.config.dense_3x3 else ()
-            lanes[f"{at}.inner"] = made(self, f"{at}.spread", f"{at}.conv.conv") + across + read(self, f"{at}.join")
-            lanes[at] = made(self, f"{at}.join", f"{at}.shortcut") + read(self, *then)
-        start = self.orders.expand.out_channels - u["orders.0"]  # of p; before it d, whose last channels are split off first
-        for i in range(len(ORDERS)):
-            start -= u[f"orders.{i}"]
-            through = [f"orders.convs.{j}.conv" for j in range(min(i + 1, len(self.orders.convs)))]
-            left = made(self, "orders.expand", *through, offset=start)
-            right = made(self, "orders.expand", offset=start + u["orders.0"]) if i == 0 else made(self, f"orders.joins.{i - 1}")
-            then = "orders.project" if i == len(ORDERS) - 1 else f"orders.joins.{i}"
-            lanes[f"orders.{i}"] = left + right + read(self, then)
-        return [Group(name, size, (lanes[name],)) for name, size in u.items()]
 
     def init_state(self, batch: int) -> State:
         weight = self.mask.weight

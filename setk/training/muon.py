@@ -14,14 +14,13 @@ from typing import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+
+from setk.nn.matrices import matrices
 
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a, b, c of x (a + b x^2 + c x^4), which takes singular values near 1
 ITERATIONS = 5
 RMS = 0.2  # of a step at learning rate 1, which is about that of AdamW's
-
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
 
 class Muon(torch.optim.AdamW):
@@ -74,23 +73,8 @@ def orthogonalised(x: Tensor) -> Tensor:
 
 
 def _matrices(module: nn.Module) -> Iterator[tuple[nn.Parameter, tuple[int, int, int]]]:
-    """The weights of layers that are matrices, each with the shape [n, rows, columns] as which it is read."""
+    """The parameters of layers that are matrices of more than one row and column, each with its stack [n, rows, columns]."""
     for layer in module.modules():
-        if isinstance(layer, NORMS):
-            continue
-        own = dict(layer.named_parameters(recurse=False))
-        if parametrize.is_parametrized(layer):  # as quantized ones are
-            own |= {name: found.original for name, found in layer.parametrizations.items()}
-        for name, p in own.items():
-            if p.requires_grad and p.ndim > 1 and name.startswith("weight"):
-                n, rows, columns = _stack(layer, name, p)
-                if min(rows, columns) > 1:
-                    yield p, (n, rows, columns)
-
-
-def _stack(layer: nn.Module, name: str, p: Tensor) -> tuple[int, int, int]:
-    if isinstance(layer, nn.modules.conv._ConvNd):
-        return layer.groups, p.shape[0] // layer.groups, p[0].numel()
-    if name.startswith(("weight_ih", "weight_hh")):  # of recurrent layers: gates below one another
-        return p.numel() // p.shape[-1] // layer.hidden_size, layer.hidden_size, p.shape[-1]
-    return p.shape[:-2].numel(), p.shape[-2], p.shape[-1]
+        for matrix in matrices(layer):
+            if matrix.parameter.requires_grad and min(matrix.stack[1:]) > 1:
+                yield matrix.parameter, matrix.stack
