@@ -216,6 +216,24 @@ def test_kernel_and_loop_are_one(size, build, monkeypatch):
             assert (a - b).norm() <= 2e-6 * max(1, b.norm()), type(layer).__name__
 
 
+@pytest.mark.skipif(not spiking.kernel_available(), reason="the kernel is not built")
+def test_the_kernels_are_operators_of_torch():
+    """Their shapes, strides and gradients are registered as torch's own checks want them."""
+    torch.manual_seed(2)
+    hold = torch.rand(3, 5) < 0.3
+
+    def some(*shape):
+        return torch.randn(shape).requires_grad_()
+
+    def state(*shape):
+        return torch.rand(shape)
+
+    torch.library.opcheck(spiking._dense, (some(3, 5, 8), some(16, 8), some(16)))
+    torch.library.opcheck(spiking._leak, (some(3, 8, 16), some(4, 16), some(16), some(16), hold, state(3, 16), 1.0))
+    weights = some(16, 8), some(16, 16), some(16), some(16), some(16)
+    torch.library.opcheck(spiking._adaptive, (some(3, 5, 8), *weights, hold, *(state(3, 16) for _ in range(3))))
+
+
 def test_surrogates_have_the_values_of_their_sources():
     assert spiking.multi_gaussian(torch.zeros(1)).item() == pytest.approx(0.43911, abs=1e-5)
     u = torch.linspace(-60, 60, 400001, dtype=torch.float64)

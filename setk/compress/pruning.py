@@ -115,7 +115,7 @@ def resized(model: Model, widths: Sequence[int]) -> Model:
 
 def without(model: Model, groups: Sequence[Group], kept: Sequence[Sequence[Tensor]]) -> Model:
     """The model with the units `kept` alone, in that order, in evaluation mode."""
-    smaller = resized(model, _widths(kept))
+    smaller = resized(model, _widths(kept)).to(next(model.parameters()).dtype)
     smaller.load_state_dict(take(model.state_dict(), groups, kept, smaller.state_dict()))
     return smaller.eval()
 

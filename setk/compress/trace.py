@@ -65,6 +65,7 @@ class Nodes:
         found = self.parent[nodes]
         while not np.array_equal(higher := self.parent[found], found):
             found = higher
+        self.parent[nodes] = found
         return found
 
     def join(self, a: np.ndarray, b: np.ndarray) -> None:

@@ -58,9 +58,10 @@ class Ledger:
         """Path of the innermost running module."""
         return self._running[-1][0]
 
-    def inside(self, *kinds: type) -> bool:
-        """Whether the innermost running module is one of `kinds`."""
-        return isinstance(self._running[-1][1], kinds)
+    @property
+    def module(self) -> nn.Module:
+        """The innermost running module."""
+        return self._running[-1][1]
 
     @property
     def total(self) -> int:

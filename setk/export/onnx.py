@@ -32,6 +32,7 @@ from setk.core import config, provenance
 from setk.export import onnx_int8
 from setk.core.files import atomic_open
 from setk.models import Model
+from setk.nn.exporting import exporting
 
 FORMAT = 1
 OPSET = 17
@@ -66,7 +67,7 @@ def to_onnx(model: Model, path: str | os.PathLike, *, frames: int = 1, batch: in
     outputs = ["out", *(f"next_{i}" for i in range(len(example) - 1))]
     axes = {} if model.causal else {"frames": {1: "frames"}, "out": {1: "frames"}}
     data = io.BytesIO()
-    with _quiet(), contextlib.redirect_stdout(io.StringIO()):
+    with _quiet(), exporting(model), contextlib.redirect_stdout(io.StringIO()):
         # The tracing exporter writes graphs half the size of torch.export's for recurrent models.
         torch.onnx.export(step, example, data, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamic_axes=axes,
                           dynamo=False)
@@ -85,7 +86,7 @@ def to_torchscript(model: Model, path: str | os.PathLike, *, frames: int = 1, ba
     The rest is as in `to_onnx`; of a quantized model this computes in float what training did."""
     step, example = _example(model, frames, batch)
     data, about = io.BytesIO(), _about(model, frames, batch, scores, provenance.stamp("torch", **facts))
-    with _quiet():
+    with _quiet(), exporting(model):
         traced = torch.jit.freeze(torch.jit.trace(step, example, check_trace=False))
         torch.jit.save(traced, data, _extra_files={"setk": json.dumps(about)})
     with atomic_open(path) as f:

@@ -36,7 +36,7 @@ from torch.nn import functional as F
 
 from setk.audio.stft import Frames
 from setk.models import Model, State, Widths
-from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout, steady
+from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout, SteadyLinear
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class DPSNN(Model):
         features = width("encoder", c.encoder)
         # spikes[j] are the input of block j, with `fan` leaky neurons for each. Only the readout reads those of the last block.
         spikes, fan = [width(f"spikes.{j}", c.width) for j in range(c.blocks + 1)], c.hidden // c.width
-        self.encoder = nn.Linear(c.window, features)
+        self.encoder = SteadyLinear(c.window, features)
         self.norm = nn.LayerNorm(features)
         self.binary = Binary(features, spikes[0])
         self.blocks = nn.ModuleList(Block(a, fan * a, b, round(context) + 1) for a, b in zip(spikes, spikes[1:]))
@@ -126,7 +126,7 @@ class DPSNN(Model):
     def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         *blocks, r, position = state
         hold, after = self._hold(position, frames.shape[1])
-        features = F.relu(steady(self.encoder, frames))
+        features = F.relu(self.encoder(frames))
         spikes = binary = self.binary(self.norm(features))
         silence = self.binary.constant(self.norm(F.relu(self.encoder.bias)))
         blocks[0] = torch.where(position.unsqueeze(-1) == 0, silence, blocks[0])

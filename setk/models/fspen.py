@@ -39,7 +39,7 @@ from torch.nn import functional as F
 
 from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State, Widths
-from setk.nn.gru import GroupedGRU
+from setk.nn.gru import GroupedGRU, PathLinear
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
 
@@ -127,7 +127,7 @@ class FSPEN(Model):
         self.split_bands = nn.Linear(BANDS, 2 * BANDS)
         self.full_decoder = nn.ModuleList([
             _decoder(split + e2, d0, 6, 2, s0), _decoder(d0 + e1, d1, 8, 3, s1), _decoder(d1 + e0, 2, 6, 2, s2, last=True)])
-        self.sub_decoder = nn.ModuleList(nn.Linear(split + bands, g.width) for g in GROUPS)
+        self.sub_decoder = SubDecoder(nn.Linear(split + bands, g.width) for g in GROUPS)
         self._start_near_identity()
 
     def _start_near_identity(self) -> None:
@@ -169,7 +169,7 @@ class FSPEN(Model):
         full, sub = z.chunk(2, -1)                                     # [N, 32, 32] each
         for layer, skip in zip(self.full_decoder, reversed(skips)):
             full = layer(torch.cat([full, skip], 1))
-        gain = self._decode_bands(torch.cat([sub, bands], 1))
+        gain = F.relu(self.sub_decoder(torch.cat([sub, bands], 1)).unsqueeze(1))
 
         y = self._mask(x, level, full, gain)
         return y.transpose(1, 2).unflatten(0, (batch, time)), tuple(after)
@@ -178,23 +178,6 @@ class FSPEN(Model):
         """Magnitude [N, 1, 257] to band features [N, 32 channels, 32 bands]."""
         parts = [encode(F.pad(level[:, :, g.start:g.stop], g.pad)) for g, encode in zip(GROUPS, self.sub_encoder)]
         return torch.cat(parts, -1)
-
-    def _decode_bands(self, features: Tensor) -> Tensor:
-        """Band features [N, 64 channels, 32 bands] to a gain per bin [N, 1, 257]."""
-        features = F.pad(features, (0, 1)).transpose(1, 2)
-        if torch.jit.is_tracing():
-            # All widths of every band, of which most are dropped: three nodes of a runtime, not thirty.
-            weight, bias = (torch.cat([getattr(linear, name) for linear in self.sub_decoder]) for name in ("weight", "bias"))
-            return F.relu(F.linear(features, weight, bias).flatten(1)[:, KEPT].unsqueeze(1))
-        # Groups share bands. The gradient of overlapping slices would be as many full-size zero tensors, a
-        # tenth of a training step; that of disjoint pieces is one concatenation.
-        pieces = features.split(PIECES, 1)
-        starts = [sum(PIECES[:i]) for i in range(len(PIECES))]
-        parts = []
-        for g, decode in zip(GROUPS, self.sub_decoder):
-            own = torch.cat([piece for piece, at in zip(pieces, starts) if g.first <= at < g.last], 1)
-            parts.append(decode(own).flatten(1)[:, g.skip:g.skip + g.keep])
-        return F.relu(torch.cat(parts, -1)).unsqueeze(1)
 
     def _mask(self, x: Tensor, level: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
         """Complex mask [N, 2, 257] and gain [N, 1, 257] on the compressed x [N, 2, 257]; expands the result."""
@@ -232,19 +215,24 @@ class DualPath(nn.Module):
         return z + self.inter_norm(paths), h
 
 
-class PathLinear(nn.Module):
-    """P Linear layers side by side: [P, ..., I] -> [P, ..., O]."""
+class SubDecoder(nn.ModuleList):
+    """A linear layer for each group of bands: features [N, 64 channels, 32 bands] to one value for each bin, [N, 257]."""
 
-    def __init__(self, paths: int, inputs: int, outputs: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(paths, outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(paths, outputs))
-        for p in self.parameters():
-            nn.init.uniform_(p, -(inputs**-0.5), inputs**-0.5)
+    def forward(self, features: Tensor) -> Tensor:
+        # Groups share bands. The gradient of overlapping slices would be as many full-size zero tensors, a
+        # tenth of a training step; that of disjoint pieces is one concatenation.
+        pieces = F.pad(features, (0, 1)).transpose(1, 2).split(PIECES, 1)
+        starts = [sum(PIECES[:i]) for i in range(len(PIECES))]
+        parts = []
+        for g, decode in zip(GROUPS, self):
+            own = torch.cat([piece for piece, at in zip(pieces, starts) if g.first <= at < g.last], 1)
+            parts.append(decode(own).flatten(1)[:, g.skip:g.skip + g.keep])
+        return torch.cat(parts, -1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1, -2)
-        return torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight.transpose(-1, -2)).view(*x.shape[:-1], -1)
+    def export_forward(self, features: Tensor) -> Tensor:
+        """All widths of every band, of which most are dropped: three nodes of a runtime, not thirty."""
+        weight, bias = (torch.cat([getattr(linear, name) for linear in self]) for name in ("weight", "bias"))
+        return F.linear(F.pad(features, (0, 1)).transpose(1, 2), weight, bias).flatten(1)[:, KEPT]
 
 
 def _encoder(inputs: int, outputs: int, kernel: int, pad: int) -> nn.Sequential:

@@ -16,8 +16,8 @@ gates of recurrent layers stay in floating point.
 Nothing is rounded while ranges are observed: in the first `observe` calls in training mode, which count across a resume.
 Weights' ranges are those of the weights that a model has when it is quantized.
 
-On the meta device, where only shapes are, quantizers do nothing. Traced, they become the framework's own fake quantization,
-of which exporters make QuantizeLinear and DequantizeLinear.
+On the meta device, where tensors have no data, quantizers do nothing. Exported, they become the framework's own fake
+quantization, of which exporters make QuantizeLinear and DequantizeLinear.
 """
 
 from __future__ import annotations
@@ -113,9 +113,13 @@ class ActivationQuantizer(nn.Module):
             self._follow(x)
             return _Untouched.apply(x, self.lo, self.hi)
         scale, zero = (t.item() for t in self.grid())
-        if torch.jit.is_tracing():
-            return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
         return _RoundActivation.apply(x, self.lo, self.hi, scale, zero)
+
+    def export_forward(self, x: Tensor) -> Tensor:
+        if self.seen < self.observe:
+            return x
+        scale, zero = (t.item() for t in self.grid())
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
 
     @torch.no_grad()
     def _follow(self, x: Tensor) -> None:
@@ -161,13 +165,14 @@ class WeightQuantizer(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if weight.is_meta:
             return weight
-        if torch.jit.is_tracing():
-            scale = self.grid().detach()
-            zero = torch.zeros_like(scale, dtype=torch.int32)
-            flat = weight.flatten(0, self.dims[-1]) if len(self.dims) > 1 else weight
-            axis = 0 if len(self.dims) > 1 else self.dims[0]
-            return torch.fake_quantize_per_channel_affine(flat, scale, zero, axis, -128, 127).view(weight.shape)
         return _RoundWeight.apply(weight, self.grid().view(self.shape))
+
+    def export_forward(self, weight: Tensor) -> Tensor:
+        scale = self.grid().detach()
+        zero = torch.zeros_like(scale, dtype=torch.int32)
+        flat = weight.flatten(0, self.dims[-1]) if len(self.dims) > 1 else weight
+        axis = 0 if len(self.dims) > 1 else self.dims[0]
+        return torch.fake_quantize_per_channel_affine(flat, scale, zero, axis, -128, 127).view(weight.shape)
 
 
 class _Untouched(torch.autograd.Function):
