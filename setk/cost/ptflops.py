@@ -1,13 +1,13 @@
 """The count that published tables quote: the rules of ptflops 0.7.5 with its pytorch backend.
 
-63 frames stand for one second at 62.5 frames per second (a centred STFT of 16000 samples). Biases, norms
-and some activations count; modules that ptflops does not know are zero. Its peculiarities are the point:
+One second is 63 frames at 62.5 frames per second (a centred STFT of 16000 samples). Biases, norms and some
+activations count; modules that ptflops does not know are zero. This module repeats its peculiarities:
 
   - an activation module counts twice, once as a module and once for the function that it calls;
   - a further layer of a stacked RNN, and the second direction, use the shapes of the forward weights;
   - attention that returns its weights has its two matrix products and the softmax counted again;
-  - torch.matmul and its like count where they are called by name, operators never; a tensor's own methods
-    matmul, add and mul, which ptflops counts, look like operators here and are left out.
+  - torch.matmul and similar functions count if they are called by name, operators never; a tensor's methods
+    matmul, add and mul, which ptflops counts, look like operators here and are not counted.
 
 A layer of setk.nn has its own rule, the method `ptflops(args, output)`: that of the modules which published models are built
 from in its place. ptflops itself is not needed; a test compares with it.

@@ -2,7 +2,7 @@
 
 Papers: Luo, Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech Separation", 2019, as
 asteroid configures it for one speaker at 16 kHz; and, with a splitter and a residual, the network of FQSE (Cohen et al.,
-"Fully Quantized Neural Networks for Audio Source Separation", 2024), which in floating point is the same but for two small
+"Fully Quantized Neural Networks for Audio Source Separation", 2024), which in floating point is the same except for two small
 convolutions.
 
 Shapes, one second at the published sizes, 999 frames of 2 ms every millisecond:
@@ -14,7 +14,7 @@ Shapes, one second at the published sizes, 999 frames of 2 ms every millisecond:
     mask        PReLU, 1x1 to 512, ReLU: m
     decoder     m w -> transposed Conv 1, k 32, stride 16, no bias
 
-gLN normalises over channels and the whole signal, and the convolutions look both ways: the model is not causal and takes a
+gLN normalises over channels and the full signal, and the convolutions look both ways: the model is not causal and processes a
 signal, or a chunk of one, at once.
 
 FQSE's splitter scales each signal to a peak of 1 and splits it into two planes that are exact in 8 bits, which together hold
@@ -102,7 +102,7 @@ class Masker(nn.Module):
             residual, skip = block(x)
             skips = skip_add(skips, skip)
         if torch.is_grad_enabled():
-            skips = skips + 0 * residual.mean()  # the last one reaches nothing; distributed training wants a gradient of it
+            skips = skips + 0 * residual.mean()  # nothing reads the last one; distributed training needs a gradient of it
         return self.mask_net(skips)
 
 

@@ -13,14 +13,14 @@ Shapes, a frame at a time, N = B = H = 256:
     mask        Linear, sigmoid: M, N
     decoder     e M -> Linear without bias, and one bias: 80 samples, overlap-added as they are
 
-A signal begins in silence. Its first frame, which lies half before it, fills the context and gives nothing; the
-neurons start with the second, at rest. With `segment_reset` the same happens again every so many seconds, where the
-published evaluation cuts signals into pieces; without it the neurons run on, as a stream wants.
+A signal begins in silence. Its first frame, half of which is before the signal, fills the context and has no output; the
+neurons start with the second, at rest. With `segment_reset` the same happens again after that many seconds each, where the
+published evaluation cuts signals into pieces. Without it the neurons run on, as a stream needs.
 
 Deviations and readings:
   - neurons run on unless `segment_reset`; with more than one block all start together, the later ones' context empty;
   - the L1 terms of the paper's loss are over all frames; its code takes the last frame alone;
-  - the readout's threshold stands in a comparison only: it takes part, has a gradient of zero and stays at zero;
+  - the readout's threshold is used in a comparison only, so its gradient is zero and it stays at zero;
   - the biases of both kinds of neurons start raised by 1 and 2. As frameworks initialise them no recurrent neuron fires,
     the slope of its surrogate is negative so far below the threshold, and the L1 terms silence the rest before it learns;
   - a loss that ignores scale leaves the output's level free. Nothing here restores it: train with one that does not.
@@ -158,6 +158,12 @@ class DPSNN(Model):
             scnn = f"blocks.{j}.scnn"
             table |= {f"{scnn}.conv": (source,), f"{own}.dense": (scnn,), f"{own}.recurrent": (own,)}
         return table
+
+    @property
+    def published_synapses(self) -> dict[str, tuple[str, ...]]:
+        """The authors count recurrent weights at the rate of the layer's input."""
+        srnn = [f"blocks.{j}.srnn" for j in range(self.config.blocks)]
+        return {f"{own}.recurrent": self.synapses[f"{own}.dense"] for own in srnn}
 
     @property
     def neurons(self) -> int:

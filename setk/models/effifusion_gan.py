@@ -1,8 +1,8 @@
 """EffiFusion-GAN: magnitude and phase from depthwise-separable multi-scale convolutions and conformers; not causal.
 
 Paper: Wen, Tan, "EffiFusion-GAN: Efficient Fusion Generative Adversarial Network for Speech Enhancement", 2025 (arXiv
-2508.14525): VoiceBank+DEMAND, PESQ 3.45 with 1.08 M parameters. Layer sizes are not public to us, and there is no code. What
-stands here is our reading: MP-SENet (Lu, Ai, Ling, Interspeech 2023), which the paper builds upon, with separable
+2508.14525): VoiceBank+DEMAND, PESQ 3.45 with 1.08 M parameters. Layer sizes are not public to us, and there is no code.
+This is our reading: MP-SENet (Lu, Ai, Ling, Interspeech 2023), which the paper builds upon, with separable
 convolutions, and it has the paper's size. 16 kHz; window 400, hop 100.
 
 Shapes at the published size, T frames:
@@ -67,7 +67,7 @@ class Config:
 
 
 class EffiFusionGAN(Model):
-    """The generator over spectra: forward(spectrum [B, T, 201, 2], ()) -> (spectrum, ()), of a whole signal or window."""
+    """The generator over spectra: forward(spectrum [B, T, 201, 2], ()) -> (spectrum, ()), of a full signal or window."""
 
     name = "effifusion_gan"
     paper = "Wen, Tan, EffiFusion-GAN, 2025 (arXiv 2508.14525)"
@@ -219,7 +219,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, heads: int, head: int, second_norm: bool, dropout: float):
         super().__init__()
-        self.heads, self.scale = heads, (channels // heads) ** -0.5  # that of the whole width, whatever is taken out
+        self.heads, self.scale = heads, (channels // heads) ** -0.5  # that of the full width, in a pruned model too
         inner = heads * head
         self.before, self.qkv, self.out = nn.LayerNorm(channels), nn.Linear(channels, 3 * inner), nn.Linear(inner, channels)
         self.after = nn.LayerNorm(channels) if second_norm else nn.Identity()

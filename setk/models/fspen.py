@@ -3,25 +3,38 @@
 Paper: Yang, Liu, Meng, Lee, Baek, Moon, "FSPEN: An Ultra-Lightweight Network for Real Time Speech Enhancement",
 ICASSP 2024. 16 kHz; window 512, hop 256; strictly causal, no look-ahead, algorithmic latency 32 ms.
 
-Shapes, a frame at a time (batch and time folded; C channels x F positions):
+The idea. A full-band branch sees the complex spectrum and estimates a complex mask; a sub-band branch sees magnitudes, at a
+resolution that falls with frequency as hearing does, and estimates a gain for each bin. Both meet in 32 bands of 16
+channels, where recurrent layers work along the bands of a frame and along time. Everything except the recurrence over
+time acts within a frame, so the only state is that of the inter-frame GRUs.
 
-    full band  2 x 257 -> conv 4 x 128 -> 16 x 64 -> 32 x 32 -> 1x1
-    sub bands  magnitude 257 -> five convs, 32 channels for each of 8 + 6 + 6 + 6 + 6 = 32 bands
-    merge      32 x (32 + 32) -> Linear over positions -> 1x1 -> 16 x 32
-    DPE x D    GRU over bands, both ways, inside a frame; then P GRUs over time, each for 32 / P bands
-    split      16 x 32 -> 1x1 -> Linear over positions -> 32 x (32 + 32)
-    full band  three transposed convs with skips -> complex mask 2 x 257
-    sub bands  Linear per band with skip -> gain 257
-    output     Z = X * mask;  |Y| = (|Z| + |X| * gain) / 2;  phase of Y = phase of Z
+For a frame with compressed spectrum X = S |S|^(c - 1), c = 0.3, channels x positions:
 
-The path extension is what the name is for: the inter-frame GRU is P small ones for P groups of bands, so
-parameters grow with P while the multiply-accumulates per frame do not.
+    full-band encoder     f0 = [Re X, Im X]                      2 x 257
+                          f1 = ELU BN conv6/2 f0                 4 x 128     kernel / stride over bins
+                          f2 = ELU BN conv8/2 f1                16 x 64
+                          f3 = ELU BN conv6/2 f2                32 x 32
+    sub-band encoder      s = [ReLU BN conv_g |X|]              32 x 32      one conv for each group g of bands:
+                                                                             8 + 6 + 6 + 6 + 6 bands of 2, 3, 5, 10, 20 bins
+    merge                 z = conv1 ELU L [conv1 f3, s]         16 x 32      L: linear over the 32 + 32 positions
+    D dual-path blocks    z <- z + LN FC BiGRU z                16 x 32      GRU along the 32 bands of the frame
+                          z_p <- z_p + LN FC_p GRU_p z_p                     GRU along time, p = 1 ... P: 32 / P bands each
+    split                 [u, v] = ELU L conv1 z                32 x 32 each
+    full-band decoder     d1 = ELU BN convT6/2 [u, f3]          16 x 64
+                          d2 = ELU BN convT8/2 [d1, f2]          4 x 128
+                          M  = convT6/2 [d2, f1]                 2 x 257     complex mask
+    sub-band decoder      G  = ReLU [A_g [v, s]]                 1 x 257     A_g: linear, a band's channels to its bins
+    output                Z = M X,  |Y| = (|Z| + G |X|) / 2,  phase of Y = phase of Z,  expanded with 1 / c
+
+Path extension. A GRU that all bands share has too few weights, and one as wide as the bands costs too many
+multiplications. FSPEN splits the bands into P groups with a small GRU for each: GRU_p has its own weights, and
+runs over the 32 / P bands of its group. The parameters grow with P, D (1632 + 272) P in all, and the multiplications not at all.
 
 Deviations, where the paper is silent or its published re-implementations disagree:
-  - the spectrum is compressed, magnitude ** 0.3, before the network and expanded after it (`compression`);
+  - the spectrum is compressed before the network and expanded after it (`compression`);
   - the last transposed conv has no norm or activation: ELU would clip the mask at -1;
-  - sub-band convs read their true neighbouring bins, not zeros, at group edges, and each decoder value falls
-    on exactly one bin;
+  - sub-band convs read their true neighbouring bins, not zeros, at group edges, and each decoder value belongs to
+    exactly one bin;
   - every block's inter-frame state is its own and starts at zero;
   - the mask starts near identity, so that training starts from the noisy signal.
 Two readings have presets: `fspen` (norm after both branches, skips straight into the transposed convs, norm
@@ -46,8 +59,8 @@ BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
 
 @dataclass(frozen=True)
 class BandGroup:
-    """Sub-bands of equal width. Encoder: conv over bins [start, stop) after zero padding. Decoder: the
-    outputs of bands [first, last) in a row, `width` values each, of which [skip, skip + keep) are kept."""
+    """Sub-bands of equal width. The encoder is a convolution over bins [start, stop) after zero padding. The decoder puts out
+    `width` values for each of the bands [first, last); of these values in a row [skip, skip + keep) are the group's bins."""
 
     start: int
     stop: int
@@ -60,8 +73,8 @@ class BandGroup:
     keep: int
 
 
-# A band of the decoder spans `width` bins about the centre of the encoder's kernel; where that grid does
-# not meet the group's edge, a neighbour group's band is borrowed and the surplus values are dropped.
+# A band of the decoder spans `width` bins around the centre of the encoder's kernel. Where that grid does not meet the
+# group's edge, a band of the neighbouring group fills the gap, and the surplus values are dropped.
 GROUPS = (
     BandGroup(0, 17, (1, 0), 4, 2, 0, 8, 0, 16),
     BandGroup(13, 35, (0, 0), 7, 3, 8, 14, 1, 16),
@@ -131,6 +144,7 @@ class FSPEN(Model):
         self._start_near_identity()
 
     def _start_near_identity(self) -> None:
+        """A mask of about 1 and a gain of about 1: the output is the noisy signal."""
         mask = self.full_decoder[-1][-1]
         with torch.no_grad():
             mask.weight.mul_(0.1)
@@ -185,12 +199,21 @@ class FSPEN(Model):
         z = torch.cat([xr * mr - xi * mi, xr * mi + xi * mr], 1)
         z_level = magnitude(z, dim=1)
         y_level = (z_level + level * gain) / 2
-        # y_level ** (1 / c) along z's direction; z = 0 gives 0, for y_level is bounded and z is not divided by 0.
+        # y_level ** (1 / c) in the direction of z. Where z is 0 the output is 0: magnitudes are never 0.
         return z * (y_level ** (1 / self.config.compression) / z_level)
 
 
+def _encoder(inputs: int, outputs: int, kernel: int, pad: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv1d(inputs, outputs, kernel, 2, pad), nn.BatchNorm1d(outputs), nn.ELU())
+
+
+def _sub_encoder(group: BandGroup, channels: int, norm: bool) -> nn.Sequential:
+    conv = nn.Conv1d(1, channels, group.kernel, group.width)
+    return nn.Sequential(conv, nn.BatchNorm1d(channels), nn.ReLU()) if norm else nn.Sequential(conv, nn.ReLU())
+
+
 class DualPath(nn.Module):
-    """One DPE block on [B, T, 32 bands, 16]: along the bands of a frame, then along time in P paths."""
+    """A dual-path block with path extension on [B, T, 32 bands, 16]: along the bands of a frame, then along time in P paths."""
 
     def __init__(self, config: Config, width: int, intra: int, inter: int):
         super().__init__()
@@ -215,6 +238,15 @@ class DualPath(nn.Module):
         return z + self.inter_norm(paths), h
 
 
+def _decoder(inputs: int, outputs: int, kernel: int, pad: int, squeeze: int | None, last: bool = False) -> nn.Sequential:
+    """The input has the channels of the decoder and of the skip. The last layer reaches 257 bins by output padding."""
+    layers: list[nn.Module] = [nn.Conv1d(inputs, squeeze, 1)] if squeeze else []
+    layers.append(nn.ConvTranspose1d(squeeze or inputs, outputs, kernel, 2, pad, output_padding=int(last)))
+    if not last:
+        layers += [nn.BatchNorm1d(outputs), nn.ELU()]
+    return nn.Sequential(*layers)
+
+
 class SubDecoder(nn.ModuleList):
     """A linear layer for each group of bands: features [N, 64 channels, 32 bands] to one value for each bin, [N, 257]."""
 
@@ -233,21 +265,3 @@ class SubDecoder(nn.ModuleList):
         """All widths of every band, of which most are dropped: three nodes of a runtime, not thirty."""
         weight, bias = (torch.cat([getattr(linear, name) for linear in self]) for name in ("weight", "bias"))
         return F.linear(F.pad(features, (0, 1)).transpose(1, 2), weight, bias).flatten(1)[:, KEPT]
-
-
-def _encoder(inputs: int, outputs: int, kernel: int, pad: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv1d(inputs, outputs, kernel, 2, pad), nn.BatchNorm1d(outputs), nn.ELU())
-
-
-def _sub_encoder(group: BandGroup, channels: int, norm: bool) -> nn.Sequential:
-    conv = nn.Conv1d(1, channels, group.kernel, group.width)
-    return nn.Sequential(conv, nn.BatchNorm1d(channels), nn.ReLU()) if norm else nn.Sequential(conv, nn.ReLU())
-
-
-def _decoder(inputs: int, outputs: int, kernel: int, pad: int, squeeze: int | None, last: bool = False) -> nn.Sequential:
-    """Input: decoder and skip channels together. The last layer reaches 257 bins by output padding."""
-    layers: list[nn.Module] = [nn.Conv1d(inputs, squeeze, 1)] if squeeze else []
-    layers.append(nn.ConvTranspose1d(squeeze or inputs, outputs, kernel, 2, pad, output_padding=int(last)))
-    if not last:
-        layers += [nn.BatchNorm1d(outputs), nn.ELU()]
-    return nn.Sequential(*layers)

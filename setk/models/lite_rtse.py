@@ -15,8 +15,7 @@ Shapes, a frame at a time (C x F: channels by bins):
     residual   [|X|, Y1, Y2] 771 -> Linear -> LSTM -> three Linears: Rm, Rr, Ri, 257 each
     output     |Y| = Y1 + Rm * (|X| - Y1);  phase of Y = phase of X + phase of (Rr + j Ri)
 
-Where nothing else is said there is no activation and no norm: what is not linear are the products, a polynomial
-of degree 24 in Y1.
+There are no other activations and no norms. The nonlinearity is in the products: a polynomial of degree 24 in Y1.
 
 Deviations, where the paper is silent or its re-implementation would break:
   - the spectrum is compressed, magnitude ** 0.3, before the network and expanded after it (`compression`): the
@@ -35,11 +34,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State, Widths
+from setk.nn.depthwise import Conv2d
 
 BINS, WIDE = 257, 32
 ORDERS = (4, 8, 16, 32, 64)  # channels that each step of the multi-order block splits off, and those that are left
@@ -144,7 +142,7 @@ class CausalConv(nn.Module):
     def __init__(self, channels: int, kernel: int, groups: int):
         super().__init__()
         self.past = kernel - 1
-        self.conv = Conv(channels, channels, kernel, padding=(0, kernel // 2), groups=groups)
+        self.conv = Conv2d(channels, channels, kernel, padding=(0, kernel // 2), groups=groups)
 
     def start(self, batch: int) -> Tensor:
         past = self.conv.weight.new_zeros(batch, self.conv.in_channels, self.past, BINS)
@@ -156,37 +154,6 @@ class CausalConv(nn.Module):
         x = torch.cat([past, x], 2).contiguous(memory_format=torch.channels_last)
         # A copy: a view would keep all of a long chunk for its last frames.
         return self.conv(x), x[:, :, -self.past:].clone()
-
-
-class Conv(nn.Conv2d):
-    """Conv2d that learns faster on a CPU where it is depth-wise, padded in frequency alone."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        learns = torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
-        return _Depthwise.apply(x, self.weight, self.bias) if learns and self.groups > 1 else super().forward(x)
-
-
-class _Depthwise(torch.autograd.Function):
-    """A depth-wise conv with another gradient of the weights, which on a CPU halves the training step.
-
-    The gradient of a channel's kernel is the convolution of its input by the gradient of its output. As a forward
-    pass with that kernel of T x F, oneDNN takes a third to a sixth of the time of its own backward pass for weights.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=(0, weight.shape[-1] // 2), groups=len(weight))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        groups, pad = len(weight), (0, weight.shape[-1] // 2)
-        dx, _, _ = torch.ops.aten.convolution_backward(
-            dy, x, weight, [groups], (1, 1), pad, (1, 1), False, (0, 0), groups, (True, False, False))
-        dw = sum(F.conv2d(item, kernel.unsqueeze(1), padding=pad, groups=groups)[0] for item, kernel in zip(x.split(1), dy))
-        return dx, dw.unsqueeze(1), dy.sum((0, 2, 3))
 
 
 class MultiScale(nn.Module):

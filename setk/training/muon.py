@@ -1,11 +1,11 @@
-"""Muon: momentum, orthogonalised, for the weight matrices of layers; AdamW for all other parameters.
+"""Muon: orthogonalised momentum for the weight matrices of layers, AdamW for all other parameters.
 
-Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; the scale that lets it take AdamW's
-learning rate and decay is that of Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, section 2.2.
+Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024. The scale with which AdamW's learning rate and
+decay suit it is that of Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, section 2.2.
 
-A matrix moves along U V^T, where U S V^T is its momentum: by the same amount in each direction that it has seen, the
-strong and the weak ones. torch.optim.Muon takes single matrices alone; here they are those of convolutions, of each gate
-and group of GRUs and LSTMs, and of stacks of linear layers too, and all of one shape are orthogonalised at once.
+A matrix moves along U V^T, where U S V^T is its momentum: by the same amount in each direction of its gradients, strong
+or weak. torch.optim.Muon accepts single matrices only. Here a layer has the stack of them that setk.nn.matrices describes (a
+matrix for each gate and group of a GRU, for example), and all of one shape are orthogonalised at once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from setk.nn.matrices import matrices
 
 MOMENTUM = 0.95
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a, b, c of x (a + b x^2 + c x^4), which takes singular values near 1
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a, b, c of x (a + b x^2 + c x^4), which brings singular values near 1
 ITERATIONS = 5
 RMS = 0.2  # of a step at learning rate 1, which is about that of AdamW's
 
@@ -35,14 +35,14 @@ class Muon(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step; the gradients of matrices are gone after it."""
+        """Make one step, which removes the gradients of matrices."""
         group, alike = self.param_groups[0], {}
         for p in group["params"]:
             if p.grad is not None:
                 alike.setdefault(self._stacks[p][1:], []).append(p)
         for parameters in alike.values():
             self._move(parameters, group["lr"], group["weight_decay"])
-        super().step()  # which passes over parameters without a gradient
+        super().step()  # skips parameters without a gradient
 
     def _move(self, parameters: list[Tensor], lr: float, decay: float) -> None:
         """A step of parameters whose matrices are of one shape."""
@@ -50,7 +50,7 @@ class Muon(torch.optim.AdamW):
         for p in parameters:
             state = self.state[p]
             if not state:
-                state["step"] = torch.zeros(())  # AdamW wants one in every state that it reads
+                state["step"] = torch.zeros(())  # AdamW needs one in every state that it reads
                 state["momentum"] = torch.zeros_like(p)
             state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
             ahead.append(p.grad.lerp(state["momentum"], MOMENTUM).reshape(self._stacks[p]))
@@ -61,7 +61,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalised(x: Tensor) -> Tensor:
-    """About U V^T for each U S V^T of x [n, rows, columns]: singular values of 0.7 to 1.2, but for very small ones."""
+    """About U V^T for each U S V^T of x [n, rows, columns]: singular values of 0.7 to 1.2, except for very small ones."""
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
