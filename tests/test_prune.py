@@ -15,7 +15,7 @@ from conftest import COMMANDS, MINI, ROOT, command
 
 from setk import checkpoint, models
 from setk.core import config
-from setk.compress import pruning
+from setk.compress import pruning, units
 from setk.cost import macs
 from setk.data.datadir import DataDir
 from setk.data.lists import write_list
@@ -55,7 +55,7 @@ def scattered(request):
 def test_units_in_any_order_compute_the_same(scattered):
     """Which is so only if a group has every weight and statistic of its units."""
     name, model, frames, before = scattered
-    groups = pruning.groups(model)
+    groups = units.groups(model)
     assert [g.size for g in groups] == list(model.units.values()) and [g.name for g in groups] == list(model.units)
     mixed = pruning.without(model, groups, [[torch.randperm(g.size) for _ in g.lanes] for g in groups])
     same = [g.name for g in groups if torch.equal(*(m.state_dict()[g.lanes[0][0].name] for m in (mixed, model)))]
@@ -65,7 +65,7 @@ def test_units_in_any_order_compute_the_same(scattered):
 @torch.no_grad()
 def test_units_that_nothing_reads_go_without_a_trace(scattered):
     name, model, frames, _ = scattered
-    groups, weights, kept = pruning.groups(model), {k: v.clone() for k, v in model.state_dict().items()}, []
+    groups, weights, kept = units.groups(model), {k: v.clone() for k, v in model.state_dict().items()}, []
     if not any(g.exact for g in groups):
         pytest.skip("all its units share norms")
     for g in groups:
@@ -130,7 +130,7 @@ def half_dead(small, tmp_path_factory):
     """A model of whose units, except the trunk's, each second is read by nothing; their part of all units."""
     model, _ = checkpoint.load(small)
     weights, dead, total = model.state_dict(), 0, 0
-    for g in pruning.groups(model):
+    for g in units.groups(model):
         total += g.size * len(g.lanes)
         if g.exact:
             dead += g.size // 2 * len(g.lanes)

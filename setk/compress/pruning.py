@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from setk import models
-from setk.compress.units import Group, Member, groups, take
+from setk.compress.units import Group, Member, take
 from setk.core import config
 from setk.core.errors import UserError
 from setk.models import Model
