@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154
-# Sourced by the launchers of clusters after launch.sh: ranges of jobs, and the wait for what was submitted.
+# Sourced by the launchers of clusters: launch.sh, ranges of jobs, submission by qsub, and the wait for what was submitted.
+here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
+# shellcheck source=recipes/utils/launch.sh
+source "$here/launch.sh"
 
 # The chosen jobs as ranges, 1-4 and 7, in `spans`: schedulers refuse long lists of single numbers.
 find_spans() {
@@ -35,6 +38,32 @@ write_script() { # FILE VARIABLE PROG ARG…
     } >"$file"
 }
 
+# Empty the logs and submit the chosen jobs by qsub, with the options in `request` and what the launcher's array_option sets as
+# `range` for a span. Sets `ids`, which the launcher's stop deletes. VARIABLE holds a job's number.
+ids=()
+qsub_jobs() { # VARIABLE PROG ARG…
+    local site span range one script
+    command -v qsub >/dev/null || die "no qsub on this machine; use run.sh, or log in to a node of the cluster"
+    empty_logs
+    script=$(dirname -- "$log")/q/$(basename -- "${log//"$name"/all}").$$.sh
+    # shellcheck disable=SC2064
+    trap "rm -f -- ${script@Q}" EXIT
+    write_script "$script" "$@"
+    read -ra site <<< "${SETK_QSUB-}"
+    request+=(-V -S /bin/bash -o /dev/null -N "$(basename -- "${2##*/}")")
+    find_spans
+    for span in "${spans[@]}"; do
+        array_option "$span"
+        # Ignores Ctrl-C: without its number, a submitted job could not be cancelled.
+        one=$(trap '' INT && SETK_JOB=$span exec qsub "${site[@]}" "${request[@]}" "${range[@]}" "$script") || { cancel; die "qsub refused the job"; }
+        ids+=("$one")
+    done
+}
+
+cancel_qsub() {
+    ((${#ids[@]} == 0)) || qdel "${ids[@]}" >/dev/null || true
+}
+
 all_ended() {
     local i
     for i in "${jobs[@]}"; do
@@ -62,7 +91,7 @@ await() {
         elif all_ended; then
             break
         else
-            warn "${left##*$'\n'}; still waiting for job $id"
+            warn "${left##*$'\n'}; still waiting for job ${id:-${ids[*]}}"
         fi
         pause=0.5
         ((poll < 60)) || pause=5

@@ -53,8 +53,8 @@ while (($# > 0)); do
             ;;
         --config)
             [[ ${2-} && $2 != --* ]] || die "$1 needs a value"
-            # shellcheck disable=SC2154
-            echo "$me: --config $2: not read; $site_options" >&2
+            echo "$me: --config $2: not read; variables set the options of a site: SBATCH_PARTITION and the others of sbatch for" \
+                "slurm.sh, SETK_QSUB for sge.sh and pbs.sh" >&2
             shift 2
             ;;
         --*=*) die "$1: write it as two words: ${1%%=*} ${1#*=}" ;;

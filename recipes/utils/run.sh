@@ -2,8 +2,6 @@
 # run.sh [options] [JOB=1:n] LOG PROG ARG…: run jobs on this machine, --max-jobs at a time. --help lists the options.
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
-# shellcheck disable=SC2034
-site_options="this machine needs no options of a site"
 # shellcheck source=recipes/utils/launch.sh
 source "$here/launch.sh"
 

@@ -2,13 +2,8 @@
 # slurm.sh [options] [JOB=1:n] LOG PROG ARG…: run jobs as one Slurm array. --help lists the options.
 # Options of a site are set by sbatch's own variables: SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_QOS …
 set -euo pipefail
-here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
-# shellcheck disable=SC2034  # launch.sh prints it
-site_options="SBATCH_PARTITION, SBATCH_ACCOUNT and the other variables of sbatch set the options of a site"
-# shellcheck source=recipes/utils/launch.sh
-source "$here/launch.sh"
 # shellcheck source=recipes/utils/cluster.sh
-source "$here/cluster.sh"
+source "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")/cluster.sh"
 
 command -v sbatch >/dev/null || die "no sbatch on this machine; use run.sh, or log in to a node of the cluster"
 [[ $log != *\\* ]] || die "$log: Slurm cannot write a log whose name has a backslash"
