@@ -258,6 +258,7 @@ def part_zero(path):
     return sum(int((w == 0).sum()) for w in found) / sum(w.numel() for w in found)
 
 
+@pytest.mark.full
 def test_pruning_in_training_ends_at_its_amount_and_a_stopped_run_with_the_same_bits(work):
     settings = ["pruning={amount: 0.5, start: 0.2, end: 0.7, every: 2}", "ema=0.5", "average=2"]
     train(work, work / "whole", *settings)
