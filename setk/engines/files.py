@@ -45,7 +45,7 @@ class Entry(NamedTuple):
 
 
 class Done(NamedTuple):
-    """An entry that is finished; `error` is None, or the reason why there is no file. `clipped`: samples."""
+    """An entry that is finished; `error` is None, or why no file was written. `clipped`: samples."""
 
     utt: str
     path: str

@@ -1,14 +1,14 @@
 """A checkpoint as ONNX or TorchScript: the chunk forward of a model, its states being inputs and outputs.
 
-The transform (STFT) stays outside; all that is needed to run the file without setk's models, and to know what
-it is, stands in it under "setk" as JSON (metadata of ONNX, an extra file of TorchScript): `format`, `model`,
+The transform (STFT) is not part of the graph. The file has under "setk", as JSON, all that is needed to run it without
+setk's models and to know what it is (metadata of ONNX, an extra file of TorchScript): `format`, `model`,
 `config`, `quantization`, `sample_rate`, `transform`, `lookahead`, `causal`, `chunk_s`, `frames` (that one call takes;
 null for any number), `batch`, `state` (for each tensor the `axis` of the batch, the `shape` for one signal and its
 `start`: a number, or base64 of its float32), `scores`, `provenance`. Inputs: `frames` [batch, frames, *shape],
 `state_0` ...; outputs: `out`, of the same shape as `frames`, and `next_0` ....
 
-Shapes are fixed. A runtime spends the time of a model as small as ours between operations, not in them, and
-with shapes known there are fewer of them. Only models that are not causal, which take a whole signal, have a
+Shapes are fixed. With a small model, a runtime spends its time between operations, not in them, and known shapes
+make fewer of them. Only models that are not causal, which take a whole signal, have a
 time axis of any length, from two frames on.
 
 A quantized model becomes integer operators on int8 weights (see setk.export.onnx_int8).
@@ -127,7 +127,7 @@ def parity(model: Model, engine: Any, frames: int = 32) -> float:
     """SNR in dB of an engine's output against the model's, on short signals of noise at levels up to 60 dB apart, and, where
     an engine takes any number of frames, of different lengths.
 
-    The median over frames, and short signals: a spike that rounding flips is no fault of the graph, but changes
+    The median over frames, and short signals: a spike that rounding flips is not a fault of the graph, but changes
     all that a recurrent network of spikes does after it. Signals for a quantized model are loud, where it has signal to
     noise to lose; rounding that flips in one layer and is rounded again in all that follow leaves some 20 to 40 dB.
     """
