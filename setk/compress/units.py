@@ -109,7 +109,7 @@ class _Channels:
         with the width; queries with their keys, and values, are kinds of the width of an attention head."""
         kinds = {dims: found for dims, found in self.by_dims.items()
                  if dims <= grown[name] and not any(dims == other for other in grown.values() if other != grown[name])}
-        if set().union(*kinds) != grown[name] or [g for g in grown.values()].count(grown[name]) > 1:
+        if set().union(*kinds) != grown[name] or list(grown.values()).count(grown[name]) > 1:
             missing = ", ".join(f"{path} ({d})" for path, d in sorted(grown[name].difference(*kinds)))
             raise UserError(f"pruning: the units of '{name}' cannot be followed through {missing or 'the model'}; "
                             "see setk/compress/trace.py for the operations that are known")
