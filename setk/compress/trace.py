@@ -51,7 +51,7 @@ class Tag:
 
     def apply(self, move: Any) -> Tag:
         moved = [x if x is None else move(x) for x in (self.channels, self.scalars)]
-        return Tag(*moved, self.product)
+        return Tag(*moved, self.product)  # type: ignore[call-arg]
 
 
 class Nodes:

@@ -53,7 +53,7 @@ def groups(model: Model) -> list[Group]:
     if not model.units:
         return []
     with torch.device("meta"):
-        bare = type(model)(model.config)
+        bare = type(model)(model.config)  # type: ignore[call-arg]
     owners, mixed = trace.channels(bare)
     grown = {name: _grown(bare, name) for name in model.units}
     found = _Channels(owners, set().union(*grown.values()))
@@ -77,7 +77,7 @@ def take(weights: Mapping[str, Tensor], groups: Iterable[Group], kept: Iterable[
 def _grown(model: Model, name: str) -> set[tuple[str, int]]:
     """The dimensions (tensor, dimension) that are longer with one unit more of a width."""
     with torch.device("meta"):
-        wider = type(model)(replace(model.config, widths=tuple(n + (other == name) for other, n in model.units.items())))
+        wider = type(model)(replace(model.config, widths=tuple(n + (other == name) for other, n in model.units.items())))  # type: ignore[call-arg]
     after = wider.state_dict()
     return {(path, d) for path, tensor in model.state_dict().items() for d in range(tensor.dim())
             if tensor.shape[d] != after[path].shape[d]}
