@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from setk.compress.nodes import Nodes
 from setk.models import Model
 
 FRAMES = 3  # the second is the first in which a recurrent weight reads a channel
@@ -51,32 +52,7 @@ class Tag:
 
     def apply(self, move: Any) -> Tag:
         moved = [x if x is None else move(x) for x in (self.channels, self.scalars)]
-        return Tag(*moved, self.product)  # type: ignore[call-arg]
-
-
-class Nodes:
-    """Sets of nodes that have been joined (a disjoint-set forest); node 0 stays alone."""
-
-    def __init__(self, count: int):
-        self.parent = np.arange(count)
-
-    def find(self, nodes: np.ndarray) -> np.ndarray:
-        """The least of the set of each node."""
-        found = self.parent[nodes]
-        while not np.array_equal(higher := self.parent[found], found):
-            found = higher
-        self.parent[nodes] = found
-        return found
-
-    def join(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Join a[i] with b[i] wherever neither is 0."""
-        some = (a > 0) & (b > 0) & (a != b)
-        a, b = a[some], b[some]
-        while len(a):
-            a, b = self.find(a), self.find(b)
-            differ = a != b
-            a, b = a[differ], b[differ]
-            self.parent[np.maximum(a, b)] = np.minimum(a, b)
+        return Tag(moved[0], moved[1], self.product)
 
 
 class Trace(TorchDispatchMode):
