@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Iterator, Optional
 
 import typer
@@ -19,10 +20,19 @@ class _Manners:
     epilog: str | None
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:
-        """Write the arguments, then the options by group, in the order in which groups first occur."""
-        for title, rows in grouped(self, ctx).items():
+        """Write the arguments, then the options by group."""
+        for title, group in by_group(parameters(self, ctx)).items():
             with formatter.section(title):
-                formatter.write_dl(rows)
+                formatter.write_dl([(parameter.label, parameter.help) for parameter in group])
+
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+        """`[OPTIONS] MODEL [NOISY]`: arguments by their metavars, optional ones in brackets."""
+        pieces = ["[OPTIONS]"]
+        for parameter in parameters(self, ctx):
+            if parameter.argument:
+                name = parameter.names[0]
+                pieces.append(name if parameter.required or name.startswith("[") else f"[{name}]")
+        return pieces
 
     def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:
         """Write the examples, line by line."""
@@ -53,27 +63,62 @@ class Group(_Manners, TyperGroup):
         self.format_commands(ctx, formatter)
         _Manners.format_options(self, ctx, formatter)
 
+    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+        return ["COMMAND", "[OPTIONS]", "..."]
 
-def grouped(command: Any, ctx: typer.Context) -> dict[str, list[tuple[str, str]]]:
-    """Help records (option, text) of a command by the title of their group: arguments first, general options last."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    last: list[tuple[str, str]] = []
+
+@dataclass(frozen=True)
+class Parameter:
+    """An option or argument as help and reference pages show it."""
+
+    names: tuple[str, ...]           # of an option, short ones first; of an argument its metavar
+    value: str                       # what an option accepts; empty for a flag
+    help: str                        # with default and range
+    group: str
+    required: bool
+    argument: bool = False
+
+    @property
+    def label(self) -> str:
+        return ", ".join(self.names) + (f" {self.value}" if self.value else "")
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of an option that accepts one of a few."""
+        values = tuple(self.value.split("|"))
+        return values if len(values) > 1 and all(value.replace("-", "_").isidentifier() and value.islower() for value in values) else ()
+
+
+# What typer calls a value without a metavar of its own -> what the help calls it.
+_VALUES = {"int": "N", "int range": "N", "float": "X", "float range": "X", "str": "TEXT", "path": "PATH", "list[str]": "TEXT"}
+
+
+def parameters(command: Any, ctx: typer.Context) -> list[Parameter]:
+    """The arguments and options of a command, hidden ones excepted."""
+    found = []
     for param in command.get_params(ctx):
         record = param.get_help_record(ctx)
-        if record is None:
+        if record is None or getattr(param, "hidden", False):
             continue
+        name, _, kind = record[0].partition(" <")
         if param.param_type_name == "argument":
-            groups.setdefault("Arguments", []).append(record)
-        elif param.name == "help" or group_of(param) == LAST_GROUP:
-            last.append(record)
-        else:
-            groups.setdefault(group_of(param), []).append(record)
-    return {**groups, LAST_GROUP: last}
+            found.append(Parameter((name,), "", record[1], "Arguments", param.required, argument=True))
+            continue
+        names = tuple(sorted((*param.opts, *param.secondary_opts), key=len))
+        kind = kind.rstrip(">")
+        value = "" if param.is_flag else param.metavar or _VALUES.get(kind, kind)
+        group = LAST_GROUP if param.name == "help" else getattr(param, "rich_help_panel", None) or DEFAULT_GROUP
+        found.append(Parameter(names, value, record[1], group, param.required))
+    return found
 
 
-def group_of(param: Any) -> str:
-    """The title under which the help lists an option."""
-    return getattr(param, "rich_help_panel", None) or DEFAULT_GROUP
+def by_group(found: list[Parameter]) -> dict[str, list[Parameter]]:
+    """Parameters by the title of their group: arguments first, general options last, others as they first occur."""
+    groups: dict[str, list[Parameter]] = {"Arguments": []}
+    for parameter in found:
+        groups.setdefault(parameter.group, []).append(parameter)
+    general = groups.pop(LAST_GROUP, [])
+    return {title: group for title, group in {**groups, LAST_GROUP: general}.items() if group}
 
 
 def example_lines(examples: str) -> Iterator[str]:

@@ -11,10 +11,13 @@ import sys
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
-from setk.cli.command import LAST_GROUP, example_lines, group_of
+from setk.cli.command import LAST_GROUP, Parameter, by_group, example_lines, parameters
 from setk.core.errors import UserError
+
+if TYPE_CHECKING:
+    from setk.core.keys import Key
 
 COMMANDS = {
     "prep": "prepare corpora: lists, mixtures, resampling, shards",
@@ -26,18 +29,6 @@ COMMANDS = {
     "count": "count parameters, operations and time",
 }
 SHELLS = ("bash", "zsh", "fish")
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """An option or argument as the reference shows it."""
-
-    names: tuple[str, ...]           # ("--list",); of an argument its metavar
-    value: str                       # metavar of what it accepts; empty for a flag
-    help: str                        # with default and range
-    group: str
-    choices: tuple[str, ...] = ()
-    argument: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,44 +55,11 @@ def page(command: str) -> Page:
 def _page(command: Any, name: str, parent: Any) -> Page:
     ctx = command.context_class(command, info_name=name.rsplit(" ", 1)[-1], parent=parent)
     text = inspect.cleandoc(command.help or "")
-    parameters = tuple(_parameter(param, ctx) for param in command.get_params(ctx) if not getattr(param, "hidden", False))
-    subcommands = tuple(_page(sub, f"{name} {key}", ctx) for key, sub in sorted(getattr(command, "commands", {}).items()) if not sub.hidden)
+    shown = [(key, sub) for key, sub in sorted(getattr(command, "commands", {}).items()) if not sub.hidden]
+    subcommands = tuple(_page(sub, f"{name} {key}", ctx) for key, sub in shown)
+    examples = tuple(example_lines(command.epilog)) if command.epilog else ()
     usage = f"{name} {' '.join(command.collect_usage_pieces(ctx))}"
-    return Page(name, text.split("\n\n")[0].replace("\n", " "), text, usage, parameters,
-                tuple(example_lines(command.epilog)) if command.epilog else (), subcommands)
-
-
-def _parameter(param: Any, ctx: Any) -> Parameter:
-    record = param.get_help_record(ctx) or ("", "")
-    if param.param_type_name == "argument":
-        return Parameter((record[0],), "", record[1], "Arguments", _choices(param), argument=True)
-    names = tuple(sorted((*param.opts, *param.secondary_opts), key=len))
-    value = record[0].split(" ", 1)[1].strip() if not param.is_flag and " " in record[0].split(", ")[-1] else ""
-    group = LAST_GROUP if param.name == "help" else group_of(param)
-    return Parameter(names, value.split(" / ")[0], record[1], group, _choices(param))
-
-
-def _choices(param: Any) -> tuple[str, ...]:
-    """The values of an option that is one of a few."""
-    import enum
-
-    annotation = getattr(getattr(param, "runtime", None), "annotation", None) or getattr(param, "annotation", None)
-    if inspect.isclass(annotation) and issubclass(annotation, enum.Enum):
-        return tuple(member.value for member in annotation)
-    return tuple(getattr(getattr(param, "type", None), "choices", ()))
-
-
-def by_group(page: Page) -> dict[str, list[Parameter]]:
-    """Parameters by group: arguments first, general options last."""
-    groups: dict[str, list[Parameter]] = {}
-    for parameter in page.parameters:
-        groups.setdefault(parameter.group, []).append(parameter)
-    general = groups.pop(LAST_GROUP, [])
-    return {**groups, LAST_GROUP: general}
-
-
-def _label(parameter: Parameter) -> str:
-    return ", ".join(parameter.names) + (f" {parameter.value}" if parameter.value else "")
+    return Page(name, text.split("\n\n")[0].replace("\n", " "), text, usage, tuple(parameters(command, ctx)), examples, subcommands)
 
 
 # Man pages
@@ -115,12 +73,12 @@ def man(command: str) -> str:
     for one in (top, *top.subcommands):
         if one is not top:
             lines += [f".SH {_roff(one.name.upper())}", f".B {_roff(one.usage)}", ".PP", *_roff_paragraphs(one.body)]
-        for group, parameters in by_group(one).items():
-            if not parameters or (one is not top and group == LAST_GROUP):
+        for group, members in by_group(list(one.parameters)).items():
+            if one is not top and group == LAST_GROUP:
                 continue
             lines.append(f"{'.SS' if one is not top else '.SH'} {_roff(group.upper() if one is top else group)}")
-            for parameter in parameters:
-                lines += [".TP", f".B {_roff(_label(parameter))}", _roff(parameter.help)]
+            for parameter in members:
+                lines += [".TP", f".B {_roff(parameter.label)}", _roff(parameter.help)]
         if one.examples:
             lines += [".SS Examples" if one is not top else ".SH EXAMPLES", ".nf", *map(_roff, one.examples), ".fi"]
     lines += [".SH EXIT STATUS", "0: everything was done. 1: some utterances failed; each is named on standard error. "
@@ -164,25 +122,18 @@ def _bash(pages: list[Page]) -> str:
             lines += [f'        "{sub.name}") words="{_words(sub)}" ;;']
         names = " ".join(sub.name.split()[-1] for sub in top.subcommands)
         lines += [f'        "{top.name} "*) words="{" ".join(filter(None, [names, _words(top)]))}" ;;']
-    lines += ["    esac", '    case "$previous" in']
-    for option, choices in sorted(_choice_options(pages).items()):
-        lines.append(f'        {option}) values="{" ".join(choices)}" ;;')
+    lines += ["    esac", '    case "${COMP_WORDS[0]##*/} ${COMP_WORDS[1]-} $previous" in']
+    for top in pages:
+        for one in (*top.subcommands, top):
+            pattern = f'"{one.name} "' if one is not top else f'"{one.name} "*" "'
+            for parameter in one.parameters:
+                if parameter.choices and not parameter.argument:
+                    lines.append(f'        {pattern}{parameter.names[-1]}) values="{" ".join(parameter.choices)}" ;;')
     lines += ["    esac", '    if [[ $values ]]; then COMPREPLY=($(compgen -W "$values" -- "$current"))',
               '    elif [[ $current == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current"))',
               '    else COMPREPLY=($(compgen -f -W "$(printf \'%s\\n\' $words | grep -v ^-)" -- "$current")); fi', "}",
               f"complete -o filenames -F _setk {' '.join(top.name for top in pages)}"]
     return "\n".join(lines) + "\n"
-
-
-def _choice_options(pages: list[Page]) -> dict[str, tuple[str, ...]]:
-    """Option name -> its values, of options that are one of a few."""
-    found = {}
-    for top in pages:
-        for one in (top, *top.subcommands):
-            for parameter in one.parameters:
-                if parameter.choices and not parameter.argument:
-                    found[parameter.names[-1]] = parameter.choices
-    return found
 
 
 def _zsh(pages: list[Page]) -> str:
@@ -249,11 +200,11 @@ def markdown(command: str) -> str:
         if one is not top:
             lines += ["", f"## {one.name}"]
         lines += ["", *_markdown_text(one.body), "", "```text", one.usage, "```"]
-        for group, parameters in by_group(one).items():
-            if not parameters or (one is not top and group == LAST_GROUP):
+        for group, members in by_group(list(one.parameters)).items():
+            if one is not top and group == LAST_GROUP:
                 continue
             lines += ["", f"**{group}**", "", "| option | meaning |", "|---|---|"]
-            lines += [f"| `{_label(parameter)}` | {_cell(parameter.help)} |" for parameter in parameters]
+            lines += [f"| `{parameter.label}` | {_cell(parameter.help)} |" for parameter in members]
         if one.examples:
             lines += ["", "**Examples**", "", "```text", *one.examples, "```"]
     return "\n".join(lines) + "\n"
@@ -268,12 +219,36 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "\\<")
 
 
+def config_page() -> str:
+    """docs/config.md: every key of a training configuration, and of the models' own `config` block."""
+    from setk import models
+    from setk.core.keys import keys
+    from setk.training.settings import Settings
+
+    lines = ["# Configuration", "", "<!-- Generated by python -m setk.cli.manual; edit the dataclasses instead. -->", "",
+             "A training configuration is a YAML file with these keys. `--set KEY=VALUE` overrides a key; dots reach nested keys. "
+             "An unknown key is an error that names the nearest known key.", "", *_key_table(keys(Settings))]
+    for name in models.MODELS:
+        cls = models.model_class(name)
+        lines += ["", f"## config of {name}", "", f"Presets: {', '.join(f'`{preset}`' for preset in cls.presets)}.", "",
+                  *_key_table(keys(cls.Config))]
+    return "\n".join(lines) + "\n"
+
+
+def _key_table(rows: Iterable[Key]) -> Iterator[str]:
+    yield from ("| key | type | default | unit | meaning |", "|---|---|---|---|---|")
+    for key in rows:
+        default = f"`{key.default}`" if key.default else ""
+        yield f"| `{key.name}` | {key.type} | {default} | {key.unit} | {_cell(key.meaning)} |"
+
+
 def generated() -> dict[str, str]:
     """Path in the checkout -> text of every generated page."""
     files = {}
     for command in COMMANDS:
         files[f"man/se-{command}.1"] = man(command)
         files[f"docs/commands/se-{command}.md"] = markdown(command)
+    files["docs/config.md"] = config_page()
     files["completions/setk.bash"] = completion("bash")
     files["completions/_setk"] = completion("zsh")
     files["completions/setk.fish"] = completion("fish")
