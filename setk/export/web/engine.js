@@ -17,26 +17,32 @@ class Denoiser {
     };
     this.program = place(4 * model.program.length);
     this.constants = place(4 * model.constants.length);
-    this.state = place(4 * model.start.length);
+    this.start = place(4 * model.reset.length);
+    this.state = place(4 * model.stateFloats);
     this.scratch = place(4 * model.scratch);
     this.input = place(4 * model.hop);
     this.output = place(4 * model.hop);
     if (top > memory.buffer.byteLength) throw new Error("the model needs more memory than the page reserved");
     new Int32Array(memory.buffer, this.program, model.program.length).set(model.program);
+    new Int32Array(memory.buffer, this.start, model.reset.length).set(model.reset);
     new Float32Array(memory.buffer, this.constants, model.constants.length).set(model.constants);
     this.hopIn = new Float32Array(memory.buffer, this.input, model.hop);
     this.hopOut = new Float32Array(memory.buffer, this.output, model.hop);
     this.reset();
   }
 
+  // Runs a program once.
+  run(program, words) {
+    this.instance.exports.setk_run(program, words, this.constants, this.state, this.scratch, this.input, this.output, 1, this.model.hop);
+  }
+
   reset() {
-    new Float32Array(this.memory.buffer, this.state, this.model.start.length).set(this.model.start);
+    this.run(this.start, this.model.reset.length);
   }
 
   process(samples, out) {
     this.hopIn.set(samples);
-    this.instance.exports.setk_run(this.program, this.model.program.length, this.constants, this.state, this.scratch,
-      this.input, this.output, 1, this.model.hop);
+    this.run(this.program, this.model.program.length);
     out.set(this.hopOut);
   }
 }

@@ -5,10 +5,10 @@ const element = (id) => document.getElementById(id);
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 const decibels = (power) => 10 * Math.log10(power + 1e-10);
 
-// The model as engine.js needs it: program, constants (int8 weights expanded), first state.
+// The model as engine.js needs it: programs of a hop and of a reset, and constants (int8 weights expanded).
 function decodeModel(text) {
   const packed = JSON.parse(text);
-  const model = { ...packed, program: new Int32Array(bytesOf(packed.program).buffer), start: new Float32Array(packed.stateFloats) };
+  const model = { ...packed, program: new Int32Array(bytesOf(packed.program).buffer), reset: new Int32Array(bytesOf(packed.reset).buffer) };
   const constants = new Float32Array(packed.constantFloats), plain = bytesOf(packed.floats), small = new Int8Array(bytesOf(packed.bytes).buffer);
   const view = new Float32Array(plain.buffer);
   let from = 0, smallFrom = 0;
@@ -22,7 +22,6 @@ function decodeModel(text) {
       smallFrom += count;
     }
   }
-  for (const [at, value] of packed.initial) model.start.set(new Float32Array(bytesOf(value).buffer), at);
   return { ...model, constants };
 }
 
