@@ -103,3 +103,13 @@ def untrained(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "untrained.pt"
     checkpoint.save(path, model, {})
     return path
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A headless Chromium (see tests/browser.py); the test skips where there is none."""
+    from browser import open_browser
+
+    browser = open_browser(tmp_path)
+    yield browser
+    browser.close()

@@ -47,18 +47,17 @@ class Denoiser {
   }
 }
 
-// Samples between two rates by windowed sinc interpolation (Kaiser, beta 8), causal, in blocks of any size.
-// The output is `delay` input samples late.
+// Samples between two rates by windowed sinc interpolation (Kaiser, beta 9), causal, in blocks of any size.
+// Output 0 is at the time of input 0; an output is known `half` input samples after its time.
 class Resampler {
   constructor(from, to) {
     this.step = from / to;
-    const cutoff = Math.min(1, to / from) * 0.94;
-    this.half = Math.ceil(16 / cutoff);
+    const cutoff = Math.min(1, to / from) * 0.965;
+    this.half = Math.ceil(36 / cutoff);
     this.phases = 512;
-    this.delay = this.half;
     this.buffer = new Float32Array(2 * this.half + 8192);
-    this.filled = 2 * this.half - 1; // silence before the first sample
-    this.position = this.half - 1;   // of the next output, in the buffer
+    this.filled = this.half - 1;   // silence before the first sample
+    this.position = this.half - 1; // of the next output, in the buffer
     const taps = 2 * this.half;
     this.table = new Float32Array((this.phases + 1) * taps);
     for (let p = 0; p <= this.phases; p++) {
@@ -78,7 +77,7 @@ class Resampler {
   }
 
   static kaiser(x) {
-    return Math.abs(x) > 1 ? 0 : Resampler.bessel(8 * Math.sqrt(1 - x * x)) / Resampler.bessel(8);
+    return Math.abs(x) > 1 ? 0 : Resampler.bessel(9 * Math.sqrt(1 - x * x)) / Resampler.bessel(9);
   }
 
   static bessel(x) {
@@ -152,18 +151,19 @@ class LiveChain {
     this.count = 0;
     this.out = new Ring(Math.ceil(rate));
     this.dry = new Ring(Math.ceil(rate));
-    const resampling = this.same ? 0 : this.resamplers(rate, model.rate);
+    const wait = this.same ? 0 : this.resamplers(rate, model.rate);
     // A block may end anywhere in a hop, so that one hop is always kept in reserve.
-    const reserve = Math.ceil(this.hop * rate / model.rate) + (this.same ? 0 : 2);
+    const reserve = Math.ceil(this.hop * rate / model.rate + wait);
     for (let i = 0; i < reserve; i++) this.out.push(0);
-    this.delaySamples = reserve + Math.round(model.delay * rate / model.rate + resampling);
+    this.delaySamples = reserve + Math.round(model.delay * rate / model.rate);
     for (let i = 0; i < this.delaySamples; i++) this.dry.push(0);
   }
 
+  // Makes the two resamplers; the samples at `rate` for which they hold an output back.
   resamplers(rate, modelRate) {
     this.down = new Resampler(rate, modelRate);
     this.up = new Resampler(modelRate, rate);
-    return this.down.delay + this.up.delay * rate / modelRate;
+    return this.down.half + (this.up.half + 1) * rate / modelRate + 2;
   }
 
   // Reads `input`, writes as many samples: enhanced to `wet`, the aligned input to `dry`.

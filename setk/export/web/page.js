@@ -11,13 +11,13 @@ function decodeModel(text) {
   const model = { ...packed, program: new Int32Array(bytesOf(packed.program).buffer), reset: new Int32Array(bytesOf(packed.reset).buffer) };
   const constants = new Float32Array(packed.constantFloats), plain = bytesOf(packed.floats), small = new Int8Array(bytesOf(packed.bytes).buffer);
   const view = new Float32Array(plain.buffer);
+  const scales = new Float32Array(bytesOf(packed.scales).buffer);
   let from = 0, smallFrom = 0;
   for (const [kind, at, count, scaleAt, width] of packed.segments) {
     if (kind === "float") {
       constants.set(view.subarray(from, from + count), at);
       from += count;
     } else {
-      const scales = new Float32Array(bytesOf(packed.scales).buffer);
       for (let i = 0; i < count; i++) constants[at + i] = small[smallFrom + i] * scales[scaleAt + (i % width)];
       smallFrom += count;
     }
