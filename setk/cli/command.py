@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Iterator, Optional
 
@@ -10,7 +11,12 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 DEFAULT_GROUP = "Options"
+ALIASES = {"shard": "part"}  # options by their earlier names, which no help shows
 LAST_GROUP = "General"
+
+
+SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100,
+                            "token_normalize_func": lambda name: ALIASES.get(name, name)}
 
 
 class _Manners:
@@ -47,16 +53,14 @@ class Command(_Manners, TyperCommand):
     """A command, or a subcommand."""
 
     def __init__(self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any):
-        settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100, **(context_settings or {})}
-        super().__init__(*args, params=[*(params or []), *_common()], context_settings=settings, **rest)
+        super().__init__(*args, params=[*(params or []), *_common()], context_settings={**SETTINGS, **(context_settings or {})}, **rest)
 
 
 class Group(_Manners, TyperGroup):
     """A command that has subcommands."""
 
     def __init__(self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any):
-        settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100, **(context_settings or {})}
-        super().__init__(*args, params=[*(params or []), *_common()], context_settings=settings, **rest)
+        super().__init__(*args, params=[*(params or []), *_common()], context_settings={**SETTINGS, **(context_settings or {})}, **rest)
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:
         """Write the subcommands, then the options."""
@@ -101,14 +105,15 @@ def parameters(command: Any, ctx: typer.Context) -> list[Parameter]:
         if record is None or getattr(param, "hidden", False):
             continue
         name, _, kind = record[0].partition(" <")
+        text = re.sub(r"x>=([-.\d]+)", r"at least \1", record[1])
         if param.param_type_name == "argument":
-            found.append(Parameter((name,), "", record[1], "Arguments", param.required, argument=True))
+            found.append(Parameter((name,), "", text, "Arguments", param.required, argument=True))
             continue
         names = tuple(sorted((*param.opts, *param.secondary_opts), key=len))
         kind = kind.rstrip(">")
         value = "" if param.is_flag else param.metavar or _VALUES.get(kind, kind)
         group = LAST_GROUP if param.name == "help" else getattr(param, "rich_help_panel", None) or DEFAULT_GROUP
-        found.append(Parameter(names, value, record[1], group, param.required))
+        found.append(Parameter(names, value, text, group, param.required))
     return found
 
 

@@ -13,21 +13,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
+from setk.__main__ import COMMANDS
 from setk.cli.command import LAST_GROUP, Parameter, by_group, example_lines, parameters
 from setk.core.errors import UserError
 
 if TYPE_CHECKING:
     from setk.core.keys import Key
 
-COMMANDS = {
-    "prep": "prepare corpora: lists, mixtures, resampling, shards",
-    "train": "train a model from a configuration",
-    "enhance": "enhance files, lists and pipes",
-    "score": "score enhanced speech",
-    "quant": "quantize, export and compare models",
-    "prune": "make a model smaller",
-    "count": "count parameters, operations and time",
-}
 SHELLS = ("bash", "zsh", "fish")
 
 
