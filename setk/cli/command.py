@@ -107,7 +107,7 @@ def parameters(command: Any, ctx: typer.Context) -> list[Parameter]:
         name, _, kind = record[0].partition(" <")
         text = re.sub(r"x>=([-.\d]+)", r"at least \1", record[1])
         if param.param_type_name == "argument":
-            found.append(Parameter((name,), "", text, "Arguments", param.required, argument=True))
+            found.append(Parameter((name if param.metavar else name.upper(),), "", text, "Arguments", param.required, argument=True))
             continue
         names = tuple(sorted((*param.opts, *param.secondary_opts), key=len))
         kind = kind.rstrip(">")
