@@ -35,7 +35,7 @@ def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
         raise UserError(f"{path}: model_args has no {missing[0]}")
     kinds = {**KIND, "stride": [args["kernel_size"] // 2]}
     unsupported = [f"{key} {args[key]}, not {kind[0]}" for key, kind in kinds.items() if args.get(key, kind[0]) not in kind]
-    if odd:
+    if unsupported:
         raise UserError(f"{path}: conv_tasnet does not support {'; '.join(unsupported)}")
     model = models.build("conv_tasnet", {ours: args[theirs] for ours, theirs in SIZES.items()})
     weights = {ours_of(name): tensor for name, tensor in content["state_dict"].items()}
