@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator
 
-from setk.__main__ import COMMANDS
+from setk.cli import COMMANDS
 from setk.cli.command import LAST_GROUP, Parameter, by_group, example_lines, parameters
 from setk.core.errors import UserError
 
