@@ -12,6 +12,7 @@ from setk.core.errors import UserError
 
 if TYPE_CHECKING:
     from setk.audio import Location
+    from setk.engines.output import Output
 
 app = shell.new_app()
 LISTS = ("out", "suffix", "jobs", "batch", "part", "max_fail", "allow_commands")  # options that apply only with --list
@@ -34,6 +35,7 @@ def enhance(
     list_: Annotated[Optional[str], typer.Option("--list", rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list to enhance; - is standard input.")] = None,
     out: Annotated[Optional[Path], typer.Option(rich_help_panel=shell.OUTPUT, metavar="DIR", help="With --list: directory of the enhanced files.")] = None,
     chunk: Annotated[Optional[float], typer.Option(rich_help_panel=shell.ADVANCED, metavar="SECONDS", help="Seconds that the model processes at a time (default: one hop for -, 10 for files or what suits the model).")] = None,
+    limit: Annotated[Optional[float], typer.Option(rich_help_panel=shell.OUTPUT, metavar="DB", min=0, help="Reduce noise by at most this much: mix the input into the output, DB below its level.")] = None,
     raw: Annotated[bool, typer.Option("--raw", rich_help_panel=shell.INPUT, help="Pipes carry headerless s16le, not wav.")] = False,
     rate: Annotated[Optional[int], typer.Option(rich_help_panel=shell.INPUT, metavar="HZ", help="With --raw on standard input: samples per second (default: the model's).")] = None,
     channels: Annotated[int, typer.Option(rich_help_panel=shell.INPUT, help="With --raw on standard input: channels.", min=1)] = 1,
@@ -70,7 +72,7 @@ def enhance(
 
         entries = lists.take_part(lists.open_wavs(list_, allow_commands), part)
         return _enhance_list(model, entries, shell.list_length(list_, part), out, max_fail, chunk=chunk, subtype=subtype, suffix=suffix, jobs=jobs,
-                             batch=batch, trust=trust)
+                             batch=batch, trust=trust, output=_output(limit))
     if source is None or target is None:
         raise UserError("write 'se-enhance MODEL noisy.wav out.wav', '- -' for a pipe, or --list LIST --out DIR")
     shell.refuse(ctx, "without --list", *LISTS)
@@ -82,10 +84,17 @@ def enhance(
     from setk.engines import files
 
     engine = engines.open(model, trust=trust)
-    done = files.enhance_file(engine, source, target, chunk=chunk, subtype=subtype, raw=files.Raw(rate, channels) if raw else None)
+    done = files.enhance_file(engine, source, target, chunk=chunk, subtype=subtype, raw=files.Raw(rate, channels) if raw else None,
+                              output=_output(limit))
     factor = done.cpu_seconds / done.seconds if done.seconds else 0.0
     latency = f", algorithmic latency {done.latency_ms:.1f} ms" if source == "-" else ""
     shell.note(f"se-enhance: {done.seconds:.2f} s by {engine.name}, real-time factor {factor:.3f}, {done.clipped} samples clipped{latency}")
+
+
+def _output(limit: float | None) -> Output:
+    from setk.engines import output
+
+    return output.Output(limit)
 
 
 def _enhance_list(model: str, entries: Iterable[tuple[str, Location]], total: int | None, out: Path, max_fail: int, **options) -> None:
