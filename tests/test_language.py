@@ -30,7 +30,7 @@ REPLACED = {
     r"but for": "except",
     r"gone on|goes on": "continues",
 }
-FORBIDDEN = re.compile(r"\b(" + "|".join(f"(?:{idiom})" for idiom in REPLACED) + r")\b")
+FORBIDDEN = re.compile(r"(?<![.])\b(" + "|".join(f"(?:{idiom})" for idiom in REPLACED) + r")\b")
 PROSE = (".md", ".html", ".sh", ".yaml", ".toml", ".cff")
 CODE = (".py", ".c", ".h", ".js", ".css")
 # Text of other people, or that names the words itself.

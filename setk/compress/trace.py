@@ -8,7 +8,7 @@ columns of its weight read, and begins those of its output, which the rows of it
 else than channels, as a linear layer over bands, joins what it mixes.
 
 On the meta device recurrent layers and attention decompose into these operations (see setk.cost.macs), so no layer needs a
-rule of its own. An operation that is unknown here joins all that goes into it: channels that pass through it cannot be told
+rule of its own. An operation that is unknown here joins all that goes into it: channels that pass through it cannot be kept
 apart, and therefore not be removed.
 """
 

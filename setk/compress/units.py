@@ -2,7 +2,7 @@
 
 A model keeps a table of widths (`Model.units`) and makes its layers from it; that is all it declares. Which entries of which
 weights a unit owns follows from two observations. A tensor that is longer in a dimension when the model is built with one unit
-more holds units of that width there. And a run on traced tensors (setk.compress.trace) tells the channels in it apart.
+more holds units of that width there. And a run on traced tensors (setk.compress.trace) distinguishes its channels.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Group:
-    """`size` units that a width of the config stands for. Units are ranked within a lane; lanes, as the paths of a
+    """`size` units that a width of the config counts. Units are ranked within a lane; lanes, as the paths of a
     GroupedGRU or the heads of attention, keep equally many. `exact`: a unit that nothing reads can be removed without any change of
     the output; else it shares a norm with others, whose statistics change without it."""
 

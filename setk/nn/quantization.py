@@ -159,7 +159,7 @@ class WeightQuantizer(nn.Module):
         return (self.peak.abs() / 128).clamp(min=LEAST)
 
     def codes(self, weight: Tensor) -> Tensor:
-        """The integers -128 ... 127 that stand for `weight`, int8 of its shape."""
+        """The integers -128 ... 127 that represent `weight`, int8 of its shape."""
         return torch.round(weight / self.grid().view(self.shape)).clamp(-128, 127).to(torch.int8)
 
     def forward(self, weight: Tensor) -> Tensor:

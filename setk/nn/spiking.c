@@ -214,7 +214,7 @@ INLINE void adaptive_backward_tile(int s_, const Layer *a, const float *weights,
     }
 }
 
-/* Gradients from ds [B, T, H], that of the spikes; slope [B, T, H] stands for ds/du; m, eta, s [B, H] are those
+/* Gradients from ds [B, T, H], that of the spikes; slope [B, T, H] is ds/du; m, eta, s [B, H] are those
    before the first frame.  weights [H, H] are recurrent turned: a row for each target.  dj [B, T, H], the gradient
    of the current, is written; dalpha and dro, of the logits, are added to. */
 int setk_adaptive_backward(const Layer *a, const float *weights, const float *m, const float *eta, const float *s,

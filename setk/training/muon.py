@@ -36,11 +36,11 @@ class Muon(torch.optim.AdamW):
     @torch.no_grad()
     def step(self) -> None:
         """Make one step, which removes the gradients of matrices."""
-        group, alike = self.param_groups[0], {}
+        group, by_shape = self.param_groups[0], {}
         for p in group["params"]:
             if p.grad is not None:
-                alike.setdefault(self._stacks[p][1:], []).append(p)
-        for parameters in alike.values():
+                by_shape.setdefault(self._stacks[p][1:], []).append(p)
+        for parameters in by_shape.values():
             self._move(parameters, group["lr"], group["weight_decay"])
         super().step()  # skips parameters without a gradient
 
