@@ -17,8 +17,7 @@ from setk.cost.timing import timing
 from setk.audio.stft import STFT
 from setk.engines import TorchEngine
 from setk.core.errors import UserError
-from setk.models.fspen import PathLinear
-from setk.nn.gru import GroupedGRU
+from setk.nn.gru import GroupedGRU, PathLinear
 
 
 @pytest.fixture(params=range(3))

@@ -76,6 +76,7 @@ def test_a_reader_that_stops_is_quiet():
     assert done.returncode == 0 and done.stderr == b"" and done.stdout.startswith(b"model\tlayer\t")
 
 
+@pytest.mark.full
 def test_a_model_that_is_not_causal_is_timed_on_whole_signals(se):
     row = json.loads(se("count", "fqse-small", "--time", "--json").out)
     assert row["rtf"] > 0 and row["start_s"] > 0 and row["latency_ms"] is row["hop_ms_median"] is row["rtf_stream"] is None

@@ -137,7 +137,7 @@ def test_what_is_missing_is_told_with_the_mend(monkeypatch, rng):
         scores, reasons = metrics.compute(x, x, 16000, ["dnsmos_p808", "si_sdr"])
         assert math.isnan(scores["dnsmos_p808"]) and mend in reasons["dnsmos_p808"] and scores["si_sdr"] == 100
     monkeypatch.setattr(util, "find_spec", lambda name: None if name == "speechmos" else find(name) or name == "onnxruntime")
-    assert "no file" in metrics.availability("dnsmos_sig", Extras(dnsmos_p835="/nowhere/x.onnx"))
+    assert "not a file" in metrics.availability("dnsmos_sig", Extras(dnsmos_p835="/nowhere/x.onnx"))
     assert dnsmos.identity() == {}
 
 

@@ -17,7 +17,7 @@ from setk import audio, checkpoint, models
 from setk.data import lists
 from setk.cost import macs, synops
 from setk.core.errors import UserError
-from setk.nn import spiking
+from setk.nn import spiking, surrogates
 from setk.models.dpsnn import DPSNN
 from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout
 from setk.training.losses import Example, LOSSES
@@ -216,16 +216,34 @@ def test_kernel_and_loop_are_one(size, build, monkeypatch):
             assert (a - b).norm() <= 2e-6 * max(1, b.norm()), type(layer).__name__
 
 
+@pytest.mark.skipif(not spiking.kernel_available(), reason="the kernel is not built")
+def test_the_kernels_are_operators_of_torch():
+    """Their shapes, strides and gradients are registered as torch's own checks want them."""
+    torch.manual_seed(2)
+    hold = torch.rand(3, 5) < 0.3
+
+    def some(*shape):
+        return torch.randn(shape).requires_grad_()
+
+    def state(*shape):
+        return torch.rand(shape)
+
+    torch.library.opcheck(spiking._dense, (some(3, 5, 8), some(16, 8), some(16)))
+    torch.library.opcheck(spiking._leak, (some(3, 8, 16), some(4, 16), some(16), some(16), hold, state(3, 16), 1.0))
+    weights = some(16, 8), some(16, 16), some(16), some(16), some(16)
+    torch.library.opcheck(spiking._adaptive, (some(3, 5, 8), *weights, hold, *(state(3, 16) for _ in range(3))))
+
+
 def test_surrogates_have_the_values_of_their_sources():
-    assert spiking.multi_gaussian(torch.zeros(1)).item() == pytest.approx(0.43911, abs=1e-5)
+    assert surrogates.multi_gaussian(torch.zeros(1)).item() == pytest.approx(0.43911, abs=1e-5)
     u = torch.linspace(-60, 60, 400001, dtype=torch.float64)
-    assert torch.trapezoid(spiking.multi_gaussian(u), u).item() == pytest.approx(0.5 * (1.15 - 2 * 0.15), abs=1e-6)
-    assert spiking.arctan(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([1, 1 / (1 + math.pi**2)])
+    assert torch.trapezoid(surrogates.multi_gaussian(u), u).item() == pytest.approx(0.5 * (1.15 - 2 * 0.15), abs=1e-6)
+    assert surrogates.arctan(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([1, 1 / (1 + math.pi**2)])
 
 
 def test_comparisons_are_strict_but_for_the_leaky_neuron():
     u = torch.tensor([-1e-30, 0.0, 1e-30], requires_grad=True)
-    assert spiking.above(u).tolist() == [0, 0, 1] and spiking.reached(u).tolist() == [0, 1, 1]
+    assert surrogates.above(u).tolist() == [0, 0, 1] and surrogates.reached(u).tolist() == [0, 1, 1]
     layer = LeakyConv(16, 16, 1)
     with torch.no_grad():
         layer.conv.weight.fill_(2), layer.conv.bias.zero_()

@@ -44,7 +44,7 @@ def moving_noise(rng, seconds, channels=1):
 def streamed(engine, x, rng, chunk=1, most=4000):
     """In pieces of any size; `chunk` frames at a time, or all at once if the model is not causal."""
     frames = chunk if engine.causal else engine.transform.frames(x.shape[1])
-    stream, out, at = (engines.Stream if engine.causal else engines.Overlapped)(engine, 16000, len(x), frames), [], 0
+    stream, out, at = (engines.Stream if engine.causal else engines.Overlapped)(engine, engine.sample_rate, len(x), frames), [], 0
     while at < x.shape[1]:
         n = int(rng.integers(1, most))
         out.append(stream.push(x[:, at:at + n]))

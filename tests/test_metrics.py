@@ -216,7 +216,7 @@ def test_gains_without_a_noisy_signal_that_can_be_scored(pair):
     assert metrics.compute(ref, est, rate, ["si_sdri"])[1]["si_sdri"] == "needs --noisy: the unprocessed signals"
     holed = np.where(np.arange(len(ref)) == 5, np.nan, est)
     for noisy, reason in ((0 * est, "the noisy signal is silent"), (est[1:], f"the noisy signal {len(est) - 1}"),
-                          (holed, "the noisy signal has NaN")):
+                          (holed, "the noisy signal holds NaN")):
         scores, reasons = metrics.compute(ref, est, rate, ["si_sdri", "stoi", "sdri"], noisy=noisy)
         assert math.isfinite(scores["stoi"]) and set(reasons) == set(GAINS)
         assert all(math.isnan(scores[name]) and reason in reasons[name] for name in GAINS), reasons

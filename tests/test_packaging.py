@@ -172,7 +172,7 @@ def test_the_references_hold_every_model_with_a_key_and_balanced_braces():
     entries = re.findall(r"^@(\w+)\{(\w+),\n((?:  .*\n)+)\}$", text, re.MULTILINE)
     keys = [key for _, key, _ in entries]
     assert len(keys) == text.count("\n@") and len(set(keys)) == len(keys)
-    assert set(models.MODELS) <= set(keys)
+    assert set(models.names()) <= set(keys)
     for kind, key, body in entries:
         fields = dict(re.findall(r"^  (\w+)\s*= \{(.*)\},$", body, re.MULTILINE))
         assert len(fields) == len(body.splitlines()) and body.count("{") == body.count("}"), key

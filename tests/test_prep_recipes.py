@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import subprocess
+import sys
 
 import pytest
 from conftest import MINI, ROOT
@@ -16,7 +17,7 @@ from setk.data.datadir import DataDir
 @pytest.fixture
 def prepare(tmp_path):
     if not (ROOT / ".venv").exists():
-        pytest.skip("recipes run bin/se-*, which want the .venv of bin/setup")
+        pytest.skip("recipes run bin/se-*, which need the .venv of bin/setup")
 
     def run(dataset, *args):
         clean = {key: value for key, value in os.environ.items() if not key.endswith("_ROOT")}
@@ -47,6 +48,16 @@ def test_ndns_is_made_where_there_was_nothing(prepare, tmp_path):
                    "--dir", "exp", "--data", "data", "--stop-stage", 0, "--nj", 1)
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("new/*/noisy/*.wav"))) == 4 and len(DataDir(tmp_path / "data/train").pairs()) == 2
+
+
+@pytest.mark.full
+def test_a_recipe_runs_with_the_launcher_of_kaldi(prepare, tmp_path):
+    launcher = f"{sys.executable} {ROOT}/tests/kaldi_run.py --mem 1G --num-threads 1"
+    done = prepare("vbd", "--dir", "here", "--cmd", launcher)
+    assert done.returncode == 0, done.stderr
+    assert len(DataDir(tmp_path / "here/data/train").pairs()) == 4 and len(shards.Shards(tmp_path / "here/shards").ids) == 4
+    log = (tmp_path / "here/log/shards.2.log").read_text()
+    assert "--shard 2/2" in log and "\n# Host " not in log and "# Ended (code 0) at now" in log
 
 
 def test_a_librimix_tree_without_what_is_wanted_stops_the_recipe(prepare, tmp_path):

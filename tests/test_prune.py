@@ -15,11 +15,10 @@ from conftest import COMMANDS, MINI, ROOT, command
 
 from setk import checkpoint, models
 from setk.core import config
-from setk.compress import pruning
+from setk.compress import pruning, units
 from setk.cost import macs
 from setk.data.datadir import DataDir
 from setk.data.lists import write_list
-from setk.nn import units
 
 torch.set_num_threads(1)
 MODELS = {
@@ -54,12 +53,11 @@ def scattered(request):
 
 @torch.no_grad()
 def test_units_in_any_order_compute_the_same(scattered):
-    """Which is so only if a group names every weight and statistic of its units."""
+    """Which is so only if a group has every weight and statistic of its units."""
     name, model, frames, before = scattered
-    groups = model.prunable()
+    groups = units.groups(model)
     assert [g.size for g in groups] == list(model.units.values()) and [g.name for g in groups] == list(model.units)
-    mixed = build(name)
-    mixed.load_state_dict(units.take(model.state_dict(), groups, [[torch.randperm(g.size) for _ in g.lanes] for g in groups]))
+    mixed = pruning.without(model, groups, [[torch.randperm(g.size) for _ in g.lanes] for g in groups])
     same = [g.name for g in groups if torch.equal(*(m.state_dict()[g.lanes[0][0].name] for m in (mixed, model)))]
     assert not same and (mixed.whole(frames) - before).abs().max() < 1e-9
 
@@ -67,9 +65,9 @@ def test_units_in_any_order_compute_the_same(scattered):
 @torch.no_grad()
 def test_units_that_nothing_reads_go_without_a_trace(scattered):
     name, model, frames, _ = scattered
-    if not any(g.exact for g in model.prunable()):
+    groups, weights, kept = units.groups(model), {k: v.clone() for k, v in model.state_dict().items()}, []
+    if not any(g.exact for g in groups):
         pytest.skip("all its units share norms")
-    groups, weights, kept = model.prunable(), {k: v.clone() for k, v in model.state_dict().items()}, []
     for g in groups:
         alive = [torch.randperm(g.size)[:-(-g.size // 2)].sort().values if g.exact else torch.arange(g.size) for _ in g.lanes]
         kept.append(alive)
@@ -77,11 +75,11 @@ def test_units_that_nothing_reads_go_without_a_trace(scattered):
             for member in lane:
                 if member.reads:
                     dead = torch.ones(g.size, dtype=torch.bool).index_fill(0, stays, False)
-                    member.of(weights[member.name], g.size)[dead] = 0
+                    weights[member.name].view(-1)[member.entries[dead]] = 0
     whole = build(name)
     whole.load_state_dict(weights)
-    smaller = build(name, widths=[len(lanes[0]) for lanes in kept])
-    smaller.load_state_dict(units.take(weights, groups, kept))
+    smaller = pruning.without(whole, groups, kept)
+    assert list(smaller.units.values()) == [len(lanes[0]) for lanes in kept]
     assert (smaller.whole(frames) - whole.whole(frames)).abs().max() < 1e-9
     cost = [sum(layer.macs_per_second for layer in macs.layers(m.float(), 0.05)) for m in (smaller, whole)]
     assert cost[0] < 0.8 * cost[1]
@@ -132,14 +130,14 @@ def half_dead(small, tmp_path_factory):
     """A model of whose units, except the trunk's, each second is read by nothing; their part of all units."""
     model, _ = checkpoint.load(small)
     weights, dead, total = model.state_dict(), 0, 0
-    for g in model.prunable():
+    for g in units.groups(model):
         total += g.size * len(g.lanes)
         if g.exact:
             dead += g.size // 2 * len(g.lanes)
             for lane in g.lanes:
                 for member in lane:
                     if member.reads:
-                        member.of(weights[member.name], g.size)[1::2] = 0
+                        weights[member.name].view(-1)[member.entries[1::2]] = 0
     path = tmp_path_factory.mktemp("dead") / "dead.pt"
     checkpoint.save(path, model, {})
     return path, dead / total
@@ -171,7 +169,7 @@ def test_a_target_is_met_closely_and_the_file_is_an_ordinary_checkpoint(se, smal
     row = table(done.out)[1]
     assert 20e6 < float(row["macs_per_second"]) <= 22e6 and "snr_db" not in row
     model, about = checkpoint.load(out)
-    assert about["config"]["widths"] == [g.size for g in model.prunable()]
+    assert about["config"]["widths"] == list(model.units.values())
     assert about["provenance"]["method"] == "structured" and about["provenance"]["sha256"] == checkpoint.load(small)[1]["sha256"]
     counted = json.loads(se("count", out, "--json").out)
     assert counted["macs_per_second"] == float(row["macs_per_second"]) and counted["bytes"] == out.stat().st_size
@@ -214,7 +212,7 @@ def test_a_model_without_groups_is_told(se, tmp_path):
 
 
 def test_a_wrong_number_of_widths_is_told():
-    with pytest.raises(Exception, match="numbers above 0 are wanted, for encoder.0"):
+    with pytest.raises(Exception, match="expected 14 numbers, for encoder.0"):
         models.build("fspen", {"widths": [4, 16]})
 
 
@@ -260,6 +258,7 @@ def part_zero(path):
     return sum(int((w == 0).sum()) for w in found) / sum(w.numel() for w in found)
 
 
+@pytest.mark.full
 def test_pruning_in_training_ends_at_its_amount_and_a_stopped_run_with_the_same_bits(work):
     settings = ["pruning={amount: 0.5, start: 0.2, end: 0.7, every: 2}", "ema=0.5", "average=2"]
     train(work, work / "whole", *settings)

@@ -16,6 +16,7 @@ from conftest import MINI
 from setk import checkpoint, models
 from setk.core import config
 from setk.core.errors import UserError
+from setk.nn.exporting import exporting
 from setk.nn.quantization import ActivationQuantizer, Scheme, Signal, WeightQuantizer, quantize, unquantized
 
 torch.set_num_threads(1)
@@ -214,7 +215,8 @@ def test_every_model_trains_and_runs_in_eight_bits(preset, method, rng):
         whole, before = model.eval().enhance(wave), plain.eval().enhance(wave)
         warnings.simplefilter("ignore")
         args = (model.transform.analysis(wave), model.init_state(2))
-        traced = torch.jit.trace(model, args, check_trace=False)(*args)[0]
+        with exporting(model):
+            traced = torch.jit.trace(model, args, check_trace=False)(*args)[0]
         assert (traced - model(*args)[0]).square().mean() < 0.05 * before.square().mean()  # roundings flip, no more
         again = small(preset, method, seed=9).eval()
         again.load_state_dict(model.state_dict())

@@ -20,7 +20,7 @@ TINY = "config.groups=2 config.dpe_blocks=1 batch=2 segment=0.5 steps=4 warmup=1
 def recipe(tmp_path):
     """Run a recipe with tiny training into tmp_path."""
     if not (ROOT / ".venv").exists():
-        pytest.skip("recipes run bin/se-*, which want the .venv of bin/setup")
+        pytest.skip("recipes run bin/se-*, which need the .venv of bin/setup")
 
     def run(name, *args, env=None):
         # The test writes outside the checkout's exp/, which a user may be using.
@@ -86,7 +86,7 @@ def test_help_prints_the_usage_and_every_option_with_its_meaning(recipe):
     assert lines[0].startswith("FSPEN on VoiceBank+DEMAND") and "  bash recipes/vbd/fspen.sh --root /data/VBD" in done.stdout
     options = {line.split()[0]: line for line in lines if line.startswith("  --")}
     assert set(options) == {f"--{name}" for name in ("root", "dir", "data", "shards", "conf", "init", "noisy-gate", "set", "stage",
-                                                     "stop-stage", "nj", "train-cmd", "cpu-cmd")}
+                                                     "stop-stage", "nj", "cmd", "train-cmd", "cpu-cmd")}
     assert "'fspen'" in options["--conf"] and "parallel jobs" in options["--nj"] and lines[-1].startswith("Stages: 0 prepare, 1 shards")
 
 

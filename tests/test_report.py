@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 import re
-import shutil
-import subprocess
-import time
-import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,8 +14,8 @@ import pytest
 
 from setk import audio
 from setk.audio import Location
-from setk.scoring import report
 from setk.core.errors import UserError
+from setk.scoring import report
 
 NAMES = ("pesq_wb", "si_sdr")
 EVIL = "<script>alert(1)</script>", '"><img/src=x/onerror="alert(1)">'
@@ -196,79 +191,7 @@ def test_the_metric_that_orders(tmp_path, scored):
         write(tmp_path / "r.html", *scored, by="stoi")
 
 
-class Browser:
-    """A headless Chromium behind chromedriver's WebDriver interface."""
-
-    FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync", "--window-size=1280,1600"]
-
-    def __init__(self, directory: Path):
-        self._log = directory / "chromedriver.log"
-        with open(self._log, "wb") as log:
-            self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=log, stderr=log)
-        self._session = f"http://127.0.0.1:{self._port()}/session"
-        options = {"args": [*self.FLAGS, f"--user-data-dir={directory / 'profile'}"], "binary": shutil.which("chromium")}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        self._session += "/" + self._call("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
-
-    def _port(self) -> int:
-        for _ in range(300):
-            if found := re.search(r"started successfully on port (\d+)", self._log.read_text()):
-                return int(found[1])
-            time.sleep(0.1)
-        raise TimeoutError(self._log.read_text())
-
-    def _call(self, method: str, path: str, body: dict | None = None):
-        request = urllib.request.Request(self._session + path, json.dumps(body).encode() if body is not None else None,
-                                         {"Content-Type": "application/json"}, method=method)
-        # Not through a proxy that the environment may name.
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
-            return json.load(answer)["value"]
-
-    def open(self, path: Path) -> None:
-        self._call("POST", "/url", {"url": path.as_uri()})
-
-    def run(self, script: str):
-        return self._call("POST", "/execute/sync", {"script": script, "args": []})
-
-    def wait(self, script: str):
-        """Value of a script that hands it to `done`."""
-        return self._call("POST", "/execute/async", {"script": "const done = arguments[0];" + script, "args": []})
-
-    def _element(self, css: str) -> str:
-        return "/element/" + next(iter(self._call("POST", "/element", {"using": "css selector", "value": css}).values()))
-
-    def click(self, css: str) -> None:
-        self._call("POST", self._element(css) + "/click", {})
-
-    def type(self, css: str, text: str) -> None:
-        self._call("POST", self._element(css) + "/value", {"text": text})
-
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self._call("POST", "/se/log", {"type": "browser"})]
-
-    def screenshot(self, path: Path, scheme: str) -> None:
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        self._call("POST", "/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": media})
-        path.write_bytes(base64.b64decode(self._call("GET", "/screenshot")))
-
-    def close(self) -> None:
-        self._call("DELETE", "")
-        self._driver.terminate()
-        self._driver.wait()
-
-
-@pytest.fixture
-def browser(tmp_path):
-    for program in ("chromium", "chromedriver"):
-        if not shutil.which(program):
-            pytest.skip(f"{program} is not installed (Debian: apt-get install chromium chromium-driver)")
-    browser = Browser(tmp_path)
-    yield browser
-    browser.close()
-
-
-def first_cells(browser: Browser, column: int) -> list[str]:
+def first_cells(browser, column: int) -> list[str]:
     return browser.run(f"return [...document.querySelectorAll('#scores tbody tr')].map(row => row.cells[{column}].textContent)")
 
 

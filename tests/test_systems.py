@@ -156,7 +156,7 @@ def test_a_released_model_has_its_test_scores(tmp_path, monkeypatch):
         (tmp_path / f"{name}.json").write_text(json.dumps({"metrics": {"pesq_wb": {"mean": value}}}))
     release.release(tmp_path, tmp_path / "out.pt")
     assert checkpoint.read(tmp_path / "out.pt")["scores"] == {"valid": {"stoi": 0.5}, "test_noisy": {"pesq_wb": 1.5}, "test": {"pesq_wb": 2.5}}
-    assert "shipped" in checkpoint.load(tmp_path / "out.pt")[1]["provenance"]
+    assert "release" in checkpoint.load(tmp_path / "out.pt")[1]["provenance"]
     # Among the included models, it gets a line in their index.
     monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "included/__init__.py"))
     monkeypatch.setattr(pretrained, "INDEX", tmp_path / "included/index.json")

@@ -1,7 +1,8 @@
-"""What recipes stand on: options, launchers (this machine and a real Slurm), split lists, bin/setup and the se-* links."""
+"""What recipes use: options, launchers (this machine, a real Slurm, fakes of Grid Engine and PBS), split lists, bin/setup, se-* links."""
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -130,7 +131,7 @@ def why_no_slurm() -> str:
     missing = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
     if missing:
         return f"no {missing[0]} here (Debian: apt-get install slurm-wlm munge)"
-    return "" if os.geteuid() == 0 else "a Slurm of one's own needs root"
+    return "" if os.geteuid() == 0 else "a private Slurm needs root"
 
 
 def stop_by_pid_file(path: Path) -> None:
@@ -179,10 +180,23 @@ def slurm(tmp_path_factory):
             stop_by_pid_file(dir / f"{daemon}.pid")
 
 
-@pytest.fixture(params=["run.sh", pytest.param("slurm.sh", marks=pytest.mark.full)])
+def queue_of(flavour: str, folder: Path) -> dict:
+    """The environment in which qsub, qstat and qdel are those of fake_queue.py."""
+    tools = folder / "queue"
+    (tools / "state").mkdir(parents=True)
+    for name in ("qsub", "qstat", "qdel"):
+        (tools / name).write_text((ROOT / "tests/fake_queue.py").read_text().replace("/usr/bin/env python3", sys.executable, 1))
+        (tools / name).chmod(0o755)
+    return {**BASH, "QUEUE": flavour, "QUEUE_STATE": str(tools / "state"), "PATH": f"{tools}:{BASH['PATH']}"}
+
+
+@pytest.fixture(params=["run.sh", *(pytest.param(name, marks=pytest.mark.full) for name in ("slurm.sh", "sge.sh", "pbs.sh"))])
 def launcher(request, tmp_path):
     """launcher(args…) runs either launcher with the same command line; start=True leaves it running."""
-    env = BASH if request.param == "run.sh" else request.getfixturevalue("slurm")
+    if request.param in ("sge.sh", "pbs.sh"):
+        env = queue_of(request.param[:3], tmp_path)
+    else:
+        env = BASH if request.param == "run.sh" else request.getfixturevalue("slurm")
     # As in a recipe, where nproc would say 1.
     env = {**env, "OMP_NUM_THREADS": "1"}
 
@@ -256,7 +270,7 @@ def test_failures_are_counted_and_pick_mends_them(tmp_path, launcher):
     (tmp_path / "break.4").unlink()
     (tmp_path / "x.3.log").write_text("# half a log\n")
     code, err = launcher("--pick", "failed", *job)
-    assert code == 0 and "passes over 1" in err
+    assert code == 0 and "skips 1" in err
     assert launcher("--pick", "incomplete", *job) == (0, "")
     assert launcher("--pick", "incomplete", *job) == (0, "")
     assert [len((tmp_path / f"ran.{i}").read_text().split()) for i in range(1, 6)] == [1, 2, 2, 3, 1]
@@ -274,7 +288,7 @@ def test_jobs_run_beside_each_other_up_to_max_jobs(tmp_path, launcher):
 
 
 def test_a_stopped_launcher_stops_its_jobs_and_no_log_claims_an_end(tmp_path, launcher):
-    # A program that makes a clean exit of the signal, and a child of its own that would outlive it.
+    # A program that exits with code 0 on the signal, and its child, which would outlive it.
     work = "trap 'exit 0' TERM; touch on.JOB; (sleep 300 & echo $! > pid.JOB; wait) & wait"
     for how, code in ((signal.SIGINT, -2), (signal.SIGTERM, -15)):
         process = launcher("--max-jobs", 2, "JOB=1:3", "x.JOB.log", "bash", "-c", work, start=True)
@@ -315,14 +329,62 @@ def test_a_job_killed_outright_has_failed(tmp_path, launcher):
     (["--mem", "lots", "x.log", "true"], ["--mem lots", "4G"]),
     (["--pick", "some", "x.log", "true"], ["--pick some", "incomplete"]),
     (["--gpu", "--mem", "x.log", "true"], ["--gpu needs a value"]),
-    (["file/x.log", "true"], ["file"]),
 ])
-@pytest.mark.parametrize("name", ["run.sh", "slurm.sh"])
+@pytest.mark.parametrize("name", ["run.sh", "slurm.sh", "sge.sh", "pbs.sh"])
 def test_a_wrong_command_line_is_exit_2(tmp_path, name, args, words):
-    (tmp_path / "file").touch()
     done = subprocess.run([UTILS / name, *args], cwd=tmp_path, env=BASH, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_log_that_cannot_be_written_is_exit_2(tmp_path, launcher):
+    (tmp_path / "file").touch()
+    code, err = launcher("file/x.log", "true")
+    assert code == 2 and "file" in err
+
+
+KALDI_SCRIPT = """#!/usr/bin/env bash
+nj=3
+cmd=run.pl
+dir=exp
+. {utils}/parse_options.sh || exit 1
+mkdir -p $dir
+$cmd --max-jobs-run 2 --mem 2G --num-threads 1 --gpu 0 JOB=1:$nj $dir/log/count.JOB.log \\
+    echo "a  b" c JOB \\| tr a-c A-C \\> $dir/out.JOB || exit 1
+$cmd JOB=1:$nj --config conf/queue.conf $dir/log/check.JOB.log \\
+    test JOB -ne 2 '&&' echo "it's \\$((JOB + 1))" \\; exit \\$? || exit 1
+"""
+
+
+@pytest.mark.parametrize("cmd", [f"{UTILS}/run.sh --shell", f"{sys.executable} {ROOT}/tests/kaldi_run.py"])
+def test_a_script_written_for_kaldi_runs_with_either_launcher(tmp_path, cmd):
+    done = bash(KALDI_SCRIPT.format(utils=UTILS), "--cmd", cmd, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert [(tmp_path / f"exp/out.{i}").read_text() for i in (1, 2, 3)] == [f"A  B C {i}\n" for i in (1, 2, 3)]
+    assert "1 / 3 failed, log is in exp/log/check.*.log" in done.stderr
+    codes = [re.search(r"# Ended \(code (\d+)\)", (tmp_path / f"exp/log/check.{i}.log").read_text())[1] for i in (1, 2, 3)]
+    assert codes == ["0", "1", "0"] and "it's 4" in (tmp_path / "exp/log/check.3.log").read_text()
+    assert done.stderr.count("conf/queue.conf: not read") == cmd.endswith("--shell")
+
+
+def test_options_of_kaldi_mean_the_same(tmp_path):
+    run = [UTILS / "run.sh", "--max-jobs-run", "3", "--num-threads", "2", "JOB=1:3", "-tc", "1", "--mem", "4G", "--gpu", "1", "x.JOB.log"]
+    done = subprocess.run([*run, "sh", "-c", "mkdir only || exit 1; sleep 0.1; rmdir only"], cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "threads=2" in (tmp_path / "x.3.log").read_text()
+
+
+@pytest.mark.parametrize("name, missing", [("slurm.sh", "sbatch"), ("sge.sh", "qsub"), ("pbs.sh", "qsub")])
+def test_without_the_cluster_the_logs_of_the_run_before_stay(tmp_path, name, missing):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "readlink", "dirname", "seq"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    (tmp_path / "x.1.log").write_text("# Ended (code 0) at some time, elapsed time 1 seconds\n")
+    done = subprocess.run([UTILS / name, "JOB=1:2", "x.JOB.log", "true"], cwd=tmp_path, capture_output=True, text=True,
+                          env={**BASH, "PATH": str(tools)})
+    assert done.returncode == 2 and f"no {missing} on this machine" in done.stderr
+    assert (tmp_path / "x.1.log").read_text().startswith("# Ended (code 0)") and not (tmp_path / "x.2.log").exists()
 
 
 @pytest.mark.full
@@ -341,6 +403,28 @@ def test_slurm_sees_only_the_picked_jobs_and_what_they_ask_for(tmp_path, slurm):
     done = subprocess.run([UTILS / "slurm.sh", "--mem", "900G", "y.log", "true"], cwd=tmp_path, env=slurm,
                           capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and "sbatch refused" in done.stderr
+
+
+@pytest.mark.parametrize("flavour, words", [
+    ("sge", [["-tc", "2"], ["-pe", "smp", "2"], ["-l", "mem_free=60M,h_vmem=60M"], ["-l", "h_rt=0:07:00"], ["-l", "gpu=1"], ["-q", "short.q"]]),
+    ("pbs", [["-l", "select=1:ncpus=2:mem=60Mb:ngpus=1"], ["-l", "walltime=0:07:00"], ["-q", "short.q"]]),
+])
+def test_a_queue_gets_the_picked_jobs_and_what_they_ask_for(tmp_path, flavour, words):
+    env = queue_of(flavour, tmp_path) | {"SETK_QSUB": "-q short.q"}
+    for i in range(1, 8):
+        (tmp_path / f"x.{i}.log").write_text(f"# Ended (code {int(i in (2, 5, 6, 7))}) at some time, elapsed time 1 seconds\n")
+    run = [UTILS / f"{flavour}.sh", "--mem", "60M", "--gpu", "1", "--threads", "2", "--time", "0:07:00", "--max-jobs", "2"]
+    done = subprocess.run([*run, "--pick", "failed", "JOB=1:7", "x.JOB.log", "sh", "-c", "echo it is JOB"], cwd=tmp_path, env=env,
+                          capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "queue/state").glob("*.json"))]
+    assert [record["tasks"] if record["array"] else None for record in records] == ([[2], [5, 6, 7]] if flavour == "sge" else [None, [5, 6, 7]])
+    asked = [[option, *value] for option, values in records[1]["options"].items() for value in values]
+    assert all(word in asked for word in words), asked
+    assert records[1]["limit"] == 2
+    assert all(f"it is {i}\n" in (tmp_path / f"x.{i}.log").read_text() for i in (2, 5, 6, 7)) and not list(tmp_path.glob("q/*"))
+    done = subprocess.run([UTILS / f"{flavour}.sh", "--mem", "999G", "y.log", "true"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "qsub refused" in done.stderr
 
 
 TRAINING = """
@@ -424,7 +508,7 @@ def test_split_keeps_order_and_evens_lengths(tmp_path, lines, n):
 
 # ── bin/ ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Stands in for python3: makes a .venv that holds itself, and an "install" that takes its time and is counted.
+# A fake python3: makes a .venv that holds itself, and an "install" that takes some time and is counted.
 PYTHON = """#!/bin/bash
 case "$*" in
     *"version_info"* | *"import ensurepip"* | "-m pip --version") exit 0 ;;
@@ -442,7 +526,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout with the real bin/ and a stand-in for python3, and the environment to run it in."""
+    """A checkout with the real bin/ and a fake python3, and the environment to run it in."""
     root = tmp_path / "a checkout"
     shutil.copytree(ROOT / "bin", root / "bin", symlinks=True)
     (root / "setk" / "nn").mkdir(parents=True)

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from setk.data.datadir import Report
 
 Out = Annotated[Path, typer.Argument(help="Folder to write.")]
-Jobs = Annotated[int, typer.Option(help="Worker processes. The result does not depend on it.")]
-WavPart = Annotated[Optional[str], typer.Option("--part", metavar="K/N", help="Make every N-th wav from the K-th, as one array "
+Jobs = Annotated[int, typer.Option(rich_help_panel=shell.PARALLEL, min=1, metavar="N", help="Worker processes. The result does not depend on it.")]
+WavPart = Annotated[Optional[str], typer.Option("--part", rich_help_panel=shell.PARALLEL, metavar="K/N", help="Make every N-th wav from the K-th, as one array "
                                                 "job, and no lists. A run without it then writes the lists.")]
-MaxFail = Annotated[int, typer.Option(metavar="N", help="Exit 0 with up to this many failures.")]
-Resampler = Annotated[str, typer.Option(help="soxr, or resampy (kaiser_best, about 80 times slower).")]
+Resampler = Annotated[str, typer.Option(rich_help_panel=shell.ADVANCED, metavar="NAME", help="soxr, or resampy (kaiser_best, about 80 times slower).")]
 
 
 def get(
@@ -35,20 +34,20 @@ def get(
     from setk.data.corpora import get as library
 
     found = library.find(corpus)
-    shell.say(f"se-prep: {found.title}; licence: {found.licence}; {found.page}")
+    shell.note(f"se-prep: {found.title}; licence: {found.licence}; {found.page}")
     failures, done = shell.Failures("se-prep"), 0
     for row in library.get(found, root, only, shell.progress):
         print(row.archive.name, row.state, sep="\t", flush=True)
         if row.error and row.archive.optional:
-            shell.say(f"se-prep: optional: {row.error}")
+            shell.note(f"se-prep: optional: {row.error}")
         elif row.error:
             failures.add(row.archive.name, row.error)
         else:
             done += 1
     if not failures.count:
-        shell.say("se-prep: next:")
+        shell.note("se-prep: next:")
         for command in found.then:
-            shell.say(f"  {command.format(root=root)}")
+            shell.note(f"  {command.format(root=root)}")
     failures.finish(done)
 
 
@@ -60,7 +59,7 @@ def vbd(
     jobs: Jobs = 1,
     part: WavPart = None,
     resampler: Resampler = "soxr",
-    max_fail: MaxFail = 0,
+    max_fail: shell.MaxFail = 0,
 ):
     """Write VoiceBank+DEMAND at 16 kHz to OUT/{train,valid,test}."""
     from setk.data.corpora.vbd import vbd as write_vbd
@@ -81,7 +80,7 @@ def librimix(
     librispeech: Annotated[Optional[Path], typer.Option(metavar="DIR", help="LibriSpeech: has train-clean-360 ...")] = None,
     wham: Annotated[Optional[Path], typer.Option(metavar="DIR", help="wham_noise: has tr, cv and tt.")] = None,
     jobs: Jobs = 1,
-    max_fail: MaxFail = 0,
+    max_fail: shell.MaxFail = 0,
 ):
     """Write Libri2Mix to OUT/{train,valid,test}: its wavs, or on-the-fly mixtures, which need no disk space."""
     from setk.data.corpora import librimix as library
@@ -108,7 +107,7 @@ def ndns(
     seed: Annotated[int, typer.Option(help="Seed of the split and of each clip.")] = 0,
     jobs: Jobs = 1,
     part: WavPart = None,
-    max_fail: MaxFail = 0,
+    max_fail: shell.MaxFail = 0,
 ):
     """Write the Intel N-DNS corpus to OUT/{train,valid,test}. Sources that two sets share are an error."""
     from setk.data.corpora import ndns as library
@@ -126,25 +125,34 @@ def ndns(
                 if name not in named:  # a broken source is drawn for many clips
                     failures.add(name, reason)
                 named.add(name)
-        shell.say(f"se-prep: {root}: {made} clips made")
+        shell.note(f"se-prep: {root}: {made} clips made")
     if part:
         failures.finish(made)
     else:
         _report(library.ndns(root, out, jobs, shell.progress), out, failures)
 
 
-COMMANDS = (get, vbd, librimix, ndns)
+# Command -> the examples of its help.
+COMMANDS = {
+    get: "se-prep get vbd /data/VoiceBank-DEMAND",
+    vbd: "se-prep vbd /data/VoiceBank-DEMAND data/vbd --jobs 8",
+    librimix: """
+se-prep librimix /data/Libri2Mix data/l2m
+se-prep librimix metadata/Libri2Mix data/l2m --librispeech /data/LibriSpeech --wham /data/wham_noise
+""",
+    ndns: "se-prep ndns /data/ndns data/ndns --clean dns/clean --noise dns/noise",
+}
 
 
 def _report(report: Report, out: Path, failures: shell.Failures) -> None:
     """Print the result of preparing a corpus; exit 1 on failures."""
     for warning in report.warnings:
-        shell.say(f"se-prep: warning: {warning}")
+        shell.note(f"se-prep: warning: {warning}")
     add_all(failures, report.faults)
     if report.clipped:
-        shell.say(f"se-prep: {report.clipped} samples clipped in resampling")
+        shell.note(f"se-prep: {report.clipped} samples clipped in resampling")
     for split, count in report.counts.items():
-        shell.say(f"se-prep: {out / split}: {count} utterances")
+        shell.note(f"se-prep: {out / split}: {count} utterances")
     failures.finish(sum(report.counts.values()))
 
 

@@ -14,7 +14,7 @@ import torch
 from setk import checkpoint, engines, metrics
 from setk.audio import Location
 from setk.core.errors import AudioError, UserError
-from setk.compress import pruning
+from setk.compress import pruning, units
 from setk.cost import macs as mac_rules, timing
 from setk.data import lists
 from setk.metrics import sdr
@@ -62,17 +62,18 @@ def prune(spec: str | os.PathLike, out: str | os.PathLike, *, method: str, amoun
         model, facts["amount"] = copy.deepcopy(dense), amount
         pruning.prune_magnitude(model, amount, floor)
     else:
+        groups = units.groups(dense)
+        if not groups:
+            raise UserError(f"{spec}: {dense.name} has no units that can be removed; --method magnitude works for any model")
         target = _target(dense, target_macs, target_params)
-        model, done = pruning.prune_structured(dense, _importance(spec, dense, importance, utts), floor, multiple, amount=amount, **target)
+        model, done = pruning.prune_structured(dense, groups, _importance(dense, groups, importance, utts), floor, multiple, amount=amount,
+                                               **target)
         facts |= {"importance": importance, **done}
     checkpoint.save(out, model, {}, **facts)
     return Pruned(Candidate("dense", file, dense), Candidate("pruned", Path(out), model), facts.get("widths", {}))
 
 
-def _importance(spec: str | os.PathLike, dense: Model, kind: str, utts: Mapping[str, tuple[Location, ...]] | None) -> list[torch.Tensor]:
-    groups = dense.prunable()
-    if not groups:
-        raise UserError(f"{spec}: {dense.name} has no units that can be removed; --method magnitude works for any model")
+def _importance(dense: Model, groups: list[units.Group], kind: str, utts: Mapping[str, tuple[Location, ...]] | None) -> list[torch.Tensor]:
     if kind == "taylor":
         return pruning.taylor_importance(dense, groups, signals(utts, dense.sample_rate, CALIBRATION_S))
     return pruning.norm_importance(dense, groups, NORMS[kind])

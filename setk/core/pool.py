@@ -19,7 +19,7 @@ _QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 def _begin(initializer: Callable | None, initargs: tuple) -> None:
-    """Prepare a worker, and let it end with its parent, which cannot tell it if a signal ends it, as `| head` does."""
+    """Prepare a worker, and let it end with its parent, which cannot end it if a signal ends the parent, as `| head` does."""
     def follow() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)

@@ -1,4 +1,4 @@
-"""Who spends what in a forward pass: the book that both MAC conventions write into."""
+"""The MACs of a forward pass by layer, which all conventions enter here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rule = Callable[[nn.Module, tuple, Any], int]  # a module, its inputs, its outpu
 
 @dataclass(frozen=True)
 class Layer:
-    """A module's own share of the cost; what its children do stands in their own rows."""
+    """A module's own share of the cost; its children have their own rows."""
 
     layer: str      # path inside the model, "." is the model itself
     type: str
@@ -30,9 +30,9 @@ class Layer:
 
 
 class Ledger:
-    """MACs by the innermost module that was running, over a copy of `model` on the meta device.
+    """MACs by the innermost running module, over a copy of `model` on the meta device.
 
-    `rule`, if given, is asked for the MACs of every module as it returns.
+    `rule`, if given, computes the MACs of every module as it returns.
     """
 
     def __init__(self, model: nn.Module, rule: Rule | None = None):
@@ -58,16 +58,17 @@ class Ledger:
         """Path of the innermost running module."""
         return self._running[-1][0]
 
-    def inside(self, *kinds: type) -> bool:
-        """Whether the innermost running module is one of `kinds`."""
-        return isinstance(self._running[-1][1], kinds)
+    @property
+    def module(self) -> nn.Module:
+        """The innermost running module."""
+        return self._running[-1][1]
 
     @property
     def total(self) -> int:
         return self.macs.total()
 
     def layers(self, scale: Fraction = Fraction(1)) -> list[Layer]:
-        """A row for each module with parameters or MACs of its own; MACs times `scale`. Shared parameters count once."""
+        """A row for each module with its own parameters or MACs; MACs times `scale`. Shared parameters count once."""
         params: Counter[str] = Counter()
         for name, p in self.model.named_parameters():
             params[name.rpartition(".")[0] or "."] += p.numel() if p.requires_grad else 0

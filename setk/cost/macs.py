@@ -8,7 +8,8 @@ seen, not as multiply and sum. A product of complex tensors is four real ones.
 
 The model runs once on the meta device, where tensors have shapes and no data, and every aten op passes
 through OpCounter. On that device recurrent layers and attention, in all their fused variants, decompose
-into the matmuls that they are; an op that is neither counted nor known to be free is an error, never a zero.
+into matmuls, so that no layer needs a rule here. An op that is neither counted nor known to be free is an error, never a
+zero.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def count(model: nn.Module, inputs: Inputs, **options: Any) -> Ledger:
 
 
 def stft_macs_per_second(transform: Transform, sample_rate: int) -> int:
-    """Analysis and synthesis, per second of audio; none for a transform that is no STFT.
+    """Analysis and synthesis, per second of audio; 0 for a transform other than an STFT.
 
     A real FFT of N points takes (5/2) N log2 N real operations, a multiplication and an addition being two,
     so (5/4) N log2 N MACs, either way. The analysis window is N more, and the synthesis window with its

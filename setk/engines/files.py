@@ -15,6 +15,7 @@ from setk.audio import Location
 from setk.core import pool, provenance
 from setk.core.errors import AudioError, UserError
 from setk.engines.base import Engine, frames_in
+from setk.engines.output import Output
 from setk.engines.overlap import open_stream
 from setk.engines.resolve import open as open_engine
 from setk.engines.stream import Stream
@@ -45,7 +46,7 @@ class Entry(NamedTuple):
 
 
 class Done(NamedTuple):
-    """An entry that is finished; `error` is None, or the reason why there is no file. `clipped`: samples."""
+    """An entry that is finished; `error` is None, or why no file was written. `clipped`: samples."""
 
     utt: str
     path: str
@@ -88,7 +89,7 @@ def transfer(stream: Stream, info: audio.Info, blocks: Iterable[np.ndarray], tar
 
 
 def enhance_file(engine: Engine, source: str, target: str, *, chunk: float | None = None, subtype: str = "PCM_16",
-                 raw: Raw | None = None) -> Enhanced:
+                 raw: Raw | None = None, output: Output = Output()) -> Enhanced:
     """Enhance the audio at `source` into the file `target`; `-` is standard input or output.
 
     Length, rate and channels of the output are those of the input. Raises AudioError on input that cannot be read.
@@ -101,7 +102,7 @@ def enhance_file(engine: Engine, source: str, target: str, *, chunk: float | Non
     else:
         info, blocks = Location.parse(source).open(1 << 14)
     start = time.process_time()
-    stream = open_stream(engine, info.rate, info.channels, seconds)
+    stream = open_stream(engine, info.rate, info.channels, seconds, output.check())
     samples, clipped = transfer(stream, info, blocks, target, subtype, raw is not None)
     return Enhanced(samples / info.rate, time.process_time() - start, clipped, stream.latency_ms)
 
@@ -111,15 +112,15 @@ class _Worker:
 
     engine: Engine | None = None
 
-    def __init__(self, chunk: float | None, subtype: str):
-        self.chunk, self.subtype = chunk, subtype
+    def __init__(self, chunk: float | None, subtype: str, output: Output):
+        self.chunk, self.subtype, self.output = chunk, subtype, output
 
     def __call__(self, entry: Entry) -> Done:
         engine, clipped = _Worker.engine, 0
         try:
             if not is_current(entry):
                 info, blocks = entry.location.open(1 << 16)
-                stream = open_stream(engine, info.rate, info.channels, seconds_at_a_time(engine, self.chunk, False))
+                stream = open_stream(engine, info.rate, info.channels, seconds_at_a_time(engine, self.chunk, False), self.output)
                 _, clipped = transfer(stream, info, blocks, entry.path, self.subtype)
         except AudioError as e:
             return Done(entry.utt, entry.path, str(e), 0)
@@ -136,7 +137,8 @@ def is_current(entry: Entry) -> bool:
 
 
 def enhance_list(spec: str, entries: Iterable[tuple[str, Location]], out: str | os.PathLike, *, chunk: float | None = None,
-                 subtype: str = "PCM_16", suffix: str = ".wav", jobs: int = 1, batch: int = 1, trust: bool = False) -> Iterator[Done]:
+                 subtype: str = "PCM_16", suffix: str = ".wav", jobs: int = 1, batch: int = 1, trust: bool = False,
+                 output: Output = Output()) -> Iterator[Done]:
     """Enhance each (utt, location) of `entries` to OUT/utt.wav, and yield a Done for each as it ends.
 
     `jobs` processes work on one utterance each, in order; or `batch` mono signals, which may be live pipes, advance
@@ -145,21 +147,24 @@ def enhance_list(spec: str, entries: Iterable[tuple[str, Location]], out: str | 
     """
     if jobs > 1 and batch > 1:
         raise UserError("--jobs and --batch do not go together; --part divides a list among several commands")
+    output.check()
     _load(spec, trust)
     engine = _Worker.engine
     if batch > 1 and not engine.causal:
         raise UserError(f"{engine.name} is not causal and accepts one signal at a time; --jobs runs several")
-    settings = {"model": engine.name, "model sha256": engine.sha256, "subtype": subtype, "chunk": chunk, "suffix": suffix}
+    settings = {"model": engine.name, "model sha256": engine.sha256, "subtype": subtype, "chunk": chunk, "suffix": suffix,
+                **output.settings()}
     provenance.claim_dir(out, settings, "torch", "numpy", "soxr")
     items = (Entry(utt, location, str(Path(out) / f"{utt}{suffix}")) for utt, location in entries)
     if batch > 1:
-        yield from _in_batches(engine, batch, chunk, items, subtype)
+        yield from _in_batches(engine, batch, chunk, items, subtype, output)
         return
-    worker = _Worker(chunk, subtype)
+    worker = _Worker(chunk, subtype, output)
     yield from pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, (spec, trust) if jobs > 1 else ())
 
 
-def _in_batches(engine: Engine, batch: int, chunk: float | None, items: Iterator[Entry], subtype: str) -> Iterator[Done]:
+def _in_batches(engine: Engine, batch: int, chunk: float | None, items: Iterator[Entry], subtype: str,
+                output: Output) -> Iterator[Done]:
     """Enhance what is not current, `batch` at a time; then yield what was."""
     from setk.engines.live import enhance_together
 
@@ -173,6 +178,6 @@ def _in_batches(engine: Engine, batch: int, chunk: float | None, items: Iterator
                 yield entry
 
     frames = frames_in(engine, seconds_at_a_time(engine, chunk, True))
-    yield from enhance_together(engine, batch, frames, to_do(), subtype)
+    yield from enhance_together(engine, batch, frames, to_do(), subtype, output)
     for entry in kept:
         yield Done(entry.utt, entry.path, None, 0)

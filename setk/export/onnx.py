@@ -1,14 +1,14 @@
 """A checkpoint as ONNX or TorchScript: the chunk forward of a model, its states being inputs and outputs.
 
-The transform (STFT) stays outside; all that is needed to run the file without setk's models, and to know what
-it is, stands in it under "setk" as JSON (metadata of ONNX, an extra file of TorchScript): `format`, `model`,
+The transform (STFT) is not part of the graph. The file has under "setk", as JSON, all that is needed to run it without
+setk's models and to know what it is (metadata of ONNX, an extra file of TorchScript): `format`, `model`,
 `config`, `quantization`, `sample_rate`, `transform`, `lookahead`, `causal`, `chunk_s`, `frames` (that one call takes;
 null for any number), `batch`, `state` (for each tensor the `axis` of the batch, the `shape` for one signal and its
 `start`: a number, or base64 of its float32), `scores`, `provenance`. Inputs: `frames` [batch, frames, *shape],
 `state_0` ...; outputs: `out`, of the same shape as `frames`, and `next_0` ....
 
-Shapes are fixed. A runtime spends the time of a model as small as ours between operations, not in them, and
-with shapes known there are fewer of them. Only models that are not causal, which take a whole signal, have a
+Shapes are fixed. With a small model, a runtime spends its time between operations, not in them, and known shapes
+make fewer of them. Only models that are not causal, which take a whole signal, have a
 time axis of any length, from two frames on.
 
 A quantized model becomes integer operators on int8 weights (see setk.export.onnx_int8).
@@ -32,6 +32,7 @@ from setk.core import config, provenance
 from setk.export import onnx_int8
 from setk.core.files import atomic_open
 from setk.models import Model
+from setk.nn.exporting import exporting
 
 FORMAT = 1
 OPSET = 17
@@ -66,7 +67,7 @@ def to_onnx(model: Model, path: str | os.PathLike, *, frames: int = 1, batch: in
     outputs = ["out", *(f"next_{i}" for i in range(len(example) - 1))]
     axes = {} if model.causal else {"frames": {1: "frames"}, "out": {1: "frames"}}
     data = io.BytesIO()
-    with _quiet(), contextlib.redirect_stdout(io.StringIO()):
+    with _quiet(), exporting(model), contextlib.redirect_stdout(io.StringIO()):
         # The tracing exporter writes graphs half the size of torch.export's for recurrent models.
         torch.onnx.export(step, example, data, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamic_axes=axes,
                           dynamo=False)
@@ -85,7 +86,7 @@ def to_torchscript(model: Model, path: str | os.PathLike, *, frames: int = 1, ba
     The rest is as in `to_onnx`; of a quantized model this computes in float what training did."""
     step, example = _example(model, frames, batch)
     data, about = io.BytesIO(), _about(model, frames, batch, scores, provenance.stamp("torch", **facts))
-    with _quiet():
+    with _quiet(), exporting(model):
         traced = torch.jit.freeze(torch.jit.trace(step, example, check_trace=False))
         torch.jit.save(traced, data, _extra_files={"setk": json.dumps(about)})
     with atomic_open(path) as f:
@@ -126,7 +127,7 @@ def parity(model: Model, engine: Any, frames: int = 32) -> float:
     """SNR in dB of an engine's output against the model's, on short signals of noise at levels up to 60 dB apart, and, where
     an engine takes any number of frames, of different lengths.
 
-    The median over frames, and short signals: a spike that rounding flips is no fault of the graph, but changes
+    The median over frames, and short signals: a spike that rounding flips is not a fault of the graph, but changes
     all that a recurrent network of spikes does after it. Signals for a quantized model are loud, where it has signal to
     noise to lose; rounding that flips in one layer and is rounded again in all that follow leaves some 20 to 40 dB.
     """

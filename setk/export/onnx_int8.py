@@ -13,8 +13,8 @@ kernels for, instead of leaving it to its fusions, which know neither PReLU nor 
     ConvTranspose                 if strides divide the kernel and nothing is cropped: MatMulInteger from channels to
                                   samples of a frame, and overlap-add in int32
 
-Adds, norms and what else stands between quantizers stays as it is, in float between DequantizeLinear and QuantizeLinear.
-So do recurrent layers, and layers whose input is no 8-bit tensor, with DequantizeLinear of their int8 weights, which
+Adds, norms and all else between quantizers is unchanged, in float between DequantizeLinear and QuantizeLinear.
+So do recurrent layers, and layers whose input is not an 8-bit tensor, with DequantizeLinear of their int8 weights, which
 the engine folds when it loads the file: it is a quarter to a half of a float one, and no faster.
 
 Weights take all of -128 ... 127, as they were trained. On x86 before VNNI the runtime's kernels add up two products in
@@ -59,7 +59,7 @@ class Graph:
         return [node for node in self.nodes if name in node.input]
 
     def only_reader(self, name: str) -> NodeProto | None:
-        """The node that reads `name`, if there is one only, and it is no output of the graph."""
+        """The node that reads `name`, if there is one only, and it is not an output of the graph."""
         readers = self.readers(name)
         return readers[0] if len(readers) == 1 and name not in self.outputs else None
 
@@ -219,7 +219,7 @@ class Graph:
 
 def geometry(node: NodeProto) -> dict[str, Any]:
     """Attributes of a convolution that are not what they are by default."""
-    values = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name != "kernel_shape"}  # the weight tells it
+    values = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name != "kernel_shape"}  # the weight has it
     usual = {"dilations": {1}, "strides": {1}, "pads": {0}, "group": {1}}
     return {name: value for name, value in values.items() if set(np.atleast_1d(value).tolist()) != usual.get(name)}
 

@@ -22,7 +22,7 @@ Deviations:
   - the authors clamp the waveform to [-1, 1]; others bring the whole input to unit RMS before and back after. A
     stream knows neither its own level nor that of what is to come, so there is none of it;
   - |M| is floored, not the two parts of a phase: this form of the mask (E in the paper) needs no angles;
-  - behind the end of a signal the network reads frames of silence, where the authors' decoder reads nothing;
+  - after the end of a signal the network reads frames of silence, where the authors' decoder reads nothing;
   - the mask starts near 1, so that training starts from the noisy signal.
 """
 

@@ -2,7 +2,7 @@
 
 Paper: Le, Lei, Chen, Guo, He, Chen, Xia, Gao, Xiao, Ding, Song, Lu, "Harmonic enhancement using learnable comb
 filter for light-weight full-band speech enhancement model", Interspeech 2023 (arXiv 2306.00812). Neither layer
-sizes nor code are public. What stands here is our reconstruction: of the kind that the paper describes, and of the
+sizes nor code are public. This is our reconstruction: of the kind that the paper describes, and of the
 size and cost that it quotes, 427 k parameters and 0.30 GMAC/s. The paper's scores are not this network's. 16 kHz;
 window 512, hop 128; the comb looks 256 samples ahead, algorithmic latency 48 ms.
 
@@ -49,7 +49,7 @@ BINS, BANDS, WIDTH, CORE, PITCH_BINS = 257, 64, 16, 64, 160
 WINDOW, HOP, SIXTEEN = 512, 128, 16000
 LONGEST, SHORTEST = 256, 32               # periods, in samples
 VOICED = LONGEST - SHORTEST + 1           # class c has the period LONGEST - c; class VOICED is unvoiced
-REACH = 2 * LONGEST                       # samples that a comb reads besides its frame
+REACH = 2 * LONGEST                       # samples that a comb reads in addition to its frame
 PAST = (WINDOW + REACH) // HOP - 2        # hops of samples that are kept
 AHEAD = LONGEST // HOP                    # frames
 MIXED = 2
@@ -223,7 +223,7 @@ class Comb(nn.Module):
 
 def _mix(logits: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """The MIXED most probable classes and their weights, [..., 1] each: probabilities above that of the next class,
-    scaled to a sum that is near 1 where any of them stands out by more than 1e-3, and less elsewhere."""
+    scaled to a sum that is near 1 where any of them is more probable than the next by over 1e-3, and less elsewhere."""
     left, numbers = torch.softmax(logits, -1), torch.arange(logits.shape[-1], device=logits.device)
     classes, heights = [], []
     for _ in range(MIXED + 1):
@@ -261,7 +261,7 @@ class Fourier(nn.Module):
         full = i[:, None] + 16 * j                                     # the bin of each i, j
         back = np.where(full > 256, 512 - full, full).ravel()
         back_sign = np.stack([np.ones(full.size), np.where(full > 256, -1, 1).ravel()], -1)
-        once = np.where((i == 0) | (i == 8), 1, 2)[:, None] / 512      # bins i stand for 16 - i too
+        once = np.where((i == 0) | (i == 8), 1, 2)[:, None] / 512      # bins 16 - i are the conjugates of bins i
         buffers = {
             "first": np.concatenate([c1, s1]),                         # [18, 16]
             "twist": np.stack([ct, st]),                               # [2, 9, 32]

@@ -1,4 +1,4 @@
-"""Tables of several systems: means of their score tables with 95 % intervals, beside what they cost.
+"""Tables of several systems: means of their score tables with 95 % intervals, next to their costs.
 
 A system is written [NAME=]SCORES.tsv[,COUNT.json...]: the score table that se-score wrote, and what `se-count --json` printed.
 """
@@ -68,13 +68,13 @@ def read_costs(path: str) -> dict[str, float]:
     return {name: row[name] for name in COSTS if isinstance(row.get(name), (int, float))}
 
 
-def metrics_of(systems: Sequence[System], wanted: Sequence[str] | None) -> list[str]:
-    """The metrics of a table: `wanted`, or all that any system has. Raises UserError for one that no system has."""
+def metrics_of(systems: Sequence[System], chosen: Sequence[str] | None) -> list[str]:
+    """The metrics of a table: `chosen`, or all that any system has. Raises UserError for one that no system has."""
     present = list(dict.fromkeys(name for system in systems for name in system.scores.names))
-    for name in wanted or ():
+    for name in chosen or ():
         if name not in present:
             raise UserError(f"no table has the metric '{name}'; they have {', '.join(present)}")
-    return list(wanted or present)
+    return list(chosen or present)
 
 
 # ── groups of utterances ────────────────────────────────────────────────────────────────────────────────────────────
@@ -199,7 +199,7 @@ def by_group(systems: Sequence[System], metric: str, group_of: Mapping[str, str]
 
 
 def records(systems: Sequence[System], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """What `overview` shows, as numbers: a mapping per system; None where there is no value."""
+    """What `overview` shows, as numbers: a mapping per system; None for a missing value."""
     keys = [key for key in (*COSTS, "macs_per_second_ptflops") if any(key in system.costs for system in systems)]
     found = []
     for system in systems:
@@ -212,7 +212,7 @@ def records(systems: Sequence[System], metrics: Sequence[str]) -> list[dict[str,
 
 
 def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`records` as a tab-separated table with a header; nan where there is no value."""
+    """`records` as a tab-separated table with a header; nan for a missing value."""
     lines = [list(rows[0])] + [["nan" if value is None else str(value) for value in row.values()] for row in rows]
     return "\n".join("\t".join(line) for line in lines)
 

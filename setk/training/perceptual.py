@@ -1,4 +1,4 @@
-"""A perceptual distance that gradients pass through, in the manner of PMSQE.
+"""A perceptual distance that gradients pass through, like PMSQE.
 
 Papers: Martin-Donas, Gomez, Gonzalez, Peinado, "A deep learning loss function based on the perceptual evaluation of
 the speech quality", IEEE SPL 2018; the model of hearing is that of ITU-T P.862 with the input filter of P.862.2.
@@ -65,7 +65,7 @@ def _ear(device: torch.device) -> Ear:
     band = np.repeat(np.arange(len(BINS)), BINS)
     bands = np.zeros((TRANSFORM.bins, len(BINS)))
     bands[np.arange(len(band)), band] = np.array(DENSITY)[band] * POWER_SCALE * passed[:len(band)]
-    # P.862's table of widths in Bark is this polynomial to 1e-5, but for the first band, which no sum below counts.
+    # P.862's table of widths in Bark is this polynomial to 1e-5, except the first band, which no sum below counts.
     width = np.polyval((8.813e-8, 2.2348e-5, 4.38348e-3, 0.313577), np.arange(len(BINS)))
     centre = np.cumsum(width) - width / 2 - width[0] / 2
     exponent = ZWICKER * np.clip(6 / (centre + 2), 1, 2) ** 0.15

@@ -1,7 +1,7 @@
 """The processes of one training: alone, or as many as torchrun or srun started (DDP; NCCL on GPUs, gloo on CPUs).
 
-What is decided, is decided by all ranks alike from numbers that all have: a collective that only some reach would
-hang. A batch of the conf is that of one optimizer step over all ranks, so their number changes no number but by
+What is decided, is decided by all ranks in the same way from numbers that all have: a collective that only some reach would
+hang. A batch of the config is that of one optimizer step over all ranks, so their number changes no number but by
 rounding; statistics of BatchNorm are those of all ranks together.
 """
 
@@ -87,7 +87,7 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def _read_slurm() -> None:
-    """Say in torchrun's words what srun tells of its tasks. A signal then reaches the ranks themselves, and their
+    """Translate srun's variables of a task to torchrun's. A signal then reaches the ranks themselves, and their
     exit code is the job's; torchrun's own is 1 after any signal."""
     nodes = subprocess.run(["scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"]], capture_output=True, text=True,
                            check=True)

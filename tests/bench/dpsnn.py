@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from setk import models
 from setk.nn import spiking
+from setk.nn.exporting import exporting
 
 
 class Step(torch.autograd.Function):
@@ -89,7 +90,7 @@ def in_onnx(model):
 
     state = model.init_state(1)
     names, data = [f"state_{i}" for i in range(len(state))], io.BytesIO()
-    with warnings.catch_warnings():
+    with exporting(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(model, (torch.zeros(1, 1, model.config.window), state), data, dynamo=False, opset_version=17,
                           input_names=["frames", *names], output_names=["out", *(f"next_{name}" for name in names)])

@@ -91,7 +91,7 @@ def spectrograms(clips: Sequence[Clip]) -> Iterator[Picture]:
     """A picture of each, all with one range of levels, below the loudest point of all, and one of frequencies."""
     levels = [_levels(clip) for clip in clips]
     rows = min((len(x) for x in levels), default=0)
-    # With silence alone there is no loudest point; -100 dB keeps it black.
+    # Silence has no loudest point; -100 dB keeps it black.
     top = max([-100.0, *(float(x[:rows].max()) for x in levels)])
     for x in levels:
         shades = np.clip((x[:rows] - top) / RANGE_DB + 1, 0, 1) * (_SHADES - 1)
