@@ -32,13 +32,26 @@ def corpus(tmp_path_factory):
 
 
 def table(*args):
-    return subprocess.run(["bash", "recipes/open/table.sh", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        ["bash", "recipes/open/table.sh", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.mark.full
 def test_a_model_of_mine_stands_beside_noisy_with_every_number_from_its_file(corpus, untrained, tmp_path):
     out = tmp_path / "results"
-    args = ["--models", untrained, "--dir", tmp_path / "exp", "--data", tmp_path / "data", "--out", out, "--table", tmp_path / "T.md"]
+    args = [
+        "--models",
+        untrained,
+        "--dir",
+        tmp_path / "exp",
+        "--data",
+        tmp_path / "data",
+        "--out",
+        out,
+        "--table",
+        tmp_path / "T.md",
+    ]
     done = table("--root", corpus, *args)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "T.md").read_text()
@@ -76,16 +89,34 @@ def test_conditions_are_measured_and_grouped_by_what_each_pair_is_made_of(corpus
     for name, kind in zip(lists, ("noisy", "clean")):
         places = read_list(MINI / "test" / f"{kind}.scp")
         (tmp_path / name).write_text("".join(f"{utt} {ROOT / places[utt]}\n" for utt, _ in utts))
-    (tmp_path / "pairs.tsv").write_text("set\tid\tnoise\tsnr_db\n" + "".join(f"test\t{utt}\t{noise}\t{snr}\n"
-                                        for (utt, _), noise, snr in zip(utts, ("fan", "horn"), (2.5, 12.5))))
+    (tmp_path / "pairs.tsv").write_text(
+        "set\tid\tnoise\tsnr_db\n"
+        + "".join(f"test\t{utt}\t{noise}\t{snr}\n" for (utt, _), noise, snr in zip(utts, ("fan", "horn"), (2.5, 12.5)))
+    )
     out = tmp_path / "results"
     (out / "untrained").mkdir(parents=True)
-    (out / "untrained/scores.tsv").write_text("utt\tpesq_wb\tsi_sdr\n" + "".join(f"{utt}\t{2 + i}\t{10 + i}\n"
-                                              for i, (utt, _) in enumerate(utts)))
-    subprocess.run([sys.executable, "-P", "recipes/open/conditions.py", *(str(tmp_path / name) for name in (*lists, "pairs.tsv")), str(out),
-                    str(untrained)], cwd=ROOT, check=True, timeout=300)
+    (out / "untrained/scores.tsv").write_text(
+        "utt\tpesq_wb\tsi_sdr\n" + "".join(f"{utt}\t{2 + i}\t{10 + i}\n" for i, (utt, _) in enumerate(utts))
+    )
+    subprocess.run(
+        [
+            sys.executable,
+            "-P",
+            "recipes/open/conditions.py",
+            *(str(tmp_path / name) for name in (*lists, "pairs.tsv")),
+            str(out),
+            str(untrained),
+        ],
+        cwd=ROOT,
+        check=True,
+        timeout=300,
+    )
     text = (out / "conditions.md").read_text()
-    assert "| model | 2.5 (1) | 12.5 (1) |" in text and "| untrained | 2.00 | 3.00 |" in text and "| model | fan (1) | horn (1) |" in text
+    assert (
+        "| model | 2.5 (1) | 12.5 (1) |" in text
+        and "| untrained | 2.00 | 3.00 |" in text
+        and "| model | fan (1) | horn (1) |" in text
+    )
     rows = list(csv.DictReader(open(out / "untrained/conditions.tsv"), delimiter="\t"))
     assert [row["utt"] for row in rows] == [utt for utt, _ in utts]
     # By itself: the model on the clean speech of the first pair.
@@ -95,5 +126,7 @@ def test_conditions_are_measured_and_grouped_by_what_each_pair_is_made_of(corpus
     clean, _ = audio.read_mono(str(ROOT / read_list(MINI / "test/clean.scp")[utts[0][0]]), 16000)
     with torch.inference_mode():
         estimate = checkpoint.load(untrained)[0].eval().enhance(torch.from_numpy(clean)[None])[0].numpy()
-    assert float(rows[0]["clean_si_sdr"]) == pytest.approx(compute(clean, estimate, 16000, ["si_sdr"])[0]["si_sdr"], abs=0.01)
+    assert float(rows[0]["clean_si_sdr"]) == pytest.approx(
+        compute(clean, estimate, 16000, ["si_sdr"])[0]["si_sdr"], abs=0.01
+    )
     assert -60 < float(rows[0]["noise_left"]) < 20

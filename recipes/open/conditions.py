@@ -35,10 +35,15 @@ def level(x: np.ndarray) -> float:
 def measure(model: Enhancer, noisy: np.ndarray, clean: np.ndarray) -> list[float]:
     """The values of COLUMNS for one pair [n]."""
     gain = 10 ** (LEVEL / 20)
-    scores = [compute(clean, y, RATE, ("pesq_wb", "si_sdr"))[0]
-              for y in (model.enhance(gain * noisy, RATE) / gain, model.enhance(clean, RATE))]
+    scores = [
+        compute(clean, y, RATE, ("pesq_wb", "si_sdr"))[0]
+        for y in (model.enhance(gain * noisy, RATE) / gain, model.enhance(clean, RATE))
+    ]
     noise = noisy - clean
-    return [*(score[name] for score in scores for name in ("pesq_wb", "si_sdr")), level(model.enhance(noise, RATE)) - level(noise)]
+    return [
+        *(score[name] for score in scores for name in ("pesq_wb", "si_sdr")),
+        level(model.enhance(noise, RATE)) - level(noise),
+    ]
 
 
 def write_conditions(model: str, noisy: dict[str, str], clean: dict[str, str], results: Path) -> None:
@@ -77,17 +82,36 @@ def beyond_the_mean(scores: dict, conditions: dict) -> str:
     """The table of quiet and clean input and of noise alone."""
     rows = []
     for name, found in conditions.items():
-        usual = [cell(values(scores[name], column, found), interval=True) if name in scores else "" for column in ("pesq_wb", "si_sdr")]
+        usual = [
+            cell(values(scores[name], column, found), interval=True) if name in scores else ""
+            for column in ("pesq_wb", "si_sdr")
+        ]
         rows.append([name, *usual, *(cell(values(found, column, found), interval=True) for column in COLUMNS)])
-    return table(["model", "PESQ-WB", "SI-SDR, dB", "quiet: PESQ-WB", "quiet: SI-SDR, dB", "clean in: PESQ-WB", "clean in: SI-SDR, dB",
-                  "noise alone, dB"], rows)
+    return table(
+        [
+            "model",
+            "PESQ-WB",
+            "SI-SDR, dB",
+            "quiet: PESQ-WB",
+            "quiet: SI-SDR, dB",
+            "clean in: PESQ-WB",
+            "clean in: SI-SDR, dB",
+            "noise alone, dB",
+        ],
+        rows,
+    )
 
 
 def grouped(scores: dict, groups: dict[str, list[str]], metric: str) -> str:
     """Means of a metric by group of utterances, of each model."""
     header = ["model", *(f"{name} ({len(utts)})" for name, utts in groups.items())]
-    return table(header, [[name, *(cell(values(rows, metric, utts), SHOWN[metric]) for utts in groups.values())]
-                          for name, rows in scores.items()])
+    return table(
+        header,
+        [
+            [name, *(cell(values(rows, metric, utts), SHOWN[metric]) for utts in groups.values())]
+            for name, rows in scores.items()
+        ],
+    )
 
 
 def by(pairs: dict[str, dict[str, str]], column: str, key) -> dict[str, list[str]]:
@@ -103,13 +127,28 @@ def section(results: Path, pairs: dict[str, dict[str, str]]) -> str:
     conditions = {path.parent.name: read_rows(path) for path in sorted(results.glob("*/conditions.tsv"))}
     pairs = {utt: row for utt, row in pairs.items() if any(utt in rows for rows in scores.values())}
     by_snr, by_noise = by(pairs, "snr_db", float), by(pairs, "noise", str)
-    parts = ["## Quiet input, clean input, noise alone", "",
-             f"The test set {-LEVEL:g} dB quieter (active level -60 dBFS), its clean speech as input, and its noise alone (level of the",
-             "output re the input). A model that ignores level scores the same when it is quiet; one that knows speech leaves it as it is.", "",
-             beyond_the_mean(scores, conditions), ""]
+    parts = [
+        "## Quiet input, clean input, noise alone",
+        "",
+        f"The test set {-LEVEL:g} dB quieter (active level -60 dBFS), its clean speech as input, and its noise alone (level of the",
+        "output re the input). A model that ignores level scores the same when it is quiet; one that knows speech leaves it as it is.",
+        "",
+        beyond_the_mean(scores, conditions),
+        "",
+    ]
     for metric, shown in (("pesq_wb", "PESQ-WB"), ("si_sdr", "SI-SDR, dB")) if pairs else ():
-        parts += [f"## {shown}, by SNR and by noise", "", "By SNR of the input in dB:", "", grouped(scores, by_snr, metric), "",
-                  "By noise:", "", grouped(scores, by_noise, metric), ""]
+        parts += [
+            f"## {shown}, by SNR and by noise",
+            "",
+            "By SNR of the input in dB:",
+            "",
+            grouped(scores, by_snr, metric),
+            "",
+            "By noise:",
+            "",
+            grouped(scores, by_noise, metric),
+            "",
+        ]
     return "\n".join(parts)
 
 

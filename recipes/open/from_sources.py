@@ -30,7 +30,7 @@ RATE = 16000
 PAUSE_S = {"speech": 0.25, "noise": 0.2, "rir": 0.0}  # between the files of a row
 FRAME = RATE // 50
 SOUND_DB = -40.0  # of a frame re the loudest: the first at that level is where a recording begins
-PEAK = 0.95       # that no level goes beyond
+PEAK = 0.95  # that no level goes beyond
 
 Row = Mapping[str, str]
 
@@ -49,7 +49,7 @@ def recording(row: Row, sources: Path) -> np.ndarray:
     x = np.concatenate(parts[:-1])
     begin = round(float(row["start"]) * RATE) if row["start"] else first_sound(x)
     wanted = round(float(row["seconds"]) * RATE) if row["seconds"] else len(x)
-    x = x[begin:begin + wanted]
+    x = x[begin : begin + wanted]
     if not x.any():
         raise AudioError(f"{row['path']}: has no sound from {begin / RATE:g} s on; correct start in the table")
     return at_level(x, row["level"])
@@ -123,12 +123,16 @@ def make(work, tasks: Sequence[tuple], jobs: int) -> tuple[list[Row], int]:
 def write_lists(out: Path, made: Sequence[Row], pairs: Sequence[Row]) -> None:
     """Lists of what was made; paths are relative to `out`."""
     train = [row for row in made if row["set"] == "train"]
-    lists = {f"{role}_train.scp": {row["id"]: place(Path(), row) for row in train if row["role"] == role} for role in PAUSE_S}
+    lists = {
+        f"{role}_train.scp": {row["id"]: place(Path(), row) for row in train if row["role"] == role} for role in PAUSE_S
+    }
     lists["noise2kind"] = {row["id"]: row["label"] for row in train if row["role"] == "noise"}
     lists["utt2spk_train"] = {row["id"]: row["label"] for row in train if row["role"] == "speech"}
     for part in ("valid", "test"):
         for kind in ("noisy", "clean"):
-            lists[f"{part}_{kind}.scp"] = {row["id"]: f"{part}/{kind}/{row['id']}.flac" for row in pairs if row["set"] == part}
+            lists[f"{part}_{kind}.scp"] = {
+                row["id"]: f"{part}/{kind}/{row['id']}.flac" for row in pairs if row["set"] == part
+            }
     (out / "lists").mkdir(exist_ok=True)
     for name, table in lists.items():
         write_list(out / "lists" / name, table)
@@ -140,7 +144,10 @@ def main(sources_table: str, pairs_table: str, sources: str, folder: str, jobs: 
     made, missing = make(make_recording, [(row, Path(sources), out) for row in read_table(sources_table)], int(jobs))
     pairs, unmixed = make(make_pair, [(row, out) for row in read_table(pairs_table)], int(jobs))
     write_lists(out, made, pairs)
-    print(f"from_sources.py: {len(made)} recordings and {len(pairs)} pairs in {out}; {missing} and {unmixed} could not be made", file=sys.stderr)
+    print(
+        f"from_sources.py: {len(made)} recordings and {len(pairs)} pairs in {out}; {missing} and {unmixed} could not be made",
+        file=sys.stderr,
+    )
     return int(bool(missing or unmixed))
 
 

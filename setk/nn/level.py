@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 ATTACK_S, RELEASE_S = 8.0, 4.0  # time constants of the level where it rises and falls
-LOWEST_DB = -110.0               # the gain rises no further below this level: what is there is no signal
+LOWEST_DB = -110.0  # the gain rises no further below this level: what is there is no signal
 
 
 def running_gain(power: Tensor, level: Tensor, hop_s: float, low_db: float, high_db: float) -> tuple[Tensor, Tensor]:
