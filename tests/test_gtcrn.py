@@ -11,9 +11,11 @@ from setk.cost import macs
 from setk.models.gtcrn import BINS, LINEAR, GTBlock, erb_matrix, neighbours
 
 # Bins at which the published matrix has its peaks.
+# fmt: off
 PEAKS = [65, 66, 68, 70, 71, 73, 74, 76, 78, 80, 81, 83, 85, 87, 89, 91, 93, 95, 97, 99, 102, 104, 106, 109, 111, 113, 116, 119, 121,
          124, 126, 129, 132, 135, 138, 141, 144, 147, 150, 154, 157, 160, 164, 167, 171, 175, 178, 182, 186, 190, 194, 199, 203, 207,
          212, 216, 221, 226, 230, 235, 240, 245, 251, 256]
+# fmt: on
 
 
 def count(module) -> int:
