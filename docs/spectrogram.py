@@ -26,8 +26,16 @@ enhanced = setk.load("fspen").enhance(noisy, rate)
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 2.6), sharey=True, layout="constrained")
 for axis, title, wave in zip(axes, ("noisy", "enhanced by fspen"), (noisy, enhanced)):
-    image = axis.imshow(level(wave), origin="lower", aspect="auto", vmin=-85, vmax=-15, cmap="magma", interpolation="nearest",
-                        extent=(0, len(wave) / rate, 0, rate / 2000))
+    image = axis.imshow(
+        level(wave),
+        origin="lower",
+        aspect="auto",
+        vmin=-85,
+        vmax=-15,
+        cmap="magma",
+        interpolation="nearest",
+        extent=(0, len(wave) / rate, 0, rate / 2000),
+    )
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("s")
 axes[0].set_ylabel("kHz")

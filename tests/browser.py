@@ -17,15 +17,27 @@ import pytest
 class Browser:
     """A headless Chromium behind chromedriver's WebDriver interface."""
 
-    FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync", "--window-size=1280,1600"]
+    FLAGS = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--window-size=1280,1600",
+    ]
 
     def __init__(self, directory: Path, *flags: str):
         self._log = directory / "chromedriver.log"
         with open(self._log, "wb") as log:
             self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=log, stderr=log)
         self._session = f"http://127.0.0.1:{self._port()}/session"
-        options = {"args": [*self.FLAGS, *flags, f"--user-data-dir={directory / 'profile'}"], "binary": shutil.which("chromium")}
+        options = {
+            "args": [*self.FLAGS, *flags, f"--user-data-dir={directory / 'profile'}"],
+            "binary": shutil.which("chromium"),
+        }
         wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
         self._session += "/" + self._call("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
 
@@ -37,8 +49,12 @@ class Browser:
         raise TimeoutError(self._log.read_text())
 
     def _call(self, method: str, path: str, body: dict | None = None):
-        request = urllib.request.Request(self._session + path, json.dumps(body).encode() if body is not None else None,
-                                         {"Content-Type": "application/json"}, method=method)
+        request = urllib.request.Request(
+            self._session + path,
+            json.dumps(body).encode() if body is not None else None,
+            {"Content-Type": "application/json"},
+            method=method,
+        )
         # Not through a proxy that the environment may name.
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
             return json.load(answer)["value"]
@@ -55,7 +71,9 @@ class Browser:
         return self._call("POST", "/execute/async", {"script": "const done = arguments[0];" + script, "args": []})
 
     def _element(self, css: str) -> str:
-        return "/element/" + next(iter(self._call("POST", "/element", {"using": "css selector", "value": css}).values()))
+        return "/element/" + next(
+            iter(self._call("POST", "/element", {"using": "css selector", "value": css}).values())
+        )
 
     def click(self, css: str) -> None:
         self._call("POST", self._element(css) + "/click", {})

@@ -27,10 +27,23 @@ _generator = np.random.Generator(np.random.PCG64(SEED))
 
 def pytest_addoption(parser):
     group = parser.getgroup("setk")
-    group.addoption("--all", action="store_true", help="run the full lane too (kills, recipes, clusters, browsers, long streams), "
-                    "with a random seed")
-    group.addoption("--fuzz", type=int, default=300, metavar="N", help="damaged files of each kind that tests/fault tries (default: 300)")
-    group.addoption("--processes", action="store_true", help="run every command of setk as a process, none in the interpreter of the tests")
+    group.addoption(
+        "--all",
+        action="store_true",
+        help="run the full lane too (kills, recipes, clusters, browsers, long streams), with a random seed",
+    )
+    group.addoption(
+        "--fuzz",
+        type=int,
+        default=300,
+        metavar="N",
+        help="damaged files of each kind that tests/fault tries (default: 300)",
+    )
+    group.addoption(
+        "--processes",
+        action="store_true",
+        help="run every command of setk as a process, none in the interpreter of the tests",
+    )
 
 
 def pytest_configure(config):

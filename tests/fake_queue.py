@@ -16,8 +16,10 @@ import time
 from pathlib import Path
 
 STATE, FLAVOUR = Path(os.environ["QUEUE_STATE"]), os.environ["QUEUE"]
-ARGUMENTS = {"sge": {"-S": 1, "-j": 1, "-o": 1, "-N": 1, "-pe": 2, "-l": 1, "-tc": 1, "-t": 1, "-q": 1, "-P": 1},
-             "pbs": {"-S": 1, "-j": 1, "-o": 1, "-N": 1, "-l": 1, "-J": 1, "-q": 1, "-A": 1}}
+ARGUMENTS = {
+    "sge": {"-S": 1, "-j": 1, "-o": 1, "-N": 1, "-pe": 2, "-l": 1, "-tc": 1, "-t": 1, "-q": 1, "-P": 1},
+    "pbs": {"-S": 1, "-j": 1, "-o": 1, "-N": 1, "-l": 1, "-J": 1, "-q": 1, "-A": 1},
+}
 FLAGS = {"sge": {"-terse", "-V", "-cwd"}, "pbs": {"-V"}}
 
 
@@ -45,8 +47,16 @@ def qsub(words: list[str]) -> None:
         if "999" in value[0]:
             refuse("qsub: Job exceeds resource limits")
     number = 1 + max((int(path.stem) for path in STATE.glob("*.json")), default=0)
-    record = {"number": number, "array": tasks is not None, "tasks": tasks or [0], "limit": limit, "script": words[0], "options": options,
-              "cwd": os.getcwd(), "done": False}
+    record = {
+        "number": number,
+        "array": tasks is not None,
+        "tasks": tasks or [0],
+        "limit": limit,
+        "script": words[0],
+        "options": options,
+        "cwd": os.getcwd(),
+        "done": False,
+    }
     (STATE / f"{number}.json").write_text(json.dumps(record))
     # As in Grid Engine, the script is copied when it is submitted.
     (STATE / f"{number}.sh").write_bytes(Path(words[0]).read_bytes())
@@ -92,7 +102,9 @@ def schedule(record: dict, shell: str) -> None:
             if FLAVOUR == "pbs" and record["array"]:
                 variables = {"PBS_ARRAY_INDEX": str(task)}
             script = STATE / f"{number}.sh"
-            running.append(subprocess.Popen([shell, script], cwd="/", env={**os.environ, **variables}, start_new_session=True))
+            running.append(
+                subprocess.Popen([shell, script], cwd="/", env={**os.environ, **variables}, start_new_session=True)
+            )
         time.sleep(0.02)
         running = [process for process in running if process.poll() is None]
     (STATE / f"{number}.json").write_text(json.dumps({**record, "done": True}))
@@ -103,14 +115,21 @@ def qstat(words: list[str]) -> None:
     active = {str(r["number"]): r for r in records if not r["done"]}
     if FLAVOUR == "sge":
         if active:
-            print("job-ID  prior   name       user         state submit/start at     queue       slots ja-task-ID\n" + "-" * 90)
+            print(
+                "job-ID  prior   name       user         state submit/start at     queue       slots ja-task-ID\n"
+                + "-" * 90
+            )
         for number, r in active.items():
-            print(f"{number:>7} 0.50000 {r['options']['-N'][0][0][:10]:10} root         r     11/21/2026 10:00:00 main.q@host     1 1")
+            print(
+                f"{number:>7} 0.50000 {r['options']['-N'][0][0][:10]:10} root         r     11/21/2026 10:00:00 main.q@host     1 1"
+            )
         return
     number = re.match(r"\d+", words[0])[0]
     if number not in active:
         refuse(f"qstat: {words[0]} Job has finished, use -x or -H to obtain historical job information", 35)
-    print("Job id            Name             User              Time Use S Queue\n----------------  ---------------- ---------------- -------- - -----")
+    print(
+        "Job id            Name             User              Time Use S Queue\n----------------  ---------------- ---------------- -------- - -----"
+    )
     print(f"{words[0]:16}  {active[number]['options']['-N'][0][0][:16]:16} root              00:00:00 R workq")
 
 

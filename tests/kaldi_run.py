@@ -49,7 +49,10 @@ def main(words: list[str]) -> int:
             words.pop(0)
     log, *program = words
     if name and len(jobs) > 1 and name not in log:
-        print(f"run.pl: you are trying to run a parallel job but you are putting the output into just one log file ({log})", file=sys.stderr)
+        print(
+            f"run.pl: you are trying to run a parallel job but you are putting the output into just one log file ({log})",
+            file=sys.stderr,
+        )
         return 1
 
     def run(job: int) -> int:
@@ -71,7 +74,12 @@ def main(words: list[str]) -> int:
         failed = sum(code != 0 for code in pool.map(run, jobs))
     if failed:
         at = log.replace(name, "*") if name else log
-        print(f"run.pl: {failed} / {len(jobs)} failed, log is in {at}" if len(jobs) > 1 else f"run.pl: job failed, log is in {at}", file=sys.stderr)
+        print(
+            f"run.pl: {failed} / {len(jobs)} failed, log is in {at}"
+            if len(jobs) > 1
+            else f"run.pl: job failed, log is in {at}",
+            file=sys.stderr,
+        )
     return int(failed > 0)
 
 

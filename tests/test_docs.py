@@ -68,7 +68,9 @@ def test_readme_is_short_and_its_blocks_run(desk):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("page", [p for p in PAGES[1:] if any(kind in ("sh", "python") for kind, _ in blocks(p))], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES[1:] if any(kind in ("sh", "python") for kind, _ in blocks(p))], ids=lambda p: p.name
+)
 def test_the_blocks_of_a_page_run(page, desk):
     run(page, desk)
 
@@ -81,7 +83,9 @@ def run(page: Path, desk: Path) -> None:
         if kind not in ("sh", "python"):
             continue
         command = ["bash", "-e", "-o", "pipefail", "-c", text] if kind == "sh" else [sys.executable, "-c", text]
-        done = subprocess.run(command, cwd=desk, env=env, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            command, cwd=desk, env=env, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL
+        )
         assert done.returncode == 0, f"{page.name}:\n{text}\n{done.stderr[-2000:]}"
 
 
@@ -95,5 +99,7 @@ def test_every_link_of_a_page_leads_somewhere():
 
 
 def test_generated_pages_are_current():
-    done = subprocess.run([sys.executable, "-P", "-m", "setk.cli.manual", "--check"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "setk.cli.manual", "--check"], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, f"run python -m setk.cli.manual; stale:\n{done.stdout}{done.stderr[-500:]}"

@@ -201,8 +201,14 @@ def test_forms_are_chosen():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-@pytest.mark.parametrize("size", [(8, 1, 1, 4, 16, 16, False, False), (2, 3, 5, 1, 16, 16, (False, True), True),
-                                  (3, 2, 4, 2, 5, 8, (True, False, True), False)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (8, 1, 1, 4, 16, 16, False, False),
+        (2, 3, 5, 1, 16, 16, (False, True), True),
+        (3, 2, 4, 2, 5, 8, (True, False, True), False),
+    ],
+)
 def test_exported_form(size):
     """Plain operations of a graph, equal to the layer."""
     module, x, h = case(size)

@@ -48,7 +48,9 @@ def test_erb_bands():
     matrix = erb_matrix()
     assert list(matrix.argmax(1) + LINEAR) == PEAKS
     np.testing.assert_allclose(matrix.sum(0), np.ones(BINS - LINEAR), atol=1e-6)
-    assert matrix.sum(1)[[0, 1, 2]] == pytest.approx([1.0, 1.5, 2.0]) and matrix.sum(1)[[-2, -1]] == pytest.approx([5.5, 3.0])
+    assert matrix.sum(1)[[0, 1, 2]] == pytest.approx([1.0, 1.5, 2.0]) and matrix.sum(1)[[-2, -1]] == pytest.approx(
+        [5.5, 3.0]
+    )
 
 
 def test_neighbours_are_below_self_above(rng):
@@ -76,7 +78,7 @@ def test_a_gt_block_against_loops(rng):
         for t in range(time):
             for i in range(3):
                 for j in range(3):
-                    z[:, :, t] += conv.weight[:, 0, i, j, None] * padded[:, :, t + i * dilation, j:j + 33]
+                    z[:, :, t] += conv.weight[:, 0, i, j, None] * padded[:, :, t + i * dilation, j : j + 33]
         z = block.join(act(norm(z + conv.bias[:, None, None])))
         gains = []
         weights = block.attention

@@ -38,8 +38,14 @@ EXEMPT = ("LICENSE", "tests/", "results/", "data/mini/sentences.txt")
 
 
 def read_by_people() -> list[Path]:
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    return [ROOT / name for name in tracked if name.endswith(PROSE + CODE) and not name.startswith(EXEMPT) and (ROOT / name).is_file()]
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    return [
+        ROOT / name
+        for name in tracked
+        if name.endswith(PROSE + CODE) and not name.startswith(EXEMPT) and (ROOT / name).is_file()
+    ]
 
 
 def test_no_private_vocabulary():
@@ -51,7 +57,14 @@ def test_no_private_vocabulary():
 
 
 def test_the_word_list_finds_what_it_is_for():
-    for bad in ("mend the file", "is no checkpoint", "a list is wanted", "stands in the file", "what ships", "the conf says"):
+    for bad in (
+        "mend the file",
+        "is no checkpoint",
+        "a list is wanted",
+        "stands in the file",
+        "what ships",
+        "the conf says",
+    ):
         assert FORBIDDEN.search(bad), bad
     for good in ("There is no second version", "commend", "the config is wrong"):
         assert not FORBIDDEN.search(good), good

@@ -100,14 +100,31 @@ def test_every_command_runs_a_model_from_two_files(toy, se, tmp_path):
 
     counted = json.loads(run("count", "toy", "--json").out)
     assert counted["macs_per_second"] == 62.5 * (257 * 48 + 48 * 32 + 4 * 3 * 16 * (32 + 16) + 64 * 257)
-    assert json.loads(run("count", "toy", "--json", "--convention", "ptflops").out)["macs_per_second"] > counted["macs_per_second"]
+    assert (
+        json.loads(run("count", "toy", "--json", "--convention", "ptflops").out)["macs_per_second"]
+        > counted["macs_per_second"]
+    )
 
-    run("train", tmp_path / "toy.yaml", "--train", MINI / "train", "--valid", tmp_path / "valid", "--out", tmp_path / "run")
+    run(
+        "train",
+        tmp_path / "toy.yaml",
+        "--train",
+        MINI / "train",
+        "--valid",
+        tmp_path / "valid",
+        "--out",
+        tmp_path / "run",
+    )
     trained = tmp_path / "run" / "last.pt"
     noisy = ROOT / pair[0]
     outputs = {}
-    for name, model in (("trained", trained), ("pruned", tmp_path / "pruned.pt"), ("graph", tmp_path / "toy.onnx"),
-                        ("script", tmp_path / "toy.ts"), ("rounded", tmp_path / "rounded.pt")):
+    for name, model in (
+        ("trained", trained),
+        ("pruned", tmp_path / "pruned.pt"),
+        ("graph", tmp_path / "toy.onnx"),
+        ("script", tmp_path / "toy.ts"),
+        ("rounded", tmp_path / "rounded.pt"),
+    ):
         if name == "pruned":
             run("prune", trained, model, "--method", "structured", "--amount", 0.3, "--multiple", 1)
         elif name == "rounded":
@@ -124,6 +141,7 @@ def test_every_command_runs_a_model_from_two_files(toy, se, tmp_path):
     assert 0 < np.abs(outputs["pruned"] - outputs["trained"]).max()
 
     from setk import checkpoint
+
     dense, pruned = (checkpoint.load(path)[0] for path in (trained, tmp_path / "pruned.pt"))
     assert list(dense.units) == ["inner", "paths"] and sum(pruned.units.values()) < sum(dense.units.values())
     run("enhance", trained, noisy, tmp_path / "stream.wav", "--chunk", 0.016)

@@ -47,10 +47,23 @@ def test_a_limit_is_the_same_in_files_pipes_lists_and_batches(se, untrained, tmp
     table = {u: ROOT / p for u, p in list(read_list(MINI / "test/noisy.scp").items())[:3]}
     write_list(tmp_path / "n.scp", table)
     for name, extra in (("plain", []), ("limited", ["--limit", "9.5"])):
-        done = se("enhance", untrained, "--list", tmp_path / "n.scp", "--out", tmp_path / name, "--subtype", "FLOAT", *how, *extra)
+        done = se(
+            "enhance",
+            untrained,
+            "--list",
+            tmp_path / "n.scp",
+            "--out",
+            tmp_path / name,
+            "--subtype",
+            "FLOAT",
+            *how,
+            *extra,
+        )
         assert done.returncode == 0, done.err
     for utt, path in table.items():
-        noisy, plain, limited = (audio.read(str(p))[0] for p in (path, *(tmp_path / k / f"{utt}.wav" for k in ("plain", "limited"))))
+        noisy, plain, limited = (
+            audio.read(str(p))[0] for p in (path, *(tmp_path / k / f"{utt}.wav" for k in ("plain", "limited")))
+        )
         assert np.abs(limited - mixed(noisy, plain, 9.5)).max() < 1e-6
     pcm = audio.to_int16(noisy)[0]
     done = se("enhance", untrained, "-", "-", "--raw", "--limit", "9.5", input=pcm.tobytes())

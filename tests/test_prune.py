@@ -23,13 +23,27 @@ from setk.data.lists import write_list
 torch.set_num_threads(1)
 MODELS = {
     "fspen": {"groups": 4, "dpe_blocks": 2},
-    "fspen-79k": {"groups": 2, "dpe_blocks": 1, "norm_inter": False, "norm_bands": False, "decoder_1x1": True,
-                  "subband_norm": False},
+    "fspen-79k": {
+        "groups": 2,
+        "dpe_blocks": 1,
+        "norm_inter": False,
+        "norm_bands": False,
+        "decoder_1x1": True,
+        "subband_norm": False,
+    },
     "lite_rtse": {},
     "lite_rtse-dense": {"dense_3x3": True, "shared_depthwise": True},
     "dpsnn": {"blocks": 2, "encoder": 48, "hidden": 64, "width": 32},
-    "conv_tasnet": {"filters": 32, "bottleneck": 8, "hidden": 16, "skip": 12, "blocks": 2, "repeats": 2, "splitter": 2,
-                    "residual": True},
+    "conv_tasnet": {
+        "filters": 32,
+        "bottleneck": 8,
+        "hidden": 16,
+        "skip": 12,
+        "blocks": 2,
+        "repeats": 2,
+        "splitter": 2,
+        "residual": True,
+    },
     "effifusion_gan": {"channels": 16, "blocks": 1, "heads": 2},
 }
 
@@ -69,7 +83,10 @@ def test_units_that_nothing_reads_go_without_a_trace(scattered):
     if not any(g.exact for g in groups):
         pytest.skip("all its units share norms")
     for g in groups:
-        alive = [torch.randperm(g.size)[:-(-g.size // 2)].sort().values if g.exact else torch.arange(g.size) for _ in g.lanes]
+        alive = [
+            torch.randperm(g.size)[: -(-g.size // 2)].sort().values if g.exact else torch.arange(g.size)
+            for _ in g.lanes
+        ]
         kept.append(alive)
         for lane, stays in zip(g.lanes, alive):
             for member in lane:
@@ -99,7 +116,7 @@ def test_what_goes_scored_least_and_every_layer_keeps_its_floor(rng):
         assert all(s.sum() >= floor * len(s) for s in stays)
         gone = max((float(v[~s].max()) for v, s in zip(scores, stays) if not s.all()), default=0.0)
         for value, stay in zip(scores, stays):  # beyond its floor a layer keeps nothing less than what went elsewhere
-            assert all(v >= gone for v in sorted(value[stay].tolist(), reverse=True)[math.ceil(floor * len(value)):])
+            assert all(v >= gone for v in sorted(value[stay].tolist(), reverse=True)[math.ceil(floor * len(value)) :])
 
 
 @pytest.fixture(scope="module")
@@ -150,8 +167,22 @@ def table(text):
 @pytest.mark.parametrize("importance", ["l1", "taylor"])
 def test_dead_units_are_found_and_leave_no_trace(se, half_dead, lists, tmp_path, importance):
     source, amount = half_dead
-    done = se("prune", source, tmp_path / "out.pt", "--method", "structured", "--amount", amount, "--multiple", 1,
-              "--floor", 0, "--importance", importance, *lists)
+    done = se(
+        "prune",
+        source,
+        tmp_path / "out.pt",
+        "--method",
+        "structured",
+        "--amount",
+        amount,
+        "--multiple",
+        1,
+        "--floor",
+        0,
+        "--importance",
+        importance,
+        *lists,
+    )
     assert done.returncode == 0, done.err
     dense, pruned = table(done.out)
     assert [row["model"] for row in (dense, pruned)] == ["dense", "pruned"] and float(pruned["snr_db"]) > 90
@@ -163,14 +194,18 @@ def test_dead_units_are_found_and_leave_no_trace(se, half_dead, lists, tmp_path,
 
 def test_a_target_is_met_closely_and_the_file_is_an_ordinary_checkpoint(se, small, tmp_path):
     out = tmp_path / "out.pt"
-    done = se("prune", small, out, "--method", "structured", "--target-macs", 22e6, "--multiple", 1,
-              "--importance", "l2")
+    done = se(
+        "prune", small, out, "--method", "structured", "--target-macs", 22e6, "--multiple", 1, "--importance", "l2"
+    )
     assert done.returncode == 0, done.err
     row = table(done.out)[1]
     assert 20e6 < float(row["macs_per_second"]) <= 22e6 and "snr_db" not in row
     model, about = checkpoint.load(out)
     assert about["config"]["widths"] == list(model.units.values())
-    assert about["provenance"]["method"] == "structured" and about["provenance"]["sha256"] == checkpoint.load(small)[1]["sha256"]
+    assert (
+        about["provenance"]["method"] == "structured"
+        and about["provenance"]["sha256"] == checkpoint.load(small)[1]["sha256"]
+    )
     counted = json.loads(se("count", out, "--json").out)
     assert counted["macs_per_second"] == float(row["macs_per_second"]) and counted["bytes"] == out.stat().st_size
     assert se("quant", "export", out, tmp_path / "out.onnx").returncode == 0
@@ -183,7 +218,11 @@ def test_a_target_is_met_closely_and_the_file_is_an_ordinary_checkpoint(se, smal
 def test_magnitude_makes_zeros_and_says_that_they_are_no_speed(se, small, tmp_path):
     done = se("prune", small, tmp_path / "out.pt", "--method", "magnitude", "--amount", 0.6, "--floor", 0.2)
     dense, pruned = table(done.out)
-    assert done.returncode == 0 and "do not make a model faster" in done.err and dense["macs_per_second"] == pruned["macs_per_second"]
+    assert (
+        done.returncode == 0
+        and "do not make a model faster" in done.err
+        and dense["macs_per_second"] == pruned["macs_per_second"]
+    )
     before, after = (pruning.prunable_weights(checkpoint.load(path)[0]) for path in (small, tmp_path / "out.pt"))
     total, zeros = sum(w.numel() for w in after.values()), sum(int((w == 0).sum()) for w in after.values())
     assert zeros == round(0.6 * total) == int(dense["params_nonzero"]) - int(pruned["params_nonzero"])
@@ -191,15 +230,23 @@ def test_magnitude_makes_zeros_and_says_that_they_are_no_speed(se, small, tmp_pa
         assert (w != 0).sum() >= 0.2 * w.numel() and torch.equal(w[w != 0], before[name][w != 0])
 
 
-@pytest.mark.parametrize("args, said", [
-    ([], "--method"), (["--method", "structured"], "one of --amount"),
-    (["--method", "structured", "--amount", 0.5, "--target-macs", 0.5], "one of"),
-    (["--method", "magnitude", "--target-macs", 0.5], "--target-macs does not apply with --method magnitude"),
-    (["--method", "structured", "--amount", 0.95], "floor 0.1"),
-    (["--method", "structured", "--target-macs", 1000], "cannot be met"),
-    (["--method", "structured", "--amount", 0.5, "--importance", "taylor"], "needs --list"),
-    (["--method", "magnitude", "--amount", 0.5, "--multiple", 4], "--multiple does not apply with --method magnitude"),
-    (["--method", "structured", "--amount", 0.5, "--metrics", "stoi"], "--metrics does not apply without --list")])
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        ([], "--method"),
+        (["--method", "structured"], "one of --amount"),
+        (["--method", "structured", "--amount", 0.5, "--target-macs", 0.5], "one of"),
+        (["--method", "magnitude", "--target-macs", 0.5], "--target-macs does not apply with --method magnitude"),
+        (["--method", "structured", "--amount", 0.95], "floor 0.1"),
+        (["--method", "structured", "--target-macs", 1000], "cannot be met"),
+        (["--method", "structured", "--amount", 0.5, "--importance", "taylor"], "needs --list"),
+        (
+            ["--method", "magnitude", "--amount", 0.5, "--multiple", 4],
+            "--multiple does not apply with --method magnitude",
+        ),
+        (["--method", "structured", "--amount", 0.5, "--metrics", "stoi"], "--metrics does not apply without --list"),
+    ],
+)
 def test_mistakes_exit_2_and_write_nothing(se, small, tmp_path, args, said):
     done = se("prune", small, tmp_path / "out.pt", *args)
     assert done.returncode == 2 and said in done.err and done.out == "" and not (tmp_path / "out.pt").exists()
@@ -243,8 +290,17 @@ def work(tmp_path_factory):
 
 
 def arguments(work, out, *settings, init=None):
-    return [work / "conf.yaml", "--train", MINI / "train", "--valid", work / "valid", "--out", out,
-            *(["--init", init] if init else []), *(f"--set={s}" for s in settings)]
+    return [
+        work / "conf.yaml",
+        "--train",
+        MINI / "train",
+        "--valid",
+        work / "valid",
+        "--out",
+        out,
+        *(["--init", init] if init else []),
+        *(f"--set={s}" for s in settings),
+    ]
 
 
 def train(*args, code=0, **options):
@@ -265,7 +321,9 @@ def test_pruning_in_training_ends_at_its_amount_and_a_stopped_run_with_the_same_
     # 0.7 x 12 steps: the validation after step 8 comes before the last choice, that after step 12 is the only candidate.
     for name in ("last.pt", "best.pt", "average.pt"):
         assert part_zero(work / "whole" / name) == pytest.approx(0.5, abs=1e-3), name
-    process = subprocess.Popen(command("train", *arguments(work, work / "cut", *settings)), cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command("train", *arguments(work, work / "cut", *settings)), cwd=ROOT, stderr=subprocess.DEVNULL
+    )
     while not (work / "cut/resume.old.pt").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
@@ -323,10 +381,16 @@ def test_a_pruned_checkpoint_is_trained_on_and_keeps_its_widths_and_zeros(se, sm
     assert any((after[name] != w).any() for name, w in before.items())
 
 
-@pytest.mark.parametrize("setting, said", [
-    ("pruning={amount: 0.95}", "leave floor"), ("pruning={amount: 0.5, start: 0.7}", "in this order"),
-    ("pruning.keep=true", "--init"),
-    ("pruning={amount: 0.5, layers: lstm}", "all or conv"), ("pruning={amont: 0.5}", "did you mean 'amount'")])
+@pytest.mark.parametrize(
+    "setting, said",
+    [
+        ("pruning={amount: 0.95}", "leave floor"),
+        ("pruning={amount: 0.5, start: 0.7}", "in this order"),
+        ("pruning.keep=true", "--init"),
+        ("pruning={amount: 0.5, layers: lstm}", "all or conv"),
+        ("pruning={amont: 0.5}", "did you mean 'amount'"),
+    ],
+)
 def test_a_bad_pruning_block_is_one_clear_line(work, setting, said):
     from setk.core.errors import UserError
     from setk.training.settings import resolve

@@ -15,8 +15,11 @@ ALIASES = {"shard": "part"}  # options by their earlier names, which no help sho
 LAST_GROUP = "General"
 
 
-SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100,
-                            "token_normalize_func": lambda name: ALIASES.get(name, name)}
+SETTINGS: dict[str, Any] = {
+    "help_option_names": ["-h", "--help"],
+    "max_content_width": 100,
+    "token_normalize_func": lambda name: ALIASES.get(name, name),
+}
 
 
 class _Manners:
@@ -52,15 +55,29 @@ class _Manners:
 class Command(_Manners, TyperCommand):
     """A command, or a subcommand."""
 
-    def __init__(self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any):
-        super().__init__(*args, params=[*(params or []), *_common()], context_settings={**SETTINGS, **(context_settings or {})}, **rest)
+    def __init__(
+        self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any
+    ):
+        super().__init__(
+            *args,
+            params=[*(params or []), *_common()],
+            context_settings={**SETTINGS, **(context_settings or {})},
+            **rest,
+        )
 
 
 class Group(_Manners, TyperGroup):
     """A command that has subcommands."""
 
-    def __init__(self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any):
-        super().__init__(*args, params=[*(params or []), *_common()], context_settings={**SETTINGS, **(context_settings or {})}, **rest)
+    def __init__(
+        self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any
+    ):
+        super().__init__(
+            *args,
+            params=[*(params or []), *_common()],
+            context_settings={**SETTINGS, **(context_settings or {})},
+            **rest,
+        )
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:
         """Write the subcommands, then the options."""
@@ -75,9 +92,9 @@ class Group(_Manners, TyperGroup):
 class Parameter:
     """An option or argument as help and reference pages show it."""
 
-    names: tuple[str, ...]           # of an option, short ones first; of an argument its metavar
-    value: str                       # what an option accepts; empty for a flag
-    help: str                        # with default and range
+    names: tuple[str, ...]  # of an option, short ones first; of an argument its metavar
+    value: str  # what an option accepts; empty for a flag
+    help: str  # with default and range
     group: str
     required: bool
     argument: bool = False
@@ -90,11 +107,23 @@ class Parameter:
     def choices(self) -> tuple[str, ...]:
         """The values of an option that accepts one of a few."""
         values = tuple(self.value.split("|"))
-        return values if len(values) > 1 and all(value.replace("-", "_").isidentifier() and value.islower() for value in values) else ()
+        return (
+            values
+            if len(values) > 1 and all(value.replace("-", "_").isidentifier() and value.islower() for value in values)
+            else ()
+        )
 
 
 # What typer calls a value without a metavar of its own -> what the help calls it.
-_VALUES = {"int": "N", "int range": "N", "float": "X", "float range": "X", "str": "TEXT", "path": "PATH", "list[str]": "TEXT"}
+_VALUES = {
+    "int": "N",
+    "int range": "N",
+    "float": "X",
+    "float range": "X",
+    "str": "TEXT",
+    "path": "PATH",
+    "list[str]": "TEXT",
+}
 
 
 def parameters(command: Any, ctx: typer.Context) -> list[Parameter]:
@@ -107,7 +136,11 @@ def parameters(command: Any, ctx: typer.Context) -> list[Parameter]:
         name, _, kind = record[0].partition(" <")
         text = re.sub(r"x>=([-.\d]+)", r"at least \1", record[1])
         if param.param_type_name == "argument":
-            found.append(Parameter((name if param.metavar else name.upper(),), "", text, "Arguments", param.required, argument=True))
+            found.append(
+                Parameter(
+                    (name if param.metavar else name.upper(),), "", text, "Arguments", param.required, argument=True
+                )
+            )
             continue
         names = tuple(sorted((*param.opts, *param.secondary_opts), key=len))
         kind = kind.rstrip(">")
@@ -141,13 +174,40 @@ def _common() -> list[Any]:
 
 
 def _options(
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", expose_value=False, callback=lambda value: _set_quiet(value),
-                                        rich_help_panel=LAST_GROUP, help="Print only errors to standard error.")] = False,
-    completion: Annotated[Optional[str], typer.Option(
-        "--print-completion", metavar="SHELL", is_eager=True, expose_value=False, callback=lambda value: _print_completion(value),
-        rich_help_panel=LAST_GROUP, help="Print the completion script for bash, zsh or fish and exit.")] = None,
-    version: Annotated[bool, typer.Option("--version", is_eager=True, expose_value=False, callback=lambda value: _print_version(value),
-                                          rich_help_panel=LAST_GROUP, help="Print the versions of setk, torch and ONNX Runtime and exit.")] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            expose_value=False,
+            callback=lambda value: _set_quiet(value),
+            rich_help_panel=LAST_GROUP,
+            help="Print only errors to standard error.",
+        ),
+    ] = False,
+    completion: Annotated[
+        Optional[str],
+        typer.Option(
+            "--print-completion",
+            metavar="SHELL",
+            is_eager=True,
+            expose_value=False,
+            callback=lambda value: _print_completion(value),
+            rich_help_panel=LAST_GROUP,
+            help="Print the completion script for bash, zsh or fish and exit.",
+        ),
+    ] = None,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            expose_value=False,
+            callback=lambda value: _print_version(value),
+            rich_help_panel=LAST_GROUP,
+            help="Print the versions of setk, torch and ONNX Runtime and exit.",
+        ),
+    ] = False,
 ) -> None:
     """Options that every command has."""
 

@@ -14,16 +14,37 @@ if TYPE_CHECKING:
     from setk.data.datadir import Report
 
 Out = Annotated[Path, typer.Argument(help="Folder to write.")]
-Jobs = Annotated[int, typer.Option(rich_help_panel=shell.PARALLEL, min=1, metavar="N", help="Worker processes. The result does not depend on it.")]
-WavPart = Annotated[Optional[str], typer.Option("--part", rich_help_panel=shell.PARALLEL, metavar="K/N", help="Make every N-th wav from the K-th, as one array "
-                                                "job, and no lists. A run without it then writes the lists.")]
-Resampler = Annotated[str, typer.Option(rich_help_panel=shell.ADVANCED, metavar="NAME", help="soxr, or resampy (kaiser_best, about 80 times slower).")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        rich_help_panel=shell.PARALLEL, min=1, metavar="N", help="Worker processes. The result does not depend on it."
+    ),
+]
+WavPart = Annotated[
+    Optional[str],
+    typer.Option(
+        "--part",
+        rich_help_panel=shell.PARALLEL,
+        metavar="K/N",
+        help="Make every N-th wav from the K-th, as one array "
+        "job, and no lists. A run without it then writes the lists.",
+    ),
+]
+Resampler = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=shell.ADVANCED, metavar="NAME", help="soxr, or resampy (kaiser_best, about 80 times slower)."
+    ),
+]
 
 
 def get(
     corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="vbd, librimix or ndns.")],
     root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the corpus.")],
-    only: Annotated[list[str], typer.Option(metavar="PATTERN", help="Archives whose name matches, such as '*test*'; may be repeated.")] = [],
+    only: Annotated[
+        list[str],
+        typer.Option(metavar="PATTERN", help="Archives whose name matches, such as '*test*'; may be repeated."),
+    ] = [],
 ):
     """Download a public corpus into DIR, verify it and unpack it.
 
@@ -52,10 +73,18 @@ def get(
 
 
 def vbd(
-    root: Annotated[Path, typer.Argument(help="Folder with noisy_trainset_28spk_wav and the other folders of the corpus.")],
+    root: Annotated[
+        Path, typer.Argument(help="Folder with noisy_trainset_28spk_wav and the other folders of the corpus.")
+    ],
     out: Out,
-    valid: Annotated[Optional[str], typer.Option(metavar="SPEAKERS|FILE", help="Held out for validation: speakers, separated by "
-                                                 "commas, or a file of utterance ids.  [default: p226,p287]")] = None,
+    valid: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="SPEAKERS|FILE",
+            help="Held out for validation: speakers, separated by "
+            "commas, or a file of utterance ids.  [default: p226,p287]",
+        ),
+    ] = None,
     jobs: Jobs = 1,
     part: WavPart = None,
     resampler: Resampler = "soxr",
@@ -64,20 +93,34 @@ def vbd(
     """Write VoiceBank+DEMAND at 16 kHz to OUT/{train,valid,test}."""
     from setk.data.corpora.vbd import vbd as write_vbd
 
-    _report(write_vbd(root, out, valid, jobs, part, resampler, shell.progress), out, shell.Failures("se-prep", max_fail))
+    _report(
+        write_vbd(root, out, valid, jobs, part, resampler, shell.progress), out, shell.Failures("se-prep", max_fail)
+    )
 
 
 def librimix(
-    root: Annotated[Path, typer.Argument(help="A Libri2Mix tree; with --librispeech and --wham, the folder of the generation "
-                                         "CSVs libri2mix_*.csv.")],
+    root: Annotated[
+        Path,
+        typer.Argument(
+            help="A Libri2Mix tree; with --librispeech and --wham, the folder of the generation CSVs libri2mix_*.csv."
+        ),
+    ],
     out: Out,
-    mixture: Annotated[str, typer.Option(help="mix_single (target s1), mix_both (mix_clean) or mix_clean (s1).")] = "mix_single",
+    mixture: Annotated[
+        str, typer.Option(help="mix_single (target s1), mix_both (mix_clean) or mix_clean (s1).")
+    ] = "mix_single",
     mode: Annotated[str, typer.Option(help="min: cut to the shorter speaker; max: padded to the longer.")] = "min",
     rate: Annotated[int, typer.Option(help="16000 or 8000 Hz.")] = 16000,
-    train: Annotated[str, typer.Option(metavar="SETS", help="Sets for training, separated by commas.")] = "train-100,train-360",
-    moved: Annotated[Optional[Path], typer.Option("--root", metavar="DIR", help="Where the wav16k/... of the CSVs' paths is now, "
-                                                  "if not in ROOT.")] = None,
-    librispeech: Annotated[Optional[Path], typer.Option(metavar="DIR", help="LibriSpeech: has train-clean-360 ...")] = None,
+    train: Annotated[
+        str, typer.Option(metavar="SETS", help="Sets for training, separated by commas.")
+    ] = "train-100,train-360",
+    moved: Annotated[
+        Optional[Path],
+        typer.Option("--root", metavar="DIR", help="Where the wav16k/... of the CSVs' paths is now, if not in ROOT."),
+    ] = None,
+    librispeech: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="LibriSpeech: has train-clean-360 ...")
+    ] = None,
     wham: Annotated[Optional[Path], typer.Option(metavar="DIR", help="wham_noise: has tr, cv and tt.")] = None,
     jobs: Jobs = 1,
     max_fail: shell.MaxFail = 0,
@@ -90,20 +133,35 @@ def librimix(
         raise UserError("--librispeech and --wham need each other: the mixtures are made of both")
     if librispeech and moved:
         raise UserError("--root is for a tree of wavs; with --librispeech and --wham, remove it")
-    report = (library.rendered(root, librispeech, wham, out, variant, jobs, shell.progress) if librispeech else
-              library.librimix(root, out, variant, moved, jobs, shell.progress))
+    report = (
+        library.rendered(root, librispeech, wham, out, variant, jobs, shell.progress)
+        if librispeech
+        else library.librimix(root, out, variant, moved, jobs, shell.progress)
+    )
     _report(report, out, shell.Failures("se-prep", max_fail))
 
 
 def ndns(
-    root: Annotated[Path, typer.Argument(help="Folder of training_set, validation_set and test_set_1, existing or to be made.")],
+    root: Annotated[
+        Path, typer.Argument(help="Folder of training_set, validation_set and test_set_1, existing or to be made.")
+    ],
     out: Out,
-    clean: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Make the sets in ROOT first, of this speech ...")] = None,
-    noise: Annotated[Optional[Path], typer.Option(metavar="DIR", help="... and this noise, each file for one set only.")] = None,
-    clips: Annotated[str, typer.Option(metavar="N,N,N", help="Number of clips of 30 s to make: training, validation, "
-                                       "test.")] = "60000,60000,60000",
-    group: Annotated[Optional[str], typer.Option(metavar="REGEX", help="Files in whose paths this matches the same text are one "
-                                                 "source.  [default: reader_\\d+]")] = None,
+    clean: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Make the sets in ROOT first, of this speech ...")
+    ] = None,
+    noise: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="... and this noise, each file for one set only.")
+    ] = None,
+    clips: Annotated[
+        str, typer.Option(metavar="N,N,N", help="Number of clips of 30 s to make: training, validation, test.")
+    ] = "60000,60000,60000",
+    group: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="REGEX",
+            help="Files in whose paths this matches the same text are one source.  [default: reader_\\d+]",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of each clip.")] = 0,
     jobs: Jobs = 1,
     part: WavPart = None,

@@ -27,14 +27,51 @@ class Convention(str, Enum):
 @shell.command(app, examples=EXAMPLES)
 def count(
     ctx: typer.Context,
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="A checkpoint or its export, an included model, a preset, or a YAML config.")],
-    layers: Annotated[bool, typer.Option("--layers", rich_help_panel=shell.OUTPUT, help="Print a row for each layer; they sum to the model's figures.")] = False,
-    convention: Annotated[Convention, typer.Option(
-        rich_help_panel=shell.METRICS, help="What a MAC is: setk's definition; the rules of ptflops; or those of thop (legacy), as in published tables.")] = Convention.setk,
-    timed: Annotated[bool, typer.Option("--time", rich_help_panel=shell.METRICS, help="Measure time per hop, real-time factor, start and memory, on one thread.")] = False,
-    list_: Annotated[Optional[str], typer.Option("--list", rich_help_panel=shell.METRICS, metavar="LIST", help="Wav list on which spiking models are measured.")] = None,
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="A checkpoint or its export, an included model, a preset, or a YAML config."
+        ),
+    ],
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            rich_help_panel=shell.OUTPUT,
+            help="Print a row for each layer; they sum to the model's figures.",
+        ),
+    ] = False,
+    convention: Annotated[
+        Convention,
+        typer.Option(
+            rich_help_panel=shell.METRICS,
+            help="What a MAC is: setk's definition; the rules of ptflops; or those of thop (legacy), as in published tables.",
+        ),
+    ] = Convention.setk,
+    timed: Annotated[
+        bool,
+        typer.Option(
+            "--time",
+            rich_help_panel=shell.METRICS,
+            help="Measure time per hop, real-time factor, start and memory, on one thread.",
+        ),
+    ] = False,
+    list_: Annotated[
+        Optional[str],
+        typer.Option(
+            "--list",
+            rich_help_panel=shell.METRICS,
+            metavar="LIST",
+            help="Wav list on which spiking models are measured.",
+        ),
+    ] = None,
     published_rates: Annotated[
-        bool, typer.Option("--published-rates", rich_help_panel=shell.METRICS, help="With --list: count recurrent weights at the rate of their layer's input.")
+        bool,
+        typer.Option(
+            "--published-rates",
+            rich_help_panel=shell.METRICS,
+            help="With --list: count recurrent weights at the rate of their layer's input.",
+        ),
     ] = False,
     as_json: shell.Json = False,
     trust: shell.Trust = False,
@@ -59,8 +96,18 @@ def count(
     if layers and not as_json:
         shell.print_table(row for spec in models for row in table.layer_rows(spec, convention.value))
         return
-    rows = (table.count(spec, convention.value, layers=layers, timed=timed, signals=signals, published_rates=published_rates,
-                        trust=trust) for spec in models)
+    rows = (
+        table.count(
+            spec,
+            convention.value,
+            layers=layers,
+            timed=timed,
+            signals=signals,
+            published_rates=published_rates,
+            trust=trust,
+        )
+        for spec in models
+    )
     shell.print_rows(rows, as_json)
 
 

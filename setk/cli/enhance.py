@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = shell.new_app()
 LISTS = ("out", "suffix", "jobs", "batch", "part", "max_fail", "allow_commands")  # options that apply only with --list
-RAW = ("raw", "rate", "channels")                                                 # and those only without it
+RAW = ("raw", "rate", "channels")  # and those only without it
 EXAMPLES = """
 se-enhance fspen noisy.wav enhanced.wav                  # one file
 sox in.mp3 -t wav - | se-enhance fspen - - > out.wav     # a pipe
@@ -29,25 +29,80 @@ se-enhance --list-models
 @shell.command(app, examples=EXAMPLES)
 def enhance(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint, a file of se-quant export, or an included model (--list-models).")] = "",
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A checkpoint, a file of se-quant export, or an included model (--list-models)."
+        ),
+    ] = "",
     source: Annotated[Optional[str], typer.Argument(metavar="NOISY", help="Audio file; - is standard input.")] = None,
-    target: Annotated[Optional[str], typer.Argument(metavar="OUT", help="Audio file to write; - is standard output.")] = None,
-    list_: Annotated[Optional[str], typer.Option("--list", rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list to enhance; - is standard input.")] = None,
-    out: Annotated[Optional[Path], typer.Option(rich_help_panel=shell.OUTPUT, metavar="DIR", help="With --list: directory of the enhanced files.")] = None,
-    chunk: Annotated[Optional[float], typer.Option(rich_help_panel=shell.ADVANCED, metavar="SECONDS", help="Seconds that the model processes at a time (default: one hop for -, 10 for files or what suits the model).")] = None,
-    limit: Annotated[Optional[float], typer.Option(rich_help_panel=shell.OUTPUT, metavar="DB", min=0, help="Reduce noise by at most this much: mix the input into the output, DB below its level.")] = None,
-    raw: Annotated[bool, typer.Option("--raw", rich_help_panel=shell.INPUT, help="Pipes carry headerless s16le, not wav.")] = False,
-    rate: Annotated[Optional[int], typer.Option(rich_help_panel=shell.INPUT, metavar="HZ", help="With --raw on standard input: samples per second (default: the model's).")] = None,
-    channels: Annotated[int, typer.Option(rich_help_panel=shell.INPUT, help="With --raw on standard input: channels.", min=1)] = 1,
-    subtype: Annotated[str, typer.Option(rich_help_panel=shell.OUTPUT, metavar="TYPE", help="PCM_16, PCM_24, PCM_32 or FLOAT, for files.")] = "PCM_16",
-    suffix: Annotated[str, typer.Option(rich_help_panel=shell.OUTPUT, metavar=".EXT", help="With --list: format of the files.")] = ".wav",
+    target: Annotated[
+        Optional[str], typer.Argument(metavar="OUT", help="Audio file to write; - is standard output.")
+    ] = None,
+    list_: Annotated[
+        Optional[str],
+        typer.Option(
+            "--list", rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list to enhance; - is standard input."
+        ),
+    ] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(rich_help_panel=shell.OUTPUT, metavar="DIR", help="With --list: directory of the enhanced files."),
+    ] = None,
+    chunk: Annotated[
+        Optional[float],
+        typer.Option(
+            rich_help_panel=shell.ADVANCED,
+            metavar="SECONDS",
+            help="Seconds that the model processes at a time (default: one hop for -, 10 for files or what suits the model).",
+        ),
+    ] = None,
+    limit: Annotated[
+        Optional[float],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT,
+            metavar="DB",
+            min=0,
+            help="Reduce noise by at most this much: mix the input into the output, DB below its level.",
+        ),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", rich_help_panel=shell.INPUT, help="Pipes carry headerless s16le, not wav.")
+    ] = False,
+    rate: Annotated[
+        Optional[int],
+        typer.Option(
+            rich_help_panel=shell.INPUT,
+            metavar="HZ",
+            help="With --raw on standard input: samples per second (default: the model's).",
+        ),
+    ] = None,
+    channels: Annotated[
+        int, typer.Option(rich_help_panel=shell.INPUT, help="With --raw on standard input: channels.", min=1)
+    ] = 1,
+    subtype: Annotated[
+        str,
+        typer.Option(rich_help_panel=shell.OUTPUT, metavar="TYPE", help="PCM_16, PCM_24, PCM_32 or FLOAT, for files."),
+    ] = "PCM_16",
+    suffix: Annotated[
+        str, typer.Option(rich_help_panel=shell.OUTPUT, metavar=".EXT", help="With --list: format of the files.")
+    ] = ".wav",
     jobs: Annotated[int, typer.Option(rich_help_panel=shell.PARALLEL, min=1, help="With --list: processes.")] = 1,
-    batch: Annotated[int, typer.Option(rich_help_panel=shell.PARALLEL, min=1, help="With --list: mono signals that advance in one call of the model; they may be live pipes.")] = 1,
+    batch: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=shell.PARALLEL,
+            min=1,
+            help="With --list: mono signals that advance in one call of the model; they may be live pipes.",
+        ),
+    ] = 1,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
     allow_commands: shell.AllowCommands = False,
     trust: shell.Trust = False,
-    list_models: Annotated[bool, typer.Option("--list-models", rich_help_panel=shell.GENERAL, help="List the included models and exit.")] = False,
+    list_models: Annotated[
+        bool, typer.Option("--list-models", rich_help_panel=shell.GENERAL, help="List the included models and exit.")
+    ] = False,
     as_json: shell.Json = False,
 ) -> None:
     """Enhance NOISY to OUT, or each utterance of a list to a directory.
@@ -71,8 +126,20 @@ def enhance(
         from setk.data import lists
 
         entries = lists.take_part(lists.open_wavs(list_, allow_commands), part)
-        return _enhance_list(model, entries, shell.list_length(list_, part), out, max_fail, chunk=chunk, subtype=subtype, suffix=suffix, jobs=jobs,
-                             batch=batch, trust=trust, output=_output(limit))
+        return _enhance_list(
+            model,
+            entries,
+            shell.list_length(list_, part),
+            out,
+            max_fail,
+            chunk=chunk,
+            subtype=subtype,
+            suffix=suffix,
+            jobs=jobs,
+            batch=batch,
+            trust=trust,
+            output=_output(limit),
+        )
     if source is None or target is None:
         raise UserError("write 'se-enhance MODEL noisy.wav out.wav', '- -' for a pipe, or --list LIST --out DIR")
     shell.refuse(ctx, "without --list", *LISTS)
@@ -84,11 +151,20 @@ def enhance(
     from setk.engines import files
 
     engine = engines.open(model, trust=trust)
-    done = files.enhance_file(engine, source, target, chunk=chunk, subtype=subtype, raw=files.Raw(rate, channels) if raw else None,
-                              output=_output(limit))
+    done = files.enhance_file(
+        engine,
+        source,
+        target,
+        chunk=chunk,
+        subtype=subtype,
+        raw=files.Raw(rate, channels) if raw else None,
+        output=_output(limit),
+    )
     factor = done.cpu_seconds / done.seconds if done.seconds else 0.0
     latency = f", algorithmic latency {done.latency_ms:.1f} ms" if source == "-" else ""
-    shell.note(f"se-enhance: {done.seconds:.2f} s by {engine.name}, real-time factor {factor:.3f}, {done.clipped} samples clipped{latency}")
+    shell.note(
+        f"se-enhance: {done.seconds:.2f} s by {engine.name}, real-time factor {factor:.3f}, {done.clipped} samples clipped{latency}"
+    )
 
 
 def _output(limit: float | None) -> Output:
@@ -97,7 +173,9 @@ def _output(limit: float | None) -> Output:
     return output.Output(limit)
 
 
-def _enhance_list(model: str, entries: Iterable[tuple[str, Location]], total: int | None, out: Path, max_fail: int, **options) -> None:
+def _enhance_list(
+    model: str, entries: Iterable[tuple[str, Location]], total: int | None, out: Path, max_fail: int, **options
+) -> None:
     from setk.engines import files
 
     failures, done, clipped = shell.Failures("se-enhance", max_fail), 0, 0

@@ -1,7 +1,7 @@
 """Man pages, shell completions and reference pages, all generated from the commands' own options.
 
-    python -m setk.cli.manual          write man/, completions/, docs/commands/ and docs/config.md of this checkout
-    python -m setk.cli.manual --check  exit 1 if one of them is not what the options say now
+python -m setk.cli.manual          write man/, completions/, docs/commands/ and docs/config.md of this checkout
+python -m setk.cli.manual --check  exit 1 if one of them is not what the options say now
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SHELLS = ("bash", "zsh", "fish")
 class Page:
     """A command, or a subcommand, as the reference shows it."""
 
-    name: str                        # "se-prep mix"
-    summary: str                     # first sentence
-    body: str                        # the help text
+    name: str  # "se-prep mix"
+    summary: str  # first sentence
+    body: str  # the help text
     usage: str
     parameters: tuple[Parameter, ...]
     examples: tuple[str, ...]
@@ -51,17 +51,32 @@ def _page(command: Any, name: str, parent: Any) -> Page:
     subcommands = tuple(_page(sub, f"{name} {key}", ctx) for key, sub in shown)
     examples = tuple(example_lines(command.epilog)) if command.epilog else ()
     usage = f"{name} {' '.join(command.collect_usage_pieces(ctx))}"
-    return Page(name, text.split("\n\n")[0].replace("\n", " "), text, usage, tuple(parameters(command, ctx)), examples, subcommands)
+    return Page(
+        name,
+        text.split("\n\n")[0].replace("\n", " "),
+        text,
+        usage,
+        tuple(parameters(command, ctx)),
+        examples,
+        subcommands,
+    )
 
 
 # Man pages
 
+
 def man(command: str) -> str:
     """The man page se-COMMAND.1 in roff."""
     top = page(command)
-    lines = [f'.TH {top.name.upper()} 1 "" "setk" "User Commands"', ".SH NAME", f"{_roff(top.name)} \\- {_roff(COMMANDS[command])}",
-             ".SH SYNOPSIS", *(f".B {_roff(one.usage)}\n.br" for one in top.subcommands or (top,)), ".SH DESCRIPTION",
-             *_roff_paragraphs(top.body)]
+    lines = [
+        f'.TH {top.name.upper()} 1 "" "setk" "User Commands"',
+        ".SH NAME",
+        f"{_roff(top.name)} \\- {_roff(COMMANDS[command])}",
+        ".SH SYNOPSIS",
+        *(f".B {_roff(one.usage)}\n.br" for one in top.subcommands or (top,)),
+        ".SH DESCRIPTION",
+        *_roff_paragraphs(top.body),
+    ]
     for one in (top, *top.subcommands):
         if one is not top:
             lines += [f".SH {_roff(one.name.upper())}", f".B {_roff(one.usage)}", ".PP", *_roff_paragraphs(one.body)]
@@ -73,10 +88,16 @@ def man(command: str) -> str:
                 lines += [".TP", f".B {_roff(parameter.label)}", _roff(parameter.help)]
         if one.examples:
             lines += [".SS Examples" if one is not top else ".SH EXAMPLES", ".nf", *map(_roff, one.examples), ".fi"]
-    lines += [".SH EXIT STATUS", "0: everything was done. 1: some utterances failed; each is named on standard error. "
-              "2: the command line or a configuration is wrong.", ".SH SEE ALSO",
-              ", ".join(f".BR se\\-{other} (1)" if i == 0 else f"se\\-{other}(1)"
-                        for i, other in enumerate(name for name in COMMANDS if name != command))]
+    lines += [
+        ".SH EXIT STATUS",
+        "0: everything was done. 1: some utterances failed; each is named on standard error. "
+        "2: the command line or a configuration is wrong.",
+        ".SH SEE ALSO",
+        ", ".join(
+            f".BR se\\-{other} (1)" if i == 0 else f"se\\-{other}(1)"
+            for i, other in enumerate(name for name in COMMANDS if name != command)
+        ),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -93,6 +114,7 @@ def _roff_paragraphs(text: str) -> Iterator[str]:
 
 # Completions
 
+
 def completion(shell: str) -> str:
     """The completion script of all commands for a shell. Raises UserError on a shell that is not known."""
     if shell not in SHELLS:
@@ -106,9 +128,12 @@ def _words(one: Page) -> str:
 
 
 def _bash(pages: list[Page]) -> str:
-    lines = ["# bash completion of the se-* commands. Install as a file in bash-completion's folder, or source it.",
-             "_setk() {", "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words= values=",
-             '    case "${COMP_WORDS[0]##*/} ${COMP_WORDS[1]-}" in']
+    lines = [
+        "# bash completion of the se-* commands. Install as a file in bash-completion's folder, or source it.",
+        "_setk() {",
+        "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words= values=",
+        '    case "${COMP_WORDS[0]##*/} ${COMP_WORDS[1]-}" in',
+    ]
     for top in pages:
         for sub in top.subcommands:
             lines += [f'        "{sub.name}") words="{_words(sub)}" ;;']
@@ -121,23 +146,40 @@ def _bash(pages: list[Page]) -> str:
             for parameter in one.parameters:
                 if parameter.choices and not parameter.argument:
                     lines.append(f'        {pattern}{parameter.names[-1]}) values="{" ".join(parameter.choices)}" ;;')
-    lines += ["    esac", '    if [[ $values ]]; then COMPREPLY=($(compgen -W "$values" -- "$current"))',
-              '    elif [[ $current == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current"))',
-              '    else COMPREPLY=($(compgen -f -W "$(printf \'%s\\n\' $words | grep -v ^-)" -- "$current")); fi', "}",
-              f"complete -o filenames -F _setk {' '.join(top.name for top in pages)}"]
+    lines += [
+        "    esac",
+        '    if [[ $values ]]; then COMPREPLY=($(compgen -W "$values" -- "$current"))',
+        '    elif [[ $current == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current"))',
+        '    else COMPREPLY=($(compgen -f -W "$(printf \'%s\\n\' $words | grep -v ^-)" -- "$current")); fi',
+        "}",
+        f"complete -o filenames -F _setk {' '.join(top.name for top in pages)}",
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _zsh(pages: list[Page]) -> str:
-    lines = [f"#compdef {' '.join(top.name for top in pages)}", "# zsh completion of the se-* commands.", "_setk() {", "    case $service in"]
+    lines = [
+        f"#compdef {' '.join(top.name for top in pages)}",
+        "# zsh completion of the se-* commands.",
+        "_setk() {",
+        "    case $service in",
+    ]
     for top in pages:
         lines.append(f"        {top.name})")
         if top.subcommands:
-            lines += ["            local -a subcommands=(", *(f"                {_zsh_quoted(sub.name.split()[-1], sub.summary)}" for sub in top.subcommands),
-                      "            )", "            if ((CURRENT == 2)); then _describe command subcommands; return; fi", "            case $words[2] in"]
+            lines += [
+                "            local -a subcommands=(",
+                *(f"                {_zsh_quoted(sub.name.split()[-1], sub.summary)}" for sub in top.subcommands),
+                "            )",
+                "            if ((CURRENT == 2)); then _describe command subcommands; return; fi",
+                "            case $words[2] in",
+            ]
             for sub in top.subcommands:
-                lines += [f"                {sub.name.split()[-1]}) shift words; ((CURRENT--)); _arguments \\",
-                          *_zsh_arguments(sub, "                    "), "                    ;;"]
+                lines += [
+                    f"                {sub.name.split()[-1]}) shift words; ((CURRENT--)); _arguments \\",
+                    *_zsh_arguments(sub, "                    "),
+                    "                    ;;",
+                ]
             lines += ["            esac"]
         else:
             lines += ["            _arguments \\", *_zsh_arguments(top, "                ")]
@@ -155,7 +197,13 @@ def _zsh_arguments(one: Page, indent: str) -> Iterator[str]:
             continue
         text = parameter.help.translate(str.maketrans({"[": "(", "]": ")", "'": "", ":": ",", "\\": ""}))
         for name in parameter.names:
-            action = f":value:({' '.join(parameter.choices)})" if parameter.choices else ":value:_files" if parameter.value else ""
+            action = (
+                f":value:({' '.join(parameter.choices)})"
+                if parameter.choices
+                else ":value:_files"
+                if parameter.value
+                else ""
+            )
             yield f"{indent}'*{name}[{text}]{action}' \\"
     yield f"{indent}'*:file:_files'"
 
@@ -167,13 +215,19 @@ def _fish(pages: list[Page]) -> str:
             condition = ""
             if one is not top:
                 name = one.name.split()[-1]
-                lines.append(f"complete -c {top.name} -n __fish_use_subcommand -f -a {name} -d {_fish_quoted(one.summary)}")
+                lines.append(
+                    f"complete -c {top.name} -n __fish_use_subcommand -f -a {name} -d {_fish_quoted(one.summary)}"
+                )
                 condition = f" -n '__fish_seen_subcommand_from {name}'"
             for parameter in one.parameters:
                 if parameter.argument:
                     continue
-                names = "".join(f" -l {name[2:]}" if name.startswith("--") else f" -s {name[1:]}" for name in parameter.names)
-                value = f" -x -a '{' '.join(parameter.choices)}'" if parameter.choices else " -r" if parameter.value else ""
+                names = "".join(
+                    f" -l {name[2:]}" if name.startswith("--") else f" -s {name[1:]}" for name in parameter.names
+                )
+                value = (
+                    f" -x -a '{' '.join(parameter.choices)}'" if parameter.choices else " -r" if parameter.value else ""
+                )
                 lines.append(f"complete -c {top.name}{condition}{names}{value} -d {_fish_quoted(parameter.help)}")
     return "\n".join(lines) + "\n"
 
@@ -184,10 +238,15 @@ def _fish_quoted(text: str) -> str:
 
 # Pages of docs/
 
+
 def markdown(command: str) -> str:
     """docs/commands/se-COMMAND.md."""
     top = page(command)
-    lines = [f"# {top.name}", "", "<!-- Generated by python -m setk.cli.manual; edit the command's options instead. -->"]
+    lines = [
+        f"# {top.name}",
+        "",
+        "<!-- Generated by python -m setk.cli.manual; edit the command's options instead. -->",
+    ]
     for one in (top, *top.subcommands):
         if one is not top:
             lines += ["", f"## {one.name}"]
@@ -217,13 +276,26 @@ def config_page() -> str:
     from setk.core.keys import keys
     from setk.training.settings import Settings
 
-    lines = ["# Configuration", "", "<!-- Generated by python -m setk.cli.manual; edit the dataclasses instead. -->", "",
-             "A training configuration is a YAML file with these keys. `--set KEY=VALUE` overrides a key; dots reach nested keys. "
-             "An unknown key is an error that names the nearest known key.", "", *_key_table(keys(Settings))]
+    lines = [
+        "# Configuration",
+        "",
+        "<!-- Generated by python -m setk.cli.manual; edit the dataclasses instead. -->",
+        "",
+        "A training configuration is a YAML file with these keys. `--set KEY=VALUE` overrides a key; dots reach nested keys. "
+        "An unknown key is an error that names the nearest known key.",
+        "",
+        *_key_table(keys(Settings)),
+    ]
     for name in models.names():
         cls = models.model_class(name)
-        lines += ["", f"## config of {name}", "", f"Presets: {', '.join(f'`{preset}`' for preset in cls.presets)}.", "",
-                  *_key_table(keys(cls.Config))]
+        lines += [
+            "",
+            f"## config of {name}",
+            "",
+            f"Presets: {', '.join(f'`{preset}`' for preset in cls.presets)}.",
+            "",
+            *_key_table(keys(cls.Config)),
+        ]
     return "\n".join(lines) + "\n"
 
 
@@ -249,7 +321,9 @@ def generated() -> dict[str, str]:
 
 def main() -> None:
     root = Path(__file__).parents[2]
-    stale = [name for name, text in generated().items() if not (root / name).is_file() or (root / name).read_text() != text]
+    stale = [
+        name for name, text in generated().items() if not (root / name).is_file() or (root / name).read_text() != text
+    ]
     if "--check" in sys.argv[1:]:
         print(*stale, sep="\n", end="\n" if stale else "")
         sys.exit(1 if stale else 0)

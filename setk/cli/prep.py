@@ -11,22 +11,40 @@ import typer
 from setk.cli import corpora, shell
 from setk.cli.corpora import Jobs, Out, Resampler, add_all
 
-app = shell.new_app("""
+app = shell.new_app(
+    """
 se-prep list recordings/ > recordings.scp
 se-prep sources --speech speech.scp --noise noise.scp data/train
 se-prep pairs noisy/ clean/ data/valid
 se-prep check data/train data/valid
 se-prep shards data/train shards/train
-""", no_args_is_help=True, help="Prepare data: wav lists, data directories, mixtures, shards, corpora.")
+""",
+    no_args_is_help=True,
+    help="Prepare data: wav lists, data directories, mixtures, shards, corpora.",
+)
 for command, examples in corpora.COMMANDS.items():
     shell.command(app, examples=examples)(command)
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Data directory.")]
 Dirs = Annotated[list[Path], typer.Argument(metavar="DIR", help="Data directories.")]
-Wavs = Annotated[list[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list or folder; may be repeated.")]
-Rirs = Annotated[list[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list or folder of room impulse responses; may be repeated.")]
+Wavs = Annotated[
+    list[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list or folder; may be repeated.")
+]
+Rirs = Annotated[
+    list[Path],
+    typer.Option(
+        rich_help_panel=shell.INPUT,
+        metavar="LIST",
+        help="Wav list or folder of room impulse responses; may be repeated.",
+    ),
+]
 Rate = Annotated[int, typer.Option(rich_help_panel=shell.OUTPUT, metavar="HZ", help="Sample rate.")]
-ExpectedRate = Annotated[int, typer.Option(rich_help_panel=shell.INPUT, metavar="HZ", help="Sample rate that every wav must have; 0 accepts any.")]
+ExpectedRate = Annotated[
+    int,
+    typer.Option(
+        rich_help_panel=shell.INPUT, metavar="HZ", help="Sample rate that every wav must have; 0 accepts any."
+    ),
+]
 
 
 @shell.command(app, "list", examples="se-prep list recordings/ > recordings.scp")
@@ -63,20 +81,53 @@ def pairs(
     failures.finish(count)
 
 
-@shell.command(app, examples="""
+@shell.command(
+    app,
+    examples="""
 se-prep mix --speech speech.scp --noise noise.scp --snr 0:20 data/mixed
 se-prep mix --speech speech.scp --noise noise.scp --snr 0,5,10 --rir rooms.scp --level -35:-15 data/mixed --jobs 4
-""")
+""",
+)
 def mix(
     out: Out,
     speech: Wavs,
     noise: Wavs,
-    snr: Annotated[str, typer.Option(rich_help_panel=shell.OUTPUT, metavar="LO:HI|A,B,...", help="SNR in dB: a range, or values to choose from.")],
-    rir: Annotated[list[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="LIST", help="Room impulse responses; the target is their early part (50 ms).")] = [],
-    level: Annotated[Optional[str], typer.Option(rich_help_panel=shell.OUTPUT, metavar="LO:HI|A,B,...", help="RMS level of the mixture, dB re full scale.")] = None,
-    active_level: Annotated[bool, typer.Option("--active-level", rich_help_panel=shell.OUTPUT, help="Speech level by ITU-T P.56: without pauses.")] = False,
-    utt2spk: Annotated[Optional[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="TABLE", help="Speakers of the speech list, to be copied to OUT.")] = None,
-    seed: Annotated[int, typer.Option(rich_help_panel=shell.ADVANCED, help="Seed; each mixture depends on it and on its utterance id.")] = 0,
+    snr: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=shell.OUTPUT, metavar="LO:HI|A,B,...", help="SNR in dB: a range, or values to choose from."
+        ),
+    ],
+    rir: Annotated[
+        list[Path],
+        typer.Option(
+            rich_help_panel=shell.INPUT,
+            metavar="LIST",
+            help="Room impulse responses; the target is their early part (50 ms).",
+        ),
+    ] = [],
+    level: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT, metavar="LO:HI|A,B,...", help="RMS level of the mixture, dB re full scale."
+        ),
+    ] = None,
+    active_level: Annotated[
+        bool,
+        typer.Option(
+            "--active-level", rich_help_panel=shell.OUTPUT, help="Speech level by ITU-T P.56: without pauses."
+        ),
+    ] = False,
+    utt2spk: Annotated[
+        Optional[Path],
+        typer.Option(
+            rich_help_panel=shell.INPUT, metavar="TABLE", help="Speakers of the speech list, to be copied to OUT."
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(rich_help_panel=shell.ADVANCED, help="Seed; each mixture depends on it and on its utterance id."),
+    ] = 0,
     rate: Rate = 16000,
     jobs: Jobs = 1,
     part: shell.Part = None,
@@ -89,8 +140,15 @@ def mix(
     from setk.data.mixing import Spread
 
     lists = (merge_wavs(paths, allow_commands) for paths in (speech, noise, rir))
-    plan = mixtures.Plan(out, *lists, Spread.parse(snr, "--snr"),  # type: ignore[call-arg]
-                         Spread.parse(level, "--level") if level else None, active_level, seed, rate)
+    plan = mixtures.Plan(
+        out,
+        *lists,
+        Spread.parse(snr, "--snr"),  # type: ignore[call-arg]
+        Spread.parse(level, "--level") if level else None,
+        active_level,
+        seed,
+        rate,
+    )
     failures, done = shell.Failures("se-prep", max_fail), 0
     total = len(plan.speech) if part is None else None
     speakers = read_list(utt2spk) if utt2spk else {}
@@ -109,7 +167,9 @@ def sources(
     speech: Wavs,
     noise: Wavs,
     rir: Rirs = [],
-    utt2spk: Annotated[Optional[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="TABLE", help="Speakers of the speech list.")] = None,
+    utt2spk: Annotated[
+        Optional[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="TABLE", help="Speakers of the speech list.")
+    ] = None,
 ):
     """Write a data directory of speech and noise lists, which se-train mixes during training."""
     from setk.data.datadir import write_sources
@@ -118,20 +178,45 @@ def sources(
     shell.note(f"se-prep: {out}: " + ", ".join(f"{len(table)} lines in {name}" for name, table in tables.items()))
 
 
-@shell.command(app, examples="""
+@shell.command(
+    app,
+    examples="""
 se-prep shards data/mine shards/mine
 se-prep shards data/mine shards/stft --feature stft --window 512 --hop 256
-""")
+""",
+)
 def shards(
     directory: Dir,
     out: Out,
-    feature: Annotated[str, typer.Option(rich_help_panel=shell.OUTPUT, help="pcm (int16), stft (compressed complex, float16), or logmel (float16).")] = "pcm",
-    window: Annotated[Optional[int], typer.Option(rich_help_panel=shell.OUTPUT, metavar="SAMPLES", help="Window of stft and logmel, in samples.  [default: 512]")] = None,
-    hop: Annotated[Optional[int], typer.Option(rich_help_panel=shell.OUTPUT, metavar="SAMPLES", help="Hop of stft and logmel, in samples.  [default: 256]")] = None,
-    bands: Annotated[Optional[int], typer.Option(rich_help_panel=shell.OUTPUT, help="Mel bands of logmel.  [default: 80]")] = None,
+    feature: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=shell.OUTPUT, help="pcm (int16), stft (compressed complex, float16), or logmel (float16)."
+        ),
+    ] = "pcm",
+    window: Annotated[
+        Optional[int],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT,
+            metavar="SAMPLES",
+            help="Window of stft and logmel, in samples.  [default: 512]",
+        ),
+    ] = None,
+    hop: Annotated[
+        Optional[int],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT, metavar="SAMPLES", help="Hop of stft and logmel, in samples.  [default: 256]"
+        ),
+    ] = None,
+    bands: Annotated[
+        Optional[int], typer.Option(rich_help_panel=shell.OUTPUT, help="Mel bands of logmel.  [default: 80]")
+    ] = None,
     shard_size: Annotated[int, typer.Option(rich_help_panel=shell.OUTPUT, help="Utterances per shard.")] = 1000,
     rate: Rate = 16000,
-    resampler: Annotated[Optional[str], typer.Option(rich_help_panel=shell.ADVANCED, help="Convert wavs at other rates: soxr, or resampy.")] = None,
+    resampler: Annotated[
+        Optional[str],
+        typer.Option(rich_help_panel=shell.ADVANCED, help="Convert wavs at other rates: soxr, or resampy."),
+    ] = None,
     jobs: Jobs = 1,
     part: shell.Part = None,
     allow_commands: shell.AllowCommands = False,
@@ -153,8 +238,10 @@ def shards(
             utterances, seconds, clipped = utterances + done.utterances, seconds + done.seconds, clipped + done.clipped
     if clipped:
         shell.note(f"se-prep: {clipped} samples clipped to 16 bits")
-    shell.note(f"se-prep: {states.count('made')} shards made, {states.count('kept')} kept, {states.count('failed')} failed; "
-              f"{seconds / 3600:.2f} h; the set is {'complete' if library.names(out) else 'not complete yet'}")
+    shell.note(
+        f"se-prep: {states.count('made')} shards made, {states.count('kept')} kept, {states.count('failed')} failed; "
+        f"{seconds / 3600:.2f} h; the set is {'complete' if library.names(out) else 'not complete yet'}"
+    )
     failures.finish(utterances)
 
 
@@ -185,7 +272,9 @@ def fix(
     _check(directories, rate, jobs, allow_commands, fix=True)
 
 
-def _check(directories: list[Path], rate: int, jobs: int, allow_commands: bool, fix: bool, as_json: bool = False) -> int:
+def _check(
+    directories: list[Path], rate: int, jobs: int, allow_commands: bool, fix: bool, as_json: bool = False
+) -> int:
     """Print the faults of the directories, fix them if asked, and return their number."""
     from setk.data import check as library
 
@@ -216,7 +305,9 @@ def _check(directories: list[Path], rate: int, jobs: int, allow_commands: bool, 
 def split(
     directory: Dir,
     parts: Annotated[int, typer.Argument(metavar="N", help="Number of parts.")],
-    by_speaker: Annotated[bool, typer.Option("--by-speaker", help="Keep a speaker's utterances (utt2spk) together.")] = False,
+    by_speaker: Annotated[
+        bool, typer.Option("--by-speaker", help="Keep a speaker's utterances (utt2spk) together.")
+    ] = False,
     allow_commands: shell.AllowCommands = False,
 ):
     """Split a data directory into DIR/splitN/1 ... N of about equal duration; their paths go to stdout."""
@@ -234,7 +325,9 @@ def resample(
     out: Out,
     rate: Rate = 16000,
     resampler: Resampler = "soxr",
-    channel: Annotated[Optional[int], typer.Option(rich_help_panel=shell.INPUT, min=1, help="Keep this channel of files with several.")] = None,
+    channel: Annotated[
+        Optional[int], typer.Option(rich_help_panel=shell.INPUT, min=1, help="Keep this channel of files with several.")
+    ] = None,
     jobs: Jobs = 1,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,

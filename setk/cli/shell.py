@@ -24,14 +24,36 @@ UsageError = typer.BadParameter.__bases__[0]
 OK, SOME_FAILED, USAGE = 0, 1, 2
 
 # Titles under which help lists options.
-INPUT, OUTPUT, METRICS, TABLES, PRUNING, PARALLEL, ADVANCED = "Input", "Output", "Metrics", "Tables of results", "Pruning", "Parallel", "Advanced"
+INPUT, OUTPUT, METRICS, TABLES, PRUNING, PARALLEL, ADVANCED = (
+    "Input",
+    "Output",
+    "Metrics",
+    "Tables of results",
+    "Pruning",
+    "Parallel",
+    "Advanced",
+)
 GENERAL = LAST_GROUP
 
-Part = Annotated[Optional[str], typer.Option("--part", rich_help_panel=PARALLEL, metavar="K/N", help="Every N-th utterance from the K-th, as one array job.")]
-MaxFail = Annotated[int, typer.Option(rich_help_panel=PARALLEL, metavar="N", min=0, help="Failed utterances that still count as success.")]
-AllowCommands = Annotated[bool, typer.Option("--allow-commands", rich_help_panel=INPUT, help="Run list entries that end in '|'.")]
-Json = Annotated[bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object per line, not a table.")]
-Trust = Annotated[bool, typer.Option("--trust", rich_help_panel=ADVANCED, help="Run TorchScript (.ts), which can execute any code.")]
+Part = Annotated[
+    Optional[str],
+    typer.Option(
+        "--part", rich_help_panel=PARALLEL, metavar="K/N", help="Every N-th utterance from the K-th, as one array job."
+    ),
+]
+MaxFail = Annotated[
+    int,
+    typer.Option(rich_help_panel=PARALLEL, metavar="N", min=0, help="Failed utterances that still count as success."),
+]
+AllowCommands = Annotated[
+    bool, typer.Option("--allow-commands", rich_help_panel=INPUT, help="Run list entries that end in '|'.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object per line, not a table.")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", rich_help_panel=ADVANCED, help="Run TorchScript (.ts), which can execute any code.")
+]
 
 
 quiet = False  # set by --quiet
@@ -39,7 +61,14 @@ quiet = False  # set by --quiet
 
 def new_app(examples: str | None = None, **options: Any) -> typer.Typer:
     """A Typer without boxes and colors: plain help suits grep too, and starts faster."""
-    return typer.Typer(cls=Group, epilog=examples, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **options)
+    return typer.Typer(
+        cls=Group,
+        epilog=examples,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        **options,
+    )
 
 
 def command(app: typer.Typer, name: str | None = None, *, examples: str, **options: Any) -> Callable[[F], F]:
@@ -85,7 +114,10 @@ def note(message: str) -> None:
 
 def print_json(record: Mapping[str, Any]) -> None:
     """One line of strict JSON, which has no nan, to stdout."""
-    print(json.dumps({key: None if isinstance(v, float) and math.isnan(v) else v for key, v in record.items()}), flush=True)
+    print(
+        json.dumps({key: None if isinstance(v, float) and math.isnan(v) else v for key, v in record.items()}),
+        flush=True,
+    )
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
@@ -112,9 +144,14 @@ def _print_aligned(rows: list[Mapping[str, Any]]) -> None:
         return
     cells = [[*rows[0]], *([_short(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells)]
-    numeric = [all(value is None or isinstance(value, (int, float)) for value in column) for column in zip(*(row.values() for row in rows))]
+    numeric = [
+        all(value is None or isinstance(value, (int, float)) for value in column)
+        for column in zip(*(row.values() for row in rows))
+    ]
     for line in cells:
-        padded = [cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(line, widths, numeric)]
+        padded = [
+            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(line, widths, numeric)
+        ]
         print("  ".join(padded).rstrip())
 
 
@@ -134,8 +171,11 @@ class Rows:
     def _print(self, cells: list[str]) -> None:
         if not self.terminal:
             return print(*cells, sep="\t", flush=True)
-        padded = [cell.ljust(width) if i == 0 else cell.rjust(width) for i, (cell, width) in enumerate(zip(cells, self.widths))]
-        print("  ".join([*padded, *cells[len(self.widths):]]).rstrip(), flush=True)
+        padded = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, self.widths))
+        ]
+        print("  ".join([*padded, *cells[len(self.widths) :]]).rstrip(), flush=True)
 
 
 def _short(value: Any) -> str:
@@ -188,7 +228,9 @@ def run(app: typer.Typer, name: str) -> None:
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO):
             raise
-        say(f"{name}: {e.filename or 'output'}: {os.strerror(e.errno)}; no incomplete file was left; fix it and run again")
+        say(
+            f"{name}: {e.filename or 'output'}: {os.strerror(e.errno)}; no incomplete file was left; fix it and run again"
+        )
         # What stdout still holds cannot be written either; the interpreter would try, and exit 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SOME_FAILED)

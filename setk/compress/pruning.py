@@ -41,8 +41,12 @@ def survivors(scores: Sequence[Tensor], amount: float, floor: float) -> list[Ten
 def prunable_weights(model: nn.Module, layers: str = "all") -> dict[str, nn.Parameter]:
     """The weights of convolutional, linear and recurrent layers by their names, or of convolutions alone (`conv`); no
     biases, no norms."""
-    return {f"{path}.{matrix.name}": matrix.parameter for path, module in model.named_modules() for matrix in matrices(module)
-            if layers == "all" or isinstance(module, _ConvNd)}
+    return {
+        f"{path}.{matrix.name}": matrix.parameter
+        for path, module in model.named_modules()
+        for matrix in matrices(module)
+        if layers == "all" or isinstance(module, _ConvNd)
+    }
 
 
 @torch.no_grad()
@@ -71,8 +75,10 @@ def norm_importance(model: Model, groups: Sequence[Group], power: int) -> list[T
 
     scores = []
     for group in groups:
-        lanes = [norm([m for m in lane if not m.reads], group.size) * norm([m for m in lane if m.reads], group.size)
-                 for lane in group.lanes]
+        lanes = [
+            norm([m for m in lane if not m.reads], group.size) * norm([m for m in lane if m.reads], group.size)
+            for lane in group.lanes
+        ]
         scores.append(torch.stack(lanes))
     return [s / s.mean().clamp_min(1e-30) for s in scores]
 
@@ -95,8 +101,9 @@ def taylor_importance(model: Model, groups: Sequence[Group], pairs: Iterable[tup
     return [s.sqrt() for s in sums]
 
 
-def choose(groups: Sequence[Group], scores: Sequence[Tensor], amount: float, floor: float,
-           multiple: int | None) -> list[list[Tensor]]:
+def choose(
+    groups: Sequence[Group], scores: Sequence[Tensor], amount: float, floor: float, multiple: int | None
+) -> list[list[Tensor]]:
     """The units of each lane that stay, in their order, when the part `amount` of all units goes. Widths are rounded to a
     multiple, by default the one that suits the group's kernels."""
     kept = []
@@ -120,9 +127,17 @@ def without(model: Model, groups: Sequence[Group], kept: Sequence[Sequence[Tenso
     return smaller.eval()
 
 
-def prune_structured(model: Model, groups: Sequence[Group], scores: Sequence[Tensor], floor: float, multiple: int | None, *,
-                     amount: float | None = None, cost: Callable[[Model], float] | None = None,
-                     target: float = 0.0) -> tuple[Model, dict[str, Any]]:
+def prune_structured(
+    model: Model,
+    groups: Sequence[Group],
+    scores: Sequence[Tensor],
+    floor: float,
+    multiple: int | None,
+    *,
+    amount: float | None = None,
+    cost: Callable[[Model], float] | None = None,
+    target: float = 0.0,
+) -> tuple[Model, dict[str, Any]]:
     """The model without its least important units, and what was done: either the part `amount` of them goes, or as few as bring
     `cost` to `target` at most. Raises UserError where the floor does not allow it."""
 
@@ -141,8 +156,10 @@ def prune_structured(model: Model, groups: Sequence[Group], scores: Sequence[Ten
         removed = bisect_left(range(most), True, key=lambda n: cost_of(_widths(chosen(n / units))) <= target)
         amount = removed / units
         if cost_of(_widths(chosen(amount))) > target:
-            raise UserError(f"target {target:g} cannot be met with floor {floor:g} of each group; lower --floor or "
-                            "--multiple, or raise the target")
+            raise UserError(
+                f"target {target:g} cannot be met with floor {floor:g} of each group; lower --floor or "
+                "--multiple, or raise the target"
+            )
     kept = chosen(amount)
     widths = {g.name: [g.size, width] for g, width in zip(groups, _widths(kept))}
     return without(model, groups, kept), {"amount": amount, "widths": widths}

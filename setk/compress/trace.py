@@ -27,18 +27,35 @@ from setk.models import Model
 
 FRAMES = 3  # the second is the first in which a recurrent weight reads a channel
 
-VIEWS = frozenset("""
+VIEWS = frozenset(
+    """
     alias clone detach diagonal expand flip lift_fresh permute repeat roll select slice split split_with_sizes unsafe_split
     squeeze t transpose unbind unfold unsqueeze
-""".split())
-POINTWISE = frozenset("""
+""".split()
+)
+POINTWISE = frozenset(
+    """
     _prelu_kernel abs add addcdiv addcmul angle atan atan2 bitwise_and bitwise_not bitwise_or ceil clamp clamp_max clamp_min cos div
     elu eq exp expm1 floor fmod ge gelu gt hardsigmoid hardswish hardtanh isinf isnan le leaky_relu lerp log log10 log1p log2
     log_sigmoid_forward logical_and logical_not logical_or logical_xor lt masked_fill maximum minimum mish mul ne neg pow reciprocal
     relu remainder round rsqrt rsub sigmoid sign silu sin softplus sqrt square sub tan tanh trunc where
-""".split())
-REDUCTIONS = {"sum": 1, "mean": 1, "amax": 1, "amin": 1, "prod": 1, "var": 1, "linalg_vector_norm": 2}  # position of the dimensions
-BATCH_NORMS = ("native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "native_group_norm")
+""".split()
+)
+REDUCTIONS = {
+    "sum": 1,
+    "mean": 1,
+    "amax": 1,
+    "amin": 1,
+    "prod": 1,
+    "var": 1,
+    "linalg_vector_norm": 2,
+}  # position of the dimensions
+BATCH_NORMS = (
+    "native_batch_norm",
+    "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training",
+    "native_group_norm",
+)
 SOFTMAXES = ("_softmax", "_log_softmax", "_safe_softmax")
 
 
@@ -71,7 +88,10 @@ class Trace(TorchDispatchMode):
         self._tags: dict[int, tuple[Tensor, Tag]] = {}
         for name, tensor in tensors.items():
             if tensor.dim():
-                self._set(tensor, Tag(None, torch.arange(self.first[name], self.first[name] + tensor.numel()).view(tensor.shape)))
+                self._set(
+                    tensor,
+                    Tag(None, torch.arange(self.first[name], self.first[name] + tensor.numel()).view(tensor.shape)),
+                )
 
     def finish(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`made` and `read` [count] and which of the channels in them are `mixed`. A channel that two activations are
@@ -119,17 +139,30 @@ class Trace(TorchDispatchMode):
             self._move(output, args[0], lambda x: torch.constant_pad_nd(x, args[1], 0))
         elif name in ("cat", "stack"):
             tags = [self._tag(x) for x in args[0]]
-            joined = [None if all(part is None for part in parts) else
-                      func([torch.zeros(x.shape, dtype=torch.long) if part is None else part for x, part in zip(args[0], parts)],
-                           *args[1:], **kwargs)
-                      for parts in ([t.channels for t in tags], [t.scalars for t in tags])]
+            joined = [
+                None
+                if all(part is None for part in parts)
+                else func(
+                    [
+                        torch.zeros(x.shape, dtype=torch.long) if part is None else part
+                        for x, part in zip(args[0], parts)
+                    ],
+                    *args[1:],
+                    **kwargs,
+                )
+                for parts in ([t.channels for t in tags], [t.scalars for t in tags])
+            ]
             self._set(output, Tag(*joined))
         elif name in POINTWISE:
             self._pointwise(output, [self._tag(x) for x in tensors], name == "mul")
         elif name == "glu":
-            self._pointwise(output, [self._tag(args[0]).apply(lambda x, half=half: x.chunk(2, args[1])[half]) for half in (0, 1)])
+            self._pointwise(
+                output, [self._tag(args[0]).apply(lambda x, half=half: x.chunk(2, args[1])[half]) for half in (0, 1)]
+            )
         elif name in BATCH_NORMS:
-            self._channel_norm(output[0], [self._tag(x) for x in tensors], args[6] if name == "native_group_norm" else None)
+            self._channel_norm(
+                output[0], [self._tag(x) for x in tensors], args[6] if name == "native_group_norm" else None
+            )
         elif name == "native_layer_norm":
             self._share(self._tag(args[0]), range(-len(args[1]), 0))
             self._pointwise(output[0], [self._tag(x) for x in tensors])
@@ -146,7 +179,16 @@ class Trace(TorchDispatchMode):
             self._pointwise(output, [self._tag(output), self._tag(tensors[0])])
         elif name == "convolution":
             self._convolution(output, *args)
-        elif name not in ("empty_like", "zeros_like", "ones_like", "full_like", "new_empty", "new_zeros", "new_ones", "new_full"):
+        elif name not in (
+            "empty_like",
+            "zeros_like",
+            "ones_like",
+            "full_like",
+            "new_empty",
+            "new_zeros",
+            "new_ones",
+            "new_full",
+        ):
             self._join_all(output, tensors)
 
     def _tag(self, tensor: Tensor) -> Tag:
@@ -205,7 +247,11 @@ class Trace(TorchDispatchMode):
     def _reduce(self, output: Tensor, tag: Tag, dims: int | list[int] | None) -> None:
         """A sum over one channel is of that channel, one over several of none; but the sum of weights times channels is a
         contraction."""
-        dims = tuple(range(max(x.dim() for x in (tag.channels, tag.scalars) if x is not None))) if dims in (None, []) else dims
+        dims = (
+            tuple(range(max(x.dim() for x in (tag.channels, tag.scalars) if x is not None)))
+            if dims in (None, [])
+            else dims
+        )
         dims = (dims,) if isinstance(dims, int) else tuple(dims)
         if tag.channels is None:
             rows = tag.scalars.amin(dims, keepdim=True)
@@ -230,7 +276,9 @@ class Trace(TorchDispatchMode):
         """a [n, i, k] b [n, k, j], with or without n."""
         left, right = (self._tag(x).apply(lambda y: y if y.dim() == 3 else y[None]) for x in (a, b))
         if right.scalars is not None and right.channels is None:
-            channels = self._contract(left.channels if left.channels is not None else left.scalars, right.scalars, a.shape[-2])
+            channels = self._contract(
+                left.channels if left.channels is not None else left.scalars, right.scalars, a.shape[-2]
+            )
         elif left.scalars is not None and left.channels is None:
             turned = None if right.channels is None else right.channels.mT
             channels = self._contract(turned, left.scalars.mT, b.shape[-1]).mT
@@ -268,8 +316,19 @@ class Trace(TorchDispatchMode):
                 channels = torch.where(channels > 0, channels, high)
         return channels
 
-    def _convolution(self, output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation,
-                     transposed: bool, output_padding, groups: int) -> None:
+    def _convolution(
+        self,
+        output: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride,
+        padding,
+        dilation,
+        transposed: bool,
+        output_padding,
+        groups: int,
+    ) -> None:
         scalars = self._tag(weight).scalars.flatten(2)
         per_group = scalars.unflatten(0, (groups, -1))
         per_group = per_group.transpose(1, 2) if transposed else per_group  # [groups, outputs, inputs, taps]

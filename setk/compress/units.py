@@ -24,7 +24,7 @@ class Member:
     """What the units of a lane own in a weight or buffer: unit k owns the elements entries[k] of it, flattened."""
 
     name: str
-    entries: Tensor      # [size, n], indices
+    entries: Tensor  # [size, n], indices
     reads: bool = False  # elements that act on the units; else they make them
 
     def of(self, tensor: Tensor) -> Tensor:
@@ -60,8 +60,12 @@ def groups(model: Model) -> list[Group]:
     return [_group(model, name, found, grown, set(mixed.tolist())) for name in model.units]
 
 
-def take(weights: Mapping[str, Tensor], groups: Iterable[Group], kept: Iterable[Sequence[Tensor]],
-         shapes: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def take(
+    weights: Mapping[str, Tensor],
+    groups: Iterable[Group],
+    kept: Iterable[Sequence[Tensor]],
+    shapes: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
     """The weights of the model in which each group has, in each of its lanes, the units `kept`, in that order; `shapes` are
     the tensors of that model."""
     order = {name: torch.arange(w.numel()) for name, w in weights.items()}
@@ -69,18 +73,24 @@ def take(weights: Mapping[str, Tensor], groups: Iterable[Group], kept: Iterable[
     for group, lanes in zip(groups, kept, strict=True):
         for members, units in zip(group.lanes, lanes, strict=True):
             for m in members:
-                order[m.name][m.entries[:len(units)]] = order[m.name][m.entries[units]]
-                removed[m.name][m.entries[len(units):]] = True
+                order[m.name][m.entries[: len(units)]] = order[m.name][m.entries[units]]
+                removed[m.name][m.entries[len(units) :]] = True
     return {name: w.flatten()[order[name][~removed[name]]].view(shapes[name].shape) for name, w in weights.items()}
 
 
 def _grown(model: Model, name: str) -> set[tuple[str, int]]:
     """The dimensions (tensor, dimension) that are longer with one unit more of a width."""
     with torch.device("meta"):
-        wider = type(model)(replace(model.config, widths=tuple(n + (other == name) for other, n in model.units.items())))  # type: ignore[call-arg]
+        wider = type(model)(
+            replace(model.config, widths=tuple(n + (other == name) for other, n in model.units.items()))
+        )  # type: ignore[call-arg]
     after = wider.state_dict()
-    return {(path, d) for path, tensor in model.state_dict().items() for d in range(tensor.dim())
-            if tensor.shape[d] != after[path].shape[d]}
+    return {
+        (path, d)
+        for path, tensor in model.state_dict().items()
+        for d in range(tensor.dim())
+        if tensor.shape[d] != after[path].shape[d]
+    }
 
 
 class _Channels:
@@ -107,12 +117,17 @@ class _Channels:
     def of(self, name: str, grown: Mapping[str, set[tuple[str, int]]]) -> list[list[int]]:
         """The channels of a width, by kind. Those of one kind divide the same dimensions, and all kinds together those that grow
         with the width; queries with their keys, and values, are kinds of the width of an attention head."""
-        kinds = {dims: found for dims, found in self.by_dims.items()
-                 if dims <= grown[name] and not any(dims == other for other in grown.values() if other != grown[name])}
+        kinds = {
+            dims: found
+            for dims, found in self.by_dims.items()
+            if dims <= grown[name] and not any(dims == other for other in grown.values() if other != grown[name])
+        }
         if set().union(*kinds) != grown[name] or list(grown.values()).count(grown[name]) > 1:
             missing = ", ".join(f"{path} ({d})" for path, d in sorted(grown[name].difference(*kinds)))
-            raise UserError(f"pruning: the units of '{name}' cannot be followed through {missing or 'the model'}; "
-                            "see setk/compress/trace.py for the operations that are known")
+            raise UserError(
+                f"pruning: the units of '{name}' cannot be followed through {missing or 'the model'}; "
+                "see setk/compress/trace.py for the operations that are known"
+            )
         return list(kinds.values())
 
 
@@ -139,15 +154,21 @@ def _where(channel: np.ndarray, names: set[int]) -> Iterable[tuple[int, np.ndarr
             yield one, elements
 
 
-def _group(model: Model, name: str, found: _Channels, grown: Mapping[str, set[tuple[str, int]]], mixed: set[int]) -> Group:
+def _group(
+    model: Model, name: str, found: _Channels, grown: Mapping[str, set[tuple[str, int]]], mixed: set[int]
+) -> Group:
     size = model.units[name]
     if size == 1:  # nothing can be removed
         return Group(name, size, ((),), True, model.width_multiple)
     kinds = found.of(name, grown)
     if any(len(kind) % size or len(kind) != len(kinds[0]) for kind in kinds):
-        raise UserError(f"pruning: the {size} units of '{name}' are found as {' + '.join(str(len(kind)) for kind in kinds)} channels; "
-                        "see setk/compress/trace.py for the operations that are known")
-    lanes = tuple(tuple(_members(found, [kind[at:at + size] for kind in kinds])) for at in range(0, len(kinds[0]), size))
+        raise UserError(
+            f"pruning: the {size} units of '{name}' are found as {' + '.join(str(len(kind)) for kind in kinds)} channels; "
+            "see setk/compress/trace.py for the operations that are known"
+        )
+    lanes = tuple(
+        tuple(_members(found, [kind[at : at + size] for kind in kinds])) for at in range(0, len(kinds[0]), size)
+    )
     exact = not any(channel in mixed for kind in kinds for channel in kind)
     return Group(name, size, lanes, exact, model.width_multiple)
 
@@ -156,4 +177,6 @@ def _members(found: _Channels, kinds: list[list[int]]) -> Iterable[Member]:
     """What the units of a lane own; unit k is the k-th channel of each kind."""
     for key in dict.fromkeys(key for kind in kinds for key in found.elements[kind[0]]):
         parts = [[found.elements[one][key] for one in kind] for kind in kinds if key in found.elements[kind[0]]]
-        yield Member(key[0], torch.from_numpy(np.sort(np.concatenate([np.stack(part) for part in parts], 1), 1)), key[1])
+        yield Member(
+            key[0], torch.from_numpy(np.sort(np.concatenate([np.stack(part) for part in parts], 1), 1)), key[1]
+        )

@@ -43,8 +43,11 @@ def keys(cls: type, prefix: str = "") -> Iterator[Key]:
 def _comments(cls: type) -> dict[str, str]:
     """Field name -> the comment that ends its line."""
     source = inspect.cleandoc("\n" + inspect.getsource(cls))
-    ends = {node.end_lineno: node.target.id for node in ast.walk(ast.parse(source))
-            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+    ends = {
+        node.end_lineno: node.target.id
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
     found: dict[str, str] = {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT and token.start[0] in ends:

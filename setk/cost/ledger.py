@@ -14,7 +14,7 @@ from torch import nn
 
 from setk.models import Model
 
-Inputs = Callable[[nn.Module], tuple]          # a model on the meta device -> what to call it with
+Inputs = Callable[[nn.Module], tuple]  # a model on the meta device -> what to call it with
 Rule = Callable[[nn.Module, tuple, Any], int]  # a module, its inputs, its output -> MACs
 
 
@@ -22,10 +22,10 @@ Rule = Callable[[nn.Module, tuple, Any], int]  # a module, its inputs, its outpu
 class Layer:
     """A module's own share of the cost; its children have their own rows."""
 
-    layer: str      # path inside the model, "." is the model itself
+    layer: str  # path inside the model, "." is the model itself
     type: str
-    output: str     # shape of its (first) output, over all frames of the count
-    params: int     # learnable
+    output: str  # shape of its (first) output, over all frames of the count
+    params: int  # learnable
     macs_per_second: int | float
 
 
@@ -73,9 +73,13 @@ class Ledger:
         for name, p in self.model.named_parameters():
             params[name.rpartition(".")[0] or "."] += p.numel() if p.requires_grad else 0
         modules = {path or ".": module for path, module in self.model.named_modules()}
-        return [Layer(path, type(module).__name__, self._outputs.get(path, "-"), params[path],
-                      number(self.macs[path] * scale))
-                for path, module in modules.items() if params[path] or self.macs[path]]
+        return [
+            Layer(
+                path, type(module).__name__, self._outputs.get(path, "-"), params[path], number(self.macs[path] * scale)
+            )
+            for path, module in modules.items()
+            if params[path] or self.macs[path]
+        ]
 
     def _enter(self, path: str, module: nn.Module, args: tuple) -> None:
         self._running.append((path, module))
@@ -97,8 +101,10 @@ def meta_copy(model: nn.Module) -> nn.Module:
 
 def frame_inputs(frames: int) -> Inputs:
     """One signal of `frames` frames, from the initial state on."""
+
     def inputs(model: Model) -> tuple:
         return torch.zeros(1, frames, *model.transform.shape, device="meta"), model.init_state(1)
+
     return inputs
 
 

@@ -50,8 +50,18 @@ class _Counter(OpCounter):
         return output
 
 
-def _convolution(output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, transposed: bool,
-                 output_padding, groups: int) -> int:
+def _convolution(
+    output: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride,
+    padding,
+    dilation,
+    transposed: bool,
+    output_padding,
+    groups: int,
+) -> int:
     """Transposed, weight is [I, O / groups, ...]: each output value is charged with the weights of its channel."""
     excess = output.numel() if bias is not None else 0
     if transposed:
@@ -67,5 +77,9 @@ def _prelu(output: Tensor, *_) -> int:
     return output.numel()
 
 
-EXCESS = {"convolution": _convolution, "_prelu_kernel": _prelu, "native_batch_norm": _batch_norm,
-          "_native_batch_norm_legit_no_training": _batch_norm}
+EXCESS = {
+    "convolution": _convolution,
+    "_prelu_kernel": _prelu,
+    "native_batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _batch_norm,
+}

@@ -52,7 +52,9 @@ class FunctionCounter(TorchFunctionMode):
         output = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name.startswith(("avg_pool", "max_pool", "adaptive_", "interpolate", "upsample")):
-            raise UserError(f"{name} in layer {self.ledger.here} has no rule in the ptflops convention; count it with setk's")
+            raise UserError(
+                f"{name} in layer {self.ledger.here} has no rule in the ptflops convention; count it with setk's"
+            )
         if func in FUNCTIONS and not hasattr(self.ledger.module, "ptflops"):
             self.ledger.add(FUNCTIONS[func](output, *args, **kwargs))
         return output
@@ -121,7 +123,9 @@ def _attention(m: nn.MultiheadAttention, args: tuple, output: Any) -> int:
 MODULES = {
     **dict.fromkeys([nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d], _convolution),
     nn.Linear: _linear,
-    **dict.fromkeys([nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm], _norm),
+    **dict.fromkeys(
+        [nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm], _norm
+    ),
     **dict.fromkeys([nn.ReLU, nn.PReLU, nn.ELU, nn.LeakyReLU, nn.ReLU6, nn.GELU], _activation),
     **dict.fromkeys([nn.RNN, nn.GRU, nn.LSTM], _rnn),
     **dict.fromkeys([nn.RNNCell, nn.GRUCell, nn.LSTMCell], _rnn_cell),
@@ -141,7 +145,9 @@ def _add_matmul(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **kwargs: An
     return _matmul(output, a, b) + (bias.numel() if kwargs.get("beta", 1) else 0)
 
 
-def _attention_again(output: Any, query: Tensor, key: Tensor, value: Tensor, width: int, heads: int, *_: Any, **kwargs: Any) -> int:
+def _attention_again(
+    output: Any, query: Tensor, key: Tensor, value: Tensor, width: int, heads: int, *_: Any, **kwargs: Any
+) -> int:
     """query [Lq, B, E], key [Lk, B, E]."""
     if not kwargs["need_weights"]:
         return 0

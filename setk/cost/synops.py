@@ -45,6 +45,7 @@ def spike_rates(model: Model, waves: Iterable[torch.Tensor]) -> dict[str, float]
             events = output[0] if isinstance(output, tuple) else output
             counts[name][0] += int(torch.count_nonzero(events))
             counts[name][1] += events.numel()
+
         return hook
 
     hooks = [modules[name].register_forward_hook(count(name)) for name in counts]
@@ -77,5 +78,11 @@ def synops(model: Model, rates: Mapping[str, float], published: bool = False) ->
             dense += layer.macs_per_second
     neurons = model.neurons * rate
     power = events + float(dense + NEURON_WEIGHT * neurons)
-    return {"synops_per_second": round(events), "dense_ops_per_second": number(dense), "neuron_ops_per_second": number(neurons),
-            "power_proxy": round(power), "pdp_proxy": round(power * model.latency_ms / 1000), "spike_rates": dict(rates)}
+    return {
+        "synops_per_second": round(events),
+        "dense_ops_per_second": number(dense),
+        "neuron_ops_per_second": number(neurons),
+        "power_proxy": round(power),
+        "pdp_proxy": round(power * model.latency_ms / 1000),
+        "spike_rates": dict(rates),
+    }

@@ -126,8 +126,13 @@ def draw(generator: np.random.Generator, noises: int, snr: Spread, level: Spread
     Always draws five numbers, so that noise, place and SNR do not depend on whether levels or rooms are drawn.
     """
     u = generator.random(5)
-    return Draw(int(u[0] * noises), float(u[1]), snr.at(u[2]), level.at(u[3]) if level else None,
-                int(u[4] * rirs) if rirs else None)
+    return Draw(
+        int(u[0] * noises),
+        float(u[1]),
+        snr.at(u[2]),
+        level.at(u[3]) if level else None,
+        int(u[4] * rirs) if rirs else None,
+    )
 
 
 def noise_start(length: int, size: int, place: float) -> int:
@@ -140,7 +145,7 @@ def noise_start(length: int, size: int, place: float) -> int:
 def loop(noise: np.ndarray, start: int, size: int) -> np.ndarray:
     """`size` samples of `noise` [n] from `start`, wrapping around as often as necessary; silence if n is 0."""
     if start + size <= len(noise):
-        return noise[start:start + size]
+        return noise[start : start + size]
     if not len(noise):
         return np.zeros(size, np.float32)
     return np.resize(np.roll(noise, -start), size)
@@ -183,8 +188,15 @@ class Mixed:
     peak_scaled: bool
 
 
-def mix(speech: np.ndarray, noise: np.ndarray, snr_db: float, level_db: float | None = None, rate: int = 16000,
-        active: bool = False, rir: np.ndarray | None = None) -> Mixed:
+def mix(
+    speech: np.ndarray,
+    noise: np.ndarray,
+    snr_db: float,
+    level_db: float | None = None,
+    rate: int = 16000,
+    active: bool = False,
+    rir: np.ndarray | None = None,
+) -> Mixed:
     """Mix `speech` [n] and `noise` [n] (see `loop`) so that speech level minus noise RMS is `snr_db`.
 
     The speech level is its RMS, or with `active` its P.56 active level; under an RIR [k], that of the
@@ -205,8 +217,14 @@ def mix(speech: np.ndarray, noise: np.ndarray, snr_db: float, level_db: float | 
     noisy = heard + noise_gain * noise
     gain, peak_scaled = _common_gain(noisy, target, level_db)
     parts = [(gain * part).astype(np.float32) for part in (noisy, target, noise_gain * noise)]
-    return Mixed(*parts, snr_db=speech_level - noise_level if silent else snr_db, noise_gain=noise_gain * gain,
-                 gain=gain, level_db=rms_level(parts[0]), peak_scaled=peak_scaled)
+    return Mixed(
+        *parts,
+        snr_db=speech_level - noise_level if silent else snr_db,
+        noise_gain=noise_gain * gain,
+        gain=gain,
+        level_db=rms_level(parts[0]),
+        peak_scaled=peak_scaled,
+    )
 
 
 def _common_gain(noisy: np.ndarray, clean: np.ndarray, level_db: float | None) -> tuple[float, bool]:
@@ -229,6 +247,6 @@ def reverberate(speech: np.ndarray, rir: np.ndarray, rate: int) -> tuple[np.ndar
     spectrum = np.fft.rfft(speech, size)
 
     def convolve(h: np.ndarray) -> np.ndarray:
-        return np.fft.irfft(spectrum * np.fft.rfft(h, size), size)[direct:direct + n]
+        return np.fft.irfft(spectrum * np.fft.rfft(h, size), size)[direct : direct + n]
 
-    return convolve(rir), convolve(rir[:direct + round(EARLY_S * rate)])
+    return convolve(rir), convolve(rir[: direct + round(EARLY_S * rate)])

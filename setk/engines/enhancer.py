@@ -57,7 +57,9 @@ class Enhancer:
 
         return count_parameters(model(self.spec).model)["params"]
 
-    def enhance(self, noisy: np.ndarray, rate: int, *, chunk: float | None = None, limit_db: float | None = None) -> np.ndarray:
+    def enhance(
+        self, noisy: np.ndarray, rate: int, *, chunk: float | None = None, limit_db: float | None = None
+    ) -> np.ndarray:
         """Enhance `noisy` [n] or [channels, n] at `rate` Hz. Returns float32 of the same shape, sample-aligned.
 
         Input is float with full scale 1.0, or int16. `chunk`: seconds that the model processes at a time (None: what suits
@@ -67,12 +69,19 @@ class Enhancer:
         >>> clean = setk.load("fspen").enhance(noisy, 16000)
         """
         samples = as_channels(noisy)
-        stream = open_stream(self.engine, check_rate(rate), len(samples), seconds_at_a_time(self.engine, chunk, False),
-                             Output(limit_db).check())
-        parts = [stream.push(samples[:, at:at + BLOCK]) for at in range(0, samples.shape[1], BLOCK)]
+        stream = open_stream(
+            self.engine,
+            check_rate(rate),
+            len(samples),
+            seconds_at_a_time(self.engine, chunk, False),
+            Output(limit_db).check(),
+        )
+        parts = [stream.push(samples[:, at : at + BLOCK]) for at in range(0, samples.shape[1], BLOCK)]
         return np.concatenate([*parts, stream.flush()], axis=1).reshape(np.shape(noisy))
 
-    def stream(self, rate: int, channels: int = 1, *, chunk: float | None = None, limit_db: float | None = None) -> BlockStream:
+    def stream(
+        self, rate: int, channels: int = 1, *, chunk: float | None = None, limit_db: float | None = None
+    ) -> BlockStream:
         """A live stream of `channels` at `rate` Hz: push blocks, get enhanced blocks. `chunk`: as in `enhance`; None: one frame.
         `limit_db`: as in `enhance`.
 

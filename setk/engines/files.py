@@ -59,13 +59,16 @@ def seconds_at_a_time(engine: Engine, seconds: float | None, live: bool) -> floa
     if seconds is not None:
         return seconds
     if live and not engine.causal:
-        raise UserError(f"{engine.name} is not causal: it needs the complete signal. For a pipe, choose how long to wait with "
-                        f"--chunk SECONDS (for files it is {engine.chunk_s:g}), or use a causal model")
+        raise UserError(
+            f"{engine.name} is not causal: it needs the complete signal. For a pipe, choose how long to wait with "
+            f"--chunk SECONDS (for files it is {engine.chunk_s:g}), or use a causal model"
+        )
     return 0.0 if live else engine.chunk_s
 
 
-def transfer(stream: Stream, info: audio.Info, blocks: Iterable[np.ndarray], target: str, subtype: str,
-             raw: bool = False) -> tuple[int, int]:
+def transfer(
+    stream: Stream, info: audio.Info, blocks: Iterable[np.ndarray], target: str, subtype: str, raw: bool = False
+) -> tuple[int, int]:
     """Enhance blocks into `target`. Returns samples per channel, and samples clipped.
 
     If the input breaks off, audio on standard output stays valid: what came is enhanced, then the AudioError of the
@@ -88,8 +91,16 @@ def transfer(stream: Stream, info: audio.Info, blocks: Iterable[np.ndarray], tar
     return samples, writer.clipped
 
 
-def enhance_file(engine: Engine, source: str, target: str, *, chunk: float | None = None, subtype: str = "PCM_16",
-                 raw: Raw | None = None, output: Output = Output()) -> Enhanced:
+def enhance_file(
+    engine: Engine,
+    source: str,
+    target: str,
+    *,
+    chunk: float | None = None,
+    subtype: str = "PCM_16",
+    raw: Raw | None = None,
+    output: Output = Output(),
+) -> Enhanced:
     """Enhance the audio at `source` into the file `target`; `-` is standard input or output.
 
     Length, rate and channels of the output are those of the input. Raises AudioError on input that cannot be read.
@@ -120,7 +131,9 @@ class _Worker:
         try:
             if not is_current(entry):
                 info, blocks = entry.location.open(1 << 16)
-                stream = open_stream(engine, info.rate, info.channels, seconds_at_a_time(engine, self.chunk, False), self.output)
+                stream = open_stream(
+                    engine, info.rate, info.channels, seconds_at_a_time(engine, self.chunk, False), self.output
+                )
                 _, clipped = transfer(stream, info, blocks, entry.path, self.subtype)
         except AudioError as e:
             return Done(entry.utt, entry.path, str(e), 0)
@@ -136,9 +149,19 @@ def is_current(entry: Entry) -> bool:
     return os.path.isfile(entry.path) and entry.location.changed_ns() <= os.stat(entry.path).st_mtime_ns
 
 
-def enhance_list(spec: str, entries: Iterable[tuple[str, Location]], out: str | os.PathLike, *, chunk: float | None = None,
-                 subtype: str = "PCM_16", suffix: str = ".wav", jobs: int = 1, batch: int = 1, trust: bool = False,
-                 output: Output = Output()) -> Iterator[Done]:
+def enhance_list(
+    spec: str,
+    entries: Iterable[tuple[str, Location]],
+    out: str | os.PathLike,
+    *,
+    chunk: float | None = None,
+    subtype: str = "PCM_16",
+    suffix: str = ".wav",
+    jobs: int = 1,
+    batch: int = 1,
+    trust: bool = False,
+    output: Output = Output(),
+) -> Iterator[Done]:
     """Enhance each (utt, location) of `entries` to OUT/utt.wav, and yield a Done for each as it ends.
 
     `jobs` processes work on one utterance each, in order; or `batch` mono signals, which may be live pipes, advance
@@ -152,8 +175,14 @@ def enhance_list(spec: str, entries: Iterable[tuple[str, Location]], out: str | 
     engine = _Worker.engine
     if batch > 1 and not engine.causal:
         raise UserError(f"{engine.name} is not causal and accepts one signal at a time; --jobs runs several")
-    settings = {"model": engine.name, "model sha256": engine.sha256, "subtype": subtype, "chunk": chunk, "suffix": suffix,
-                **output.settings()}
+    settings = {
+        "model": engine.name,
+        "model sha256": engine.sha256,
+        "subtype": subtype,
+        "chunk": chunk,
+        "suffix": suffix,
+        **output.settings(),
+    }
     provenance.claim_dir(out, settings, "torch", "numpy", "soxr")
     items = (Entry(utt, location, str(Path(out) / f"{utt}{suffix}")) for utt, location in entries)
     if batch > 1:
@@ -163,8 +192,9 @@ def enhance_list(spec: str, entries: Iterable[tuple[str, Location]], out: str | 
     yield from pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, (spec, trust) if jobs > 1 else ())
 
 
-def _in_batches(engine: Engine, batch: int, chunk: float | None, items: Iterator[Entry], subtype: str,
-                output: Output) -> Iterator[Done]:
+def _in_batches(
+    engine: Engine, batch: int, chunk: float | None, items: Iterator[Entry], subtype: str, output: Output
+) -> Iterator[Done]:
     """Enhance what is not current, `batch` at a time; then yield what was."""
     from setk.engines.live import enhance_together
 

@@ -19,7 +19,7 @@ from setk.engines.output import Output
 from setk.engines.stream import Signal
 
 PATIENCE = 0.002  # seconds that ready signals wait for the others: a small part of a hop
-AHEAD = 2         # blocks that a reader may be ahead of the model
+AHEAD = 2  # blocks that a reader may be ahead of the model
 
 
 @dataclass
@@ -111,8 +111,9 @@ class Loop:
                 job.credit.release()
 
 
-def enhance_together(engine: Engine, size: int, chunk: int, entries: Iterator[Entry], subtype: str,
-                     output: Output = Output()) -> Iterator[Done]:
+def enhance_together(
+    engine: Engine, size: int, chunk: int, entries: Iterator[Entry], subtype: str, output: Output = Output()
+) -> Iterator[Done]:
     """Enhance `entries`, up to `size` at a time by `chunk` frames, and yield a Done for each as it ends.
 
     Locations may be live: a signal moves when it has a chunk, whether the others have or not, and an output
@@ -127,7 +128,9 @@ def _read(job: Job, events: queue.Queue) -> None:
     try:
         info, blocks = location.open(1 << 13)
         if info.channels != 1:
-            raise AudioError(f"{location}: has {info.channels} channels; --batch needs mono, lists without it accept any")
+            raise AudioError(
+                f"{location}: has {info.channels} channels; --batch needs mono, lists without it accept any"
+            )
         events.put((job, info))
         for block in blocks:
             job.credit.acquire()

@@ -34,17 +34,26 @@ class OnnxEngine:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.InvalidArgument) as e:
+        except (
+            errors.InvalidProtobuf,
+            errors.InvalidGraph,
+            errors.Fail,
+            errors.NotImplemented,
+            errors.InvalidArgument,
+        ) as e:
             raise UserError(f"{path}: cannot be run ({' '.join(str(e).split())[:150]})") from None
         about = self._session.get_modelmeta().custom_metadata_map.get("setk")
         if about is None:
-            raise UserError(f"{path}: was not written by se-quant export, which adds what is needed to run a file; export the checkpoint")
+            raise UserError(
+                f"{path}: was not written by se-quant export, which adds what is needed to run a file; export the checkpoint"
+            )
         try:
             self.about = json.loads(about)
             if self.about["format"] != 1:
                 raise UserError(f"{path}: has export format {self.about['format']}; this setk reads 1; update setk")
             self.name, self.sample_rate, self.lookahead, self.frames, self.batch = (
-                self.about[k] for k in ("model", "sample_rate", "lookahead", "frames", "batch"))
+                self.about[k] for k in ("model", "sample_rate", "lookahead", "frames", "batch")
+            )
             self.causal, self.chunk_s = self.about.get("causal", True), self.about.get("chunk_s", 10.0)
             self.transform = stft.restore(self.about["transform"])
             self._states = [(x["axis"], x["start"]) for x in self.about["state"]]
@@ -53,9 +62,15 @@ class OnnxEngine:
         self.sha256 = sha256(path)
 
     def start(self, channels: int) -> list[_Bound]:
-        return [] if self.frames is None else [_Bound(self._session, self._states) for _ in range(-(-channels // self.batch))]
+        return (
+            []
+            if self.frames is None
+            else [_Bound(self._session, self._states) for _ in range(-(-channels // self.batch))]
+        )
 
-    def run(self, frames: np.ndarray, state: list[_Bound], active: np.ndarray | None = None) -> tuple[np.ndarray, list[_Bound]]:
+    def run(
+        self, frames: np.ndarray, state: list[_Bound], active: np.ndarray | None = None
+    ) -> tuple[np.ndarray, list[_Bound]]:
         if self.frames is None:
             return self._whole(frames), state
         out = np.empty_like(frames)
@@ -63,7 +78,7 @@ class OnnxEngine:
             rows = slice(i * self.batch, (i + 1) * self.batch)
             idle = () if active is None else np.flatnonzero(~active[rows])
             for at in range(0, frames.shape[1], self.frames):
-                out[rows, at:at + self.frames] = bound.run(frames[rows, at:at + self.frames], idle)
+                out[rows, at : at + self.frames] = bound.run(frames[rows, at : at + self.frames], idle)
         return out, state
 
     def _whole(self, frames: np.ndarray) -> np.ndarray:
@@ -87,7 +102,10 @@ class _Bound:
         self._session, self._axes = session, [axis for axis, _ in states]
         self._in, self._out = (np.zeros(x[0].shape, np.float32) for x in (ins, outs))
         self._states = [[np.zeros(x.shape, np.float32) for x in ins[1:]] for _ in range(2)]
-        self._first = [first_state(start, np.take(x, [0], axis).shape) for (axis, start), x in zip(states, self._states[0], strict=True)]
+        self._first = [
+            first_state(start, np.take(x, [0], axis).shape)
+            for (axis, start), x in zip(states, self._states[0], strict=True)
+        ]
         self._bindings = []
         for before, after in (self._states, self._states[::-1]):
             binding = session.io_binding()

@@ -37,7 +37,9 @@ class Delay:
         self._waiting = np.zeros((channels, 0), np.float32)
 
     def put(self, x: np.ndarray) -> None:
-        self._waiting = np.concatenate([self._waiting, x], axis=1) if self._waiting.shape[1] else np.asarray(x, np.float32)
+        self._waiting = (
+            np.concatenate([self._waiting, x], axis=1) if self._waiting.shape[1] else np.asarray(x, np.float32)
+        )
 
     def take(self, count: int) -> np.ndarray:
         taken, self._waiting = self._waiting[:, :count], self._waiting[:, count:]

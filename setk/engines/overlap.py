@@ -36,16 +36,16 @@ class Overlapped(Stream):
         if self._seen is None:
             window, shared = taken, 0
         else:
-            window, shared = np.concatenate([self._seen[:, taken.shape[1]:], taken], 1), self._overlap
+            window, shared = np.concatenate([self._seen[:, taken.shape[1] :], taken], 1), self._overlap
         out, _ = self.engine.run(np.ascontiguousarray(window), ())
-        out = out[:, out.shape[1] - taken.shape[1] - shared:]
+        out = out[:, out.shape[1] - taken.shape[1] - shared :]
         if shared:
             part = (np.arange(1, shared + 1, dtype=np.float32) / (shared + 1)).reshape(-1, *(1,) * (out.ndim - 2))
             out = np.concatenate([self._tail + part * (out[:, :shared] - self._tail), out[:, shared:]], 1)
         if self._signal.ended and not self._signal.waiting:
             return out
-        self._seen, self._tail = window, out[:, out.shape[1] - self._overlap:]
-        return out[:, :out.shape[1] - self._overlap]
+        self._seen, self._tail = window, out[:, out.shape[1] - self._overlap :]
+        return out[:, : out.shape[1] - self._overlap]
 
 
 def open_stream(engine: Engine, rate: int, channels: int, seconds: float, output: Output = Output()) -> Stream:

@@ -24,8 +24,14 @@ class Parity(NamedTuple):
     error: str | None = None
 
 
-def compare(a: Engine, b: Engine, entries: Iterable[tuple[str, Location]], *, names: Sequence[str] = (),
-            clean: Mapping[str, Location] | None = None) -> Iterator[Parity]:
+def compare(
+    a: Engine,
+    b: Engine,
+    entries: Iterable[tuple[str, Location]],
+    *,
+    names: Sequence[str] = (),
+    clean: Mapping[str, Location] | None = None,
+) -> Iterator[Parity]:
     """Compare the outputs of two engines on each (utt, location) of `entries`, mono at the rate of both.
 
     `names` are metrics to score both outputs by, against the locations in `clean` (utt -> location). Raises UserError if the
@@ -56,7 +62,9 @@ def words(rows: Iterable[Parity]) -> list[str]:
     return summary.words({name: summary.summarise(values) for name, values in columns.items()})
 
 
-def _gains(clean: np.ndarray | None, before: np.ndarray, after: np.ndarray, rate: int, names: Sequence[str]) -> dict[str, float]:
+def _gains(
+    clean: np.ndarray | None, before: np.ndarray, after: np.ndarray, rate: int, names: Sequence[str]
+) -> dict[str, float]:
     if not names:
         return {}
     first, second = (metrics.compute(clean, out, rate, names)[0] for out in (before, after))

@@ -44,7 +44,9 @@ class Signal:
     def end(self) -> None:
         rest = self._down(np.zeros((len(self._waiting), 0), np.float32), True)
         silence = np.zeros((len(self._waiting), self.lookahead, *self._waiting.shape[2:]), np.float32)
-        self._waiting = np.concatenate([self._waiting, self._transform.analysis(rest), self._transform.flush(), silence], axis=1)
+        self._waiting = np.concatenate(
+            [self._waiting, self._transform.analysis(rest), self._transform.flush(), silence], axis=1
+        )
         self.ended = True
 
     def take(self, count: int) -> np.ndarray:
@@ -57,7 +59,7 @@ class Signal:
         last = self.ended and not self.waiting
         early = min(self._early, frames.shape[1])
         self._early -= early
-        y = self._up(self._transform.synthesis(frames[:, early:]), last)[:, :self._seen - self._given]
+        y = self._up(self._transform.synthesis(frames[:, early:]), last)[:, : self._seen - self._given]
         self._given += y.shape[1]
         if last:
             y = np.pad(y, ((0, 0), (0, self._seen - self._given)))  # the two resamplers may round a sample away

@@ -44,18 +44,27 @@ class ScriptEngine:
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._forward = torch.jit.load(str(path), "cpu")
             self.name, self.sample_rate, self.lookahead, self.frames, self.batch, self.causal, self.chunk_s = (
-                self.about[k] for k in ("model", "sample_rate", "lookahead", "frames", "batch", "causal", "chunk_s"))
+                self.about[k] for k in ("model", "sample_rate", "lookahead", "frames", "batch", "causal", "chunk_s")
+            )
             self.transform = stft.restore(self.about["transform"])
-            self._first = [(x["axis"], torch.from_numpy(first_state(x["start"], tuple(x["shape"])).copy())) for x in self.about["state"]]
+            self._first = [
+                (x["axis"], torch.from_numpy(first_state(x["start"], tuple(x["shape"])).copy()))
+                for x in self.about["state"]
+            ]
         except (RuntimeError, ValueError, KeyError, TypeError) as e:
             raise UserError(f"{path}: is damaged ({' '.join(str(e).split())[:100]}); export it again") from None
         self.sha256 = sha256(path)
 
     def start(self, channels: int) -> list[list[Any]]:
         """The states of each group of `batch` channels."""
-        return [[first.repeat_interleave(self.batch, axis) for axis, first in self._first] for _ in range(-(-channels // self.batch))]
+        return [
+            [first.repeat_interleave(self.batch, axis) for axis, first in self._first]
+            for _ in range(-(-channels // self.batch))
+        ]
 
-    def run(self, frames: np.ndarray, state: list[list[Any]], active: np.ndarray | None = None) -> tuple[np.ndarray, list[list[Any]]]:
+    def run(
+        self, frames: np.ndarray, state: list[list[Any]], active: np.ndarray | None = None
+    ) -> tuple[np.ndarray, list[list[Any]]]:
         c, t = frames.shape[:2]
         step = self.frames or max(t, 2)
         groups = -(-c // self.batch)
@@ -89,8 +98,10 @@ class ScriptEngine:
         if not len(idle):
             return after
         rows = torch.from_numpy(idle)
-        return [new.index_copy(axis, rows, old.index_select(axis, rows))
-                for (axis, _), old, new in zip(self._first, before, after)]
+        return [
+            new.index_copy(axis, rows, old.index_select(axis, rows))
+            for (axis, _), old, new in zip(self._first, before, after)
+        ]
 
     def restart(self, state: list[list[Any]], channel: int) -> None:
         import torch

@@ -51,8 +51,9 @@ class _Step(nn.Module):
         return (out, *after)
 
 
-def to_onnx(model: Model, path: str | os.PathLike, *, frames: int = 1, batch: int = 1, scores: dict[str, Any],
-            **facts: Any) -> dict[str, int]:
+def to_onnx(
+    model: Model, path: str | os.PathLike, *, frames: int = 1, batch: int = 1, scores: dict[str, Any], **facts: Any
+) -> dict[str, int]:
     """Write `model` as an ONNX graph that takes `batch` signals `frames` frames at a time (any number of them if
     it is not causal). What it is made of: `nodes`, and of a quantized model `products` (convolutions and matrix
     products) and how many of them are `integer`.
@@ -69,8 +70,16 @@ def to_onnx(model: Model, path: str | os.PathLike, *, frames: int = 1, batch: in
     data = io.BytesIO()
     with _quiet(), exporting(model), contextlib.redirect_stdout(io.StringIO()):
         # The tracing exporter writes graphs half the size of torch.export's for recurrent models.
-        torch.onnx.export(step, example, data, input_names=inputs, output_names=outputs, opset_version=OPSET, dynamic_axes=axes,
-                          dynamo=False)
+        torch.onnx.export(
+            step,
+            example,
+            data,
+            input_names=inputs,
+            output_names=outputs,
+            opset_version=OPSET,
+            dynamic_axes=axes,
+            dynamo=False,
+        )
     graph = onnxslim.slim(onnx.load_from_string(data.getvalue()))
     made = {} if model.quantization is None else onnx_int8.to_integers(graph.graph)
     about = _about(model, frames, batch, scores, provenance.stamp("torch", "onnx", "onnxslim", **facts))
@@ -80,8 +89,9 @@ def to_onnx(model: Model, path: str | os.PathLike, *, frames: int = 1, batch: in
     return {"nodes": len(graph.graph.node), **made}
 
 
-def to_torchscript(model: Model, path: str | os.PathLike, *, frames: int = 1, batch: int = 1, scores: dict[str, Any],
-                   **facts: Any) -> dict[str, int]:
+def to_torchscript(
+    model: Model, path: str | os.PathLike, *, frames: int = 1, batch: int = 1, scores: dict[str, Any], **facts: Any
+) -> dict[str, int]:
     """Write `model` as TorchScript that torch.jit.load reads: forward(frames, *state) -> (out, *state); its number of `nodes`.
     The rest is as in `to_onnx`; of a quantized model this computes in float what training did."""
     step, example = _example(model, frames, batch)
@@ -97,7 +107,10 @@ def to_torchscript(model: Model, path: str | os.PathLike, *, frames: int = 1, ba
 def _example(model: Model, frames: int, batch: int) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """What is traced, and with what. Not with silence: some models take a shorter way with it."""
     shape = (batch, frames if model.causal else TRACED, *model.transform.shape)
-    return _Step(model).eval(), (torch.randn(shape, generator=torch.Generator().manual_seed(0)), *model.init_state(batch))
+    return _Step(model).eval(), (
+        torch.randn(shape, generator=torch.Generator().manual_seed(0)),
+        *model.init_state(batch),
+    )
 
 
 @contextlib.contextmanager
@@ -109,12 +122,26 @@ def _quiet():
 
 
 def _about(model: Model, frames: int, batch: int, scores: dict[str, Any], stamp: dict[str, Any]) -> dict[str, Any]:
-    state = [{"axis": axis, "shape": list(x.shape), "start": _start(x)} for axis, x in zip(model.state_axes, model.init_state(1))]
-    return {"format": FORMAT, "model": model.name, "config": config.plain(model.config),
-            "quantization": model.quantization and config.plain(model.quantization), "sample_rate": model.sample_rate,
-            "transform": stft.plain(model.transform), "lookahead": model.lookahead, "causal": model.causal,
-            "chunk_s": model.chunk_s, "frames": frames if model.causal else None, "batch": batch, "state": state,
-            "scores": scores, "provenance": stamp}
+    state = [
+        {"axis": axis, "shape": list(x.shape), "start": _start(x)}
+        for axis, x in zip(model.state_axes, model.init_state(1))
+    ]
+    return {
+        "format": FORMAT,
+        "model": model.name,
+        "config": config.plain(model.config),
+        "quantization": model.quantization and config.plain(model.quantization),
+        "sample_rate": model.sample_rate,
+        "transform": stft.plain(model.transform),
+        "lookahead": model.lookahead,
+        "causal": model.causal,
+        "chunk_s": model.chunk_s,
+        "frames": frames if model.causal else None,
+        "batch": batch,
+        "state": state,
+        "scores": scores,
+        "provenance": stamp,
+    }
 
 
 def _start(x: Tensor) -> float | str:

@@ -64,7 +64,9 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
     if reason := silence(ref, est):
         return undefined(names, reason)
     if rate < LEAST_RATE:
-        return undefined(names, f"is defined at {LEAST_RATE} Hz and above, not at {rate} Hz; se-score --rate {LEAST_RATE} resamples")
+        return undefined(
+            names, f"is defined at {LEAST_RATE} Hz and above, not at {rate} Hz; se-score --rate {LEAST_RATE} resamples"
+        )
     if len(ref) < length + hop:
         return undefined(names, f"{len(ref) / rate:.3f} s is too short: {(length + hop) / rate:.4f} s are needed")
     scores = {name: _mean(name, x) for name, x in frame_values(np.stack([ref, est]), rate, names).items()}
@@ -87,7 +89,10 @@ def frame_values(x: np.ndarray, rate: int, names: Sequence[str]) -> dict[str, np
     hop = length // OVERLAP
     count = (x.shape[1] - length) // hop
     frames = sliding_window_view(x, length, axis=1)[:, ::hop][:, :count]
-    parts = [_front_end(frames[:, start : start + _FRAMES] * _window(length), rate, names) for start in range(0, count, _FRAMES)]
+    parts = [
+        _front_end(frames[:, start : start + _FRAMES] * _window(length), rate, names)
+        for start in range(0, count, _FRAMES)
+    ]
     return {name: _MEASURES[name](*np.concatenate([part[name] for part in parts], axis=-1)) for name in names}
 
 

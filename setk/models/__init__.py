@@ -80,9 +80,9 @@ class Model(nn.Module):
     transform: Transform
     lookahead: int = 0
     sample_rate: int = 16000
-    units: Mapping[str, int] = {}       # the widths that structured pruning may change (see Widths)
-    width_multiple: ClassVar[int] = 8   # to which pruned widths are rounded
-    bare: tuple[str, ...] = ()          # modules whose outputs quantization leaves as they are
+    units: Mapping[str, int] = {}  # the widths that structured pruning may change (see Widths)
+    width_multiple: ClassVar[int] = 8  # to which pruned widths are rounded
+    bare: tuple[str, ...] = ()  # modules whose outputs quantization leaves as they are
     quantization: Scheme | None = None  # how it is quantized (see setk.nn.quantization)
 
     def __init__(self) -> None:
@@ -105,14 +105,16 @@ class Model(nn.Module):
     @property
     def state_axes(self) -> tuple[int, ...]:
         """The dimension of each state tensor in which the signals of a batch lie."""
-        return tuple(next(d for d in range(one.dim()) if one.shape[d] != two.shape[d])
-                     for one, two in zip(self.init_state(1), self.init_state(2)))
+        return tuple(
+            next(d for d in range(one.dim()) if one.shape[d] != two.shape[d])
+            for one, two in zip(self.init_state(1), self.init_state(2))
+        )
 
     def whole(self, frames: torch.Tensor) -> torch.Tensor:
         """All frames [B, T, *shape] of signals to as many, aligned with them, as one chunk."""
         late = frames.new_zeros(len(frames), self.lookahead, *self.transform.shape)
         out, _ = self(torch.cat([frames, late], 1), self.init_state(len(frames)))
-        return out[:, self.lookahead:]
+        return out[:, self.lookahead :]
 
     def enhance(self, wave: torch.Tensor) -> torch.Tensor:
         """Waveform [B, n] to enhanced waveform [B, n], sample-aligned."""
@@ -135,8 +137,11 @@ def model_class(name: str) -> type[Model]:
     if name not in files:
         raise unknown(name, files)
     module = _imported(name, files[name])
-    found = [value for value in vars(module).values() if isinstance(value, type) and issubclass(value, Model)
-             and value.__module__ == module.__name__]
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Model) and value.__module__ == module.__name__
+    ]
     if len(found) != 1 or found[0].name != name:
         raise UserError(f"{files[name]}: expected one subclass of setk.models.Model, with name = '{name}'")
     return found[0]
@@ -206,6 +211,8 @@ def config_values(name: str, preset: str | None, overrides: Mapping[str, Any]) -
 def count_parameters(model: nn.Module) -> dict[str, int]:
     """Learnable, total (with buffers) and non-zero learnable scalars."""
     learnable = [p for p in model.parameters() if p.requires_grad]
-    return {"params": sum(p.numel() for p in learnable),
-            "params_total": sum(t.numel() for t in model.state_dict().values()),
-            "params_nonzero": sum(int(torch.count_nonzero(p)) for p in learnable)}
+    return {
+        "params": sum(p.numel() for p in learnable),
+        "params_total": sum(t.numel() for t in model.state_dict().values()),
+        "params_nonzero": sum(int(torch.count_nonzero(p)) for p in learnable),
+    }

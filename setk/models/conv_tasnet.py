@@ -48,15 +48,15 @@ STEP = 1 / 128  # of the splitter's planes
 
 @dataclass(frozen=True)
 class Config:
-    window: int = 32        # L: samples of a frame; frames overlap by half
-    filters: int = 512      # N
-    bottleneck: int = 128   # B
-    hidden: int = 512       # H
-    skip: int = 128         # Sc
-    kernel: int = 3         # P
-    blocks: int = 8         # X: blocks of a repeat, with dilations 1, 2, 4 ...
-    repeats: int = 3        # R
-    splitter: int = 1       # planes of 8 bits that the input is split into, 1 (not split) or 2
+    window: int = 32  # L: samples of a frame; frames overlap by half
+    filters: int = 512  # N
+    bottleneck: int = 128  # B
+    hidden: int = 512  # H
+    skip: int = 128  # Sc
+    kernel: int = 3  # P
+    blocks: int = 8  # X: blocks of a repeat, with dilations 1, 2, 4 ...
+    repeats: int = 3  # R
+    splitter: int = 1  # planes of 8 bits that the input is split into, 1 (not split) or 2
     residual: bool = False  # whether the rounding of the output is encoded and decoded again
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): `hidden`
 
@@ -67,9 +67,13 @@ class Block(nn.Module):
     def __init__(self, bottleneck: int, hidden: int, skip: int, kernel: int, dilation: int):
         super().__init__()
         self.shared_block = nn.Sequential(
-            nn.Conv1d(bottleneck, hidden, 1), nn.PReLU(), gln(hidden),
-            nn.Conv1d(hidden, hidden, kernel, padding=(kernel - 1) // 2 * dilation, dilation=dilation, groups=hidden), nn.PReLU(),
-            gln(hidden))
+            nn.Conv1d(bottleneck, hidden, 1),
+            nn.PReLU(),
+            gln(hidden),
+            nn.Conv1d(hidden, hidden, kernel, padding=(kernel - 1) // 2 * dilation, dilation=dilation, groups=hidden),
+            nn.PReLU(),
+            gln(hidden),
+        )
         self.res_conv = nn.Conv1d(hidden, bottleneck, 1)
         self.skip_conv = nn.Conv1d(hidden, skip, 1)
 
@@ -89,7 +93,9 @@ class Masker(nn.Module):
     def __init__(self, c: Config, hidden: Iterable[int]):
         super().__init__()
         self.bottleneck = nn.Sequential(gln(c.filters), nn.Conv1d(c.filters, c.bottleneck, 1))
-        self.TCN = nn.ModuleList(Block(c.bottleneck, h, c.skip, c.kernel, 2 ** (i % c.blocks)) for i, h in enumerate(hidden))
+        self.TCN = nn.ModuleList(
+            Block(c.bottleneck, h, c.skip, c.kernel, 2 ** (i % c.blocks)) for i, h in enumerate(hidden)
+        )
         self.residual_adds = nn.ModuleList(Add() for _ in self.TCN[1:])
         self.skip_adds = nn.ModuleList(Add() for _ in self.TCN[1:])
         self.mask_net = nn.Sequential(nn.PReLU(), nn.Conv1d(c.skip, c.filters, 1), nn.ReLU())
@@ -102,7 +108,9 @@ class Masker(nn.Module):
             residual, skip = block(x)
             skips = skip_add(skips, skip)
         if torch.is_grad_enabled():
-            skips = skips + 0 * residual.mean()  # nothing reads the last one; distributed training needs a gradient of it
+            skips = (
+                skips + 0 * residual.mean()
+            )  # nothing reads the last one; distributed training needs a gradient of it
         return self.mask_net(skips)
 
 
@@ -122,10 +130,14 @@ class ConvTasNet(Model):
     paper = "Luo & Mesgarani, Conv-TasNet, 2019 (asteroid's 16 kHz); Cohen et al., FQSE, 2024"
     deviations = "the splitter scales each signal by itself (see the module's text)"
     Config = Config
-    presets = {"conv_tasnet": Config(), "fqse": Config(splitter=2, residual=True),
-               "conv_tasnet-small": Config(filters=256, bottleneck=64, hidden=128, skip=64, blocks=7, repeats=2),
-               "fqse-small": Config(filters=256, bottleneck=64, hidden=128, skip=64, blocks=7, repeats=2, splitter=2,
-                                    residual=True)}
+    presets = {
+        "conv_tasnet": Config(),
+        "fqse": Config(splitter=2, residual=True),
+        "conv_tasnet-small": Config(filters=256, bottleneck=64, hidden=128, skip=64, blocks=7, repeats=2),
+        "fqse-small": Config(
+            filters=256, bottleneck=64, hidden=128, skip=64, blocks=7, repeats=2, splitter=2, residual=True
+        ),
+    }
     causal = False
 
     def __init__(self, config: Config):
@@ -171,7 +183,7 @@ class ConvTasNet(Model):
         else:
             peak = wave.abs().amax(-1, keepdim=True)
             out = self.separate(split(wave / peak.clamp(min=1e-12))) * peak
-        return out.view(frames.shape[0], -1, frames.shape[2])[:, :frames.shape[1]], ()
+        return out.view(frames.shape[0], -1, frames.shape[2])[:, : frames.shape[1]], ()
 
     def separate(self, planes: Tensor) -> Tensor:
         """Planes [B, 1 or 2, n] to waveform [B, 1, n], n a multiple of half a window."""

@@ -41,13 +41,13 @@ from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout, Stead
 
 @dataclass(frozen=True)
 class Config:
-    window: int = 80            # L: samples of a frame
+    window: int = 80  # L: samples of a frame
     hop: int = 40
-    encoder: int = 256          # N: features of a frame
-    width: int = 256            # B: spikes between blocks
-    hidden: int = 256           # H: leaky neurons of a block, a multiple of B
-    blocks: int = 1             # X
-    context: float = 0.01       # seconds of the past that a block's convolution sees, whole hops
+    encoder: int = 256  # N: features of a frame
+    width: int = 256  # B: spikes between blocks
+    hidden: int = 256  # H: leaky neurons of a block, a multiple of B
+    blocks: int = 1  # X
+    context: float = 0.01  # seconds of the past that a block's convolution sees, whole hops
     segment_reset: float = 0.0  # seconds after which neurons are reset, whole hops; 0: never
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those above
 
@@ -90,11 +90,17 @@ class DPSNN(Model):
     def __init__(self, config: Config):
         super().__init__()
         c = config
-        context, self.period = (round(seconds * self.sample_rate / c.hop, 6) for seconds in (c.context, c.segment_reset))
+        context, self.period = (
+            round(seconds * self.sample_rate / c.hop, 6) for seconds in (c.context, c.segment_reset)
+        )
         if context % 1 or self.period % 1 or context < 0 or self.period < 0:
-            raise ValueError(f"context {c.context} and segment_reset {c.segment_reset}: must be whole hops of {c.hop} samples")
+            raise ValueError(
+                f"context {c.context} and segment_reset {c.segment_reset}: must be whole hops of {c.hop} samples"
+            )
         if c.hidden % c.width or c.blocks < 1:
-            raise ValueError(f"hidden {c.hidden} must be a multiple of width {c.width}, and blocks {c.blocks} at least 1")
+            raise ValueError(
+                f"hidden {c.hidden} must be a multiple of width {c.width}, and blocks {c.blocks} at least 1"
+            )
         self.config, self.transform = config, Frames(c.window, c.hop)
         width = self.units = Widths(c.widths)
         features = width("encoder", c.encoder)
@@ -132,7 +138,7 @@ class DPSNN(Model):
         blocks[0] = torch.where(position.unsqueeze(-1) == 0, silence, blocks[0])
         outputs, states = [], []
         for i, block in enumerate(self.blocks):
-            spikes, new = block(spikes, blocks[5 * i:5 * i + 5], hold)
+            spikes, new = block(spikes, blocks[5 * i : 5 * i + 5], hold)
             outputs.append(spikes)
             states += new
         active, r = self.readout(torch.cat(outputs, -1), r, hold)

@@ -57,12 +57,12 @@ class Config:
     blocks: int = 4
     heads: int = 4
     kernels: tuple[int, ...] = (3, 3, 5, 7)  # widths in frequency; each takes an equal part of the channels
-    attended: int = 31           # frames, or bins, of a conformer's convolution
-    separable: bool = True       # False: standard convolutions, of a single width
-    second_norm: bool = True     # the norm after attention
-    transposed: bool = False     # MP-SENet's ends: 1x1 in, 201 -> 100 bins, transposed convs up, a normalised magnitude
-    turned: bool = False         # the phase decoder gives the angle to the noisy phase, not the phase itself
-    dropout: float = 0.2         # in FFN and attention
+    attended: int = 31  # frames, or bins, of a conformer's convolution
+    separable: bool = True  # False: standard convolutions, of a single width
+    second_norm: bool = True  # the norm after attention
+    transposed: bool = False  # MP-SENet's ends: 1x1 in, 201 -> 100 bins, transposed convs up, a normalised magnitude
+    turned: bool = False  # the phase decoder gives the angle to the noisy phase, not the phase itself
+    dropout: float = 0.2  # in FFN and attention
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those that follow from channels
 
 
@@ -73,8 +73,11 @@ class EffiFusionGAN(Model):
     paper = "Wen, Tan, EffiFusion-GAN, 2025 (arXiv 2508.14525)"
     deviations = "layer sizes are ours, of the published parameter count, after MP-SENet (see the module's text)"
     Config = Config
-    presets = {"effifusion_gan": Config(), "effifusion_gan-v": Config(kernels=(3,), transposed=True),
-               "effifusion_gan-small": Config(channels=16, blocks=2, heads=2, turned=True, dropout=0.0)}
+    presets = {
+        "effifusion_gan": Config(),
+        "effifusion_gan-v": Config(kernels=(3,), transposed=True),
+        "effifusion_gan-small": Config(channels=16, blocks=2, heads=2, turned=True, dropout=0.0),
+    }
     causal = False
     chunk_s = 4.0
 
@@ -82,19 +85,26 @@ class EffiFusionGAN(Model):
         super().__init__()
         c = config.channels
         if c % config.heads or c % len(config.kernels):
-            raise ValueError(f"channels={c} cannot be divided evenly among heads={config.heads} and "
-                             f"{len(config.kernels)} kernels")
+            raise ValueError(
+                f"channels={c} cannot be divided evenly among heads={config.heads} and {len(config.kernels)} kernels"
+            )
         if not all(k % 2 for k in (*config.kernels, config.attended)):
             raise ValueError("kernels and attended must be odd")
         if not config.separable and len(set(config.kernels)) > 1:
             raise ValueError("standard convolutions are of a single width; kernels=(3,)")
         self.config, self.transform = config, STFT(400, 100, power=1.0)
         self.encoder = nn.Sequential(
-            conv(2, c, (1, 1) if config.transposed else (3, 3), separable=config.separable), *_norm_act(c), Dense(config),
-            conv(c, c, (1, 3), stride=2, pad=not config.transposed, separable=config.separable), *_norm_act(c))
+            conv(2, c, (1, 1) if config.transposed else (3, 3), separable=config.separable),
+            *_norm_act(c),
+            Dense(config),
+            conv(c, c, (1, 3), stride=2, pad=not config.transposed, separable=config.separable),
+            *_norm_act(c),
+        )
         self.units = Widths(config.widths)
-        self.blocks = nn.ModuleList(TSBlock(*(Conformer(config, self.units, f"blocks.{i}.{axis}") for axis in ("time", "frequency")))
-                                    for i in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            TSBlock(*(Conformer(config, self.units, f"blocks.{i}.{axis}") for axis in ("time", "frequency")))
+            for i in range(config.blocks)
+        )
         self.magnitude = Magnitude(config, self.transform.bins)
         self.phase = Phase(config)
 
@@ -116,12 +126,20 @@ class EffiFusionGAN(Model):
     def _gain(self, power: Tensor) -> Tensor:
         """[B, 1] that brings the signals of power spectra [B, T, 201] to an RMS of 1."""
         both_sides = 2 * power.sum(-1) - power[..., 0] - power[..., -1]
-        scale = self.transform.points * float((self.transform.analysis_window ** 2).sum())
+        scale = self.transform.points * float((self.transform.analysis_window**2).sum())
         return (both_sides.mean(1, keepdim=True) / scale + 1e-10).rsqrt()
 
 
-def conv(inputs: int, outputs: int, kernel: tuple[int, int], dilation: int = 1, stride: int = 1, pad: bool = True,
-         separable: bool = True, widths: tuple[int, ...] = ()) -> nn.Module:
+def conv(
+    inputs: int,
+    outputs: int,
+    kernel: tuple[int, int],
+    dilation: int = 1,
+    stride: int = 1,
+    pad: bool = True,
+    separable: bool = True,
+    widths: tuple[int, ...] = (),
+) -> nn.Module:
     """A convolution over (time, frequency), standard or separable; it dilates in time and strides in frequency. `widths` are
     several kernels in frequency in place of one."""
     padding = dilation * (kernel[0] // 2), kernel[1] // 2 if pad else 0
@@ -147,9 +165,16 @@ class MultiScale(nn.Module):
         super().__init__()
         self.parts = [channels // len(widths) * widths.count(width) for width in dict.fromkeys(widths)]
         self.convs = nn.ModuleList(
-            nn.Conv2d(part, part, (height, width), padding=(dilation * (height // 2), width // 2), dilation=(dilation, 1),
-                      groups=part)
-            for part, width in zip(self.parts, dict.fromkeys(widths)))
+            nn.Conv2d(
+                part,
+                part,
+                (height, width),
+                padding=(dilation * (height // 2), width // 2),
+                dilation=(dilation, 1),
+                groups=part,
+            )
+            for part, width in zip(self.parts, dict.fromkeys(widths))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([conv(part) for conv, part in zip(self.convs, x.split(self.parts, 1))], 1)
@@ -162,9 +187,12 @@ class Dense(nn.Module):
         super().__init__()
         c = config.channels
         self.layers = nn.ModuleList(
-            nn.Sequential(conv(i * c, c, (3, config.kernels[0]), dilation, separable=config.separable, widths=config.kernels),
-                          *_norm_act(c))
-            for i, dilation in enumerate(DILATIONS, 1))
+            nn.Sequential(
+                conv(i * c, c, (3, config.kernels[0]), dilation, separable=config.separable, widths=config.kernels),
+                *_norm_act(c),
+            )
+            for i, dilation in enumerate(DILATIONS, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -210,8 +238,14 @@ class Conformer(nn.Module):
 
 class FeedForward(nn.Sequential):
     def __init__(self, channels: int, hidden: int, dropout: float):
-        super().__init__(nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.SiLU(), nn.Dropout(dropout),
-                         nn.Linear(hidden, channels), nn.Dropout(dropout))
+        super().__init__(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, hidden),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, channels),
+            nn.Dropout(dropout),
+        )
 
 
 class Attention(nn.Module):
@@ -221,7 +255,11 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.scale = heads, (channels // heads) ** -0.5  # that of the full width, in a pruned model too
         inner = heads * head
-        self.before, self.qkv, self.out = nn.LayerNorm(channels), nn.Linear(channels, 3 * inner), nn.Linear(inner, channels)
+        self.before, self.qkv, self.out = (
+            nn.LayerNorm(channels),
+            nn.Linear(channels, 3 * inner),
+            nn.Linear(inner, channels),
+        )
         self.after = nn.LayerNorm(channels) if second_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         if second_norm:
@@ -239,9 +277,13 @@ class Convolution(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.layers = nn.Sequential(
-            nn.Conv1d(channels, 2 * units, 1), nn.GLU(1),
-            nn.Conv1d(units, units, kernel, padding=kernel // 2, groups=units), nn.BatchNorm1d(units), nn.SiLU(),
-            nn.Conv1d(units, channels, 1))
+            nn.Conv1d(channels, 2 * units, 1),
+            nn.GLU(1),
+            nn.Conv1d(units, units, kernel, padding=kernel // 2, groups=units),
+            nn.BatchNorm1d(units),
+            nn.SiLU(),
+            nn.Conv1d(units, channels, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(self.norm(x).transpose(1, 2)).transpose(1, 2)

@@ -85,18 +85,20 @@ GROUPS = (
 _CUTS = sorted({cut for g in GROUPS for cut in (g.first, g.last)})
 PIECES = [b - a for a, b in zip(_CUTS, _CUTS[1:])]  # the longest runs of bands that no group's edge divides
 _WIDTHS = sum(g.width for g in GROUPS)
-KEPT = [band * _WIDTHS + sum(h.width for h in GROUPS[:i]) + value  # where a bin's gain is if every band had all widths
-        for i, g in enumerate(GROUPS)
-        for band, value in [divmod(g.first * g.width + g.skip + at, g.width) for at in range(g.keep)]]
+KEPT = [
+    band * _WIDTHS + sum(h.width for h in GROUPS[:i]) + value  # where a bin's gain is if every band had all widths
+    for i, g in enumerate(GROUPS)
+    for band, value in [divmod(g.first * g.width + g.skip + at, g.width) for at in range(g.keep)]
+]
 
 
 @dataclass(frozen=True)
 class Config:
-    groups: int = 8            # P: inter-frame GRUs per block; divides 32
-    dpe_blocks: int = 3        # D: dual-path blocks with path extension
-    compression: float = 0.3   # exponent of the magnitude inside the network; 1 = none
-    norm_inter: bool = True    # LayerNorm after the inter-frame branch too
-    norm_bands: bool = True    # LayerNorm over bands and channels; false: over channels
+    groups: int = 8  # P: inter-frame GRUs per block; divides 32
+    dpe_blocks: int = 3  # D: dual-path blocks with path extension
+    compression: float = 0.3  # exponent of the magnitude inside the network; 1 = none
+    norm_inter: bool = True  # LayerNorm after the inter-frame branch too
+    norm_bands: bool = True  # LayerNorm over bands and channels; false: over channels
     decoder_1x1: bool = False  # 1x1 conv between skip and transposed conv
     subband_norm: bool = True  # BatchNorm in the sub-band encoder
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
@@ -127,7 +129,9 @@ class FSPEN(Model):
         width = self.units = Widths(config.widths)
         e0, e1, e2 = (width(f"encoder.{i}", size) for i, size in enumerate((4, 16, 32)))
         bands, trunk = width("bands", WIDE), width("trunk", NARROW)
-        blocks = [(width(f"blocks.{i}.intra", NARROW), width(f"blocks.{i}.inter", NARROW)) for i in range(config.dpe_blocks)]
+        blocks = [
+            (width(f"blocks.{i}.intra", NARROW), width(f"blocks.{i}.inter", NARROW)) for i in range(config.dpe_blocks)
+        ]
         split, d0, d1 = width("split", WIDE), width("decoder.0", 16), width("decoder.1", 4)
         s0, s1, s2 = (width(f"squeeze.{i}", size) if config.decoder_1x1 else None for i, size in enumerate((32, 16, 4)))
         self.full_encoder = nn.ModuleList([_encoder(2, e0, 6, 2), _encoder(e0, e1, 8, 3), _encoder(e1, e2, 6, 2)])
@@ -138,8 +142,13 @@ class FSPEN(Model):
         self.blocks = nn.ModuleList(DualPath(config, trunk, intra, inter) for intra, inter in blocks)
         self.split_channels = nn.Conv1d(trunk, split, 1)
         self.split_bands = nn.Linear(BANDS, 2 * BANDS)
-        self.full_decoder = nn.ModuleList([
-            _decoder(split + e2, d0, 6, 2, s0), _decoder(d0 + e1, d1, 8, 3, s1), _decoder(d1 + e0, 2, 6, 2, s2, last=True)])
+        self.full_decoder = nn.ModuleList(
+            [
+                _decoder(split + e2, d0, 6, 2, s0),
+                _decoder(d0 + e1, d1, 8, 3, s1),
+                _decoder(d1 + e0, 2, 6, 2, s2, last=True),
+            ]
+        )
         self.sub_decoder = SubDecoder(nn.Linear(split + bands, g.width) for g in GROUPS)
         self._start_near_identity()
 
@@ -160,18 +169,18 @@ class FSPEN(Model):
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         batch, time = spectrum.shape[:2]
-        x = spectrum.flatten(0, 1).transpose(1, 2)                     # [N, 2, 257], N = B * T frames
+        x = spectrum.flatten(0, 1).transpose(1, 2)  # [N, 2, 257], N = B * T frames
         x = compress(x, self.config.compression, dim=1)
-        level = magnitude(x, dim=1)                                    # [N, 1, 257]
+        level = magnitude(x, dim=1)  # [N, 1, 257]
 
         skips = []
         full = x
         for layer in self.full_encoder:
             full = layer(full)
             skips.append(full)
-        bands = self._encode_bands(level)                              # [N, 32, 32]
+        bands = self._encode_bands(level)  # [N, 32, 32]
         both = torch.cat([self.full_project(full), bands], -1)
-        z = self.merge_channels(F.elu(self.merge_bands(both))).transpose(-1, -2)      # [N, 32 bands, 16]
+        z = self.merge_channels(F.elu(self.merge_bands(both))).transpose(-1, -2)  # [N, 32 bands, 16]
 
         z = z.unflatten(0, (batch, time))
         after = []
@@ -180,7 +189,7 @@ class FSPEN(Model):
             after.append(h)
 
         z = F.elu(self.split_bands(self.split_channels(z.flatten(0, 1).transpose(-1, -2))))
-        full, sub = z.chunk(2, -1)                                     # [N, 32, 32] each
+        full, sub = z.chunk(2, -1)  # [N, 32, 32] each
         for layer, skip in zip(self.full_decoder, reversed(skips)):
             full = layer(torch.cat([full, skip], 1))
         gain = F.relu(self.sub_decoder(torch.cat([sub, bands], 1)).unsqueeze(1))
@@ -190,7 +199,7 @@ class FSPEN(Model):
 
     def _encode_bands(self, level: Tensor) -> Tensor:
         """Magnitude [N, 1, 257] to band features [N, 32 channels, 32 bands]."""
-        parts = [encode(F.pad(level[:, :, g.start:g.stop], g.pad)) for g, encode in zip(GROUPS, self.sub_encoder)]
+        parts = [encode(F.pad(level[:, :, g.start : g.stop], g.pad)) for g, encode in zip(GROUPS, self.sub_encoder)]
         return torch.cat(parts, -1)
 
     def _mask(self, x: Tensor, level: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
@@ -238,7 +247,9 @@ class DualPath(nn.Module):
         return z + self.inter_norm(paths), h
 
 
-def _decoder(inputs: int, outputs: int, kernel: int, pad: int, squeeze: int | None, last: bool = False) -> nn.Sequential:
+def _decoder(
+    inputs: int, outputs: int, kernel: int, pad: int, squeeze: int | None, last: bool = False
+) -> nn.Sequential:
     """The input has the channels of the decoder and of the skip. The last layer reaches 257 bins by output padding."""
     layers: list[nn.Module] = [nn.Conv1d(inputs, squeeze, 1)] if squeeze else []
     layers.append(nn.ConvTranspose1d(squeeze or inputs, outputs, kernel, 2, pad, output_padding=int(last)))
@@ -258,7 +269,7 @@ class SubDecoder(nn.ModuleList):
         parts = []
         for g, decode in zip(GROUPS, self):
             own = torch.cat([piece for piece, at in zip(pieces, starts) if g.first <= at < g.last], 1)
-            parts.append(decode(own).flatten(1)[:, g.skip:g.skip + g.keep])
+            parts.append(decode(own).flatten(1)[:, g.skip : g.skip + g.keep])
         return torch.cat(parts, -1)
 
     def export_forward(self, features: Tensor) -> Tensor:

@@ -46,10 +46,10 @@ PHASE_FLOOR = 1e-2
 
 @dataclass(frozen=True)
 class Config:
-    dense_3x3: bool = False         # 3x3 convs over all channels, not depth-wise
+    dense_3x3: bool = False  # 3x3 convs over all channels, not depth-wise
     shared_depthwise: bool = False  # one 7x7 conv before the splits, not one before each
-    compression: float = 0.3        # exponent of the magnitude inside the network; 1 = none
-    widths: tuple[int, ...] = ()    # of a pruned model, in the order of `units`; (): the paper's
+    compression: float = 0.3  # exponent of the magnitude inside the network; 1 = none
+    widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
 
 
 class LiteRTSE(Model):
@@ -74,9 +74,12 @@ class LiteRTSE(Model):
         self.mask = nn.Linear(self.mask_lstm.hidden_size, BINS)
         inner, first = width("scales.0.inner", WIDE), width("scales.0", WIDE)
         second_inner, second = width("scales.1.inner", WIDE), width("scales.1", WIDE)
-        self.scales = nn.ModuleList([MultiScale(1, inner, first, config.dense_3x3),
-                                     MultiScale(first, second_inner, second, config.dense_3x3)])
-        self.orders = MultiOrder(second, [width(f"orders.{i}", q) for i, q in enumerate(ORDERS)], config.shared_depthwise)
+        self.scales = nn.ModuleList(
+            [MultiScale(1, inner, first, config.dense_3x3), MultiScale(first, second_inner, second, config.dense_3x3)]
+        )
+        self.orders = MultiOrder(
+            second, [width(f"orders.{i}", q) for i, q in enumerate(ORDERS)], config.shared_depthwise
+        )
         self.merge = nn.Linear(3 * BINS, width("merge", BINS))
         self.residual_lstm = nn.LSTM(self.merge.out_features, width("residual_lstm", BINS), batch_first=True)
         self.residual = nn.ModuleList(nn.Linear(self.residual_lstm.hidden_size, BINS) for _ in range(3))
@@ -98,22 +101,24 @@ class LiteRTSE(Model):
     def init_state(self, batch: int) -> State:
         weight = self.mask.weight
         convs = [block.conv for block in self.scales] + list(self.orders.convs)
-        lstms = [weight.new_zeros(1, batch, lstm.hidden_size) for lstm in (self.mask_lstm, self.residual_lstm) for _ in "hc"]
+        lstms = [
+            weight.new_zeros(1, batch, lstm.hidden_size) for lstm in (self.mask_lstm, self.residual_lstm) for _ in "hc"
+        ]
         return (*lstms, *(conv.start(batch) for conv in convs))
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         h1, c1, h2, c2, *pasts = state
         x = compress(spectrum, self.config.compression)
-        level = magnitude(x).squeeze(-1)                       # [B, T, 257]
+        level = magnitude(x).squeeze(-1)  # [B, T, 257]
 
         z, (h1, c1) = self.mask_lstm(level, (h1, c1))
         masked = torch.sigmoid(self.mask(z)) * level
 
-        z, after = masked.unsqueeze(1), []                     # [B, C, T, 257]
+        z, after = masked.unsqueeze(1), []  # [B, C, T, 257]
         for block, past in zip(self.scales, pasts):
             z, past = block(z, past)
             after.append(past)
-        z, rest = self.orders(z, pasts[len(after):])
+        z, rest = self.orders(z, pasts[len(after) :])
 
         z = self.merge(torch.cat([level, masked, z.squeeze(1)], -1))
         z, (h2, c2) = self.residual_lstm(z, (h2, c2))
@@ -153,7 +158,7 @@ class CausalConv(nn.Module):
         # With the channels last in memory a depth-wise conv trains and runs twice as fast.
         x = torch.cat([past, x], 2).contiguous(memory_format=torch.channels_last)
         # A copy: a view would keep all of a long chunk for its last frames.
-        return self.conv(x), x[:, :, -self.past:].clone()
+        return self.conv(x), x[:, :, -self.past :].clone()
 
 
 class MultiScale(nn.Module):
@@ -180,7 +185,7 @@ class MultiOrder(nn.Module):
         # Channels of each 7x7 conv that stay in d until the next one.
         self.kept = widths[-1:] if shared else widths[1:]
         self.expand = nn.Conv2d(inputs, widths[0] + orders[0], 1)
-        self.convs = nn.ModuleList(CausalConv(c, 7, c) for c in widths[:len(self.kept)])
+        self.convs = nn.ModuleList(CausalConv(c, 7, c) for c in widths[: len(self.kept)])
         self.joins = nn.ModuleList(nn.Conv2d(q, after, 1) for q, after in zip(orders, orders[1:]))
         self.project = nn.Conv2d(orders[-1], 1, 1)
 
@@ -193,6 +198,6 @@ class MultiOrder(nn.Module):
             if i < len(self.convs):
                 d, past = self.convs[i](d, pasts[i])
                 after.append(past)
-            d, r = d[:, :-join.in_channels], d[:, -join.in_channels:]
+            d, r = d[:, : -join.in_channels], d[:, -join.in_channels :]
             p = join(p * r)
         return self.project(d * p), after

@@ -39,6 +39,9 @@ class _Depthwise(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         groups, pad = len(weight), (0, weight.shape[-1] // 2)
         dx, _, _ = torch.ops.aten.convolution_backward(
-            dy, x, weight, [groups], (1, 1), pad, (1, 1), False, (0, 0), groups, (True, False, False))
-        dw = sum(F.conv2d(item, kernel.unsqueeze(1), padding=pad, groups=groups)[0] for item, kernel in zip(x.split(1), dy))
+            dy, x, weight, [groups], (1, 1), pad, (1, 1), False, (0, 0), groups, (True, False, False)
+        )
+        dw = sum(
+            F.conv2d(item, kernel.unsqueeze(1), padding=pad, groups=groups)[0] for item, kernel in zip(x.split(1), dy)
+        )
         return dx, dw.unsqueeze(1), dy.sum((0, 2, 3))

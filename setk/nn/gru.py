@@ -35,9 +35,7 @@ class GroupedGRU(nn.Module):
     torch.nn.GRU, so group g is an nn.GRU with weight_ih_l0 = weight_ih[g] and so on.
     """
 
-    def __init__(
-        self, groups: int, input_size: int, hidden_size: int, reverse: bool | tuple[bool, ...] = False
-    ):
+    def __init__(self, groups: int, input_size: int, hidden_size: int, reverse: bool | tuple[bool, ...] = False):
         super().__init__()
         self.groups, self.input_size, self.hidden_size = groups, input_size, hidden_size
         self.reverse = (reverse,) * groups if isinstance(reverse, bool) else tuple(reverse)
@@ -140,8 +138,9 @@ class GroupedGRU(nn.Module):
         _, b, _, k, i = x.shape
         (ir, iz, inn), (hr, hz, hn) = self.weight_ih.split(n, 1), self.weight_hh.split(n, 1)
         (bir, biz, bin_), (bhr, bhz, bhn) = self.bias_ih.split(n, 1), self.bias_hh.split(n, 1)
-        weight = torch.cat([torch.cat([ir, iz, inn, torch.zeros_like(inn)], 1),
-                            torch.cat([hr, hz, torch.zeros_like(hn), hn], 1)], 2).transpose(1, 2)
+        weight = torch.cat(
+            [torch.cat([ir, iz, inn, torch.zeros_like(inn)], 1), torch.cat([hr, hz, torch.zeros_like(hn), hn], 1)], 2
+        ).transpose(1, 2)
         bias = torch.cat([bir + bhr, biz + bhz, bin_, bhn], 1).unsqueeze(1)
         h = h.reshape(g, b * k, n)
         gates, new, old = (torch.cat([x.reshape(g, b * k, i), h], 2) @ weight + bias).split([2 * n, n, n], 2)
@@ -157,6 +156,7 @@ class GroupedGRU(nn.Module):
         if all(self.reverse):
             return x.flip(2)
         return torch.stack([a.flip(1) if r else a for a, r in zip(x, self.reverse)])
+
 
 class PathLinear(nn.Module):
     """P linear layers next to each other: [P, ..., I] -> [P, ..., O]. weight [P, O, I], bias [P, O]."""
@@ -178,13 +178,21 @@ class PathLinear(nn.Module):
 
 
 @torch.library.custom_op("setk::gru", mutates_args=())
-def _gru(x: Tensor, h: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor,
-         reverse: list[bool]) -> tuple[Tensor, Tensor]:
+def _gru(
+    x: Tensor, h: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor, reverse: list[bool]
+) -> tuple[Tensor, Tensor]:
     """y and the last state of `GroupedGRU`, for sizes that are multiples of kernel.LANES."""
     x, h, weights = _dense_rows(x), h.contiguous(), [p.contiguous() for p in (weight_ih, weight_hh, bias_ih, bias_hh)]
     kernel.check(x, h, *weights)
     y, last = _gru_outputs(x, h, *weights, reverse)
-    kernel.call(_kernel.setk_gru_forward, _shape(x, h, reverse), _weights(weights), _frames(x, reverse), _frames(y, reverse), last)
+    kernel.call(
+        _kernel.setk_gru_forward,
+        _shape(x, h, reverse),
+        _weights(weights),
+        _frames(x, reverse),
+        _frames(y, reverse),
+        last,
+    )
     return y, last
 
 
@@ -198,15 +206,39 @@ def _gru_outputs(x, h, weight_ih, weight_hh, bias_ih, bias_hh, reverse):
 
 
 @torch.library.custom_op("setk::gru_backward", mutates_args=())
-def _gru_backward(dy: Tensor, dlast: Tensor, x: Tensor, h: Tensor, y: Tensor, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor,
-                  bias_hh: Tensor, reverse: list[bool]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _gru_backward(
+    dy: Tensor,
+    dlast: Tensor,
+    x: Tensor,
+    h: Tensor,
+    y: Tensor,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor,
+    bias_hh: Tensor,
+    reverse: list[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `_gru`. Only inputs and outputs are kept for it; the gates are computed again."""
-    dy, x, h, weights = _dense_rows(dy), _dense_rows(x), h.contiguous(), [p.contiguous() for p in (weight_ih, weight_hh, bias_ih, bias_hh)]
+    dy, x, h, weights = (
+        _dense_rows(dy),
+        _dense_rows(x),
+        h.contiguous(),
+        [p.contiguous() for p in (weight_ih, weight_hh, bias_ih, bias_hh)],
+    )
     dx, dh = x.new_empty(x.shape), dlast.clone(memory_format=torch.contiguous_format)
     dw = [torch.zeros_like(p) for p in weights]
     kernel.check(dy, dh)
-    kernel.call(_kernel.setk_gru_backward, _shape(x, h, reverse), _weights(weights), _frames(x, reverse), _frames(y, reverse),
-                _frames(dy, reverse), _frames(dx, reverse), dh, _weights(dw))
+    kernel.call(
+        _kernel.setk_gru_backward,
+        _shape(x, h, reverse),
+        _weights(weights),
+        _frames(x, reverse),
+        _frames(y, reverse),
+        _frames(dy, reverse),
+        _frames(dx, reverse),
+        dh,
+        _weights(dw),
+    )
     return dx, dh, *dw
 
 

@@ -36,4 +36,6 @@ def call(function, *arguments) -> None:
 def check(*tensors: Tensor) -> None:
     for a in tensors:
         if a.dtype not in (torch.float32, torch.bool):
-            raise TypeError(f"expected float32, as the weights are, not {a.dtype}; convert the input, or the model with .to()")
+            raise TypeError(
+                f"expected float32, as the weights are, not {a.dtype}; convert the input, or the model with .to()"
+            )

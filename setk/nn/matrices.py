@@ -39,7 +39,10 @@ def matrices(layer: nn.Module) -> Iterator[Matrix]:
         return
     own = {name: (name, p) for name, p in layer.named_parameters(recurse=False)}
     if parametrize.is_parametrized(layer):
-        own |= {name: (f"parametrizations.{name}.original", found.original) for name, found in layer.parametrizations.items()}
+        own |= {
+            name: (f"parametrizations.{name}.original", found.original)
+            for name, found in layer.parametrizations.items()
+        }
     for attribute, (name, p) in own.items():
         if p.ndim > 1 and attribute.startswith("weight"):
             yield Matrix(name, attribute, p, _stack(layer, attribute, p), _channels(layer, p))

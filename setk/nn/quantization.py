@@ -37,14 +37,14 @@ from setk.nn.gru import GroupedGRU
 from setk.nn.matrices import NORMS, matrices
 
 METHODS = ("vanilla", "fqse")
-MEMORY = 0.9        # of the mean of observed extremes
-LEAST = 2.0**-60    # of a scale: all that it divides is zero
+MEMORY = 0.9  # of the mean of observed extremes
+LEAST = 2.0**-60  # of a scale: all that it divides is zero
 
 
 @dataclass(frozen=True)
 class Scheme:
     method: str = "fqse"  # or vanilla
-    observe: int = 50     # calls in which ranges are observed
+    observe: int = 50  # calls in which ranges are observed
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -282,8 +282,11 @@ def _outputs(model: nn.Module, weighted: set[str]) -> list[str]:
                 if isinstance(b, (_BatchNorm, *_ACTIVATIONS)) and (first in weighted or isinstance(a, _BatchNorm)):
                     fused.add(first)
     kinds = (*NORMS, *_ACTIVATIONS, *_NAMED)
-    return [path for path, module in model.named_modules() if path not in fused and not isinstance(module, _RECURRENT)
-            and (path in weighted or isinstance(module, kinds))]
+    return [
+        path
+        for path, module in model.named_modules()
+        if path not in fused and not isinstance(module, _RECURRENT) and (path in weighted or isinstance(module, kinds))
+    ]
 
 
 def _use_weights(module: nn.RNNBase, args: tuple) -> None:

@@ -68,8 +68,10 @@ class LeakyConv(nn.Module):
     def init_state(self, batch: int) -> tuple[Tensor, Tensor]:
         """The last taps - 1 input frames [B, taps - 1, inputs], v [B, outputs]."""
         weight = self.conv.weight
-        return (weight.new_zeros(batch, self.conv.kernel_size[0] - 1, self.conv.in_channels),
-                weight.new_zeros(batch, self.conv.out_channels))
+        return (
+            weight.new_zeros(batch, self.conv.kernel_size[0] - 1, self.conv.in_channels),
+            weight.new_zeros(batch, self.conv.out_channels),
+        )
 
     def forward(self, x: Tensor, before: Tensor, v: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes x [B, T, inputs], state, hold [B, T] -> spikes [B, T, outputs], state."""
@@ -78,7 +80,9 @@ class LeakyConv(nn.Module):
     def export_forward(self, x: Tensor, before: Tensor, v: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return self._run(x, before, v, hold, False)
 
-    def _run(self, x: Tensor, before: Tensor, v: Tensor, hold: Tensor, by_kernel: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _run(
+        self, x: Tensor, before: Tensor, v: Tensor, hold: Tensor, by_kernel: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         x = torch.cat([before, x], 1)
         fan, width = self.conv.out_channels // self.conv.in_channels, self.conv.out_channels
         decay = self.w.expand(width)
@@ -87,7 +91,7 @@ class LeakyConv(nn.Module):
             u, v = _leak(taps, self.conv.weight[:, 0].t(), self.conv.bias, decay, hold, v, LEAK_THRESHOLD)
         else:
             u, v = _leak_loop(self.conv(x.transpose(1, 2)).transpose(1, 2), decay, hold, v, LEAK_THRESHOLD)
-        return reached(u - LEAK_THRESHOLD), x[:, x.shape[1] - before.shape[1]:].detach(), v.detach()
+        return reached(u - LEAK_THRESHOLD), x[:, x.shape[1] - before.shape[1] :].detach(), v.detach()
 
 
 class AdaptiveRecurrent(nn.Module):
@@ -109,7 +113,9 @@ class AdaptiveRecurrent(nn.Module):
         zeros = self.alpha.new_zeros(batch, len(self.alpha))
         return zeros, zeros.clone(), zeros.clone()
 
-    def forward(self, x: Tensor, m: Tensor, eta: Tensor, s: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, m: Tensor, eta: Tensor, s: Tensor, hold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Spikes x [B, T, inputs], state, hold [B, T] -> spikes [B, T, width], state."""
         if _fits(x, len(self.alpha), self.dense, self.recurrent):
             bias = self.dense.bias + self.recurrent.bias
@@ -118,7 +124,9 @@ class AdaptiveRecurrent(nn.Module):
             return spikes, *(a.detach() for a in after)
         return self.export_forward(x, m, eta, s, hold)
 
-    def export_forward(self, x: Tensor, m: Tensor, eta: Tensor, s: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def export_forward(
+        self, x: Tensor, m: Tensor, eta: Tensor, s: Tensor, hold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         alpha, ro, spikes = torch.sigmoid(self.alpha), torch.sigmoid(self.ro), []
         gain, rise = 1 - alpha, 1 - ro
         for current, rest in zip(self.dense(x).unbind(1), hold.unsqueeze(-1).unbind(1), strict=True):
@@ -173,8 +181,13 @@ def _leak_loop(current: Tensor, decay: Tensor, hold: Tensor, v: Tensor, threshol
 
 def _fits(x: Tensor, width: int, *layers: nn.Module) -> bool:
     """Whether the kernel can run. A layer that was replaced, as by a quantized one, runs itself."""
-    return (_kernel is not None and all(type(layer) in (nn.Linear, nn.Conv1d) for layer in layers)
-            and x.device.type == "cpu" and x.dtype == torch.float32 and width % kernel.LANES == 0)
+    return (
+        _kernel is not None
+        and all(type(layer) in (nn.Linear, nn.Conv1d) for layer in layers)
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and width % kernel.LANES == 0
+    )
 
 
 class _Layer(ctypes.Structure):  # as in spiking.c
@@ -191,7 +204,9 @@ def _layer(x: Tensor, *arrays: Tensor):
 def _dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [..., I], weight [O, I], bias [O] -> [..., O]."""
     x, y = x.contiguous(), x.new_empty(*x.shape[:-1], len(weight))
-    kernel.call(_kernel.setk_dense, y.numel() // len(weight), x.shape[-1], len(weight), x, weight.t().contiguous(), bias, y)
+    kernel.call(
+        _kernel.setk_dense, y.numel() // len(weight), x.shape[-1], len(weight), x, weight.t().contiguous(), bias, y
+    )
     return y
 
 
@@ -211,7 +226,9 @@ _dense.register_autograd(_dense_gradients, setup_context=lambda ctx, inputs, out
 
 
 @torch.library.custom_op("setk::leak", mutates_args=())
-def _leak(x: Tensor, weight: Tensor, bias: Tensor, decay: Tensor, hold: Tensor, v: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def _leak(
+    x: Tensor, weight: Tensor, bias: Tensor, decay: Tensor, hold: Tensor, v: Tensor, threshold: float
+) -> tuple[Tensor, Tensor]:
     """x [B, T + K - 1, H], weight [K, H], bias and decay [H], hold [B, T], v [B, H] -> u [B, T, H], v; p = sigmoid(decay)."""
     x, weight, hold = x.contiguous(), weight.contiguous(), hold.contiguous()
     p, after = torch.sigmoid(decay).contiguous(), v.clone(memory_format=torch.contiguous_format)
@@ -227,14 +244,32 @@ def _(x, weight, bias, decay, hold, v, threshold):
 
 
 @torch.library.custom_op("setk::leak_backward", mutates_args=())
-def _leak_backward(du: Tensor, x: Tensor, weight: Tensor, decay: Tensor, hold: Tensor, v: Tensor, u: Tensor,
-                   threshold: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _leak_backward(
+    du: Tensor, x: Tensor, weight: Tensor, decay: Tensor, hold: Tensor, v: Tensor, u: Tensor, threshold: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     x, weight, p, hold = x.contiguous(), weight.contiguous(), torch.sigmoid(decay).contiguous(), hold.contiguous()
     taps, h = weight.shape
     dx, dw = torch.zeros_like(x), torch.zeros_like(weight)
     dbias, ddecay = torch.zeros_like(p), torch.zeros_like(p)
-    kernel.call(_kernel.setk_leak_backward, len(x), u.shape[1], taps, h, x, weight, p, threshold, hold, v.contiguous(), u,
-                du.contiguous(), dx, dw, dbias, ddecay)
+    kernel.call(
+        _kernel.setk_leak_backward,
+        len(x),
+        u.shape[1],
+        taps,
+        h,
+        x,
+        weight,
+        p,
+        threshold,
+        hold,
+        v.contiguous(),
+        u,
+        du.contiguous(),
+        dx,
+        dw,
+        dbias,
+        ddecay,
+    )
     return dx, dw, dbias, ddecay
 
 
@@ -256,8 +291,18 @@ _leak.register_autograd(_leak_gradients, setup_context=_leak_context)
 
 
 @torch.library.custom_op("setk::adaptive", mutates_args=())
-def _adaptive(x: Tensor, dense: Tensor, recurrent: Tensor, bias: Tensor, alpha: Tensor, ro: Tensor, hold: Tensor, m: Tensor, eta: Tensor,
-              s: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _adaptive(
+    x: Tensor,
+    dense: Tensor,
+    recurrent: Tensor,
+    bias: Tensor,
+    alpha: Tensor,
+    ro: Tensor,
+    hold: Tensor,
+    m: Tensor,
+    eta: Tensor,
+    s: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """x [B, T, I], dense [H, I], recurrent [H, H], bias, alpha and ro [H], hold [B, T], m, eta, s [B, H] -> spikes
     [B, T, H], m, eta, s; and for the gradient m - theta and eta at every frame, [B, T, H]."""
     x, hold, alpha, ro = x.contiguous(), hold.contiguous(), torch.sigmoid(alpha), torch.sigmoid(ro)
@@ -276,14 +321,38 @@ def _(x, dense, recurrent, bias, alpha, ro, hold, m, eta, s):
 
 
 @torch.library.custom_op("setk::adaptive_backward", mutates_args=())
-def _adaptive_backward(ds: Tensor, recurrent: Tensor, alpha: Tensor, ro: Tensor, hold: Tensor, m: Tensor, eta: Tensor, s: Tensor,
-                       us: Tensor, etas: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _adaptive_backward(
+    ds: Tensor,
+    recurrent: Tensor,
+    alpha: Tensor,
+    ro: Tensor,
+    hold: Tensor,
+    m: Tensor,
+    eta: Tensor,
+    s: Tensor,
+    us: Tensor,
+    etas: Tensor,
+    spikes: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of the currents [B, T, H], of alpha and of ro [H]."""
     recurrent, hold, alpha, ro = recurrent.contiguous(), hold.contiguous(), torch.sigmoid(alpha), torch.sigmoid(ro)
     before, slope = [a.contiguous() for a in (m, eta, s)], multi_gaussian(us)
     dj, dalpha, dro = torch.empty_like(us), torch.zeros_like(alpha), torch.zeros_like(ro)
     layer = _layer(us, recurrent, recurrent, alpha, alpha, ro, hold)  # the first three are not read here
-    kernel.call(_kernel.setk_adaptive_backward, layer, recurrent, *before, us, etas, spikes, slope, ds.contiguous(), dj, dalpha, dro)
+    kernel.call(
+        _kernel.setk_adaptive_backward,
+        layer,
+        recurrent,
+        *before,
+        us,
+        etas,
+        spikes,
+        slope,
+        ds.contiguous(),
+        dj,
+        dalpha,
+        dro,
+    )
     return dj, dalpha, dro
 
 
@@ -303,7 +372,18 @@ def _adaptive_gradients(ctx, ds, *_):
     dj, dalpha, dro = _adaptive_backward(ds, *saved)
     spikes, s, rows = saved[-1], saved[6], dj.flatten(0, 1)
     earlier = torch.cat([s[:, None], spikes[:, :-1]], 1).flatten(0, 1)
-    return (dj @ dense, rows.t() @ x.flatten(0, 1), rows.t() @ earlier, rows.sum(0), dalpha, dro, None, None, None, None)
+    return (
+        dj @ dense,
+        rows.t() @ x.flatten(0, 1),
+        rows.t() @ earlier,
+        rows.sum(0),
+        dalpha,
+        dro,
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 _adaptive.register_autograd(_adaptive_gradients, setup_context=_adaptive_context)

@@ -14,7 +14,9 @@ GAMMA, SIGMA, DIP, SPREAD = 0.5, 0.5, 0.15, 6.0  # of the multi-Gaussian surroga
 def multi_gaussian(u: Tensor) -> Tensor:
     """Surrogate of the step's slope at u (Yin, Corradi, Bohte 2021): a Gaussian with a shallow wider dip on either side."""
     wide = SPREAD * SIGMA
-    peak, dips = (GAMMA * weight / (sigma * math.sqrt(2 * math.pi)) for weight, sigma in ((1 + DIP, SIGMA), (DIP, wide)))
+    peak, dips = (
+        GAMMA * weight / (sigma * math.sqrt(2 * math.pi)) for weight, sigma in ((1 + DIP, SIGMA), (DIP, wide))
+    )
     left, right = ((u + shift).square_().mul_(-0.5 / wide**2).exp_() for shift in (SIGMA, -SIGMA))
     return u.square().mul_(-0.5 / SIGMA**2).exp_().mul_(peak).sub_(left.add_(right).mul_(dips))
 

@@ -30,7 +30,9 @@ def find(spec: str) -> Path:
         return Path(spec)
     known = included()
     if spec not in known:
-        raise UserError(f"no trained model is called '{spec}'; {config.nearest(spec, known)}; or use the path of a file")
+        raise UserError(
+            f"no trained model is called '{spec}'; {config.nearest(spec, known)}; or use the path of a file"
+        )
     return known[spec]
 
 
@@ -51,8 +53,14 @@ def rows() -> Iterator[dict[str, Any]]:
     yield {"name": "noisy", **empty, **baseline}
     for name, path in files.items():
         about = facts[name]
-        yield {"name": name, "model": about["model"], "purpose": purpose(about), "params": about["params"],
-               "bytes": path.stat().st_size, **{metric: about["scores"].get("test", {}).get(metric) for metric in baseline}}
+        yield {
+            "name": name,
+            "model": about["model"],
+            "purpose": purpose(about),
+            "params": about["params"],
+            "bytes": path.stat().st_size,
+            **{metric: about["scores"].get("test", {}).get(metric) for metric in baseline},
+        }
 
 
 def purpose(about: dict[str, Any]) -> str:

@@ -17,8 +17,20 @@ from setk.scoring.compare import Table, compare, read_table
 from setk.scoring.summary import group_order, summarise
 
 FORMATS = ("md", "tsv", "json")
-HEADINGS = {"pesq_wb": "PESQ-WB", "pesq_nb": "PESQ-NB", "stoi": "STOI", "estoi": "ESTOI", "si_sdr": "SI-SDR, dB", "si_sdri": "SI-SDRi, dB",
-            "sdr": "SDR, dB", "sdri": "SDRi, dB", "snr": "SNR, dB", "csig": "CSIG", "cbak": "CBAK", "covl": "COVL"}
+HEADINGS = {
+    "pesq_wb": "PESQ-WB",
+    "pesq_nb": "PESQ-NB",
+    "stoi": "STOI",
+    "estoi": "ESTOI",
+    "si_sdr": "SI-SDR, dB",
+    "si_sdri": "SI-SDRi, dB",
+    "sdr": "SDR, dB",
+    "sdri": "SDRi, dB",
+    "snr": "SNR, dB",
+    "csig": "CSIG",
+    "cbak": "CBAK",
+    "covl": "COVL",
+}
 COSTS = ("params", "params_nonzero", "bytes", "macs_per_second", "synops_per_second", "latency_ms", "rtf", "rtf_stream")
 
 
@@ -136,8 +148,16 @@ def read_groups(spec: str, bins: str | None) -> dict[str, str]:
 # ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def table(form: str, specs: Sequence[str], metrics: Sequence[str] | None = None, *, by: Sequence[str] = (), bins: str | None = None,
-          against: str | None = None, png: Path | None = None) -> str:
+def table(
+    form: str,
+    specs: Sequence[str],
+    metrics: Sequence[str] | None = None,
+    *,
+    by: Sequence[str] = (),
+    bins: str | None = None,
+    against: str | None = None,
+    png: Path | None = None,
+) -> str:
     """The systems that `specs` name as one table: "md", "tsv" or "json"; with `by` (tables of groups), a table per metric and
     grouping. `metrics`: the columns, None for all. `png`: also draw the means to this file."""
     if form not in FORMATS:
@@ -229,11 +249,15 @@ def plot(systems: Sequence[System], metrics: Sequence[str], path: Path) -> None:
 
     known = [row for row in records(systems, metrics) if row.get("macs_per_second")]
     if not known:
-        raise UserError("--png: no MACs to plot against; name what se-count --json printed, as in fspen=scores.tsv,count.json")
+        raise UserError(
+            "--png: no MACs to plot against; name what se-count --json printed, as in fspen=scores.tsv,count.json"
+        )
     figure = Figure(figsize=(4 * len(metrics), 3), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
-        points = [(row["macs_per_second"] / 1e6, row[metric], row["system"]) for row in known if row[metric] is not None]
+        points = [
+            (row["macs_per_second"] / 1e6, row[metric], row["system"]) for row in known if row[metric] is not None
+        ]
         axes.plot([x for x, _, _ in points], [y for _, y, _ in points], marker="o")
         for x, y, name in points:
             axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
@@ -247,7 +271,9 @@ def _named(systems: Sequence[System], name: str) -> System:
     for system in systems:
         if system.name == name:
             return system
-    raise UserError(f"--against {name}: no system has that name; there are {', '.join(system.name for system in systems)}")
+    raise UserError(
+        f"--against {name}: no system has that name; there are {', '.join(system.name for system in systems)}"
+    )
 
 
 def _cost_columns(systems: Sequence[System]) -> dict[str, str]:

@@ -40,5 +40,7 @@ class Labels:
         try:
             scores = [future.result() for future in asked]
         except BrokenProcessPool:
-            raise UserError("a worker process that computes PESQ was killed (out of memory?); start again to continue") from None
+            raise UserError(
+                "a worker process that computes PESQ was killed (out of memory?); start again to continue"
+            ) from None
         return (np.array(scores, np.float32) - 1) / 3.5

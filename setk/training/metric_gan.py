@@ -41,8 +41,15 @@ class Discriminator(nn.Module):
         for i, o in ((2, 16), (16, 32), (32, 64), (64, 128)):
             # A group norm of single channels is the instance norm.
             layers += [spectral_norm(nn.Conv2d(i, o, 4, 2, 1, bias=False)), nn.GroupNorm(o, o), nn.PReLU(o)]
-        self.layers = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), spectral_norm(nn.Linear(128, 64)),
-                                    nn.Dropout(0.3), nn.PReLU(64), spectral_norm(nn.Linear(64, 1)))
+        self.layers = nn.Sequential(
+            *layers,
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            spectral_norm(nn.Linear(128, 64)),
+            nn.Dropout(0.3),
+            nn.PReLU(64),
+            spectral_norm(nn.Linear(64, 1)),
+        )
         self.slope = nn.Parameter(torch.ones(1))
 
     def forward(self, clean: Tensor, candidate: Tensor) -> Tensor:

@@ -29,9 +29,15 @@ class Muon(torch.optim.AdamW):
     def __init__(self, module: nn.Module, lr: float, betas: tuple[float, float], weight_decay: float):
         self._stacks = dict(_matrices(module))
         rest = [p for p in module.parameters() if p.requires_grad and p not in self._stacks]
-        super().__init__([{"params": list(self._stacks), "weight_decay": weight_decay},
-                          {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
-                          {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0}], lr=lr, betas=betas)
+        super().__init__(
+            [
+                {"params": list(self._stacks), "weight_decay": weight_decay},
+                {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
+                {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=lr,
+            betas=betas,
+        )
 
     @torch.no_grad()
     def step(self) -> None:

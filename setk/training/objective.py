@@ -156,9 +156,13 @@ class Objective:
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, as tensors and plain values."""
-        return {"masks": self.masks.kept if self.masks else {},
-                **{name: {"module": learner.module.state_dict(), "optimizer": learner.optimizer.state_dict()}
-                   for name, learner in self.learners.items()}}
+        return {
+            "masks": self.masks.kept if self.masks else {},
+            **{
+                name: {"module": learner.module.state_dict(), "optimizer": learner.optimizer.state_dict()}
+                for name, learner in self.learners.items()
+            },
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         for name, learner in self.learners.items():

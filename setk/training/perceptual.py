@@ -66,7 +66,7 @@ def _ear(device: torch.device) -> Ear:
     passed = np.abs(gain * np.polyval(zeros[::-1], delay) / np.polyval(poles[::-1], delay)) ** 2
     band = np.repeat(np.arange(len(BINS)), BINS)
     bands = np.zeros((TRANSFORM.bins, len(BINS)))
-    bands[np.arange(len(band)), band] = np.array(DENSITY)[band] * POWER_SCALE * passed[:len(band)]
+    bands[np.arange(len(band)), band] = np.array(DENSITY)[band] * POWER_SCALE * passed[: len(band)]
     # P.862's table of widths in Bark is this polynomial to 1e-5, except the first band, which no sum below counts.
     width = np.polyval((8.813e-8, 2.2348e-5, 4.38348e-3, 0.313577), np.arange(len(BINS)))
     centre = np.cumsum(width) - width / 2 - width[0] / 2
@@ -140,4 +140,4 @@ def _frame_gain(est: Tensor, ref: Tensor) -> Tensor:
 def _loudness(power: Tensor, ear: Ear) -> Tensor:
     """Specific loudness [B, T, 49] in sone per Bark (Zwicker & Feldtkeller 1967); nothing below the threshold."""
     above = (0.5 + 0.5 * power / ear.threshold).clamp(min=1)
-    return LOUDNESS_SCALE * (2 * ear.threshold) ** ear.exponent * (above ** ear.exponent - 1)
+    return LOUDNESS_SCALE * (2 * ear.threshold) ** ear.exponent * (above**ear.exponent - 1)

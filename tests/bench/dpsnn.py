@@ -51,7 +51,7 @@ def frame_by_frame(model, frames):
         e = F.relu(model.encoder(frame))
         z = model.binary.dense(model.norm(e)) - model.binary.threshold
         s = Step.apply(z, False, gaussians(z.detach()))
-        history[0] = [*history[0], s][-context - 1:]
+        history[0] = [*history[0], s][-context - 1 :]
         if f < context:
             if f == context - 1:
                 out.append(torch.zeros_like(frame))
@@ -64,7 +64,7 @@ def frame_by_frame(model, frames):
         every = []
         for j, (block, b) in enumerate(zip(model.blocks, neurons)):
             if j:
-                history[j] = [*history[j], s][-context - 1:]
+                history[j] = [*history[j], s][-context - 1 :]
             d = block.scnn.conv(torch.stack(history[j], -1))[..., 0]
             b["v"] = b["v"] + (d - b["v"]) * torch.sigmoid(block.scnn.w)
             s = Step.apply(b["v"] - 1, True, 1 / (1 + (torch.pi * (b["v"].detach() - 1)) ** 2))
@@ -92,8 +92,15 @@ def in_onnx(model):
     names, data = [f"state_{i}" for i in range(len(state))], io.BytesIO()
     with exporting(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(model, (torch.zeros(1, 1, model.config.window), state), data, dynamo=False, opset_version=17,
-                          input_names=["frames", *names], output_names=["out", *(f"next_{name}" for name in names)])
+        torch.onnx.export(
+            model,
+            (torch.zeros(1, 1, model.config.window), state),
+            data,
+            dynamo=False,
+            opset_version=17,
+            input_names=["frames", *names],
+            output_names=["out", *(f"next_{name}" for name in names)],
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(data.getvalue(), options)
@@ -144,14 +151,22 @@ def main() -> None:
     start = model.init_state(1)
 
     with torch.no_grad():
-        table("1 s of audio, offline", {
-            "straight loop": lambda: frame_by_frame(model, frames),
-            "setk": lambda: model(frames, start),
-        }, repeats, 1)
+        table(
+            "1 s of audio, offline",
+            {
+                "straight loop": lambda: frame_by_frame(model, frames),
+                "setk": lambda: model(frames, start),
+            },
+            repeats,
+            1,
+        )
         hops = {"torch": in_torch(model), "ONNX Runtime": in_onnx(model)}
-        table("a hop of 2.5 ms", {
-            form: lambda hop=hop: [hop(frames[:, t:t + 1]) for t in range(200)] for form, hop in hops.items()
-        }, repeats, 200)
+        table(
+            "a hop of 2.5 ms",
+            {form: lambda hop=hop: [hop(frames[:, t : t + 1]) for t in range(200)] for form, hop in hops.items()},
+            repeats,
+            200,
+        )
 
     model.train()
     kernel = spiking._kernel
@@ -161,11 +176,16 @@ def main() -> None:
         model.whole(batch).square().mean().backward()
         spiking._kernel = kernel
 
-    table("training step, 8 signals of 1 s", {
-        "straight loop": lambda: frame_by_frame(model, batch).square().mean().backward(),
-        "setk, no kernel": without_kernel,
-        "setk": lambda: model.whole(batch).square().mean().backward(),
-    }, repeats, 1)
+    table(
+        "training step, 8 signals of 1 s",
+        {
+            "straight loop": lambda: frame_by_frame(model, batch).square().mean().backward(),
+            "setk, no kernel": without_kernel,
+            "setk": lambda: model.whole(batch).square().mean().backward(),
+        },
+        repeats,
+        1,
+    )
 
 
 if __name__ == "__main__":

@@ -55,8 +55,15 @@ def short_audio(folder: Path) -> dict[str, bytes]:
 
     x, rate = soundfile.read(MINI / "test" / "noisy" / "mona_0001.flac", dtype="float32", frames=8000)
     stereo = np.stack([x, x[::-1]], 1)
-    for name, data, options in (("pcm16.wav", x, {}), ("float.wav", x, {"subtype": "FLOAT"}), ("pcm24.wav", stereo, {"subtype": "PCM_24"}),
-                                ("a.flac", x, {}), ("a.ogg", x, {}), ("a.aiff", stereo, {}), ("rf64.wav", x, {"format": "RF64"})):
+    for name, data, options in (
+        ("pcm16.wav", x, {}),
+        ("float.wav", x, {"subtype": "FLOAT"}),
+        ("pcm24.wav", stereo, {"subtype": "PCM_24"}),
+        ("a.flac", x, {}),
+        ("a.ogg", x, {}),
+        ("a.aiff", stereo, {}),
+        ("rf64.wav", x, {"format": "RF64"}),
+    ):
         soundfile.write(folder / name, data, rate, **options)
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
@@ -122,7 +129,9 @@ def load(call: Callable[[], object]) -> str:
 def tables(rng: random.Random, folder: Path) -> str:
     """Damaged score tables through the comparison."""
     good = "utt\tpesq_wb\tstoi\terror\n" + "".join(f"u{i}\t{1 + i / 10}\t0.{i}\t\n" for i in range(9))
-    (folder / "a.tsv").write_bytes(damaged_text(good.replace("\t", " "), rng).replace(b" ", b"\t"))  # words of a line are its cells
+    (folder / "a.tsv").write_bytes(
+        damaged_text(good.replace("\t", " "), rng).replace(b" ", b"\t")
+    )  # words of a line are its cells
     (folder / "b.tsv").write_text(good)
     return check(se("score", "--compare", folder / "a.tsv", folder / "b.tsv"))
 
@@ -157,7 +166,14 @@ def onnx(rng: random.Random, folder: Path) -> str:
 
 
 KINDS: dict[str, Callable[[random.Random, Path], str]] = {
-    "audio": audio, "lists": lists, "configs": configs, "tables": tables, "shards": shards, "checkpoints": checkpoints, "onnx": onnx}
+    "audio": audio,
+    "lists": lists,
+    "configs": configs,
+    "tables": tables,
+    "shards": shards,
+    "checkpoints": checkpoints,
+    "onnx": onnx,
+}
 
 
 def main(kind: str, first: int, count: int, folder: Path) -> None:

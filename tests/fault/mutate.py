@@ -7,9 +7,43 @@ import struct
 from typing import Callable
 
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
-TOKENS = ("nan", "inf", "-inf", "1e999", "-1", "0", "1e-400", "9" * 40, "", " ", "\t", "\0", "\r", "..", "/", "-", "|", "true |", "sum:{}",
-          'mix:{"length": 1, "rate": 0, "parts": []}', "\ufeff", "é" * 90, "a" * 300, "./missing.wav", "{", "[", "!!python/object:os.system x",
-          "&a [*a]", "*a", "null", "~", "0x10", "1_000", "2001-02-30", "2001-02-03")
+TOKENS = (
+    "nan",
+    "inf",
+    "-inf",
+    "1e999",
+    "-1",
+    "0",
+    "1e-400",
+    "9" * 40,
+    "",
+    " ",
+    "\t",
+    "\0",
+    "\r",
+    "..",
+    "/",
+    "-",
+    "|",
+    "true |",
+    "sum:{}",
+    'mix:{"length": 1, "rate": 0, "parts": []}',
+    "\ufeff",
+    "é" * 90,
+    "a" * 300,
+    "./missing.wav",
+    "{",
+    "[",
+    "!!python/object:os.system x",
+    "&a [*a]",
+    "*a",
+    "null",
+    "~",
+    "0x10",
+    "1_000",
+    "2001-02-30",
+    "2001-02-03",
+)
 
 
 def flip(data: bytes, rng: random.Random) -> bytes:
@@ -22,19 +56,19 @@ def flip(data: bytes, rng: random.Random) -> bytes:
 
 def cut(data: bytes, rng: random.Random) -> bytes:
     """The end missing."""
-    return data[:rng.randrange(len(data))]
+    return data[: rng.randrange(len(data))]
 
 
 def remove(data: bytes, rng: random.Random) -> bytes:
     """A piece missing."""
     start = rng.randrange(len(data))
-    return data[:start] + data[start + rng.choice((1, 2, 4, 100)):]
+    return data[:start] + data[start + rng.choice((1, 2, 4, 100)) :]
 
 
 def repeat(data: bytes, rng: random.Random) -> bytes:
     """A piece twice."""
     start, size = rng.randrange(len(data)), rng.choice((1, 4, 44, 500))
-    return data[:start + size] + data[start:]
+    return data[: start + size] + data[start:]
 
 
 def extreme(data: bytes, rng: random.Random) -> bytes:
@@ -42,7 +76,7 @@ def extreme(data: bytes, rng: random.Random) -> bytes:
     changed, value = bytearray(data), rng.choice(EXTREMES)
     size = rng.choice((1, 2, 4, 8))
     at = rng.randrange(max(1, min(len(data) - size, rng.choice((64, 512, len(data))))))
-    changed[at:at + size] = struct.pack("<Q", value)[:size]
+    changed[at : at + size] = struct.pack("<Q", value)[:size]
     return bytes(changed)
 
 
@@ -50,7 +84,7 @@ def zeros(data: bytes, rng: random.Random) -> bytes:
     """A page that was never written."""
     start = rng.randrange(len(data))
     size = min(rng.choice((16, 512, 4096)), len(data) - start)
-    return data[:start] + bytes(size) + data[start + size:]
+    return data[:start] + bytes(size) + data[start + size :]
 
 
 def noise(data: bytes, rng: random.Random) -> bytes:
@@ -58,7 +92,18 @@ def noise(data: bytes, rng: random.Random) -> bytes:
     return rng.randbytes(rng.choice((0, 1, 44, 1000)))
 
 
-BINARY: tuple[Callable[[bytes, random.Random], bytes], ...] = (flip, flip, cut, remove, repeat, extreme, extreme, extreme, zeros, noise)
+BINARY: tuple[Callable[[bytes, random.Random], bytes], ...] = (
+    flip,
+    flip,
+    cut,
+    remove,
+    repeat,
+    extreme,
+    extreme,
+    extreme,
+    zeros,
+    noise,
+)
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
@@ -89,6 +134,6 @@ def damaged_text(text: str, rng: random.Random) -> bytes:
         elif what == 4:
             lines[at] = rng.choice(TOKENS)
         else:
-            lines[at] = lines[at][:rng.randrange(len(lines[at]) + 1)] + rng.choice(TOKENS)
+            lines[at] = lines[at][: rng.randrange(len(lines[at]) + 1)] + rng.choice(TOKENS)
     data = "\n".join(lines).encode()
     return damaged(data, rng) if data and rng.random() < 0.2 else data

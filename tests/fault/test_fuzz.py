@@ -22,8 +22,12 @@ def outcomes(kind: str, count: int, folder: Path) -> dict[int, str]:
     first = -1
     while first < count:
         folder.joinpath(str(first)).mkdir()
-        driver = subprocess.Popen([sys.executable, str(DRIVER), kind, str(first), str(count - first), str(folder / str(first))],
-                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        driver = subprocess.Popen(
+            [sys.executable, str(DRIVER), kind, str(first), str(count - first), str(folder / str(first))],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         case = first
         for line in driver.stdout:
             said = json.loads(line)

@@ -17,13 +17,34 @@ import pytest
 import soundfile
 from conftest import MINI, ROOT, command
 
-CALLS = ("rename", "renameat", "renameat2", "unlink", "unlinkat", "fsync", "fdatasync", "mkdir", "mkdirat", "ftruncate", "link", "symlink")
-pytestmark = [pytest.mark.full, pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed (apt-get install strace)")]
+CALLS = (
+    "rename",
+    "renameat",
+    "renameat2",
+    "unlink",
+    "unlinkat",
+    "fsync",
+    "fdatasync",
+    "mkdir",
+    "mkdirat",
+    "ftruncate",
+    "link",
+    "symlink",
+)
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed (apt-get install strace)"),
+]
 
 
 def strace(folder: Path, argv: list[str], *options: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["strace", "-f", "-qq", "-o", str(folder.parent / "trace"), *options, *argv], cwd=folder, capture_output=True,
-                          timeout=600, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        ["strace", "-f", "-qq", "-o", str(folder.parent / "trace"), *options, *argv],
+        cwd=folder,
+        capture_output=True,
+        timeout=600,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def recordings(folder: Path) -> None:
@@ -63,7 +84,10 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "fix": (data_dir, command("prep", "fix", "data")),
     "resample": (recordings, command("prep", "resample", "noisy.scp", "out", "--rate", "8000")),
     "enhance": (recordings, command("enhance", "fspen", "--list", "noisy.scp", "--out", "out")),
-    "score": (recordings, command("score", "--ref", "clean.scp", "noisy.scp", "--metrics", "si_sdr", "--summary", "summary.json")),
+    "score": (
+        recordings,
+        command("score", "--ref", "clean.scp", "noisy.scp", "--metrics", "si_sdr", "--summary", "summary.json"),
+    ),
     "prune": (recordings, command("prune", FSPEN, "out.pt", "--method", "magnitude", "--amount", "0.3")),
     "ptq": (recordings, command("quant", "ptq", FSPEN, "out.pt", "--list", "noisy.scp")),
 }
@@ -72,8 +96,11 @@ del CASES["shards"]  # reads a data directory, which test_prep_kills makes
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Name -> bytes of the files below a folder; what killed processes left is not counted."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and ".tmp" not in path.name}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and ".tmp" not in path.name
+    }
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -93,7 +120,9 @@ def test_a_kill_at_every_call(case, tmp_path):
     done = strace(folder, argv, "-e", f"trace={calls}")
     assert done.returncode == 0, done.stderr.decode()
     reference = contents(folder)
-    total = sum(1 for line in (tmp_path / "trace").read_text().splitlines() if re.match(rf"\d+ +({'|'.join(CALLS)})\(", line))
+    total = sum(
+        1 for line in (tmp_path / "trace").read_text().splitlines() if re.match(rf"\d+ +({'|'.join(CALLS)})\(", line)
+    )
     assert total >= 1
     in_place = {name for name in before if reference.get(name) != before[name]}
     for number in range(1, total + 1):

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-WASM_PAGE = 1 << 16   # bytes
-KERNEL_PAGES = 4      # of the kernels' own data and stack
+WASM_PAGE = 1 << 16  # bytes
+KERNEL_PAGES = 4  # of the kernels' own data and stack
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,16 @@ class WebModel:
     """What the page needs to know of a model. Sizes are in floats, times in samples at `rate`."""
 
     name: str
-    facts: str               # a sentence for the head of the page
+    facts: str  # a sentence for the head of the page
     rate: int
     hop: int
-    delay: int               # by which the output is later than the input
-    program: np.ndarray      # int32, of one hop
-    reset: np.ndarray        # int32, before the first
-    constants: np.ndarray    # float32
-    quantized: list[tuple[int, int, int]]  # first, count and width of blocks of constants that may be int8: a scale for each column
+    delay: int  # by which the output is later than the input
+    program: np.ndarray  # int32, of one hop
+    reset: np.ndarray  # int32, before the first
+    constants: np.ndarray  # float32
+    quantized: list[
+        tuple[int, int, int]
+    ]  # first, count and width of blocks of constants that may be int8: a scale for each column
     state: int
     scratch: int
 
@@ -41,8 +43,16 @@ def render(model: WebModel, version: str) -> str:
     texts = {name: text(name) for name in ("page.html", "page.css", "page.js", "engine.js", "worklet.js")}
     data = json.dumps(packed(model), separators=(",", ":"))
     return Template(texts["page.html"]).substitute(
-        TITLE=model.name, FACTS=model.facts, MODEL=model.name, VERSION=version, MODEL_JSON=data, STYLE=texts["page.css"],
-        ENGINE=texts["engine.js"], WORKLET=texts["worklet.js"], SCRIPT=texts["page.js"])
+        TITLE=model.name,
+        FACTS=model.facts,
+        MODEL=model.name,
+        VERSION=version,
+        MODEL_JSON=data,
+        STYLE=texts["page.css"],
+        ENGINE=texts["engine.js"],
+        WORKLET=texts["worklet.js"],
+        SCRIPT=texts["page.js"],
+    )
 
 
 def text(name: str) -> str:
@@ -63,7 +73,7 @@ def packed(model: WebModel) -> dict[str, Any]:
         if at < first:
             segments.append(["float", at, first - at, 0, 0])
             floats.append(model.constants[at:first])
-        values, steps = to_int8(model.constants[first:first + count], width)
+        values, steps = to_int8(model.constants[first : first + count], width)
         segments.append(["int8", first, count, sum(map(len, scales)), width])
         small.append(values)
         scales.append(steps)
@@ -71,12 +81,28 @@ def packed(model: WebModel) -> dict[str, Any]:
     if at < len(model.constants):
         segments.append(["float", at, len(model.constants) - at, 0, 0])
         floats.append(model.constants[at:])
-    used = model.program.nbytes + model.reset.nbytes + 4 * (len(model.constants) + model.state + model.scratch + 2 * model.hop)
-    return {"name": model.name, "rate": model.rate, "hop": model.hop, "delay": model.delay, "stateFloats": model.state,
-            "scratch": model.scratch, "constantFloats": len(model.constants), "pages": KERNEL_PAGES + 1 + -(-used // WASM_PAGE),
-            "program": encoded(model.program), "reset": encoded(model.reset), "segments": segments, "floats": encoded(joined(floats, np.float32)),
-            "bytes": encoded(joined(small, np.int8)), "scales": encoded(joined(scales, np.float32)),
-            "wasm": base64.b64encode(kernels()).decode()}
+    used = (
+        model.program.nbytes
+        + model.reset.nbytes
+        + 4 * (len(model.constants) + model.state + model.scratch + 2 * model.hop)
+    )
+    return {
+        "name": model.name,
+        "rate": model.rate,
+        "hop": model.hop,
+        "delay": model.delay,
+        "stateFloats": model.state,
+        "scratch": model.scratch,
+        "constantFloats": len(model.constants),
+        "pages": KERNEL_PAGES + 1 + -(-used // WASM_PAGE),
+        "program": encoded(model.program),
+        "reset": encoded(model.reset),
+        "segments": segments,
+        "floats": encoded(joined(floats, np.float32)),
+        "bytes": encoded(joined(small, np.int8)),
+        "scales": encoded(joined(scales, np.float32)),
+        "wasm": base64.b64encode(kernels()).decode(),
+    }
 
 
 def to_int8(values: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
