@@ -41,65 +41,13 @@ _MAX_DB, _LOCAL_DB = 20.0, 1.0  # Klatt's Kmax and Klocmax
 # An LPC model that predicts better than this would be made of rounding errors.
 _LEAST_ERROR = 1e-13
 _FRAMES = 64  # transformed at a time: the work stays in the cache, and a lecture does not need gigabytes
+# fmt: off
 # Centres and bandwidths of the critical bands, Hz.
-_CENTRES = np.array(
-    [
-        50,
-        120,
-        190,
-        260,
-        330,
-        400,
-        470,
-        540,
-        617.372,
-        703.378,
-        798.717,
-        904.128,
-        1020.38,
-        1148.30,
-        1288.72,
-        1442.54,
-        1610.70,
-        1794.16,
-        1993.93,
-        2211.08,
-        2446.71,
-        2701.97,
-        2978.04,
-        3276.17,
-        3597.63,
-    ]
-)
-_WIDTHS = np.array(
-    [
-        70,
-        70,
-        70,
-        70,
-        70,
-        70,
-        70,
-        77.3724,
-        86.0056,
-        95.3398,
-        105.411,
-        116.256,
-        127.914,
-        140.423,
-        153.823,
-        168.154,
-        183.457,
-        199.776,
-        217.153,
-        235.631,
-        255.255,
-        276.072,
-        298.126,
-        321.465,
-        346.136,
-    ]
-)
+_CENTRES = np.array([50, 120, 190, 260, 330, 400, 470, 540, 617.372, 703.378, 798.717, 904.128, 1020.38, 1148.30, 1288.72,
+                     1442.54, 1610.70, 1794.16, 1993.93, 2211.08, 2446.71, 2701.97, 2978.04, 3276.17, 3597.63])
+_WIDTHS = np.array([70, 70, 70, 70, 70, 70, 70, 77.3724, 86.0056, 95.3398, 105.411, 116.256, 127.914, 140.423, 153.823,
+                    168.154, 183.457, 199.776, 217.153, 235.631, 255.255, 276.072, 298.126, 321.465, 346.136])
+# fmt: on
 
 _BOOK = "Loizou, Speech Enhancement: Theory and Practice, 2013, section 11.1, as composite.m has it"
 METRICS = (
