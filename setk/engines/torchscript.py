@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from setk.audio import stft
 from setk.core.errors import UserError
 from setk.core.files import sha256
-from setk.engines.base import first_state
+from setk.engines import exported
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -23,9 +22,11 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/extra/setk"))
-            return json.loads(archive.read(name))
-    except (zipfile.BadZipFile, StopIteration, ValueError):
+            about = json.loads(archive.read(name))
+    except (zipfile.BadZipFile, StopIteration, ValueError, RecursionError, NotImplementedError, RuntimeError, EOFError):
         raise UserError(f"{path}: not a TorchScript file of se-quant export, or damaged; export it again") from None
+    exported.describe(about, str(path))
+    return about
 
 
 class ScriptEngine:
@@ -43,14 +44,15 @@ class ScriptEngine:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._forward = torch.jit.load(str(path), "cpu")
-            self.name, self.sample_rate, self.lookahead, self.frames, self.batch, self.causal, self.chunk_s = (
-                self.about[k] for k in ("model", "sample_rate", "lookahead", "frames", "batch", "causal", "chunk_s")
+            described, self.transform = exported.describe(self.about, str(path))
+            self.name, self.sample_rate, self.lookahead = described.model, described.sample_rate, described.lookahead
+            self.frames, self.batch, self.causal, self.chunk_s = (
+                described.frames,
+                described.batch,
+                described.causal,
+                described.chunk_s,
             )
-            self.transform = stft.restore(self.about["transform"])
-            self._first = [
-                (x["axis"], torch.from_numpy(first_state(x["start"], tuple(x["shape"])).copy()))
-                for x in self.about["state"]
-            ]
+            self._first = [(state.axis, torch.from_numpy(state.first().copy())) for state in described.state]
         except (RuntimeError, ValueError, KeyError, TypeError) as e:
             raise UserError(f"{path}: is damaged ({' '.join(str(e).split())[:100]}); export it again") from None
         self.sha256 = sha256(path)
