@@ -12,12 +12,12 @@ _setk() {
         "se-prep pairs") words="--max-fail --allow-commands -q --quiet --print-completion --version --help" ;;
         "se-prep resample") words="--rate --resampler --channel --jobs --part --max-fail --allow-commands -q --quiet --print-completion --version --help" ;;
         "se-prep shards") words="--feature --window --hop --bands --shard-size --rate --resampler --jobs --part --allow-commands -q --quiet --print-completion --version --help" ;;
-        "se-prep sources") words="--speech --noise --rir --utt2spk -q --quiet --print-completion --version --help" ;;
+        "se-prep sources") words="--speech --noise --rir --utt2spk --noise2kind -q --quiet --print-completion --version --help" ;;
         "se-prep split") words="--by-speaker --allow-commands -q --quiet --print-completion --version --help" ;;
         "se-prep vbd") words="--valid --jobs --part --resampler --max-fail -q --quiet --print-completion --version --help" ;;
         "se-prep "*) words="check fix get librimix list mix ndns pairs resample shards sources split vbd -q --quiet --print-completion --version --help" ;;
         "se-train "*) words="--train --valid --out --set --init --fresh --dry-run --threads -q --quiet --print-completion --version --help" ;;
-        "se-enhance "*) words="--list --out --chunk --raw --rate --channels --subtype --suffix --jobs --batch --part --max-fail --allow-commands --trust --list-models --json -q --quiet --print-completion --version --help" ;;
+        "se-enhance "*) words="--list --out --chunk --limit --raw --rate --channels --subtype --suffix --jobs --batch --part --max-fail --allow-commands --trust --list-models --json -q --quiet --print-completion --version --help" ;;
         "se-score "*) words="--ref --noisy --metrics --list-metrics --dnsmos-model --dnsmos-p808-model --by --bins --expect --table --against --png --compare --verify --rate --tolerance --jobs --part --max-fail --json --jsonl --summary --html --allow-commands -q --quiet --print-completion --version --help" ;;
         "se-count "*) words="--layers --convention --time --list --published-rates --json --trust -q --quiet --print-completion --version --help" ;;
         "se-quant check") words="--list --ref --metrics --min-snr --integer --part --max-fail --json --allow-commands --trust -q --quiet --print-completion --version --help" ;;

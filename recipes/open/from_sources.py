@@ -48,8 +48,8 @@ def recording(row: Row, sources: Path) -> np.ndarray:
         parts += [audio.resample(x.mean(0), rate, RATE), np.zeros(round(PAUSE_S[row["role"]] * RATE), np.float32)]
     x = np.concatenate(parts[:-1])
     begin = round(float(row["start"]) * RATE) if row["start"] else first_sound(x)
-    wanted = round(float(row["seconds"]) * RATE) if row["seconds"] else len(x)
-    x = x[begin : begin + wanted]
+    count = round(float(row["seconds"]) * RATE) if row["seconds"] else len(x)
+    x = x[begin : begin + count]
     if not x.any():
         raise AudioError(f"{row['path']}: has no sound from {begin / RATE:g} s on; correct start in the table")
     return at_level(x, row["level"])

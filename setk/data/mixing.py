@@ -130,7 +130,7 @@ def by_kind(kinds: Sequence[str]) -> list[list[int]]:
 
 
 def pick(u: float, groups: Sequence[Sequence[int]]) -> int:
-    """The member that a uniform number 0 <= u < 1 stands for: each group is as likely as the others, and within a group each
+    """The member for a uniform number 0 <= u < 1: each group is as likely as the others, and within a group each
     member, so that many recordings of one kind do not outweigh few of another."""
     group, rest = divmod(u * len(groups), 1)
     members = groups[int(group)]

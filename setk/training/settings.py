@@ -94,9 +94,7 @@ class Settings:
     valid_every: int = 500  # steps between validations
     save_every: int = 200  # steps between resume states
     metrics: tuple[str, ...] = ("pesq_wb", "stoi", "si_sdr")
-    best: str | dict[str, float] | None = (
-        None  # picks best.pt: a metric, or metric -> weight; None: `BALANCED` of those above
-    )
+    best: str | dict[str, float] | None = None  # picks best.pt: a metric, or metric -> weight; None: balanced
     precision: str = "float32"  # of products: float32; tf32, on GPUs; bf16, autocast
     compile: bool = False  # torch.compile; for models without long loops over time
     deterministic: bool = False  # on GPUs, the same bits from the same seed, or an error where torch cannot

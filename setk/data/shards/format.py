@@ -7,7 +7,7 @@ is `pairs` (streams noisy and clean), or `speech`, `noise` or `rir` (one stream 
                feature pcm a row is an int16 sample; setk/data/features.py has the others, whose rows are frames
     offset     int64 [n + 1]: utterance i is [offset[i], offset[i + 1]) along the first axis of each stream
     samples    int64 [n], the samples of each utterance (where a row is a frame)
-    utt, spk   UTF-8 of fixed length [n] (spk where it is known); likewise kind, of noises
+    utt, spk   UTF-8 of fixed length [n] (spk where it is known), and kind, of noises
     snr        float32 [n], dB, nan where unknown
     attributes format, version, feature and its settings, sample_rate, number (j), of, inputs, provenance (JSON)
 
