@@ -17,7 +17,7 @@ from setk import audio, checkpoint, models
 from setk.data import lists
 from setk.cost import macs, synops
 from setk.core.errors import UserError
-from setk.nn import spiking, surrogates
+from setk.nn import spiking_operators, surrogates
 from setk.models.dpsnn import DPSNN
 from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout
 from setk.training.losses import Example, LOSSES
@@ -30,17 +30,17 @@ torch.set_num_threads(1)
 def use(build: str, monkeypatch):
     """Have the layers run in one build of the kernel, or as the loop."""
     if build == "loop":
-        monkeypatch.setattr(spiking, "_kernel", None)
+        monkeypatch.setattr(spiking_operators, "_kernel", None)
         return
     here = list(BUILDS.values()).index(torch.backends.cpu.get_cpu_capability())
     if list(BUILDS).index(build) > here:
         pytest.skip(f"this processor has no {build}")
     with monkeypatch.context() as other:
         other.setattr(torch.backends.cpu, "get_cpu_capability", lambda: BUILDS[build])
-        library = spiking._load()
+        library = spiking_operators._load()
     if library is None:
         pytest.skip("the spiking kernel is not built (python setup.py build_ext --inplace)")
-    monkeypatch.setattr(spiking, "_kernel", library)
+    monkeypatch.setattr(spiking_operators, "_kernel", library)
 
 
 @pytest.fixture(params=[*BUILDS, "loop"])
@@ -230,7 +230,7 @@ def test_kernel_and_loop_are_one(size, build, monkeypatch):
             assert (a - b).norm() <= 2e-6 * max(1, b.norm()), type(layer).__name__
 
 
-@pytest.mark.skipif(not spiking.kernel_available(), reason="the kernel is not built")
+@pytest.mark.skipif(not spiking_operators.kernel_available(), reason="the kernel is not built")
 def test_the_kernels_are_operators_of_torch():
     """Their shapes, strides and gradients are registered as torch's own checks want them."""
     torch.manual_seed(2)
@@ -242,10 +242,14 @@ def test_the_kernels_are_operators_of_torch():
     def state(*shape):
         return torch.rand(shape)
 
-    torch.library.opcheck(spiking._dense, (some(3, 5, 8), some(16, 8), some(16)))
-    torch.library.opcheck(spiking._leak, (some(3, 8, 16), some(4, 16), some(16), some(16), hold, state(3, 16), 1.0))
+    torch.library.opcheck(spiking_operators.dense, (some(3, 5, 8), some(16, 8), some(16)))
+    torch.library.opcheck(
+        spiking_operators.leak, (some(3, 8, 16), some(4, 16), some(16), some(16), hold, state(3, 16), 1.0)
+    )
     weights = some(16, 8), some(16, 16), some(16), some(16), some(16)
-    torch.library.opcheck(spiking._adaptive, (some(3, 5, 8), *weights, hold, *(state(3, 16) for _ in range(3))))
+    torch.library.opcheck(
+        spiking_operators.adaptive, (some(3, 5, 8), *weights, hold, *(state(3, 16) for _ in range(3)))
+    )
 
 
 def test_surrogates_have_the_values_of_their_sources():

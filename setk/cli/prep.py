@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from setk.cli import corpora, shell
+from setk.cli import checks, corpora, shell
 from setk.cli.corpora import Jobs, Out, Resampler, add_all
 
 app = shell.new_app(
@@ -22,11 +21,10 @@ se-prep shards data/train shards/train
     no_args_is_help=True,
     help="Prepare data: wav lists, data directories, mixtures, shards, corpora.",
 )
-for command, examples in corpora.COMMANDS.items():
+for command, examples in {**corpora.COMMANDS, **checks.COMMANDS}.items():
     shell.command(app, examples=examples)(command)
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Data directory.")]
-Dirs = Annotated[list[Path], typer.Argument(metavar="DIR", help="Data directories.")]
 Wavs = Annotated[
     list[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list or folder; may be repeated.")
 ]
@@ -39,12 +37,6 @@ Rirs = Annotated[
     ),
 ]
 Rate = Annotated[int, typer.Option(rich_help_panel=shell.OUTPUT, metavar="HZ", help="Sample rate.")]
-ExpectedRate = Annotated[
-    int,
-    typer.Option(
-        rich_help_panel=shell.INPUT, metavar="HZ", help="Sample rate that every wav must have; 0 accepts any."
-    ),
-]
 
 
 @shell.command(app, "list", examples="se-prep list recordings/ > recordings.scp")
@@ -251,62 +243,6 @@ def shards(
         f"{seconds / 3600:.2f} h; the set is {'complete' if library.names(out) else 'not complete yet'}"
     )
     failures.finish(utterances)
-
-
-@shell.command(app, examples="se-prep check data/train data/valid data/test")
-def check(
-    directories: Dirs,
-    rate: ExpectedRate = 16000,
-    jobs: Jobs = 1,
-    as_json: shell.Json = False,
-    allow_commands: shell.AllowCommands = False,
-):
-    """Print every fault with file, line and fix, as a table on stdout; exit 1 if there is one.
-
-    The same audio in two of several directories is a fault.
-    """
-    if _check(directories, rate, jobs, allow_commands, fix=False, as_json=as_json):
-        raise typer.Exit(shell.SOME_FAILED)
-
-
-@shell.command(app, examples="se-prep fix data/mine")
-def fix(
-    directories: Dirs,
-    rate: ExpectedRate = 16000,
-    jobs: Jobs = 1,
-    allow_commands: shell.AllowCommands = False,
-):
-    """Drop every utterance with a fault and sort the lists. The old lists go to DIR/.backup; a directory without faults is not changed."""
-    _check(directories, rate, jobs, allow_commands, fix=True)
-
-
-def _check(
-    directories: list[Path], rate: int, jobs: int, allow_commands: bool, fix: bool, as_json: bool = False
-) -> int:
-    """Print the faults of the directories, fix them if asked, and return their number."""
-    from setk.data import check as library
-
-    total = 0
-    if not as_json:
-        print(library.Fault.HEADER)
-    for data, found, faults in library.check_all(directories, rate or None, jobs, allow_commands):
-        grades = []
-        for fault in faults:
-            if as_json:
-                shell.print_json(asdict(fault))
-            else:
-                print(fault.text(), flush=True)
-            grades.append(fault.grade)
-        count = grades.count(library.FAULT)
-        total += count
-        for stream, good in found.good.items():
-            what = "pairs" if data.is_pairs else stream
-            shell.note(f"se-prep: {data.path}: {len(good)} {what} are good, {sum(good.values()) / 3600:.2f} h")
-        shell.note(f"se-prep: {data.path}: {count} faults, {grades.count(library.REMARK)} remarks")
-        if fix and count:
-            backup = library.fix(data, found)
-            shell.note(f"se-prep: {data.path}: fixed; the old lists are in {backup}")
-    return total
 
 
 @shell.command(app, examples="se-prep split data/mine 8")

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 import numpy as np
+from torch import Tensor
 
 
 class Nodes:
@@ -28,3 +32,16 @@ class Nodes:
             differ = a != b
             a, b = a[differ], b[differ]
             self.parent[np.maximum(a, b)] = np.minimum(a, b)
+
+
+@dataclass(frozen=True)
+class Tag:
+    """Names of the channels that a tensor's values belong to, and the scalars of weights that they are; 0 is none."""
+
+    channels: Tensor | None = None
+    scalars: Tensor | None = None
+    product: list[tuple[np.ndarray, np.ndarray]] | None = None  # of weights and channels, by element, not summed yet
+
+    def apply(self, move: Any) -> Tag:
+        moved = [x if x is None else move(x) for x in (self.channels, self.scalars)]
+        return Tag(moved[0], moved[1], self.product)

@@ -14,7 +14,6 @@ apart, and therefore not be removed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Iterable
 
 import numpy as np
@@ -22,54 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from setk.compress.nodes import Nodes
+from setk.compress.aten import BATCH_NORMS, POINTWISE, REDUCTIONS, SOFTMAXES, VIEWS, extremes, flat, pairs
+from setk.compress.nodes import Nodes, Tag
 from setk.models import Model
 
 FRAMES = 3  # the second is the first in which a recurrent weight reads a channel
-
-VIEWS = frozenset(
-    """
-    alias clone detach diagonal expand flip lift_fresh permute repeat roll select slice split split_with_sizes unsafe_split
-    squeeze t transpose unbind unfold unsqueeze
-""".split()
-)
-POINTWISE = frozenset(
-    """
-    _prelu_kernel abs add addcdiv addcmul angle atan atan2 bitwise_and bitwise_not bitwise_or ceil clamp clamp_max clamp_min cos div
-    elu eq exp expm1 floor fmod ge gelu gt hardsigmoid hardswish hardtanh isinf isnan le leaky_relu lerp log log10 log1p log2
-    log_sigmoid_forward logical_and logical_not logical_or logical_xor lt masked_fill maximum minimum mish mul ne neg pow reciprocal
-    relu remainder round rsqrt rsub sigmoid sign silu sin softplus sqrt square sub tan tanh trunc where
-""".split()
-)
-REDUCTIONS = {
-    "sum": 1,
-    "mean": 1,
-    "amax": 1,
-    "amin": 1,
-    "prod": 1,
-    "var": 1,
-    "linalg_vector_norm": 2,
-}  # position of the dimensions
-BATCH_NORMS = (
-    "native_batch_norm",
-    "_native_batch_norm_legit",
-    "_native_batch_norm_legit_no_training",
-    "native_group_norm",
-)
-SOFTMAXES = ("_softmax", "_log_softmax", "_safe_softmax")
-
-
-@dataclass(frozen=True)
-class Tag:
-    """Names of the channels that a tensor's values belong to, and the scalars of weights that they are; 0 is none."""
-
-    channels: Tensor | None = None
-    scalars: Tensor | None = None
-    product: list[tuple[np.ndarray, np.ndarray]] | None = None  # of weights and channels, by element, not summed yet
-
-    def apply(self, move: Any) -> Tag:
-        moved = [x if x is None else move(x) for x in (self.channels, self.scalars)]
-        return Tag(moved[0], moved[1], self.product)
 
 
 class Trace(TorchDispatchMode):
@@ -122,7 +78,7 @@ class Trace(TorchDispatchMode):
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
         name = func.overloadpacket.__name__.removesuffix("_")
-        tensors = [x for x in _flat(args) if isinstance(x, Tensor)]
+        tensors = [x for x in flat(args) if isinstance(x, Tensor)]
         if any(id(x) in self._tags for x in tensors):
             self._follow(name, func, output, args, kwargs, tensors)
         return output
@@ -222,7 +178,7 @@ class Trace(TorchDispatchMode):
                 self._set(output, Tag(None, *scalars))
                 return
             channels = scalars[0]
-        product = [_pairs(own, channels) for own in scalars]
+        product = [pairs(own, channels) for own in scalars]
         self.products.append(product)
         self._set(output, Tag(channels, scalars[0] if multiplied and len(scalars) == 1 else None, product))
 
@@ -241,7 +197,7 @@ class Trace(TorchDispatchMode):
         """Note the channels that have statistics in common with others over `dims`."""
         if tag.channels is not None:
             found = self._found(tag.channels)
-            low, high = _extremes(found, tuple(dims))
+            low, high = extremes(found, tuple(dims))
             self.shared.append(found[(low != high).expand(found.shape) & (found > 0)].unique().numpy())
 
     def _reduce(self, output: Tensor, tag: Tag, dims: int | list[int] | None) -> None:
@@ -259,7 +215,7 @@ class Trace(TorchDispatchMode):
             self._set(output, Tag(rows.reshape(output.shape)))
             return
         found = self._found(tag.channels)
-        low, high = _extremes(found, dims)
+        low, high = extremes(found, dims)
         if bool((low == high).all()):
             self._set(output, Tag(high.reshape(output.shape)))
         elif tag.scalars is not None and tag.product:
@@ -290,9 +246,9 @@ class Trace(TorchDispatchMode):
         """Channels x [n, i, k] by the scalars of a weight [n, k, j] -> channels [n, i, j]."""
         if x is not None:
             found = self._found(x)
-            low, high = _extremes(found, (1,))
+            low, high = extremes(found, (1,))
             if not bool((low == high).all()):  # k counts no channels: those of each row go on
-                low, high = _extremes(found, (2,))
+                low, high = extremes(found, (2,))
                 self._join(found, high.expand(found.shape))
                 return high.expand(-1, -1, weight.shape[-1])
             self._read(weight, high.mT)
@@ -302,15 +258,15 @@ class Trace(TorchDispatchMode):
 
     def _contract_activations(self, a: Tensor | None, b: Tensor | None, output: Tensor) -> Tensor:
         shape = output.shape if output.dim() == 3 else (1, *output.shape)
-        columns = None if a is None else _extremes(self._found(a), (1,))
-        rows = None if b is None else _extremes(self._found(b), (2,))
+        columns = None if a is None else extremes(self._found(a), (1,))
+        rows = None if b is None else extremes(self._found(b), (2,))
         if columns is not None and rows is not None and all(torch.equal(*x) and x[1].any() for x in (columns, rows)):
-            self.contracted.append(_pairs(columns[1].mT, rows[1]))
+            self.contracted.append(pairs(columns[1].mT, rows[1]))
             return torch.zeros(shape, dtype=torch.long)
         channels = torch.zeros(shape, dtype=torch.long)
         for x, dim in ((a, 2), (b, 1)):
             if x is not None:
-                _, high = _extremes(self._found(x), (dim,))
+                _, high = extremes(self._found(x), (dim,))
                 self._join(x, high.expand(x.shape))
                 self._join(channels, high.expand(shape))
                 channels = torch.where(channels > 0, channels, high)
@@ -337,7 +293,7 @@ class Trace(TorchDispatchMode):
         tag = self._tag(x)
         if tag.channels is not None:
             by_channel = tag.channels.transpose(0, 1).flatten(1)
-            _, high = _extremes(self._found(by_channel), (1,))
+            _, high = extremes(self._found(by_channel), (1,))
             self._join(by_channel, high.expand(by_channel.shape))
             inputs = high.view(groups, 1, -1, 1).expand(per_group.shape)
             if groups > 1:  # what it makes is a channel that it reads, or the channels of a group
@@ -354,7 +310,7 @@ class Trace(TorchDispatchMode):
         every = torch.cat([t.flatten() for t in names]).unique()
         every = every[every > 0]
         self._join(every, every[:1].expand(every.shape))
-        for part in _flat(output if isinstance(output, (tuple, list)) else [output]):
+        for part in flat(output if isinstance(output, (tuple, list)) else [output]):
             if isinstance(part, Tensor) and len(every):
                 self._set(part, Tag(every[:1].expand(part.numel()).reshape(part.shape)))
 
@@ -362,31 +318,13 @@ class Trace(TorchDispatchMode):
         return torch.from_numpy(self.nodes.find(names.numpy()))
 
     def _join(self, a: Tensor, b: Tensor) -> None:
-        self.nodes.join(*_pairs(a, b))
+        self.nodes.join(*pairs(a, b))
 
     def _read(self, weight: Tensor, channels: Tensor) -> None:
         """The scalars of a weight read channels, which broadcast to them."""
-        scalars, channels = _pairs(weight, channels.expand(weight.shape))
+        scalars, channels = pairs(weight, channels.expand(weight.shape))
         self.nodes.join(self.reads[scalars], channels)
         self.reads[scalars] = channels
-
-
-def _pairs(a: Tensor, b: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """The pairs that meet in an element of two tensors of one shape, those with a 0 left out."""
-    a, b = a.flatten().numpy(), b.flatten().numpy()
-    some = (a > 0) & (b > 0)
-    return a[some], b[some]
-
-
-def _extremes(names: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The least and the largest name over `dims`, which stay; 0 does not count beside others."""
-    high = names.amax(dims, keepdim=True)
-    low = torch.where(names > 0, names, torch.iinfo(torch.long).max).amin(dims, keepdim=True)
-    return torch.where(high > 0, low, 0), high
-
-
-def _flat(values: Any) -> list[Any]:
-    return [x for value in values for x in (_flat(value) if isinstance(value, (tuple, list)) else [value])]
 
 
 @torch.no_grad()

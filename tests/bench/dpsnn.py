@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from setk import models
-from setk.nn import spiking
+from setk.nn import spiking_operators
 from setk.nn.exporting import exporting
 
 
@@ -144,7 +144,7 @@ def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"kernel {'built' if spiking.kernel_available() else 'not built: the loop is timed'}")
+    print(f"kernel {'built' if spiking_operators.kernel_available() else 'not built: the loop is timed'}")
     model = models.build_preset("dpsnn").eval()
     frames = model.transform.analysis(0.1 * torch.randn(1, 16000))
     batch = model.transform.analysis(0.1 * torch.randn(8, 16000))
@@ -169,12 +169,12 @@ def main() -> None:
         )
 
     model.train()
-    kernel = spiking._kernel
+    kernel = spiking_operators._kernel
 
     def without_kernel():
-        spiking._kernel = None
+        spiking_operators._kernel = None
         model.whole(batch).square().mean().backward()
-        spiking._kernel = kernel
+        spiking_operators._kernel = kernel
 
     table(
         "training step, 8 signals of 1 s",
