@@ -28,8 +28,13 @@ class LiveSource:
     file, AudioError on what is not a wav.
     """
 
-    def __init__(self, stream: BinaryIO, raw: Info | None = None, on_drop: Callable[[float], None] = lambda seconds: None,
-                 name: str = "standard input"):
+    def __init__(
+        self,
+        stream: BinaryIO,
+        raw: Info | None = None,
+        on_drop: Callable[[float], None] = lambda seconds: None,
+        name: str = "standard input",
+    ):
         self._descriptor, self._name, self._on_drop = stream.fileno(), name, on_drop
         if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
             raise UserError(f"{name} is a file, and --live drops all that waits; remove --live, or use a pipe")
@@ -73,13 +78,13 @@ class LiveSource:
         """The complete frames of `data`, or the last KEEP_S of them if they are more than `hold` seconds."""
         data = self._rest + data
         frames = len(data) // self._align
-        data, self._rest = data[:frames * self._align], data[frames * self._align:]
+        data, self._rest = data[: frames * self._align], data[frames * self._align :]
         keep = round(KEEP_S * self.info.rate)
         if frames <= max(keep, hold * self.info.rate):
             return data
         self.dropped += frames - keep
         self._on_drop((frames - keep) / self.info.rate)
-        return data[(frames - keep) * self._align:]
+        return data[(frames - keep) * self._align :]
 
     def _decode(self, data: bytes) -> np.ndarray:
         if self._wav:
