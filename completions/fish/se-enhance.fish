@@ -6,6 +6,7 @@ complete -c se-enhance -l limit -r -d 'Reduce noise by at most this much: mix th
 complete -c se-enhance -l raw -d 'Pipes carry headerless s16le, not wav.'
 complete -c se-enhance -l rate -r -d 'With --raw on standard input: samples per second (default: the model\'s).'
 complete -c se-enhance -l channels -r -d 'With --raw on standard input: channels.  [default: 1; at least 1]'
+complete -c se-enhance -l live -d 'Standard input is a microphone: drop audio that waits, at start and after a stall. Show levels on a terminal.'
 complete -c se-enhance -l subtype -r -d 'PCM_16, PCM_24, PCM_32 or FLOAT, for files.  [default: PCM_16]'
 complete -c se-enhance -l suffix -r -d 'With --list: format of the files.  [default: .wav]'
 complete -c se-enhance -l jobs -r -d 'With --list: processes.  [default: 1; at least 1]'
