@@ -114,6 +114,11 @@ class WavReader:
         self._size = None if open_ended else size
         self.info = Info(rate, channels, None if open_ended else size // align)
 
+    def decode(self, data: bytes) -> np.ndarray:
+        """Complete frames to float32 [channels, n]. Raises AudioError on NaN or infinite samples."""
+        x = self._decode(data).reshape(-1, self.info.channels).T
+        return check_finite(x, self.name) if self._is_float else x
+
     def blocks(self, frames: int) -> Iterator[np.ndarray]:
         """Yield float32 [channels, 1 ... frames] as bytes arrive.
 
@@ -123,8 +128,7 @@ class WavReader:
         seen = 0
         for data in byte_blocks(self.stream, self.align, frames, self._size):
             seen += len(data)
-            x = self._decode(data).reshape(-1, self.info.channels).T
-            yield check_finite(x, self.name) if self._is_float else x
+            yield self.decode(data)
         if self._size is not None and self._size - seen >= self.align:
             raise AudioError(
                 f"{self.name}: is truncated: {self._size - seen} bytes of audio are missing; make the file again"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Iterable, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Iterable, Optional
 
 import typer
 
@@ -16,9 +18,10 @@ if TYPE_CHECKING:
 
 app = shell.new_app()
 LISTS = ("out", "suffix", "jobs", "batch", "part", "max_fail", "allow_commands")  # options that apply only with --list
-RAW = ("raw", "rate", "channels")  # and those only without it
+RAW = ("raw", "rate", "channels", "live", "report")  # and those only without it
 EXAMPLES = """
 se-enhance fspen noisy.wav enhanced.wav                  # one file
+arecord -t raw -f S16_LE -r 16000 | se-enhance fspen - - --raw --live | aplay -t raw -f S16_LE -r 16000
 sox in.mp3 -t wav - | se-enhance fspen - - > out.wav     # a pipe
 se-enhance fspen --list noisy.scp --out enhanced | se-score --ref clean.scp -
 se-enhance exp/mine/best.pt --list noisy.scp --out enhanced --jobs 4
@@ -80,6 +83,22 @@ def enhance(
     channels: Annotated[
         int, typer.Option(rich_help_panel=shell.INPUT, help="With --raw on standard input: channels.", min=1)
     ] = 1,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            rich_help_panel=shell.INPUT,
+            help="Standard input is a microphone: drop audio that waits, at start and after a stall. Show levels on a terminal.",
+        ),
+    ] = False,
+    report: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT,
+            metavar="FILE.tsv",
+            help="Write levels, estimated SNR, noise reduction and speech activity per 100 ms; - is standard output.",
+        ),
+    ] = None,
     subtype: Annotated[
         str,
         typer.Option(rich_help_panel=shell.OUTPUT, metavar="TYPE", help="PCM_16, PCM_24, PCM_32 or FLOAT, for files."),
@@ -147,24 +166,63 @@ def enhance(
         raise UserError("--raw is for pipes; neither NOISY nor OUT is -")
     if not raw or source != "-":
         shell.refuse(ctx, "without --raw on standard input", "rate", "channels")
+    if live and source != "-":
+        raise UserError("--live is for standard input; NOISY must be -")
+    if report == target == "-":
+        raise UserError("the audio and --report cannot both be standard output; write one to a file")
+    from setk.engines.files import Raw
+
+    _enhance_one(
+        model,
+        source,
+        target,
+        trust,
+        live,
+        report,
+        chunk=chunk,
+        subtype=subtype,
+        raw=Raw(rate, channels) if raw else None,
+        output=_output(limit),
+    )
+
+
+def _enhance_one(
+    model: str, source: str, target: str, trust: bool, live: bool, report: str | None, **options: Any
+) -> None:
     from setk import engines
+    from setk.cli import activity
+    from setk.cli.meter import LevelMeter
     from setk.engines import files
 
     engine = engines.open(model, trust=trust)
-    done = files.enhance_file(
-        engine,
-        source,
-        target,
-        chunk=chunk,
-        subtype=subtype,
-        raw=files.Raw(rate, channels) if raw else None,
-        output=_output(limit),
-    )
+    meter = LevelMeter() if live and sys.stderr.isatty() and not shell.quiet else None
+    observers: list[Any] = [meter] if meter else []
+    with contextlib.ExitStack() as finish:
+        if report:
+            observers.append(finish.enter_context(activity.write_report(report)))
+        done = files.enhance_file(
+            engine, source, target, observers=observers, on_drop=_FirstDrop() if live else None, **options
+        )
+    if meter:
+        meter.finish()
     factor = done.cpu_seconds / done.seconds if done.seconds else 0.0
     latency = f", algorithmic latency {done.latency_ms:.1f} ms" if source == "-" else ""
+    dropped = f", {done.dropped_seconds:.3f} s dropped" if live else ""
     shell.note(
-        f"se-enhance: {done.seconds:.2f} s by {engine.name}, real-time factor {factor:.3f}, {done.clipped} samples clipped{latency}"
+        f"se-enhance: {done.seconds:.2f} s by {engine.name}, real-time factor {factor:.3f}, "
+        f"{done.clipped} samples clipped{latency}{dropped}"
     )
+
+
+class _FirstDrop:
+    """Reports the first drop of a live source; the last line of the command has the sum of all."""
+
+    reported = False
+
+    def __call__(self, seconds: float) -> None:
+        if not self.reported:
+            shell.note(f"se-enhance: dropped {seconds:.3f} s of audio that waited")
+            self.reported = True
 
 
 def _output(limit: float | None) -> Output:

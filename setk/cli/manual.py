@@ -70,6 +70,8 @@ def man(command: str) -> str:
     top = page(command)
     lines = [
         f'.TH {top.name.upper()} 1 "" "setk" "User Commands"',
+        ".ad l",
+        ".nh",
         ".SH NAME",
         f"{_roff(top.name)} \\- {_roff(COMMANDS[command])}",
         ".SH SYNOPSIS",
@@ -102,7 +104,7 @@ def man(command: str) -> str:
 
 
 def _roff(text: str) -> str:
-    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("…", "...")
     return f"\\&{escaped}" if escaped[:1] in (".", "'") else escaped
 
 
@@ -115,11 +117,11 @@ def _roff_paragraphs(text: str) -> Iterator[str]:
 # Completions
 
 
-def completion(shell: str) -> str:
-    """The completion script of all commands for a shell. Raises UserError on a shell that is not known."""
+def completion(shell: str, commands: Iterable[str] = COMMANDS) -> str:
+    """The completion script of commands for a shell. Raises UserError on a shell that is not known."""
     if shell not in SHELLS:
         raise UserError(f"--print-completion {shell}: unknown shell; use {', '.join(SHELLS)}")
-    pages = [page(command) for command in COMMANDS]
+    pages = [page(command) for command in commands]
     return {"bash": _bash, "zsh": _zsh, "fish": _fish}[shell](pages)
 
 
@@ -128,9 +130,10 @@ def _words(one: Page) -> str:
 
 
 def _bash(pages: list[Page]) -> str:
+    function = "_setk" if len(pages) > 1 else "_" + pages[0].name.replace("-", "_")
     lines = [
         "# bash completion of the se-* commands. Install as a file in bash-completion's folder, or source it.",
-        "_setk() {",
+        f"{function}() {{",
         "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD-1]} words= values=",
         '    case "${COMP_WORDS[0]##*/} ${COMP_WORDS[1]-}" in',
     ]
@@ -152,7 +155,7 @@ def _bash(pages: list[Page]) -> str:
         '    elif [[ $current == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current"))',
         '    else COMPREPLY=($(compgen -f -W "$(printf \'%s\\n\' $words | grep -v ^-)" -- "$current")); fi',
         "}",
-        f"complete -o filenames -F _setk {' '.join(top.name for top in pages)}",
+        f"complete -o filenames -F {function} {' '.join(top.name for top in pages)}",
     ]
     return "\n".join(lines) + "\n"
 
@@ -313,9 +316,11 @@ def generated() -> dict[str, str]:
         files[f"man/se-{command}.1"] = man(command)
         files[f"docs/commands/se-{command}.md"] = markdown(command)
     files["docs/config.md"] = config_page()
-    files["completions/setk.bash"] = completion("bash")
-    files["completions/_setk"] = completion("zsh")
-    files["completions/setk.fish"] = completion("fish")
+    files["completions/zsh/_setk"] = completion("zsh")
+    # bash and fish look for a file of the command's name when it is first typed.
+    for command in COMMANDS:
+        files[f"completions/bash/se-{command}"] = completion("bash", [command])
+        files[f"completions/fish/se-{command}.fish"] = completion("fish", [command])
     return files
 
 

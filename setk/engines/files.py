@@ -6,16 +6,17 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple
+from typing import Callable, Iterable, Iterator, NamedTuple, Protocol, Sequence
 
 import numpy as np
 
 from setk import audio
 from setk.audio import Location
+from setk.audio.live import LiveSource
 from setk.core import pool, provenance
 from setk.core.errors import AudioError, UserError
 from setk.engines.base import Engine, frames_in
-from setk.engines.output import Output
+from setk.engines.output import Delay, Output
 from setk.engines.overlap import open_stream
 from setk.engines.resolve import open as open_engine
 from setk.engines.stream import Stream
@@ -28,13 +29,23 @@ class Raw(NamedTuple):
     channels: int = 1
 
 
+class Observer(Protocol):
+    """What looks on while a signal is enhanced: start(info) once, then add(x, y) with aligned input and output [C, n]."""
+
+    def start(self, info: audio.Info) -> None: ...
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None: ...
+
+
 class Enhanced(NamedTuple):
-    """A file that was enhanced: seconds of audio, seconds of processor time, samples clipped, latency of the stream in ms."""
+    """A file that was enhanced: seconds of audio, seconds of processor time, samples clipped, latency of the stream in ms, and
+    the seconds that a live source lost."""
 
     seconds: float
     cpu_seconds: float
     clipped: int
     latency_ms: float
+    dropped_seconds: float = 0.0
 
 
 class Entry(NamedTuple):
@@ -67,7 +78,12 @@ def seconds_at_a_time(engine: Engine, seconds: float | None, live: bool) -> floa
 
 
 def transfer(
-    stream: Stream, info: audio.Info, blocks: Iterable[np.ndarray], target: str, subtype: str, raw: bool = False
+    stream: Stream | _Observed,
+    info: audio.Info,
+    blocks: Iterable[np.ndarray],
+    target: str,
+    subtype: str,
+    raw: bool = False,
 ) -> tuple[int, int]:
     """Enhance blocks into `target`. Returns samples per channel, and samples clipped.
 
@@ -91,6 +107,28 @@ def transfer(
     return samples, writer.clipped
 
 
+class _Observed:
+    """A stream whose aligned input and output observers see."""
+
+    def __init__(self, stream: Stream, info: audio.Info, observers: Sequence[Observer]):
+        self._stream, self._observers, self._input = stream, observers, Delay(info.channels)
+        for observer in observers:
+            observer.start(info)
+
+    def push(self, x: np.ndarray) -> np.ndarray:
+        self._input.put(x)
+        return self._show(self._stream.push(x))
+
+    def flush(self) -> np.ndarray:
+        return self._show(self._stream.flush())
+
+    def _show(self, y: np.ndarray) -> np.ndarray:
+        x = self._input.take(y.shape[1])
+        for observer in self._observers:
+            observer.add(x, y)
+        return y
+
+
 def enhance_file(
     engine: Engine,
     source: str,
@@ -100,22 +138,32 @@ def enhance_file(
     subtype: str = "PCM_16",
     raw: Raw | None = None,
     output: Output = Output(),
+    observers: Sequence[Observer] = (),
+    on_drop: Callable[[float], None] | None = None,
 ) -> Enhanced:
     """Enhance the audio at `source` into the file `target`; `-` is standard input or output.
 
-    Length, rate and channels of the output are those of the input. Raises AudioError on input that cannot be read.
+    Length, rate and channels of the output are those of the input. With `on_drop`, standard input is a live source: what
+    waits too long is dropped, and on_drop(seconds) is called for each drop (see LiveSource). Raises AudioError on input
+    that cannot be read.
     """
     live = source == "-"
     seconds = seconds_at_a_time(engine, chunk, live)
-    if live and raw:
-        info = audio.Info(raw.rate or engine.sample_rate, raw.channels, None)
+    raw_info = audio.Info(raw.rate or engine.sample_rate, raw.channels, None) if raw else None
+    newest = LiveSource(sys.stdin.buffer, raw_info, on_drop) if on_drop else None
+    if newest:
+        info, blocks = newest.info, newest.blocks()
+    elif live and raw:
+        info = raw_info
         blocks = audio.raw_blocks(sys.stdin.buffer, raw.channels, 1 << 14)
     else:
         info, blocks = Location.parse(source).open(1 << 14)
     start = time.process_time()
     stream = open_stream(engine, info.rate, info.channels, seconds, output.check())
-    samples, clipped = transfer(stream, info, blocks, target, subtype, raw is not None)
-    return Enhanced(samples / info.rate, time.process_time() - start, clipped, stream.latency_ms)
+    observed = _Observed(stream, info, observers) if observers else stream
+    samples, clipped = transfer(observed, info, blocks, target, subtype, raw is not None)
+    dropped = newest.dropped / info.rate if newest else 0.0
+    return Enhanced(samples / info.rate, time.process_time() - start, clipped, stream.latency_ms, dropped)
 
 
 class _Worker:
