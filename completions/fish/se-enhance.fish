@@ -12,6 +12,8 @@ complete -c se-enhance -l subtype -r -d 'PCM_16, PCM_24, PCM_32 or FLOAT, for fi
 complete -c se-enhance -l suffix -r -d 'With --list: format of the files.  [default: .wav]'
 complete -c se-enhance -l jobs -r -d 'With --list: processes.  [default: 1; at least 1]'
 complete -c se-enhance -l batch -r -d 'With --list: mono signals that advance in one call of the model; they may be live pipes.  [default: 1; at least 1]'
+complete -c se-enhance -l force -d 'Overwrite the input where OUT is the same file.'
+complete -c se-enhance -l strict -d 'Fail on a pipe that ends less than a second before its stated length, or states none (default: a remark).'
 complete -c se-enhance -l part -r -d 'Every N-th utterance from the K-th, as one array job.'
 complete -c se-enhance -l max-fail -r -d 'Failed utterances that still count as success.  [default: 0; at least 0]'
 complete -c se-enhance -l allow-commands -d 'Run list entries that end in \'|\'.'

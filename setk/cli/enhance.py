@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = shell.new_app()
 LISTS = ("out", "suffix", "jobs", "batch", "part", "max_fail", "allow_commands")  # options that apply only with --list
-RAW = ("raw", "rate", "channels", "live", "report")  # and those only without it
+RAW = ("raw", "rate", "channels", "live", "report", "strict")  # and those only without it
 EXAMPLES = """
 se-enhance fspen noisy.wav enhanced.wav                  # one file
 arecord -t raw -f S16_LE -r 16000 | se-enhance fspen - - --raw --live | aplay -t raw -f S16_LE -r 16000
@@ -115,6 +115,18 @@ def enhance(
             help="With --list: mono signals that advance in one call of the model; they may be live pipes.",
         ),
     ] = 1,
+    force: Annotated[
+        bool,
+        typer.Option("--force", rich_help_panel=shell.OUTPUT, help="Overwrite the input where OUT is the same file."),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            rich_help_panel=shell.INPUT,
+            help="Fail on a pipe that ends less than a second before its stated length, or states none (default: a remark).",
+        ),
+    ] = False,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
     allow_commands: shell.AllowCommands = False,
@@ -158,6 +170,7 @@ def enhance(
             batch=batch,
             trust=trust,
             output=_output(limit),
+            force=force,
         )
     if source is None or target is None:
         raise UserError("write 'se-enhance MODEL noisy.wav out.wav', '- -' for a pipe, or --list LIST --out DIR")
@@ -183,6 +196,8 @@ def enhance(
         subtype=subtype,
         raw=Raw(rate, channels) if raw else None,
         output=_output(limit),
+        force=force,
+        strict=strict,
     )
 
 
