@@ -369,7 +369,7 @@ def test_the_losses_of_activity_see_all_frames_or_the_last(rng):
     assert LOSSES["readout_last_frame"](example).item() == pytest.approx(active[:, -1].mean().item())
     LOSSES["spikes"](example).backward()
     assert model.binary.threshold.grad < 0  # a higher threshold, fewer spikes
-    with pytest.raises(UserError, match="wants a spiking model"):
+    with pytest.raises(UserError, match="needs a spiking model"):
         LOSSES["readout"](Example(model.transform, wave, wave, frames, {}))
 
 

@@ -177,7 +177,7 @@ def terminate(work, out, *more):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     err = process.communicate()[1]
-    assert process.returncode == 143 and "goes on from here" in err
+    assert process.returncode == 143 and "continues from here" in err
 
 
 def test_sigterm_saves_and_says_so(work, whole):
@@ -387,7 +387,7 @@ def test_two_ranks_stopped_on_the_way_follow_the_curve_of_one(work, whole):
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     err = process.communicate(timeout=100)[1]
-    assert err.count("the same command goes on from here") == 1, err
+    assert err.count("the same command continues from here") == 1, err
     done = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and "resuming" in done.stderr, done.stderr
     one, two = (
@@ -532,7 +532,7 @@ def test_a_shard_that_vanishes_is_one_clear_line(work, tmp_path, workers):
     data = TrainingData(tmp_path / "shards", s)
     for path in (tmp_path / "shards").glob("*.h5"):
         path.unlink()
-    with pytest.raises(UserError, match=r"^\S+\.h5: is gone; [^\n]*$"):
+    with pytest.raises(UserError, match=r"^\S+\.h5: is missing; [^\n]*$"):
         next(loader(data, range(2), workers, alone()))
 
 

@@ -622,7 +622,7 @@ def test_a_training_of_two_ranks_under_slurm_is_preempted_and_goes_on(tmp_path, 
     err = process.communicate(timeout=120)[1]
     log = (tmp_path / "train.log").read_text()
     assert process.returncode == 1 and trailer(tmp_path / "train.log") == 143, err + log
-    assert log.count("the same command goes on from here") == 1 and "Traceback" not in log, log
+    assert log.count("the same command continues from here") == 1 and "Traceback" not in log, log
     done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
     log = (tmp_path / "train.log").read_text()
     assert (done.returncode, trailer(tmp_path / "train.log")) == (0, 0) and log.count("resuming") == 1, log

@@ -86,7 +86,7 @@ class TrainingData(torch.utils.data.Dataset):
         main = self.sources.get("pairs") or self.sources["speech"]
         self.ids, self.rate = main.ids, main.rate
         if any(source.rate != self.rate for source in self.sources.values()):
-            raise UserError(f"{path}: speech and noise are at different rates; se-prep resample mends it")
+            raise UserError(f"{path}: speech and noise are at different rates; se-prep resample fixes it")
         if settings.mixing.room and "rir" not in self.sources:
             raise UserError(
                 f"{path}: has no rir.scp for mixing.room={settings.mixing.room}; se-prep sources --rir makes one"
@@ -197,13 +197,13 @@ class TrainingData(torch.utils.data.Dataset):
         """A segment of noise j, from `place` (0 ... 1) on, at a random speed and through a random equaliser."""
         m = self.s.mixing
         length = int(self.sources["noise"].lengths[j])
-        wanted = round(self.samples * rng.uniform(*m.noise_speed))
-        start = mixing.noise_start(length, wanted, place)
-        if length >= wanted:
-            noise = self.sources["noise"].read(j, start, wanted)["noise"]
+        size = round(self.samples * rng.uniform(*m.noise_speed))
+        start = mixing.noise_start(length, size, place)
+        if length >= size:
+            noise = self.sources["noise"].read(j, start, size)["noise"]
         else:
-            noise = mixing.loop(self.sources["noise"].read(j, 0, length)["noise"], start, wanted)
-        if wanted != self.samples:
+            noise = mixing.loop(self.sources["noise"].read(j, 0, length)["noise"], start, size)
+        if size != self.samples:
             noise = mixing.respeed(noise, self.samples)
         return mixing.equalise(noise, rng, m.noise_eq) if m.noise_eq else noise
 
@@ -232,7 +232,7 @@ class _Tried(torch.utils.data.Dataset):
         try:
             return self.data[key]
         except FileNotFoundError as e:
-            return UserError(f"{e.filename}: is gone; bring it back, and the same command goes on")
+            return UserError(f"{e.filename}: is missing; restore it, and the same command continues")
         except UserError as e:
             return e
 

@@ -117,7 +117,7 @@ def learning_rate(step: int, s: Settings) -> float:
 
 
 def build(settings: Settings) -> models.Model:
-    """The model of the conf, quantized if it says so."""
+    """The model of the config, quantized if the config has `quantization`."""
     return models.build(settings.model, settings.config, settings.quantization and config.plain(settings.quantization))
 
 
@@ -177,7 +177,7 @@ class Run:
 
     @property
     def candidates(self) -> list[int]:
-        """Steps of the best validations, of which the mean of the weights is wanted."""
+        """Steps of the best validations, whose weights are averaged."""
         return [self.history.rows[i]["step"] for i in self.ranking[: self.s.average]]
 
     @property
@@ -192,23 +192,23 @@ class Run:
         return {**kept, "data": self.data.digest}
 
     def start_from(self, spec: str) -> None:
-        """Take the weights of another checkpoint of the same model. Where the conf quantizes one in floating point, the
+        """Take the weights of another checkpoint of the same model. Where the config quantizes one in floating point, the
         ranges of weights are those of what was taken."""
         source, about = checkpoint.load(checkpoint.find(spec))
-        alike = source.quantization == self.s.quantization
-        begun = build(self.s) if alike else models.build(self.s.model, self.s.config)
-        if source.name != begun.name or not alike and source.quantization:
+        same = source.quantization == self.s.quantization
+        begun = build(self.s) if same else models.build(self.s.model, self.s.config)
+        if source.name != begun.name or not same and source.quantization:
             raise UserError(
                 f"--init {spec}: holds {about['model']}, quantized: {about.get('quantization')}; not the model of "
-                "the conf"
+                "the config"
             )
         try:
             begun.adopt(source)
         except ValueError as e:
             raise UserError(
-                f"--init {spec}: holds {about['model']} {about['config']}, not the model of the conf: {e}"
+                f"--init {spec}: holds {about['model']} {about['config']}, not the model of the config: {e}"
             ) from None
-        if not alike:
+        if not same:
             quantize(begun, self.s.quantization)
         for model in (self.model, self.result):
             model.load_state_dict(begun.state_dict())
@@ -241,7 +241,7 @@ class Run:
         if current.exists():
             os.replace(current, self.out / "resume.old.pt")
         os.replace(new, current)
-        # Those that the state before wants are kept too, lest it be needed.
+        # Those of the state before are kept too: it may be needed.
         self._keep_candidates(self._candidates_before | set(self.candidates))
         self._candidates_before = set(self.candidates)
 
@@ -306,7 +306,7 @@ class Run:
             for s, handler in before.items():
                 signal.signal(s, handler)
         if stopped:
-            self.say(f"stopped at step {self.step}; the same command goes on from here")
+            self.say(f"stopped at step {self.step}; the same command continues from here")
             return 128 + (self._stopped or signal.SIGTERM)
         return 0
 
@@ -430,7 +430,7 @@ class Run:
                 )
 
     def _finish(self, valid: Pairs) -> bool:
-        """Average the best checkpoints if that is wanted and not done; whether a signal came in between."""
+        """Average the best checkpoints if the config asks for it and it is not done; whether a signal came in between."""
         best = (
             self._chosen_by(self.history.rows[self.ranking[0]])
             if self.ranking

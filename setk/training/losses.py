@@ -1,4 +1,4 @@
-"""Losses, each a function of an `Example` that returns a scalar; a conf weighs them by name.
+"""Losses, each a function of an `Example` that returns a scalar; a config weighs them by name.
 
 Levels are equalised before any loss: estimate and target are scaled by one gain per item that brings the
 noisy signal to unit RMS. A loss on waveforms would otherwise weigh quiet items away, beside compressed
@@ -20,7 +20,7 @@ from setk.core.errors import UserError
 from setk.training.perceptual import RATE, shortfall
 
 POWER = 0.3  # compression of the spectra that losses compare
-# Window, hop and FFT as published, but for a hop of 50 that does not divide its window.
+# Window, hop and FFT as published, except a hop of 50 that does not divide its window.
 RESOLUTIONS = STFT(600, 120, 1024, 1.0), STFT(1200, 240, 2048, 1.0), STFT(240, 48, 512, 1.0)
 
 
@@ -190,7 +190,7 @@ def _third_octaves(points: int, device: torch.device) -> Tensor:
 def _activity(e: Example, name: str) -> Tensor:
     """Mean magnitude of each frame [B, T] of what a spiking model puts into extras."""
     if name not in e.extras:
-        raise UserError(f"losses: '{name}' wants a spiking model, which reports it; take it out")
+        raise UserError(f"losses: '{name}' needs a spiking model, which reports it; remove it")
     return e.extras[name].abs().mean(-1)
 
 

@@ -26,7 +26,7 @@ class Mixing:
     noise_speed: tuple[float, float] = (1.0, 1.0)  # noise is played this many times as fast, uniform
     noise_eq: float = 0.0  # dB; depth of a random equaliser on the noise
     speech_eq: float = 0.0  # dB; the same on the speech, target included
-    room: float = 0.0  # probability that the speech stands in one of the rooms of rir.scp
+    room: float = 0.0  # probability that the speech is in one of the rooms of rir.scp
     clean_only: float = 0.0  # probability that there is no noise
     noise_only: float = 0.0  # probability that there is no speech
 
@@ -73,7 +73,7 @@ class Settings:
     batch: int = 16  # examples of an optimizer step, over all ranks and micro-batches
     accumulate: int = 1  # micro-batches in which a rank takes its part of the batch, to save memory
     steps: int = 20000  # optimizer steps; the schedule ends with the last
-    optimizer: str = "adamw"  # or muon, which at the same lr moves all directions of a matrix alike
+    optimizer: str = "adamw"  # or muon, which at the same lr moves all directions of a matrix by the same amount
     warmup: int = 500  # steps of linear warm-up
     lr: float = 2e-3  # peak, then as `schedule` says
     lr_end: float = 1e-6
@@ -144,7 +144,7 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
     for name in select(settings.metrics):
         if METRICS[name].gain_of:
             raise UserError(
-                f"{conf}: metrics: '{name}' compares with the noisy signal; take '{METRICS[name].gain_of}', which ranks models alike"
+                f"{conf}: metrics: '{name}' compares with the noisy signal; take '{METRICS[name].gain_of}', which ranks models the same way"
             )
     if not settings.losses:
         raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
@@ -170,7 +170,7 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
         if settings.discriminator.delay < 1:
             raise UserError(f"{conf}: discriminator.delay: must be 1 or more")
         if settings.segment < 0.25:
-            raise UserError(f"{conf}: segment: PESQ, which the discriminator learns, wants 0.25 s or more")
+            raise UserError(f"{conf}: segment: PESQ, which the discriminator learns, needs 0.25 s or more")
     if settings.quantization and settings.quantization.observe >= min(settings.valid_every, settings.steps):
         raise UserError(
             f"{conf}: quantization.observe: nothing is rounded in these {settings.quantization.observe} calls; must be "
@@ -179,7 +179,7 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
     if settings.pruning:
         _check_pruning(conf, settings.pruning, init)
     if not 0 <= settings.ema < 1:
-        raise UserError(f"{conf}: ema: {settings.ema} is no decay; 0 (none) to below 1, as in 0.999")
+        raise UserError(f"{conf}: ema: {settings.ema} is not a decay; use 0 (none) to below 1, as in 0.999")
     if settings.precision not in Settings.PRECISIONS:
         raise UserError(
             f"{conf}: precision: '{settings.precision}' is unknown; known: {', '.join(Settings.PRECISIONS)}"
@@ -195,7 +195,7 @@ def _config_of(conf: str, model: Any, init: str | None) -> dict[str, Any]:
         raise UserError(f"{conf}: config: init is that of --init CKPT, which is missing")
     about = checkpoint.load(checkpoint.find(init))[1]
     if about["model"] != model:
-        raise UserError(f"--init {init}: holds {about['model']}, not {model}, the model of the conf")
+        raise UserError(f"--init {init}: holds {about['model']}, not {model}, the model of the config")
     return about["config"]
 
 

@@ -22,7 +22,7 @@ def validate(
     """Mean of each metric over the utterances (utt -> (noisy, clean) locations) where it could be computed.
 
     Each rank scores its share; the means are the same on all, to the last bit, whatever their number.
-    Utterances for which a metric fails are told, never counted as zero; nan if none is left. None if `stop`
+    Utterances for which a metric fails are reported, never counted as zero; nan if none is left. None if `stop`
     became true on any rank before its share was done.
     """
     model.eval()
