@@ -32,7 +32,9 @@ class HighBand:
         self._bins = slice(*(round(edge * size / 2) for edge in TOP))
         self._keep = np.exp(-BLOCK_S / SMOOTHING_S)
         self._input, self._low = Delay(channels), Delay(channels)
-        self._pending = np.zeros((2, channels, self._block), np.float32)  # of input and enhanced: the last block, and what follows
+        self._pending = np.zeros(
+            (2, channels, self._block), np.float32
+        )  # of input and enhanced: the last block, and what follows
         self._energy = np.zeros((2, channels))
         self._gains = np.zeros((channels, 2))  # at the starts of block `_first` and of those after it
         self._first = self._done = 0
@@ -59,7 +61,7 @@ class HighBand:
             energy = np.sum(spectra.real**2 + spectra.imag**2, axis=2)
             self._energy = self._keep * self._energy + (1 - self._keep) * energy
             gains.append(np.minimum(1, MAKEUP * np.sqrt(self._energy[1] / (self._energy[0] + _SILENCE))))
-        self._gains = np.concatenate([self._gains, np.array(gains).reshape(count, -1).T], axis=1)
+        self._gains = np.concatenate([self._gains, np.array(gains).reshape(count, len(self._gains)).T], axis=1)
         self._pending = signals[:, :, count * self._block :]
 
     def _next_gains(self, count: int) -> np.ndarray:
