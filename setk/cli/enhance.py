@@ -91,6 +91,14 @@ def enhance(
             help="Standard input is a microphone: drop audio that waits, at start and after a stall. Show levels on a terminal.",
         ),
     ] = False,
+    highband: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=shell.OUTPUT,
+            metavar="none|gain",
+            help="The band above the model's in an input of a higher rate: leave it out, or scale it by the gain of the model's top bands.",
+        ),
+    ] = "none",
     report: Annotated[
         Optional[str],
         typer.Option(
@@ -169,7 +177,7 @@ def enhance(
             jobs=jobs,
             batch=batch,
             trust=trust,
-            output=_output(limit),
+            output=_output(limit, highband),
             force=force,
         )
     if source is None or target is None:
@@ -195,7 +203,7 @@ def enhance(
         chunk=chunk,
         subtype=subtype,
         raw=Raw(rate, channels) if raw else None,
-        output=_output(limit),
+        output=_output(limit, highband),
         force=force,
         strict=strict,
     )
@@ -227,6 +235,11 @@ def _enhance_one(
         f"se-enhance: {done.seconds:.2f} s by {engine.name}, real-time factor {factor:.3f}, "
         f"{done.clipped} samples clipped{latency}{dropped}"
     )
+    if done.lost_above_hz:
+        shell.note(
+            f"se-enhance: the output has nothing above {done.lost_above_hz} Hz, the band of {engine.name}; "
+            "--highband gain keeps the upper band of the input"
+        )
 
 
 class _FirstDrop:
@@ -240,10 +253,10 @@ class _FirstDrop:
             self.reported = True
 
 
-def _output(limit: float | None) -> Output:
+def _output(limit: float | None, highband: str) -> Output:
     from setk.engines import output
 
-    return output.Output(limit)
+    return output.Output(limit, highband).check()
 
 
 def _enhance_list(
