@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 # fish completion of the se-* commands.
 complete -c se-enhance -l list -r -d 'Wav list to enhance; - is standard input.'
 complete -c se-enhance -l out -r -d 'With --list: directory of the enhanced files.'
@@ -25,3 +26,6 @@ complete -c se-enhance -s q -l quiet -d 'Print only errors to standard error.'
 complete -c se-enhance -l print-completion -r -d 'Print the completion script for bash, zsh or fish and exit.'
 complete -c se-enhance -l version -d 'Print the versions of setk, torch and ONNX Runtime and exit.'
 complete -c se-enhance -l help -d 'Show this message and exit.'
+=======
+se-enhance --print-completion fish | source
+>>>>>>> 44f9e65 (Options of a command are one table; fish completions ask the command)

@@ -28,6 +28,16 @@ class _Manners:
     params: list[Any]
     epilog: str | None
 
+    def __init__(
+        self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any
+    ):
+        super().__init__(  # type: ignore[call-arg]
+            *args,
+            params=[*(params or []), *_common()],
+            context_settings={**SETTINGS, **(context_settings or {})},
+            **rest,
+        )
+
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:
         """Write the arguments, then the options by group."""
         for title, group in by_group(parameters(self, ctx)).items():
@@ -55,29 +65,9 @@ class _Manners:
 class Command(_Manners, TyperCommand):
     """A command, or a subcommand."""
 
-    def __init__(
-        self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any
-    ):
-        super().__init__(
-            *args,
-            params=[*(params or []), *_common()],
-            context_settings={**SETTINGS, **(context_settings or {})},
-            **rest,
-        )
-
 
 class Group(_Manners, TyperGroup):
     """A command that has subcommands."""
-
-    def __init__(
-        self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any
-    ):
-        super().__init__(
-            *args,
-            params=[*(params or []), *_common()],
-            context_settings={**SETTINGS, **(context_settings or {})},
-            **rest,
-        )
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:
         """Write the subcommands, then the options."""

@@ -320,7 +320,7 @@ def generated() -> dict[str, str]:
     # bash and fish look for a file of the command's name when it is first typed.
     for command in COMMANDS:
         files[f"completions/bash/se-{command}"] = completion("bash", [command])
-        files[f"completions/fish/se-{command}.fish"] = completion("fish", [command])
+        files[f"completions/fish/se-{command}.fish"] = f"se-{command} --print-completion fish | source\n"
     return files
 
 
