@@ -163,42 +163,13 @@ def _common() -> list[Any]:
     return list(get_command(app).params)
 
 
+# fmt: off
 def _options(
-    quiet: Annotated[
-        bool,
-        typer.Option(
-            "--quiet",
-            "-q",
-            expose_value=False,
-            callback=lambda value: _set_quiet(value),
-            rich_help_panel=LAST_GROUP,
-            help="Print only errors to standard error.",
-        ),
-    ] = False,
-    completion: Annotated[
-        Optional[str],
-        typer.Option(
-            "--print-completion",
-            metavar="SHELL",
-            is_eager=True,
-            expose_value=False,
-            callback=lambda value: _print_completion(value),
-            rich_help_panel=LAST_GROUP,
-            help="Print the completion script for bash, zsh or fish and exit.",
-        ),
-    ] = None,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            is_eager=True,
-            expose_value=False,
-            callback=lambda value: _print_version(value),
-            rich_help_panel=LAST_GROUP,
-            help="Print the versions of setk, torch and ONNX Runtime and exit.",
-        ),
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", expose_value=False, callback=lambda value: _set_quiet(value), rich_help_panel=LAST_GROUP, help="Print only errors to standard error.")] = False,
+    completion: Annotated[Optional[str], typer.Option("--print-completion", metavar="SHELL", is_eager=True, expose_value=False, callback=lambda value: _print_completion(value), rich_help_panel=LAST_GROUP, help="Print the completion script for bash, zsh or fish and exit.")] = None,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, expose_value=False, callback=lambda value: _print_version(value), rich_help_panel=LAST_GROUP, help="Print the versions of setk, torch and ONNX Runtime and exit.")] = False,
 ) -> None:
+    # fmt: on
     """Options that every command has."""
 
 
