@@ -1,0 +1,342 @@
+"""An exported graph as rows of a program: a function for each operator, and the few patterns that become one row."""
+
+from __future__ import annotations
+
+
+import numpy as np
+
+from setk.export.c import layers
+from setk.export.c.elementwise import apply
+from setk.export.c.places import Memory
+from setk.export.c.products import product
+from setk.export.c.reader import Graph, Node
+
+
+class Unsupported(ValueError):
+    """What the generator has no kernel for."""
+
+
+_UNARY = {"Relu": "RELU", "Sigmoid": "SIGMOID", "Tanh": "TANH", "Exp": "EXP", "Log": "LOG", "Sqrt": "SQRT", "Abs": "ABS", "Neg": "NEG"}
+_BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "PRelu": "PRELU", "Equal": "EQUAL", "Greater": "GREATER",
+           "GreaterOrEqual": "GREATER_EQUAL", "Max": "MAXIMUM", "Min": "MINIMUM"}
+_VIEWS = {"Reshape", "Transpose", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Gather", "Expand"}
+
+
+class Translator:
+    """Values by name: constants as arrays of numbers, everything else as arrays of addresses."""
+
+    def __init__(self, graph: Graph, memory: Memory):
+        self.graph, self.memory = graph, memory
+        self.constants = dict(graph.constants)
+        self.places: dict[str, np.ndarray] = {}
+        self.consumers: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            for name in dict.fromkeys(node.inputs):
+                self.consumers.setdefault(name, []).append(node)
+        self.sparse = _sparse(graph)
+        self._done: set[int] = set()
+
+    def run(self) -> None:
+        """Add the rows of all nodes whose outputs are used. `places` must hold the graph's inputs."""
+        for node in self.graph.nodes:
+            if id(node) in self._done or not any(self._used(name) for name in node.outputs):
+                continue
+            if node.op in _VIEWS and node.inputs[0] in self.constants:
+                self._fold(node)
+                continue
+            handler = getattr(self, f"_{node.op.lower()}", None)
+            if handler is not None:
+                handler(node)
+            elif node.op in _UNARY:
+                self.places[node.outputs[0]] = apply(self.memory, _UNARY[node.op], [self.place(node.inputs[0])])
+            elif node.op in _BINARY:
+                self.places[node.outputs[0]] = apply(self.memory, _BINARY[node.op], [self.place(name) for name in node.inputs])
+            else:
+                raise Unsupported(f"operator {node.op}")
+
+    def place(self, name: str) -> np.ndarray:
+        """Addresses of a value; constants get some when they are first needed."""
+        if name not in self.places:
+            data = self.constants[name].astype(np.float32)
+            self.places[name] = self.memory.constant(data)
+        return self.places[name]
+
+    def _used(self, name: str) -> bool:
+        return name in self.consumers or name in self.graph.outputs
+
+    def _ints(self, node: Node, index: int) -> list[int]:
+        return self.constants[node.inputs[index]].ravel().tolist()
+
+    def _fold(self, node: Node) -> None:
+        """A view of a constant."""
+        data = self.constants[node.inputs[0]]
+        for name, value in zip(node.outputs, self.view(node, data)):
+            self.constants[name] = value
+
+    def view(self, node: Node, x: np.ndarray) -> list[np.ndarray]:
+        """What an operator that only moves elements makes of x, numbers or addresses."""
+        at = node.attributes
+        if node.op in ("Identity", "Cast"):
+            return [x]
+        if node.op == "Reshape":
+            shape = [x.shape[i] if n == 0 and not at.get("allowzero") else n for i, n in enumerate(self._ints(node, 1))]
+            return [x.reshape(shape)]
+        if node.op == "Flatten":
+            return [x.reshape(int(np.prod(x.shape[:at.get("axis", 1)])), -1)]
+        if node.op == "Transpose":
+            return [x.transpose(at.get("perm"))]
+        if node.op == "Squeeze":
+            return [x.squeeze(tuple(self._ints(node, 1)) if len(node.inputs) > 1 else None)]
+        if node.op == "Unsqueeze":
+            return [np.expand_dims(x, tuple(self._ints(node, 1)))]
+        if node.op == "Expand":
+            return [np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(self._ints(node, 1))))]
+        if node.op == "Slice":
+            starts, ends = self._ints(node, 1), self._ints(node, 2)
+            axes = self._ints(node, 3) if len(node.inputs) > 3 else range(len(starts))
+            steps = self._ints(node, 4) if len(node.inputs) > 4 else [1] * len(starts)
+            cut = [slice(None)] * x.ndim
+            for axis, start, end, step in zip(axes, starts, ends, steps):
+                cut[axis] = slice(start, end, step)
+            return [x[tuple(cut)]]
+        if node.op == "Split":
+            axis = at.get("axis", 0)
+            sizes = self._ints(node, 1) if len(node.inputs) > 1 else [x.shape[axis] // len(node.outputs)] * len(node.outputs)
+            return np.split(x, np.cumsum(sizes)[:-1], axis)
+        if node.op == "Gather":
+            return [np.take(x, self.constants[node.inputs[1]], at.get("axis", 0))]
+        raise Unsupported(f"operator {node.op}")
+
+    def _move(self, node: Node) -> None:
+        for name, value in zip(node.outputs, self.view(node, self.place(node.inputs[0]))):
+            self.places[name] = value
+
+    _reshape = _transpose = _slice = _split = _squeeze = _unsqueeze = _flatten = _identity = _cast = _expand = _move
+
+    def _gather(self, node: Node) -> None:
+        if node.inputs[1] in self.constants:
+            return self._move(node)
+        table, index = self.place(node.inputs[0]), self.place(node.inputs[1])
+        if table.ndim != 1:
+            raise Unsupported("Gather by computed indices from more than one dimension")
+        self.places[node.outputs[0]] = layers.take(self.memory, table, index)
+
+    def _gatherelements(self, node: Node) -> None:
+        table, index = self.place(node.inputs[0]), self.place(node.inputs[1])
+        if table.size != table.shape[-1] or node.attributes.get("axis", 0) not in (-1, table.ndim - 1):
+            raise Unsupported("GatherElements along another axis than the last, the others being 1 long")
+        self.places[node.outputs[0]] = layers.take(self.memory, table.ravel(), index)
+
+    def _concat(self, node: Node) -> None:
+        self.places[node.outputs[0]] = np.concatenate([self.place(name) for name in node.inputs], node.attributes["axis"])
+
+    def _pad(self, node: Node) -> None:
+        if node.attributes.get("mode", "constant") != "constant" or len(node.inputs) > 2 and node.inputs[2] \
+                and self.constants[node.inputs[2]].any():
+            raise Unsupported("Pad with anything but zeros")
+        x, pads = self.place(node.inputs[0]), self._ints(node, 1)
+        self.places[node.outputs[0]] = layers.pad(x, pads[:x.ndim], pads[x.ndim:])
+
+    def _elu(self, node: Node) -> None:
+        self.places[node.outputs[0]] = apply(self.memory, "ELU", [self.place(node.inputs[0])], node.attributes.get("alpha", 1.0))
+
+    def _pow(self, node: Node) -> None:
+        exponent = self.constants.get(node.inputs[1])
+        if exponent is None or exponent.size != 1:
+            raise Unsupported("Pow with an exponent that is computed or a tensor")
+        self.places[node.outputs[0]] = apply(self.memory, "POW", [self.place(node.inputs[0])], float(exponent.flat[0]))
+
+    def _clip(self, node: Node) -> None:
+        y = self.place(node.inputs[0])
+        for function, name in zip(("MAXIMUM", "MINIMUM"), node.inputs[1:]):
+            if name:
+                y = apply(self.memory, function, [y, self.place(name)])
+        self.places[node.outputs[0]] = y
+
+    def _less(self, node: Node) -> None:
+        a, b = map(self.place, node.inputs)
+        self.places[node.outputs[0]] = apply(self.memory, "GREATER", [b, a])
+
+    def _where(self, node: Node) -> None:
+        self.places[node.outputs[0]] = apply(self.memory, "WHERE", [self.place(name) for name in node.inputs])
+
+    def _sigmoid(self, node: Node) -> None:
+        if not self._gates(node):
+            self.places[node.outputs[0]] = apply(self.memory, "SIGMOID", [self.place(node.inputs[0])])
+
+    def _reducesum(self, node: Node) -> None:
+        x, axis = self.place(node.inputs[0]), self._ints(node, 1)
+        if len(axis) != 1:
+            raise Unsupported("ReduceSum over more than one axis")
+        last = np.moveaxis(x, axis[0], -1)
+        if last.shape[-1] <= 8:
+            y = last[..., 0]
+            for i in range(1, last.shape[-1]):
+                y = apply(self.memory, "ADD", [y, last[..., i]])
+        else:
+            flat = last.reshape(1, -1, last.shape[-1])
+            y = product(self.memory, flat, np.ones((1, flat.shape[2], 1), np.float32), None).reshape(last.shape[:-1])
+        self.places[node.outputs[0]] = np.expand_dims(y, axis[0] % x.ndim) if node.attributes.get("keepdims", 1) else y
+
+    def _softmax(self, node: Node) -> None:
+        self.places[node.outputs[0]] = layers.along_last(self.memory, "SOFTMAX", self.place(node.inputs[0]), None)
+
+    def _argmax(self, node: Node) -> None:
+        self.places[node.outputs[0]] = layers.along_last(self.memory, "GREATEST_INDEX", self.place(node.inputs[0]), 1)
+
+    def _layernormalization(self, node: Node) -> None:
+        x, gain = self.place(node.inputs[0]), self.place(node.inputs[1])
+        offset = self.place(node.inputs[2]) if len(node.inputs) > 2 else self.memory.constant(np.zeros(gain.shape))
+        add, residual = self._residual(node.outputs[0], x.shape)
+        y = layers.normalise(self.memory, x, gain, offset, node.attributes.get("epsilon", 1e-5), residual)
+        self.places[node.outputs[0] if add is None else add.outputs[0]] = y
+
+    def _residual(self, name: str, shape: tuple[int, ...]) -> tuple[Node | None, np.ndarray | None]:
+        """The addition that is all that follows `name`, and what it adds if that is there already."""
+        users = self.consumers.get(name, [])
+        if len(users) != 1 or users[0].op != "Add" or name in self.graph.outputs:
+            return None, None
+        other = next((x for x in users[0].inputs if x != name), None)
+        if other not in self.places or self.places[other].shape != shape:
+            return None, None
+        self._done.add(id(users[0]))
+        return users[0], self.places[other]
+
+    def _gemm(self, node: Node) -> None:
+        at = node.attributes
+        if at.get("alpha", 1.0) != 1.0 or at.get("beta", 1.0) != 1.0 or at.get("transA", 0) or node.inputs[1] not in self.constants:
+            raise Unsupported("Gemm with factors, or with a right operand that is not constant")
+        weights = self.constants[node.inputs[1]].astype(np.float32)
+        weights = weights.T if at.get("transB") else weights
+        bias = np.broadcast_to(self.constants[node.inputs[2]], weights.shape[1:]) if len(node.inputs) > 2 else None
+        self._product(node, self.place(node.inputs[0])[None], weights[None], bias)
+
+    def _matmul(self, node: Node) -> None:
+        a, b = node.inputs
+        if b in self.constants:
+            x, weights = self.place(a), self.constants[b].astype(np.float32)
+            if weights.ndim == 2:
+                y = product(self.memory, x.reshape(1, -1, x.shape[-1]), weights[None], None)
+                self.places[node.outputs[0]] = y.reshape(*x.shape[:-1], weights.shape[1])
+                return
+            bias, out = self._bias_after(node, weights)
+            y = product(self.memory, x.reshape(-1, *x.shape[-2:]), weights.reshape(-1, *weights.shape[-2:]), bias)
+            self.places[out] = y.reshape(*x.shape[:-1], weights.shape[-1])
+        elif a in self.constants and self.constants[a].ndim == 2:
+            x, weights = self.place(b), self.constants[a].astype(np.float32)
+            columns = np.moveaxis(x.reshape(-1, *x.shape[-2:]), -1, 1).reshape(1, -1, x.shape[-2])
+            y = product(self.memory, columns, np.ascontiguousarray(weights.T)[None], None)
+            y = np.moveaxis(y.reshape(-1, x.shape[-1], len(weights)), 1, -1)
+            self.places[node.outputs[0]] = y.reshape(*x.shape[:-2], len(weights), x.shape[-1])
+        else:
+            raise Unsupported("MatMul of two values that are both computed")
+
+    def _bias_after(self, node: Node, weights: np.ndarray) -> tuple[np.ndarray | None, str]:
+        """The constant [B, 1, N] that is added to a product and nothing else, and the name of the sum."""
+        users = self.consumers.get(node.outputs[0], [])
+        if len(users) == 1 and users[0].op == "Add":
+            other = next((x for x in users[0].inputs if x != node.outputs[0]), "")
+            data = self.constants.get(other)
+            if data is not None and data.shape == (*weights.shape[:-2], 1, weights.shape[-1]):
+                self._done.add(id(users[0]))
+                return data.reshape(-1, weights.shape[-1]), users[0].outputs[0]
+        return None, node.outputs[0]
+
+    def _product(self, node: Node, x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None) -> None:
+        shape = (x.shape[1], weights.shape[2])
+        needed = self._needed(node.outputs[0], np.arange(shape[0] * shape[1]).reshape(shape))
+        mask = np.zeros(shape[0] * shape[1], bool)
+        mask[list(needed)] = True
+        y = product(self.memory, x, weights, bias, None if mask.all() else mask.reshape(shape), node.inputs[0] in self.sparse)
+        self.places[node.outputs[0]] = y[0]
+
+    def _needed(self, name: str, elements: np.ndarray) -> set[int]:
+        """Which elements of a value anything reads, through all operators that only move them."""
+        found: set[int] = set()
+        for node in self.consumers.get(name, []):
+            if node.op in _VIEWS and (node.op != "Gather" or node.inputs[1] in self.constants):
+                for out, part in zip(node.outputs, self.view(node, elements)):
+                    found |= self._needed(out, part)
+            else:
+                found |= set(elements.ravel().tolist())
+        return found | (set(elements.ravel().tolist()) if name in self.graph.outputs else set())
+
+    def _conv(self, node: Node) -> None:
+        x, weights = self.place(node.inputs[0]), self.constants[node.inputs[1]].astype(np.float32)
+        bias = self.constants[node.inputs[2]] if len(node.inputs) > 2 else np.zeros(len(weights), np.float32)
+        self.places[node.outputs[0]] = layers.convolve(self.memory, x, weights, bias, node.attributes)
+
+    def _convtranspose(self, node: Node) -> None:
+        x, weights = self.place(node.inputs[0]), self.constants[node.inputs[1]].astype(np.float32)
+        bias = self.constants[node.inputs[2]] if len(node.inputs) > 2 else np.zeros(weights.shape[1], np.float32)
+        if weights.ndim != 3 or node.attributes.get("group", 1) != 1:
+            raise Unsupported("ConvTranspose of two dimensions or in groups")
+        self.places[node.outputs[0]] = layers.convolve_transposed(self.memory, x, weights, bias, node.attributes)
+
+    def _gru(self, node: Node) -> None:
+        if not node.attributes.get("linear_before_reset"):
+            raise Unsupported("GRU without linear_before_reset")
+        start = node.inputs[5] if len(node.inputs) > 5 else ""
+        zero = not start or start in self.constants and not self.constants[start].any()
+        y, last = layers.gru(self.memory, self.place(node.inputs[0]), *(self.constants[name] for name in node.inputs[1:4]),
+                             None if zero else self.place(start), node.attributes.get("direction", "forward"))
+        self._recurrent(node, y, last)
+
+    def _lstm(self, node: Node) -> None:
+        if node.attributes.get("direction", "forward") != "forward" or len(node.inputs) < 7:
+            raise Unsupported("LSTM without a state, or not forward")
+        y, *last = layers.lstm(self.memory, self.place(node.inputs[0]), *(self.constants[name] for name in node.inputs[1:4]),
+                               *(self.place(name) for name in node.inputs[5:7]))
+        self._recurrent(node, y, *last)
+
+    def _recurrent(self, node: Node, *values: np.ndarray) -> None:
+        for name, value in zip(node.outputs, values):
+            if name:
+                self.places[name] = value
+
+    def _gates(self, sigmoid: Node) -> bool:
+        """A GRU's step as the exporter spells it out, n + z (h - n) with n = tanh(x + r y): one row. False if it is none."""
+        def only(name: str, op: str) -> Node | None:
+            users = self.consumers.get(name, [])
+            return users[0] if len(users) == 1 and users[0].op == op else None
+
+        def other(node: Node, name: str) -> str:
+            return next((x for x in node.inputs if x != name), name)
+
+        split = only(sigmoid.outputs[0], "Split")
+        if split is None or len(split.outputs) != 2:
+            return False
+        r, z = split.outputs
+        gated, mixed = only(r, "Mul"), only(z, "Mul")
+        total = gated and only(gated.outputs[0], "Add")
+        tanh = total and only(total.outputs[0], "Tanh")
+        if tanh is None or mixed is None:
+            return False
+        n, users = tanh.outputs[0], self.consumers[tanh.outputs[0]]
+        difference, end = (next((u for u in users if u.op == op), None) for op in ("Sub", "Add"))
+        if len(users) != 2 or not difference or not end or difference.inputs[1] != n \
+                or set(mixed.inputs) != {z, difference.outputs[0]} or set(end.inputs) != {n, mixed.outputs[0]}:
+            return False
+        names = [other(total, gated.outputs[0]), other(gated, r), difference.inputs[0]]
+        if any(name not in self.places for name in names):
+            return False
+        both = self.view(split, self.place(sigmoid.inputs[0]))
+        self.places[end.outputs[0]] = layers.gates(self.memory, [*both, *(self.places[name] for name in names)])
+        self._done |= {id(x) for x in (split, gated, mixed, total, tanh, difference, end)}
+        return True
+
+
+def _sparse(graph: Graph) -> set[str]:
+    """Names of values that are mostly zero: spikes, what a threshold lets pass, and states that hold them."""
+    zeros = {name for name, data in graph.constants.items() if data.size == 1 and not data.any()}
+    booleans, found = set(), set()
+    for _ in range(2):  # a state is known by what becomes of it
+        for node in graph.nodes:
+            source = node.inputs[0] if node.inputs else ""
+            if node.op in ("Greater", "GreaterOrEqual", "Less"):
+                booleans.add(node.outputs[0])
+            elif node.op == "Cast" and source in booleans or node.op in _VIEWS and source in found \
+                    or node.op == "Where" and node.inputs[2] in zeros and source in booleans:
+                found |= set(node.outputs)
+        found |= {name.replace("next_", "state_") for name in graph.outputs if name in found}
+    return found

@@ -1,0 +1,304 @@
+/* The kernels, and the loop that runs a program of them.
+ *
+ * A program is an array of int32: rows of an operation, the row's length, and the operation's arguments. A place is one of
+ * these: three bits of memory (constants, state, scratch) above the offset in floats. Strides and offsets count floats. Every
+ * array is followed by PANEL floats that may be read: a vector may begin inside an array and end beyond it. Writes are exact.
+ */
+typedef struct {
+    const float *constants;
+    float *state, *scratch;
+    const float *in; /* samples of one hop */
+    float *out;
+} Memory;
+
+enum { CONSTANTS, STATE, SCRATCH };
+
+INLINE const float *from(const Memory *m, int32_t place)
+{
+    int32_t at = place & 0xfffffff;
+    switch (place >> 28) {
+    case CONSTANTS: return m->constants + at;
+    case STATE: return m->state + at;
+    default: return m->scratch + at;
+    }
+}
+
+INLINE float *to(const Memory *m, int32_t place)
+{
+    int32_t at = place & 0xfffffff;
+    return place >> 28 == STATE ? m->state + at : m->scratch + at;
+}
+
+INLINE float immediate(int32_t x)
+{
+    union { int32_t i; float f; } b;
+    b.i = x;
+    return b.f;
+}
+
+/* ---- product: C[m][n] = bias + sum over segments and k of A[m][k] B[k][n] -------------------------------------------------
+ * One operand is constant. A is read number by number with any strides; B and C have columns without gaps. Constant B is
+ * packed in panels of 16 columns, zero-padded. A segment is a stretch of k with its own places: what was concatenated, or
+ * the steps of a convolution's window. Bound: one fused multiply-add of W numbers per W products; at most 10 loads for 16. */
+typedef struct {
+    const float *a, *b;
+    int row, step;      /* strides of A in m and k */
+    int line, panel;    /* strides of B in k and from panel to panel */
+    int length;
+} Segment;
+
+enum { SEGMENTS = 24 };
+
+typedef struct {
+    const float *bias;
+    int bias_row, bias_column; /* one of the strides is 0 or both are */
+    float *c;
+    int row;
+    int segments;
+    Segment s[SEGMENTS];
+} Product;
+
+/* R rows by P panels, rows and columns from m and n on; the compiler unrolls the loops over r and j, so acc is registers. */
+INLINE void tile(const int R, const int P, const Product *p, int m, int n, int columns)
+{
+    V acc[8][4 * VP];
+    const float *bias = p->bias + (ptrdiff_t)m * p->bias_row + n * p->bias_column;
+    UNROLL for (int r = 0; r < R; r++)
+        UNROLL for (int j = 0; j < P * VP; j++)
+            acc[r][j] = p->bias_column ? load(bias + r * p->bias_row + j * W) : splat(bias[r * p->bias_row]);
+    for (const Segment *s = p->s; s < p->s + p->segments; s++) {
+        const ptrdiff_t row = s->row, step = s->step, line = s->line, panel = s->panel;
+        const float *a = s->a + m * row, *b = s->b + n / PANEL * panel;
+        for (int k = s->length; k; k--) {
+            V column[4 * VP];
+            UNROLL for (int q = 0; q < P; q++)
+                UNROLL for (int j = 0; j < VP; j++)
+                    column[q * VP + j] = load(b + q * panel + j * W);
+            UNROLL for (int r = 0; r < R; r++) {
+                V x = splat(a[r * row]);
+                UNROLL for (int j = 0; j < P * VP; j++)
+                    acc[r][j] = acc[r][j] + x * column[j];
+            }
+            a += step;
+            b += line;
+        }
+    }
+    UNROLL for (int r = 0; r < R; r++) {
+        float *c = p->c + (ptrdiff_t)(m + r) * p->row + n;
+        UNROLL for (int j = 0; j < P * VP; j++)
+            if ((j + 1) * W <= columns)
+                store(c + j * W, acc[r][j]);
+            else if (j * W < columns)
+                store_some(c + j * W, acc[r][j], columns - j * W);
+    }
+}
+
+#define TILE(R, P) static void tile_##R##x##P(const Product *p, int m, int n, int columns) { tile(R, P, p, m, n, columns); }
+TILE(1, 1)
+#if !SCALAR
+TILE(2, 1)
+TILE(1, 2)
+#endif
+#if W > 4 || defined(__ARM_NEON)
+TILE(4, 1)
+TILE(1, 4)
+#endif
+#if W == 16
+TILE(4, 2)
+TILE(8, 1)
+TILE(8, 2)
+#endif
+
+static void multiply(const Product *p, int rows, int columns)
+{
+    int m = 0;
+#if W == 16
+    for (; rows - m >= 8; m += 8) {
+        int n = 0;
+        for (; columns - n > PANEL; n += 2 * PANEL) tile_8x2(p, m, n, columns - n);
+        if (n < columns) tile_8x1(p, m, n, columns - n);
+    }
+#endif
+#if W > 4 || defined(__ARM_NEON)
+    for (; rows - m >= 4; m += 4) {
+        int n = 0;
+#if W == 16
+        for (; columns - n > PANEL; n += 2 * PANEL) tile_4x2(p, m, n, columns - n);
+#endif
+        for (; n < columns; n += PANEL) tile_4x1(p, m, n, columns - n);
+    }
+#endif
+#if !SCALAR
+    for (; rows - m >= 2; m += 2)
+        for (int n = 0; n < columns; n += PANEL) tile_2x1(p, m, n, columns - n);
+#endif
+    for (; m < rows; m++) {
+        int n = 0;
+#if W > 4 || defined(__ARM_NEON)
+        for (; columns - n > 3 * PANEL; n += 4 * PANEL) tile_1x4(p, m, n, columns - n);
+#endif
+#if !SCALAR
+        for (; columns - n > PANEL; n += 2 * PANEL) tile_1x2(p, m, n, columns - n);
+#endif
+        for (; n < columns; n += PANEL) tile_1x1(p, m, n, columns - n);
+    }
+}
+
+static void product(const int32_t *a, const Memory *memory)
+{
+    int batch = a[0], rows = a[1], columns = a[2];
+    Product p;
+    p.row = a[5], p.bias_row = a[8], p.bias_column = a[9], p.segments = a[10];
+    for (int i = 0; i < batch; i++) {
+        p.c = to(memory, a[3]) + (ptrdiff_t)i * a[4];
+        p.bias = from(memory, a[6]) + (ptrdiff_t)i * a[7];
+        for (int j = 0; j < p.segments; j++) {
+            const int32_t *s = a + 11 + 9 * j;
+            p.s[j].a = from(memory, s[0]) + (ptrdiff_t)i * s[1];
+            p.s[j].row = s[2], p.s[j].step = s[3];
+            p.s[j].b = from(memory, s[4]) + (ptrdiff_t)i * s[5];
+            p.s[j].line = s[6], p.s[j].panel = s[7], p.s[j].length = s[8];
+        }
+        multiply(&p, rows, columns);
+    }
+}
+
+/* ---- sparse product: the same for one row of A that is mostly zeros, as of spikes: only rows of B are read that count ------
+ * c[n] = bias[n] + sum over k with a[k] != 0 of a[k] B[k][n]. `active` is scratch for the indices. */
+static void sparse_product(const int32_t *a, const Memory *memory)
+{
+    int length = a[0], columns = a[1], line = a[6], count = 0;
+    const float *x = from(memory, a[2]), *bias = from(memory, a[4]), *b = from(memory, a[5]);
+    float *c = to(memory, a[7]);
+    int32_t *active = (int32_t *)(void *)to(memory, a[8]);
+    for (int k = 0; k < length; k++) {
+        active[count] = k;
+        count += x[(ptrdiff_t)k * a[3]] != 0.0f;
+    }
+    for (int n = 0; n < columns; n += 4 * PANEL) {
+        V acc[4 * VP];
+        UNROLL for (int j = 0; j < 4 * VP; j++)
+            acc[j] = n + j * W < columns ? load(bias + n + j * W) : splat(0.0f);
+        for (int i = 0; i < count; i++) {
+            const float *w = b + (ptrdiff_t)active[i] * line + n;
+            V scale = splat(x[(ptrdiff_t)active[i] * a[3]]);
+            UNROLL for (int j = 0; j < 4 * VP; j++)
+                acc[j] = acc[j] + scale * load(w + j * W);
+        }
+        UNROLL for (int j = 0; j < 4 * VP; j++)
+            if (n + (j + 1) * W <= columns)
+                store(c + n + j * W, acc[j]);
+            else if (n + j * W < columns)
+                store_some(c + n + j * W, acc[j], columns - n - j * W);
+    }
+}
+
+/* ---- map: y = f(a, b, c) over up to three dimensions, the last without gaps in y and of stride 1 or 0 in what is read -------*/
+enum { COPY, ADD, SUB, MUL, DIV, MULADD, MAXIMUM, MINIMUM, RELU, ELU, SIGMOID, TANH, EXP, LOG, SQRT, POW, ABS, NEG, PRELU,
+       EQUAL, GREATER, GREATER_EQUAL, WHERE };
+
+typedef struct {
+    const float *at;
+    int stride[3];
+} Source;
+
+#define LANES(s) (s.stride[2] ? load(s.at + i * s.stride[0] + j * s.stride[1] + k) : splat(s.at[i * s.stride[0] + j * s.stride[1]]))
+#define UNARY(expression) \
+    for (ptrdiff_t i = 0; i < n[0]; i++) \
+        for (ptrdiff_t j = 0; j < n[1]; j++) \
+            for (ptrdiff_t k = 0; k < n[2]; k += W) { \
+                V a = LANES(s[0]); \
+                V result = expression; \
+                float *to_ = y + i * step[0] + j * step[1] + k; \
+                if (k + W <= n[2]) store(to_, result); else store_some(to_, result, (int)(n[2] - k)); \
+            } \
+    break
+#define BINARY(expression) \
+    for (ptrdiff_t i = 0; i < n[0]; i++) \
+        for (ptrdiff_t j = 0; j < n[1]; j++) \
+            for (ptrdiff_t k = 0; k < n[2]; k += W) { \
+                V a = LANES(s[0]), b = LANES(s[1]); \
+                V result = expression; \
+                float *to_ = y + i * step[0] + j * step[1] + k; \
+                if (k + W <= n[2]) store(to_, result); else store_some(to_, result, (int)(n[2] - k)); \
+            } \
+    break
+#define TERNARY(expression) \
+    for (ptrdiff_t i = 0; i < n[0]; i++) \
+        for (ptrdiff_t j = 0; j < n[1]; j++) \
+            for (ptrdiff_t k = 0; k < n[2]; k += W) { \
+                V a = LANES(s[0]), b = LANES(s[1]), c = LANES(s[2]); \
+                V result = expression; \
+                float *to_ = y + i * step[0] + j * step[1] + k; \
+                if (k + W <= n[2]) store(to_, result); else store_some(to_, result, (int)(n[2] - k)); \
+            } \
+    break
+
+static void map(const int32_t *p, const Memory *memory)
+{
+    const int32_t *n = p + 2, *step = p + 6;
+    const float x = immediate(p[1]);
+    float *y = to(memory, p[5]);
+    Source s[3];
+    for (int i = 0; i < 3; i++) {
+        const int32_t *q = p + 8 + 4 * i;
+        s[i].at = from(memory, q[0]);
+        s[i].stride[0] = q[1], s[i].stride[1] = q[2], s[i].stride[2] = q[3];
+    }
+    const V one = splat(1.0f), zero = splat(0.0f);
+    switch (p[0]) {
+    case COPY: UNARY(a);
+    case ADD: BINARY(a + b);
+    case SUB: BINARY(a - b);
+    case MUL: BINARY(a * b);
+    case DIV: BINARY(a / b);
+    case MULADD: TERNARY(c + a * b);
+    case MAXIMUM: BINARY(larger(a, b));
+    case MINIMUM: BINARY(smaller(a, b));
+    case RELU: UNARY(larger(a, zero));
+    case ELU: UNARY(choose(greater(a, zero), a, x * (exponential(smaller(a, zero)) - one)));
+    case SIGMOID: UNARY(sigmoid(a));
+    case TANH: UNARY(hyperbolic_tangent(a));
+    case EXP: UNARY(exponential(a));
+    case LOG: UNARY(logarithm(a));
+    case SQRT: UNARY(square_root(a));
+    case POW: UNARY(power(a, x));
+    case ABS: UNARY(magnitude(a));
+    case NEG: UNARY(zero - a);
+    case PRELU: BINARY(choose(greater(a, zero), a, a * b));
+    case EQUAL: BINARY(choose(same(a, b), one, zero));
+    case GREATER: BINARY(choose(greater(a, b), one, zero));
+    case GREATER_EQUAL: BINARY(choose(at_least(a, b), one, zero));
+    case WHERE: TERNARY(choose(same(a, zero), c, b));
+    }
+}
+
+/* ---- move: y = a over three dimensions of any strides ---------------------------------------------------------------------*/
+static void move(const int32_t *p, const Memory *memory)
+{
+    const float *a = from(memory, p[3]);
+    float *y = to(memory, p[7]);
+    for (ptrdiff_t i = 0; i < p[0]; i++)
+        for (ptrdiff_t j = 0; j < p[1]; j++)
+            for (ptrdiff_t k = 0; k < p[2]; k++)
+                y[i * p[8] + j * p[9] + k * p[10]] = a[i * p[4] + j * p[5] + k * p[6]];
+}
+
+/* ---- take: y[i] = a[index[i]]; an index outside of a, or that is not a number, counts as the nearest, or as 0 ---------------*/
+static void take(const int32_t *p, const Memory *memory)
+{
+    int n = p[0], size = p[1];
+    const float *a = from(memory, p[2]), *index = from(memory, p[4]);
+    float *y = to(memory, p[6]);
+    for (int i = 0; i < n; i++) {
+        float x = index[(ptrdiff_t)i * p[5]];
+        int at = x > 0.0f ? (x < (float)size ? (int)x : size - 1) : 0;
+        y[i] = a[(ptrdiff_t)at * p[3]];
+    }
+}
+
+static void zero_fill(const int32_t *p, const Memory *memory)
+{
+    float *y = to(memory, p[1]);
+    for (int i = 0; i < p[0]; i++) y[i] = 0.0f;
+}

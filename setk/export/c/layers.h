@@ -1,0 +1,160 @@
+/* Layers that are more than a product or a map. */
+
+/* The sum of f over n numbers, lane i of 16 taking every 16th number from the i-th on. */
+#define LANE_SUM(sum, n, f) \
+    { \
+        V acc_[VP]; \
+        float lane_[PANEL]; \
+        int i_ = 0; \
+        UNROLL for (int j_ = 0; j_ < VP; j_++) acc_[j_] = splat(0.0f); \
+        for (; i_ + PANEL <= n; i_ += PANEL) \
+            UNROLL for (int j_ = 0; j_ < VP; j_++) { \
+                V v = load(x + i_ + j_ * W); \
+                acc_[j_] = acc_[j_] + (f); \
+            } \
+        UNROLL for (int j_ = 0; j_ < VP; j_++) store(lane_ + j_ * W, acc_[j_]); \
+        for (; i_ < n; i_++) { \
+            float v = x[i_]; \
+            lane_[i_ % PANEL] += (f); \
+        } \
+        sum = fold(lane_); \
+    }
+
+/* ---- layer norm: y = (x - mean) / sqrt(variance + epsilon) gain + offset, + residual if there is one -----------------------*/
+static void normalise(const int32_t *p, const Memory *memory)
+{
+    int rows = p[0], n = p[1];
+    const float epsilon = immediate(p[2]), *gain = from(memory, p[5]), *offset = from(memory, p[6]);
+    for (int row = 0; row < rows; row++) {
+        const float *x = from(memory, p[3]) + (ptrdiff_t)row * p[4];
+        const float *residual = p[7] < 0 ? NULL : from(memory, p[7]) + (ptrdiff_t)row * p[8];
+        float *y = to(memory, p[9]) + (ptrdiff_t)row * p[10], mean, variance, lanes[W];
+        LANE_SUM(mean, n, v)
+        mean /= (float)n;
+        LANE_SUM(variance, n, (v - mean) * (v - mean))
+        store(lanes, square_root(splat(variance / (float)n + epsilon)));
+        const float scale = 1.0f / lanes[0];
+        for (int i = 0; i < n; i += W) {
+            V v = (load(x + i) - mean) * scale * load(gain + i) + load(offset + i);
+            if (residual) v = v + load(residual + i);
+            if (i + W <= n) store(y + i, v); else store_some(y + i, v, n - i);
+        }
+    }
+}
+
+/* One step of a GRU's W units: h' = n + z (h - n), n = tanh(x_n + r h_n), from what goes into r and z. */
+INLINE V gated(V r, V z, V x_n, V h_n, V h)
+{
+    V n = hyperbolic_tangent(x_n + sigmoid(r) * h_n);
+    return n + sigmoid(z) * (h - n);
+}
+
+static void gates(const int32_t *p, const Memory *memory)
+{
+    int rows = p[0], units = p[1];
+    for (int i = 0; i < rows; i++) {
+        const float *in[5];
+        for (int j = 0; j < 5; j++) in[j] = from(memory, p[2 + 2 * j]) + (ptrdiff_t)i * p[3 + 2 * j];
+        float *y = to(memory, p[12]) + (ptrdiff_t)i * p[13];
+        for (int k = 0; k < units; k += W) {
+            V h = gated(load(in[0] + k), load(in[1] + k), load(in[2] + k), load(in[3] + k), load(in[4] + k));
+            if (k + W <= units) store(y + k, h); else store_some(y + k, h, units - k);
+        }
+    }
+}
+
+/* ---- scan: one or two GRUs over T steps, in both directions at once ---------------------------------------------------------
+ * x[t][d] holds the input's part of r, z and n, `padded` apart, biases included; weights[d][k][3 padded]; h starts at zero.
+ * Bound: the latency of a step. Four partial sums over k shorten it, and the two directions overlap. */
+static void scan(const int32_t *p, const Memory *memory)
+{
+    int steps = p[0], directions = p[1], units = p[2], padded = p[3], reversed = p[4];
+    const float *inputs = from(memory, p[5]), *weights = from(memory, p[8]), *bias = from(memory, p[10]);
+    float *h = to(memory, p[14]), *y = to(memory, p[11]);
+    for (int i = 0; i < 2 * directions * padded; i++) h[i] = 0.0f;
+    for (int step = 0; step < steps; step++)
+        for (int d = 0; d < directions; d++) {
+            int t = (reversed >> d) & 1 ? steps - 1 - step : step;
+            const float *x = inputs + (ptrdiff_t)t * p[6] + d * p[7], *before = h + (2 * d + step % 2) * padded;
+            float *after = h + (2 * d + (step + 1) % 2) * padded, *out = y + (ptrdiff_t)t * p[12] + d * p[13];
+            for (int v = 0; v < units; v += W) {
+                const float *w = weights + d * p[9] + v;
+                V r[4], z[4], n[4];
+                UNROLL for (int i = 0; i < 4; i++) r[i] = z[i] = n[i] = splat(0.0f);
+                r[0] = load(x + v), z[0] = load(x + padded + v), n[0] = load(bias + d * padded + v);
+                for (int k = 0; k < units; k += 4)
+                    UNROLL for (int i = 0; i < 4; i++) {
+                        V s = splat(before[k + i]);
+                        r[i] = r[i] + s * load(w);
+                        z[i] = z[i] + s * load(w + padded);
+                        n[i] = n[i] + s * load(w + 2 * padded);
+                        w += 3 * padded;
+                    }
+                V next = gated((r[0] + r[1]) + (r[2] + r[3]), (z[0] + z[1]) + (z[2] + z[3]), load(x + 2 * padded + v),
+                               (n[0] + n[1]) + (n[2] + n[3]), load(before + v));
+                if (v + W <= units) store(out + v, next); else store_some(out + v, next, units - v);
+                if (v + W <= units) store(after + v, next); else store_some(after + v, next, units - v);
+            }
+        }
+}
+
+/* ---- depthwise convolution: y[c][f] = bias[c] + sum over t and k of weight[c][t][k] x_t[c][f + k - before] -----------------
+ * Rows x_t may lie anywhere: a state holds those of the past. Each is copied between zeros, and the sum runs over the copy. */
+static void depthwise(const int32_t *p, const Memory *memory)
+{
+    int channels = p[0], columns = p[1], rows = p[2], taps = p[3], before = p[4];
+    int pitch = (columns + taps + 2 * PANEL - 1) / PANEL * PANEL;
+    const float *weights = from(memory, p[5]), *bias = from(memory, p[6]);
+    float *copy = to(memory, p[9]);
+    for (int i = 0; i < rows * pitch + 5 * PANEL; i++) copy[i] = 0.0f;
+    for (int c = 0; c < channels; c++) {
+        for (int t = 0; t < rows; t++) {
+            const float *x = from(memory, p[10 + 2 * t]) + (ptrdiff_t)c * p[11 + 2 * t];
+            float *to_ = copy + t * pitch + before;
+            int i = 0;
+            for (; i + W <= columns; i += W) store(to_ + i, load(x + i));
+            for (; i < columns; i++) to_[i] = x[i];
+        }
+        float *y = to(memory, p[7]) + (ptrdiff_t)c * p[8];
+        for (int f = 0; f < columns; f += 4 * W) {
+            const float *w = weights + (ptrdiff_t)c * rows * taps;
+            V acc[4];
+            UNROLL for (int j = 0; j < 4; j++) acc[j] = splat(bias[c]);
+            for (int t = 0; t < rows; t++)
+                for (int k = 0; k < taps; k++) {
+                    V s = splat(*w++);
+                    UNROLL for (int j = 0; j < 4; j++) acc[j] = acc[j] + s * load(copy + t * pitch + f + k + j * W);
+                }
+            UNROLL for (int j = 0; j < 4; j++)
+                if (f + (j + 1) * W <= columns)
+                    store(y + f + j * W, acc[j]);
+                else if (f + j * W < columns)
+                    store_some(y + f + j * W, acc[j], columns - f - j * W);
+        }
+    }
+}
+
+/* ---- softmax over n numbers ------------------------------------------------------------------------------------------------*/
+static void softmax(const int32_t *p, const Memory *memory)
+{
+    int n = p[0];
+    const float *a = from(memory, p[1]);
+    float *x = to(memory, p[2]), greatest = a[0], sum;
+    for (int i = 1; i < n; i++) greatest = a[i] > greatest ? a[i] : greatest;
+    for (int i = 0; i < n; i += W) {
+        V e = exponential(load(a + i) - greatest);
+        if (i + W <= n) store(x + i, e); else store_some(x + i, e, n - i);
+    }
+    LANE_SUM(sum, n, v)
+    for (int i = 0; i < n; i++) x[i] /= sum;
+}
+
+/* ---- the index of the first greatest of n numbers ---------------------------------------------------------------------------*/
+static void greatest_index(const int32_t *p, const Memory *memory)
+{
+    const float *a = from(memory, p[1]);
+    int best = 0;
+    for (int i = 1; i < p[0]; i++)
+        if (a[i] > a[best]) best = i;
+    *to(memory, p[2]) = (float)best;
+}

@@ -1,0 +1,227 @@
+"""Layers as rows of the program: convolutions, recurrent layers, norms, softmax, tables."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import numpy as np
+
+from setk.export.c.elementwise import apply, immediate
+from setk.export.c.places import PANEL, ZERO, Memory, Read, Write, affine, materialise, without_zeros
+from setk.export.c.products import product
+
+
+def take(memory: Memory, table: np.ndarray, index: np.ndarray) -> np.ndarray:
+    """Addresses of table[index], [n] by computed indices of any shape."""
+    parts = []
+    for x in (table, index.ravel()):
+        found = affine(x)
+        if found is None:
+            found = affine(materialise(memory, x))
+        parts.append(found)
+    (at, (stride,)), (by, (step,)) = parts
+    out = memory.new(index.shape)
+    memory.add("TAKE", index.size, table.size, Read(at), stride, Read(by), step, Write(int(out.flat[0])))
+    return out
+
+
+def pad(x: np.ndarray, before: Sequence[int], after: Sequence[int]) -> np.ndarray:
+    """Addresses with ZERO around them."""
+    return np.pad(x, list(zip(before, after)), constant_values=ZERO)
+
+
+def dense(memory: Memory, x: np.ndarray) -> int:
+    """The address of the elements of x in a row, of a copy if they lie otherwise."""
+    flat = without_zeros(memory, x).ravel()
+    found = affine(flat)
+    if found is None or flat.size > 1 and found[1][0] != 1:
+        return int(materialise(memory, flat)[0])
+    return found[0]
+
+
+def along_last(memory: Memory, op: str, x: np.ndarray, size: int | None) -> np.ndarray:
+    """Addresses of what an operation on n numbers makes of those along the last axis, `size` of them or as many."""
+    rows = x.reshape(-1, x.shape[-1])
+    out = memory.new((*x.shape[:-1], size or x.shape[-1]))
+    for row, y in zip(rows, out.reshape(len(rows), -1)):
+        memory.add(op, row.size, Read(dense(memory, row)), Write(int(y[0])))
+    return out
+
+
+def _rows(memory: Memory, x: np.ndarray, n: int) -> tuple[int, int, np.ndarray]:
+    """(address, stride from row to row, addresses) of x [rows, n], copied if its rows have gaps."""
+    found = affine(x)
+    if found is None or n > 1 and found[1][1] != 1:
+        x = materialise(memory, x)
+        found = affine(x)
+    return found[0], found[1][0], x
+
+
+def normalise(memory: Memory, x: np.ndarray, gain: np.ndarray, offset: np.ndarray, epsilon: float,
+              residual: np.ndarray | None) -> np.ndarray:
+    """Addresses of the layer norm of x over the axes of `gain`, plus `residual` if there is one."""
+    n = gain.size
+    at, stride, _ = _rows(memory, x.reshape(-1, n), n)
+    added = (-1, 0) if residual is None else _rows(memory, residual.reshape(-1, n), n)[:2]
+    out = memory.new((x.size // n, n))
+    found = affine(out)
+    memory.add("NORMALISE", x.size // n, n, immediate(epsilon), Read(at), stride, Read(dense(memory, gain)), Read(dense(memory, offset)),
+               -1 if residual is None else Read(added[0]), added[1], Write(found[0]), found[1][0])
+    return out.reshape(x.shape)
+
+
+def gates(memory: Memory, operands: Sequence[np.ndarray]) -> np.ndarray:
+    """Addresses of h' = n + z (h - n), n = tanh(x + r y), from what goes into the sigmoids of r and z, and x, y and h, [..., H]."""
+    shape = operands[0].shape
+    arguments: list[Any] = []
+    for x in operands:
+        at, stride, _ = _rows(memory, x.reshape(-1, shape[-1]), shape[-1])
+        arguments += [Read(at), stride]
+    out = memory.new((int(np.prod(shape[:-1])), shape[-1]))
+    at, (stride, _) = affine(out)
+    memory.add("GATES", len(out), shape[-1], *arguments, Write(at), stride)
+    return out.reshape(shape)
+
+
+def convolve(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
+    """Addresses [1, N, *out] of a convolution of x [1, C, *in] with weights [N, C / group, *kernel]."""
+    n, group, rank = len(weights), attributes.get("group", 1), weights.ndim - 2
+    pads = attributes.get("pads", [0] * 2 * rank)
+    stride, dilation = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
+    reach = [(k - 1) * d + 1 for k, d in zip(weights.shape[2:], dilation)]
+    padded = pad(x[0], [0, *pads[:rank]], [0, *pads[rank:]])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(1, rank + 1)))
+    windows = windows[(slice(None), *(slice(None, None, s) for s in stride), *(slice(None, None, d) for d in dilation))]
+    size = windows.shape[1:1 + rank]
+    if group == 1:
+        columns = np.moveaxis(windows, 0, rank).reshape(1, int(np.prod(size)), -1)
+        y = product(memory, columns, np.ascontiguousarray(weights.reshape(n, -1).T)[None], bias)
+        return np.moveaxis(y.reshape(*size, n), -1, 0)[None]
+    if group != len(padded) or n != group:
+        from setk.export.c.graph import Unsupported
+
+        raise Unsupported(f"Conv of {group} groups that are not one for each channel")
+    if int(np.prod(size)) <= 2:
+        return _by_taps(memory, windows.reshape(n, *size, -1), weights.reshape(n, -1), bias)[None]
+    return _depthwise(memory, x[0], weights, bias, pads, stride, dilation, size)[None]
+
+
+def _by_taps(memory: Memory, windows: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Depthwise for few positions: windows [N, *out, taps], a sum of taps."""
+    ones = (-1, *(1,) * (windows.ndim - 2))
+    y = memory.constant(bias).reshape(ones)
+    for tap in range(windows.shape[-1]):
+        y = apply(memory, "MULADD", [windows[..., tap], memory.constant(weights[:, tap]).reshape(ones), y])
+    return y
+
+
+def _depthwise(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, pads: Sequence[int], stride: Sequence[int],
+               dilation: Sequence[int], size: Sequence[int]) -> np.ndarray:
+    from setk.export.c.graph import Unsupported
+
+    if len(size) == 1:
+        x, weights, pads, size = x[:, None], weights[:, :, None], [0, pads[0], 0, pads[1]], (1, *size)
+    if size[0] != 1 or set(stride) | set(dilation) != {1} or pads[0] or pads[2] or size[1] != x.shape[2]:
+        raise Unsupported("depthwise Conv of more than one row, or with strides, dilation or a change of length")
+    channels, rows, columns = x.shape
+    places: list[Any] = []
+    for t in range(rows):
+        row = x[:, t]
+        found = affine(row)
+        if found is None or found[1][1] != 1:
+            found = affine(materialise(memory, row))
+        places += [Read(found[0]), found[1][0]]
+    taps = weights.shape[3]
+    pitch = -(-(columns + taps + PANEL) // PANEL) * PANEL
+    out, work = memory.new((channels, columns)), memory.new((rows * pitch + 5 * PANEL,))
+    at, (step, _) = affine(out)
+    memory.add("DEPTHWISE", channels, columns, rows, taps, pads[1], Read(int(memory.constant(weights.reshape(channels, -1)).flat[0])),
+               Read(int(memory.constant(bias)[0])), Write(at), step, Write(int(work[0])), *places)
+    return out.reshape(channels, *size) if x.ndim == 3 and len(size) == 2 else out
+
+
+def convolve_transposed(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
+    """Addresses [1, N, out] of a transposed convolution of x [1, C, L] with weights [C, N, k]. With stride s, a row of the product
+    computes s positions that follow each other, from the same inputs."""
+    stride, (before, after) = attributes.get("strides", [1])[0], attributes.get("pads", [0, 0])
+    c, n, k = weights.shape
+    length = x.shape[2]
+    total = (length - 1) * stride + k - before - after + attributes.get("output_padding", [0])[0]
+    first, last = -((k - 1 - before) // stride), (stride - 1 + before) // stride
+    rows = -(-total // stride)
+    left, right = max(0, -first), max(0, rows + last - length)
+    padded = pad(x[0].T, [left, 0], [right, 0])  # [left + L + right, C]
+    at = np.arange(rows)[:, None] + np.arange(first, last + 1) + left
+    kernel = np.zeros((last - first + 1, c, stride, n), np.float32)
+    for d in range(first, last + 1):
+        for phase in range(stride):
+            tap = phase + before - stride * d
+            if 0 <= tap < k:
+                kernel[d - first, :, phase] = weights[:, :, tap]
+    y = product(memory, padded[at].reshape(1, rows, -1), kernel.reshape(1, -1, stride * n), np.tile(bias, stride))
+    return y.reshape(rows * stride, n)[:total].T[None]
+
+
+def gru(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarray, start: np.ndarray | None,
+        direction: str) -> tuple[np.ndarray, np.ndarray]:
+    """Addresses of Y [T, D, 1, H] and of the last states [D, 1, H] of ONNX's GRU (linear_before_reset), x [T, 1, I]. Gates are
+    ordered z, r, n in the file and r, z, n here."""
+    from setk.export.c.graph import Unsupported
+
+    directions, steps, units = len(w), len(x), r.shape[2]
+    padded = -(-units // PANEL) * PANEL
+    w, r = (m.reshape(directions, 3, units, -1)[:, [1, 0, 2]] for m in (w, r))
+    wb, rb = b.reshape(directions, 2, 3, units)[:, :, [1, 0, 2]].swapaxes(0, 1)
+    if start is not None and steps == directions == 1:
+        columns = np.zeros((x.shape[2] + units, 4, padded), np.float32)
+        columns[:x.shape[2], :3, :units] = w[0].transpose(2, 0, 1)
+        columns[x.shape[2]:, :2, :units] = r[0, :2].transpose(2, 0, 1)
+        columns[x.shape[2]:, 3, :units] = r[0, 2].T
+        bias = np.zeros((4, padded), np.float32)
+        bias[:2, :units], bias[2, :units], bias[3, :units] = wb[0, :2] + rb[0, :2], wb[0, 2], rb[0, 2]
+        both = np.concatenate([x[0], start[0]], 1)[None]
+        y = product(memory, both, columns.reshape(1, -1, 4 * padded), bias.ravel()).reshape(4, padded)[:, :units]
+        h = gates(memory, [*y, start.ravel()])
+        return h.reshape(1, 1, 1, units), h.reshape(1, 1, units)
+    if start is not None:
+        raise Unsupported("GRU over several steps that starts from a state")
+    columns, bias = np.zeros((x.shape[2], directions, 3, padded), np.float32), np.zeros((directions, 3, padded), np.float32)
+    columns[..., :units] = w.transpose(3, 0, 1, 2)
+    bias[:, :, :units] = wb
+    bias[:, :2, :units] += rb[:, :2]
+    inputs = product(memory, x.swapaxes(0, 1), columns.reshape(1, x.shape[2], -1), bias.ravel())
+    at, (_, x_step, _) = affine(inputs)
+    recurrent, offset = np.zeros((directions, -(-units // 4) * 4, 3, padded), np.float32), np.zeros((directions, padded), np.float32)
+    recurrent[:, :units, :, :units] = r.transpose(0, 3, 1, 2)
+    offset[:, :units] = rb[:, 2]
+    out, h = memory.new((steps, directions * units)), memory.new((2 * directions * padded,))
+    reverse = {"forward": 0, "reverse": 1, "bidirectional": 2}[direction]
+    memory.add("SCAN", steps, directions, units, padded, reverse, Read(at), x_step, 3 * padded,
+               Read(int(memory.constant(recurrent).flat[0])), recurrent[0].size, Read(int(memory.constant(offset).flat[0])),
+               Write(int(out.flat[0])), affine(out)[1][0], units, Write(int(h[0])))
+    y = out.reshape(steps, directions, 1, units)
+    ends = [y[0 if direction == "reverse" or d else -1, d] for d in range(directions)]
+    return y, np.stack(ends)
+
+
+def lstm(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarray, h: np.ndarray,
+         c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Addresses of Y [1, 1, 1, H] and of both states [1, 1, H] after one step of ONNX's LSTM, x [1, 1, I], gates i, o, f, c."""
+    from setk.export.c.graph import Unsupported
+
+    if len(x) != 1:
+        raise Unsupported("LSTM over several steps")
+    units = r.shape[2]
+    padded = -(-units // PANEL) * PANEL
+    columns, bias = np.zeros((x.shape[2] + units, 4, padded), np.float32), np.zeros((4, padded), np.float32)
+    columns[:, :, :units] = np.concatenate([w, r], 2)[0].reshape(4, units, -1).transpose(2, 0, 1)
+    bias[:, :units] = b.reshape(2, 4, units).sum(0)
+    both = np.concatenate([x[0], h[0]], 1)[None]
+    y = product(memory, both, columns.reshape(1, -1, 4 * padded), bias.ravel())[0, 0]
+    on = apply(memory, "SIGMOID", [y[:3 * padded]])
+    i, o, f = on.reshape(3, padded)[:, :units]
+    g = apply(memory, "TANH", [y[3 * padded:][:units]])
+    kept = apply(memory, "MUL", [f, c.ravel()])
+    c = apply(memory, "MULADD", [i, g, kept])
+    h = apply(memory, "MUL", [o, apply(memory, "TANH", [c])])
+    return h.reshape(1, 1, 1, units), h.reshape(1, 1, units), c.reshape(1, 1, units)

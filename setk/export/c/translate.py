@@ -1,0 +1,86 @@
+"""An .onnx file of se-quant export as a program for the kernels, samples in and samples out."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from setk import dsp
+from setk.export.c import reader, transforms
+from setk.export.c.arena import Program, assemble
+from setk.export.c.graph import Translator, Unsupported
+from setk.export.c.places import Memory, copy, materialise, owner
+from setk.files import UserError
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A program with the facts that its users need; `about` is the file's metadata."""
+
+    program: Program
+    about: dict[str, Any]
+    transform: dsp.Transform
+
+    @property
+    def delay(self) -> int:
+        """Samples by which the output is later than the input."""
+        return self.transform.overlap + self.about["lookahead"] * self.transform.hop
+
+
+def translate(path: Path) -> Translated:
+    """The program of an exported model. Raises UserError where the file is not one, or is of a model that cannot run live."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        graph = reader.read(path)
+        about = json.loads(graph.metadata["setk"])
+    except (ValueError, KeyError) as e:
+        raise UserError(f"{path}: not a file of se-quant export ({e})") from None
+    if not about["causal"]:
+        raise UserError(f"{path}: {about['model']} is non-causal: it needs the complete signal, so it cannot run a hop at a time; "
+                        "export it as .onnx")
+    if about["frames"] != 1 or about["batch"] != 1:
+        raise UserError(f"{path}: made for {about['frames']} frames and {about['batch']} signals per call; export it with 1 of each")
+    transform = dsp.restore(about["transform"])
+    try:
+        return Translated(_program(graph, about, transform), about, transform)
+    except Unsupported as e:
+        raise UserError(f"{path}: cannot become C: {e}") from None
+
+
+def _program(graph: reader.Graph, about: dict[str, Any], transform: dsp.Transform) -> Program:
+    memory = Memory()
+    translator = Translator(graph, memory)
+    names = list(graph.inputs)
+    translator.places[names[0]] = transforms.frames(memory, transform, about["sample_rate"])
+    states = {}
+    for name, state in zip(names[1:], about["state"], strict=True):
+        shape = state["shape"]
+        buffer = memory.buffer("state", int(np.prod(shape)), _start(state["start"], int(np.prod(shape))))
+        states[name] = translator.places[name] = buffer.base + np.arange(buffer.size).reshape(shape)
+    translator.run()
+    outputs = list(graph.outputs)
+    transforms.samples(memory, transform, translator.places[outputs[0]])
+    _update(memory, [(states[name], translator.places[out]) for name, out in zip(names[1:], outputs[1:], strict=True)])
+    return assemble(memory)
+
+
+def _start(start: float | str, size: int) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(start), np.float32) if isinstance(start, str) else np.full(size, start, np.float32)
+
+
+def _update(memory: Memory, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Rows that copy each new state over the old. One that is made of states is copied first, unless it only moves forward."""
+    ready = []
+    for old, new in pairs:
+        inside = np.isin(owner(new), [owner(x.ravel()[:1])[0] for x, _ in pairs])
+        forward = (owner(new) == owner(old)) & (new >= old)
+        ready.append((old, new if not (inside & ~forward).any() else materialise(memory, new)))
+    for old, new in ready:
+        if not np.array_equal(old, new):
+            copy(memory, new, old)
