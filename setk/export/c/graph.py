@@ -41,7 +41,7 @@ class Translator:
         for node in self.graph.nodes:
             if id(node) in self._done or not any(self._used(name) for name in node.outputs):
                 continue
-            if node.op in _VIEWS and node.inputs[0] in self.constants:
+            if node.op in _VIEWS and all(name in self.constants for name in node.inputs if name):
                 self._fold(node)
                 continue
             handler = getattr(self, f"_{node.op.lower()}", None)

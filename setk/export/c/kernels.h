@@ -36,7 +36,7 @@ INLINE float immediate(int32_t x)
     return b.f;
 }
 
-/* ---- product: C[m][n] = bias + sum over segments and k of A[m][k] B[k][n] -------------------------------------------------
+/* ---- PRODUCT: C[m][n] = bias + sum over segments and k of A[m][k] B[k][n]
  * One operand is constant. A is read number by number with any strides; B and C have columns without gaps. Constant B is
  * packed in panels of 16 columns, zero-padded. A segment is a stretch of k with its own places: what was concatenated, or
  * the steps of a convolution's window. Bound: one fused multiply-add of W numbers per W products; at most 10 loads for 16. */
@@ -163,7 +163,7 @@ static void product(const int32_t *a, const Memory *memory)
     }
 }
 
-/* ---- sparse product: the same for one row of A that is mostly zeros, as of spikes: only rows of B are read that count ------
+/* ---- SPARSE_PRODUCT: the same for one row of A that is mostly zeros, as spikes are; only rows of B that count are read
  * c[n] = bias[n] + sum over k with a[k] != 0 of a[k] B[k][n]. `active` is scratch for the indices. */
 static void sparse_product(const int32_t *a, const Memory *memory)
 {
@@ -193,7 +193,7 @@ static void sparse_product(const int32_t *a, const Memory *memory)
     }
 }
 
-/* ---- map: y = f(a, b, c) over up to three dimensions, the last without gaps in y and of stride 1 or 0 in what is read -------*/
+/* ---- MAP: y = f(a, b, c) over three axes, the last without gaps in y and of stride 1 or 0 in a, b and c */
 enum { COPY, ADD, SUB, MUL, DIV, MULADD, MAXIMUM, MINIMUM, RELU, ELU, SIGMOID, TANH, EXP, LOG, SQRT, POW, ABS, NEG, PRELU,
        EQUAL, GREATER, GREATER_EQUAL, WHERE };
 
@@ -273,7 +273,7 @@ static void map(const int32_t *p, const Memory *memory)
     }
 }
 
-/* ---- move: y = a over three dimensions of any strides ---------------------------------------------------------------------*/
+/* ---- MOVE: y = a over three axes of any strides */
 static void move(const int32_t *p, const Memory *memory)
 {
     const float *a = from(memory, p[3]);
@@ -284,7 +284,7 @@ static void move(const int32_t *p, const Memory *memory)
                 y[i * p[8] + j * p[9] + k * p[10]] = a[i * p[4] + j * p[5] + k * p[6]];
 }
 
-/* ---- take: y[i] = a[index[i]]; an index outside of a, or that is not a number, counts as the nearest, or as 0 ---------------*/
+/* ---- TAKE: y[i] = a[index[i]]; an index outside of a counts as the nearest, and NaN as 0 */
 static void take(const int32_t *p, const Memory *memory)
 {
     int n = p[0], size = p[1];
@@ -297,6 +297,7 @@ static void take(const int32_t *p, const Memory *memory)
     }
 }
 
+/* ---- ZERO: y = 0 */
 static void zero_fill(const int32_t *p, const Memory *memory)
 {
     float *y = to(memory, p[1]);

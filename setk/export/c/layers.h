@@ -1,6 +1,6 @@
 /* Layers that are more than a product or a map. */
 
-/* The sum of f over n numbers, lane i of 16 taking every 16th number from the i-th on. */
+/* ---- NORMALISE SOFTMAX: the sum of f over n numbers, lane i of 16 taking every 16th number from the i-th on. */
 #define LANE_SUM(sum, n, f) \
     { \
         V acc_[VP]; \
@@ -20,7 +20,7 @@
         sum = fold(lane_); \
     }
 
-/* ---- layer norm: y = (x - mean) / sqrt(variance + epsilon) gain + offset, + residual if there is one -----------------------*/
+/* ---- NORMALISE: y = (x - mean) / sqrt(variance + epsilon) gain + offset, + residual if there is one */
 static void normalise(const int32_t *p, const Memory *memory)
 {
     int rows = p[0], n = p[1];
@@ -42,13 +42,14 @@ static void normalise(const int32_t *p, const Memory *memory)
     }
 }
 
-/* One step of a GRU's W units: h' = n + z (h - n), n = tanh(x_n + r h_n), from what goes into r and z. */
+/* ---- GATES SCAN: one step of W units of a GRU: h' = n + z (h - n), n = tanh(x_n + r h_n), from what goes into r and z. */
 INLINE V gated(V r, V z, V x_n, V h_n, V h)
 {
     V n = hyperbolic_tangent(x_n + sigmoid(r) * h_n);
     return n + sigmoid(z) * (h - n);
 }
 
+/* ---- GATES: one step of a GRU from the products */
 static void gates(const int32_t *p, const Memory *memory)
 {
     int rows = p[0], units = p[1];
@@ -63,7 +64,7 @@ static void gates(const int32_t *p, const Memory *memory)
     }
 }
 
-/* ---- scan: one or two GRUs over T steps, in both directions at once ---------------------------------------------------------
+/* ---- SCAN: one or two GRUs over T steps, in both directions at once
  * x[t][d] holds the input's part of r, z and n, `padded` apart, biases included; weights[d][k][3 padded]; h starts at zero.
  * Bound: the latency of a step. Four partial sums over k shorten it, and the two directions overlap. */
 static void scan(const int32_t *p, const Memory *memory)
@@ -98,7 +99,7 @@ static void scan(const int32_t *p, const Memory *memory)
         }
 }
 
-/* ---- depthwise convolution: y[c][f] = bias[c] + sum over t and k of weight[c][t][k] x_t[c][f + k - before] -----------------
+/* ---- DEPTHWISE: y[c][f] = bias[c] + sum over t and k of weight[c][t][k] x_t[c][f + k - before] -----------------
  * Rows x_t may lie anywhere: a state holds those of the past. Each is copied between zeros, and the sum runs over the copy. */
 static void depthwise(const int32_t *p, const Memory *memory)
 {
@@ -134,7 +135,7 @@ static void depthwise(const int32_t *p, const Memory *memory)
     }
 }
 
-/* ---- softmax over n numbers ------------------------------------------------------------------------------------------------*/
+/* ---- SOFTMAX: over n numbers */
 static void softmax(const int32_t *p, const Memory *memory)
 {
     int n = p[0];
@@ -149,7 +150,7 @@ static void softmax(const int32_t *p, const Memory *memory)
     for (int i = 0; i < n; i++) x[i] /= sum;
 }
 
-/* ---- the index of the first greatest of n numbers ---------------------------------------------------------------------------*/
+/* ---- GREATEST_INDEX: the index of the first greatest of n numbers */
 static void greatest_index(const int32_t *p, const Memory *memory)
 {
     const float *a = from(memory, p[1]);

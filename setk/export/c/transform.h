@@ -1,8 +1,9 @@
 /* Samples to frames and back. */
 
-/* A sample as the network may see it: what is not a number, is infinite or is denormal counts as silence. */
+/* ---- ANALYSE FRAME: a sample as the network may see it: what is not a number, is infinite or is denormal counts as silence. */
 INLINE float sane(float x) { return (x > 1e-30f && x < 1e4f) || (x < -1e-30f && x > -1e4f) ? x : 0.0f; }
 
+/* ---- ANALYSE SYNTHESISE: the Fourier transform */
 INLINE V reversed(V x)
 {
 #if W == 16
@@ -89,7 +90,7 @@ static void fourier(float *xr, float *xi, float *yr, float *yi, int n, const flo
         }
 }
 
-/* ---- analysis: the newest hop enters the window; its transform of n = 2 h points leaves as h + 1 real and imaginary parts ---
+/* ---- ANALYSE: the newest hop enters the window; its transform of n = 2 h points leaves as h + 1 real and imaginary parts.
  * Even samples are the real and odd ones the imaginary part of a transform of h points Z, so that the history in the state
  * holds them apart. X[k] = E + e^(-2 pi i k / n) O;  E = (Z[k] + Z*[h - k]) / 2, O = (Z[k] - Z*[h - k]) / 2i. */
 static void analyse(const int32_t *p, const Memory *memory)
@@ -117,7 +118,7 @@ static void analyse(const int32_t *p, const Memory *memory)
     re[h] = yr[0] - yi[0], im[h] = 0.0f;
 }
 
-/* ---- synthesis: the way back, times the dual window, added to what earlier frames left; a hop of samples is final -----------
+/* ---- SYNTHESISE: the way back, times the dual window, added to what earlier frames left; a hop of samples is final.
  * Imaginary parts at zero and at half the rate are ignored. The window holds the factor 1 / h. */
 static void synthesise(const int32_t *p, const Memory *memory)
 {
@@ -146,7 +147,7 @@ static void synthesise(const int32_t *p, const Memory *memory)
     }
 }
 
-/* ---- the same for a network that reads and writes samples: no window, no transform ------------------------------------------*/
+/* ---- FRAME: the newest hop enters the window of a network that reads samples */
 static void frame(const int32_t *p, const Memory *memory)
 {
     int window = p[0], hop = p[1];
@@ -155,6 +156,7 @@ static void frame(const int32_t *p, const Memory *memory)
     for (int i = 0; i < hop; i++) x[window - hop + i] = sane(memory->in[i]);
 }
 
+/* ---- OVERLAP: frames of samples are added to what earlier ones left */
 static void overlap(const int32_t *p, const Memory *memory)
 {
     int rest = p[0] - p[1], hop = p[1];

@@ -37,9 +37,11 @@
 #define UNROLL
 #endif
 #if defined(__GNUC__)
-#define INLINE static inline __attribute__((always_inline))
+#define INLINE static inline __attribute__((always_inline, unused))
+#define ALIGNED __attribute__((aligned(64)))
 #else
 #define INLINE static inline
+#define ALIGNED
 #endif
 
 #if SCALAR
@@ -192,7 +194,7 @@ INLINE V square_root(V x)
     return choose(greater(x, splat(0.0f)), root, splat(0.0f));
 }
 
-/* The sum of n numbers in 16 partial sums, which are added in pairs: the same order for any W. */
+/* The sum of 16 partial sums, which are added in pairs: the same order for any W. */
 INLINE float fold(const float *s)
 {
     float t[8], u[4];
