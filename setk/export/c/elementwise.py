@@ -7,7 +7,9 @@ from typing import Sequence
 
 import numpy as np
 
-from setk.export.c.places import Memory, Read, Write, arrange, boxes, materialise, without_zeros
+from setk.export.c.places import Memory, Read, Write, affine, arrange, boxes, materialise, without_zeros
+
+SCATTERED = 8  # boxes from which on a table of indices costs less than a row for each
 
 
 def immediate(x: float) -> int:
@@ -26,6 +28,10 @@ def apply(memory: Memory, function: str, operands: Sequence[np.ndarray], paramet
 
 def _rows(memory: Memory, function: str, out: np.ndarray, operands: list[np.ndarray], parameter: float) -> None:
     pieces = boxes([out, *operands])
+    if len(pieces) > SCATTERED:
+        gathered = [a if affine(a) else gather(memory, a) for a in operands]
+        if any(a is not b for a, b in zip(gathered, operands)):
+            return _rows(memory, function, out, gathered, parameter)
     for box in pieces:
         parts = [a[box] for a in operands]
         for n, (to, step), *sources in arrange([out[box], *parts]):
@@ -57,3 +63,14 @@ def _order(memory: Memory, operands: Sequence[np.ndarray]) -> list[int]:
 def _strides(a: np.ndarray) -> list[int]:
     """Distances of each axis' first two elements."""
     return [abs(int(np.take(a, 1, axis).flat[0]) - int(a.flat[0])) if n > 1 else 0 for axis, n in enumerate(a.shape)]
+
+
+def gather(memory: Memory, x: np.ndarray) -> np.ndarray:
+    """Addresses of a copy of what lies anywhere in one buffer, by a table of indices; x itself if it is in several."""
+    base, size = memory.of(int(x.flat[0])), int(x.max() - x.min()) + 1
+    if any(memory.of(int(edge)) is not base for edge in (x.min(), x.max())) or size > 1 << 24:
+        return x
+    out = memory.new(x.shape)
+    table = memory.constant(x.ravel() - x.min())
+    memory.add("TAKE", x.size, size, Read(int(x.min())), 1, Read(int(table[0])), 1, Write(int(out.flat[0])))
+    return out

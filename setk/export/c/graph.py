@@ -138,7 +138,9 @@ class Translator:
         self.places[node.outputs[0]] = layers.pad(x, pads[:x.ndim], pads[x.ndim:])
 
     def _elu(self, node: Node) -> None:
-        self.places[node.outputs[0]] = apply(self.memory, "ELU", [self.place(node.inputs[0])], node.attributes.get("alpha", 1.0))
+        if node.attributes.get("alpha", 1.0) != 1.0:
+            raise Unsupported("Elu with an alpha that is not 1")
+        self.places[node.outputs[0]] = apply(self.memory, "ELU", [self.place(node.inputs[0])])
 
     def _pow(self, node: Node) -> None:
         exponent = self.constants.get(node.inputs[1])

@@ -93,7 +93,8 @@ INLINE void tile(const int R, const int P, const Product *p, int m, int n, int c
     }
 }
 
-#define TILE(R, P) static void tile_##R##x##P(const Product *p, int m, int n, int columns) { tile(R, P, p, m, n, columns); }
+/* A function each, so that each has all registers. */
+#define TILE(R, P) APART void tile_##R##x##P(const Product *p, int m, int n, int columns) { tile(R, P, p, m, n, columns); }
 TILE(1, 1)
 #if !SCALAR
 TILE(2, 1)
@@ -146,21 +147,107 @@ static void multiply(const Product *p, int rows, int columns)
 
 static void product(const int32_t *a, const Memory *memory)
 {
-    int batch = a[0], rows = a[1], columns = a[2];
+    const int batch = a[0], rows = a[1], columns = a[2];
     Product p;
-    p.row = a[5], p.bias_row = a[8], p.bias_column = a[9], p.segments = a[10];
-    for (int i = 0; i < batch; i++) {
-        p.c = to(memory, a[3]) + (ptrdiff_t)i * a[4];
-        p.bias = from(memory, a[6]) + (ptrdiff_t)i * a[7];
-        for (int j = 0; j < p.segments; j++) {
-            const int32_t *s = a + 11 + 9 * j;
-            p.s[j].a = from(memory, s[0]) + (ptrdiff_t)i * s[1];
-            p.s[j].row = s[2], p.s[j].step = s[3];
-            p.s[j].b = from(memory, s[4]) + (ptrdiff_t)i * s[5];
-            p.s[j].line = s[6], p.s[j].panel = s[7], p.s[j].length = s[8];
-        }
-        multiply(&p, rows, columns);
+    p.c = to(memory, a[3]), p.row = a[5];
+    p.bias = from(memory, a[6]), p.bias_row = a[8], p.bias_column = a[9];
+    p.segments = a[10];
+    for (int j = 0; j < p.segments; j++) {
+        const int32_t *s = a + 11 + 9 * j;
+        p.s[j].a = from(memory, s[0]), p.s[j].row = s[2], p.s[j].step = s[3];
+        p.s[j].b = from(memory, s[4]), p.s[j].line = s[6], p.s[j].panel = s[7], p.s[j].length = s[8];
     }
+    for (int i = 0; i < batch; i++) {
+        multiply(&p, rows, columns);
+        p.c += a[4];
+        p.bias += a[7];
+        for (int j = 0; j < p.segments; j++) {
+            p.s[j].a += a[11 + 9 * j + 1];
+            p.s[j].b += a[11 + 9 * j + 5];
+        }
+    }
+}
+
+/* ---- NARROW: a product of at most 16 / f columns, f = 2 or 4: lanes n f + j sum every f-th k from the j-th on, so that no lane is
+ * idle; neighbours are added at the end. A has steps of 1, segments are multiples of f long. */
+#define HEIGHT (W == 16 ? 8 : W == 8 ? 4 : W == 4 ? 2 : 1)
+
+/* a[0] .. a[f - 1] over and over, for vector `part` of a panel. */
+INLINE V spread(const float *a, const int f, int part)
+{
+#if SCALAR
+    return a[part % f];
+#else
+    (void)part;
+#if W == 16
+    if (f == 4) return _mm512_broadcast_f32x4(_mm_loadu_ps(a));
+#elif W == 8
+    if (f == 4) return _mm256_broadcast_ps((const __m128 *)(const void *)a);
+#else
+    if (f == 4) return load(a);
+#endif
+    typedef uint64_t Pair __attribute__((aligned(4), may_alias));
+    typedef uint64_t Pairs __attribute__((vector_size(4 * W)));
+    return (V)(*(const Pair *)(const void *)a + (Pairs){0});
+#endif
+}
+
+/* Neighbours' sums: those of a, then those of b. */
+INLINE V pairs(V a, V b)
+{
+#if W == 16
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+    return _mm512_permutex2var_ps(a, even, b) + _mm512_permutex2var_ps(a, even + 0x100000001, b);
+#elif W == 8
+    V even = _mm256_shuffle_ps(a, b, 0x88), odd = _mm256_shuffle_ps(a, b, 0xdd);
+    return (V)_mm256_permute4x64_pd((__m256d)(even + odd), 0xd8);
+#elif W == 4
+    return (V){a[0], a[2], b[0], b[2]} + (V){a[1], a[3], b[1], b[3]};
+#else
+    return a + b;
+#endif
+}
+
+INLINE void narrow_tile(const int f, const Product *p, int m, int rows, int columns)
+{
+    V acc[HEIGHT * VP];
+    UNROLL for (int r = 0; r < HEIGHT; r++)
+        UNROLL for (int j = 0; j < VP; j++)
+            acc[r * VP + j] = load(p->bias + j * W);
+    for (const Segment *s = p->s; s < p->s + p->segments; s++) {
+        const float *a[HEIGHT], *b = s->b;
+        UNROLL for (int r = 0; r < HEIGHT; r++) a[r] = s->a + (ptrdiff_t)(m + r < rows ? m + r : rows - 1) * s->row;
+        for (int k = 0; k < s->length; k += f, b += PANEL)
+            UNROLL for (int r = 0; r < HEIGHT; r++)
+                UNROLL for (int j = 0; j < VP; j++)
+                    acc[r * VP + j] = acc[r * VP + j] + spread(a[r] + k, f, j) * load(b + j * W);
+    }
+    int left = HEIGHT * VP;
+    UNROLL for (int i = 0; i < HEIGHT * VP / 2; i++) acc[i] = pairs(acc[2 * i], acc[2 * i + 1]);
+    left /= 2;
+    if (f == 4) {
+        UNROLL for (int i = 0; i < HEIGHT * VP / 4; i++) acc[i] = pairs(acc[2 * i], acc[2 * i + 1]);
+        left /= 2;
+    }
+    float *c = p->c + (ptrdiff_t)m * p->row, sums[HEIGHT * PANEL];
+    const int dense = columns == PANEL / f && p->row == columns && m + HEIGHT <= rows;
+    UNROLL for (int i = 0; i < left; i++) store((dense ? c : sums) + i * W, acc[i]);
+    for (int r = 0; !dense && r < HEIGHT && m + r < rows; r++)
+        for (int n = 0; n < columns; n++) c[(ptrdiff_t)r * p->row + n] = sums[r * (PANEL / f) + n];
+}
+
+static void narrow(const int32_t *a, const Memory *memory)
+{
+    const int rows = a[0], columns = a[1];
+    Product p;
+    p.c = to(memory, a[3]), p.row = a[4], p.bias = from(memory, a[5]), p.segments = a[6];
+    for (int j = 0; j < p.segments; j++) {
+        const int32_t *s = a + 7 + 4 * j;
+        p.s[j].a = from(memory, s[0]), p.s[j].row = s[1], p.s[j].b = from(memory, s[2]), p.s[j].length = s[3];
+    }
+    for (int m = 0; m < rows; m += HEIGHT)
+        if (a[2] == 4) narrow_tile(4, &p, m, rows, columns);
+        else narrow_tile(2, &p, m, rows, columns);
 }
 
 /* ---- SPARSE_PRODUCT: the same for one row of A that is mostly zeros, as spikes are; only rows of B that count are read
@@ -256,7 +343,7 @@ static void map(const int32_t *p, const Memory *memory)
     case MAXIMUM: BINARY(larger(a, b));
     case MINIMUM: BINARY(smaller(a, b));
     case RELU: UNARY(larger(a, zero));
-    case ELU: UNARY(choose(greater(a, zero), a, x * (exponential(smaller(a, zero)) - one)));
+    case ELU: UNARY(linear_or_exponential(a));
     case SIGMOID: UNARY(sigmoid(a));
     case TANH: UNARY(hyperbolic_tangent(a));
     case EXP: UNARY(exponential(a));

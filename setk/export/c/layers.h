@@ -67,15 +67,15 @@ static void gates(const int32_t *p, const Memory *memory)
 /* ---- SCAN: one or two GRUs over T steps, in both directions at once
  * x[t][d] holds the input's part of r, z and n, `padded` apart, biases included; weights[d][k][3 padded]; h starts at zero.
  * Bound: the latency of a step. Four partial sums over k shorten it, and the two directions overlap. */
-static void scan(const int32_t *p, const Memory *memory)
+INLINE void scan_steps(const int32_t *p, const Memory *memory, const int units, const int padded)
 {
-    int steps = p[0], directions = p[1], units = p[2], padded = p[3], reversed = p[4];
+    const int steps = p[0], directions = p[1], reversed = p[4];
     const float *inputs = from(memory, p[5]), *weights = from(memory, p[8]), *bias = from(memory, p[10]);
     float *h = to(memory, p[14]), *y = to(memory, p[11]);
     for (int i = 0; i < 2 * directions * padded; i++) h[i] = 0.0f;
     for (int step = 0; step < steps; step++)
         for (int d = 0; d < directions; d++) {
-            int t = (reversed >> d) & 1 ? steps - 1 - step : step;
+            const int t = (reversed >> d) & 1 ? steps - 1 - step : step;
             const float *x = inputs + (ptrdiff_t)t * p[6] + d * p[7], *before = h + (2 * d + step % 2) * padded;
             float *after = h + (2 * d + (step + 1) % 2) * padded, *out = y + (ptrdiff_t)t * p[12] + d * p[13];
             for (int v = 0; v < units; v += W) {
@@ -83,13 +83,12 @@ static void scan(const int32_t *p, const Memory *memory)
                 V r[4], z[4], n[4];
                 UNROLL for (int i = 0; i < 4; i++) r[i] = z[i] = n[i] = splat(0.0f);
                 r[0] = load(x + v), z[0] = load(x + padded + v), n[0] = load(bias + d * padded + v);
-                for (int k = 0; k < units; k += 4)
+                for (int k = 0; k < units; k += 4, w += 12 * padded)
                     UNROLL for (int i = 0; i < 4; i++) {
                         V s = splat(before[k + i]);
-                        r[i] = r[i] + s * load(w);
-                        z[i] = z[i] + s * load(w + padded);
-                        n[i] = n[i] + s * load(w + 2 * padded);
-                        w += 3 * padded;
+                        r[i] = r[i] + s * load(w + 3 * i * padded);
+                        z[i] = z[i] + s * load(w + (3 * i + 1) * padded);
+                        n[i] = n[i] + s * load(w + (3 * i + 2) * padded);
                     }
                 V next = gated((r[0] + r[1]) + (r[2] + r[3]), (z[0] + z[1]) + (z[2] + z[3]), load(x + 2 * padded + v),
                                (n[0] + n[1]) + (n[2] + n[3]), load(before + v));
@@ -97,6 +96,12 @@ static void scan(const int32_t *p, const Memory *memory)
                 if (v + W <= units) store(after + v, next); else store_some(after + v, next, units - v);
             }
         }
+}
+
+static void scan(const int32_t *p, const Memory *memory)
+{
+    if (p[2] == 16) scan_steps(p, memory, 16, 16);
+    else scan_steps(p, memory, p[2], p[3]);
 }
 
 /* ---- DEPTHWISE: y[c][f] = bias[c] + sum over t and k of weight[c][t][k] x_t[c][f + k - before] -----------------

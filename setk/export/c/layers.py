@@ -8,7 +8,7 @@ import numpy as np
 
 from setk.export.c.elementwise import apply, immediate
 from setk.export.c.places import PANEL, ZERO, Memory, Read, Write, affine, materialise, without_zeros
-from setk.export.c.products import product
+from setk.export.c.products import product, strided
 
 
 def take(memory: Memory, table: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -83,8 +83,10 @@ def gates(memory: Memory, operands: Sequence[np.ndarray]) -> np.ndarray:
     return out.reshape(shape)
 
 
-def convolve(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
-    """Addresses [1, N, *out] of a convolution of x [1, C, *in] with weights [N, C / group, *kernel]."""
+def convolve(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any],
+             apart: bool = True) -> np.ndarray:
+    """Addresses [1, N, *out] of a convolution of x [1, C, *in] with weights [N, C / group, *kernel]. `apart`: x may be copied to where
+    there can be zeros next to it."""
     n, group, rank = len(weights), attributes.get("group", 1), weights.ndim - 2
     pads = attributes.get("pads", [0] * 2 * rank)
     stride, dilation = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
@@ -95,6 +97,9 @@ def convolve(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarra
     size = windows.shape[1:1 + rank]
     if group == 1:
         columns = np.moveaxis(windows, 0, rank).reshape(1, int(np.prod(size)), -1)
+        if apart and not strided(memory, columns):
+            channels_last = materialise(memory, x[0], [*range(1, rank + 1), 0])[None]
+            return convolve(memory, channels_last, weights, bias, attributes, apart=False)
         y = product(memory, columns, np.ascontiguousarray(weights.reshape(n, -1).T)[None], bias)
         return np.moveaxis(y.reshape(*size, n), -1, 0)[None]
     if group != len(padded) or n != group:
@@ -140,7 +145,8 @@ def _depthwise(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndar
     return out.reshape(channels, *size) if x.ndim == 3 and len(size) == 2 else out
 
 
-def convolve_transposed(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
+def convolve_transposed(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any],
+                        apart: bool = True) -> np.ndarray:
     """Addresses [1, N, out] of a transposed convolution of x [1, C, L] with weights [C, N, k]. With stride s, a row of the product
     computes s positions that follow each other, from the same inputs."""
     stride, (before, after) = attributes.get("strides", [1])[0], attributes.get("pads", [0, 0])
@@ -158,7 +164,10 @@ def convolve_transposed(memory: Memory, x: np.ndarray, weights: np.ndarray, bias
             tap = phase + before - stride * d
             if 0 <= tap < k:
                 kernel[d - first, :, phase] = weights[:, :, tap]
-    y = product(memory, padded[at].reshape(1, rows, -1), kernel.reshape(1, -1, stride * n), np.tile(bias, stride))
+    columns = padded[at].reshape(1, rows, -1)
+    if apart and not strided(memory, columns):
+        return convolve_transposed(memory, materialise(memory, x[0], [1, 0])[None], weights, bias, attributes, apart=False)
+    y = product(memory, columns, kernel.reshape(1, -1, stride * n), np.tile(bias, stride))
     return y.reshape(rows * stride, n)[:total].T[None]
 
 

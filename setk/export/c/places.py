@@ -65,6 +65,7 @@ class Memory:
     def __init__(self) -> None:
         self.buffers: list[Buffer] = []
         self.rows: list[Row] = []
+        self.copies: dict[tuple, np.ndarray] = {}
 
     def buffer(self, kind: str, size: int, data: np.ndarray | None = None) -> Buffer:
         buffer = Buffer(len(self.buffers), kind, size, data)
@@ -74,7 +75,7 @@ class Memory:
     def new(self, shape: Sequence[int], order: Sequence[int] | None = None, kind: str = "scratch") -> np.ndarray:
         """Addresses of a new tensor, the axes lying in memory in `order`, outermost first. Rows that are long and not a multiple of
         a vector are kept apart, so that there may be zeros between them."""
-        order = list(range(len(shape)) if order is None else order)
+        order = sorted(range(len(shape)) if order is None else order, key=lambda axis: shape[axis] > 1)
         sizes = [shape[axis] for axis in order]
         pitch = sizes[-1:] or [1]
         if len([n for n in sizes if n > 1]) > 1 and pitch[0] > 64 and pitch[0] % PANEL:
@@ -183,10 +184,12 @@ def arrange(parts: Sequence[np.ndarray]) -> Iterator[list]:
 
 
 def materialise(memory: Memory, x: np.ndarray, order: list[int] | None = None) -> np.ndarray:
-    """Addresses of a copy of x without gaps; ZERO becomes zeros."""
-    out = memory.new(x.shape, order)
-    copy(memory, x, out)
-    return out
+    """Addresses of a copy of x without gaps, the only one that is made; ZERO becomes zeros."""
+    key = (x.tobytes(), x.shape, tuple(order or ()))
+    if key not in memory.copies:
+        memory.copies[key] = memory.new(x.shape, order)
+        copy(memory, x, memory.copies[key])
+    return memory.copies[key]
 
 
 def copy(memory: Memory, x: np.ndarray, out: np.ndarray) -> None:

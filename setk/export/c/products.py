@@ -49,6 +49,11 @@ def product(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray
     return out
 
 
+def strided(memory: Memory, x: np.ndarray) -> bool:
+    """Whether a product can read x [B, M, K] where it lies."""
+    return _ranges(memory, x) is not None
+
+
 def _ranges(memory: Memory, x: np.ndarray) -> list[tuple[int, int, list[Run]]] | None:
     """Ranges of m with the segments of each, or None if x has no strides worth having."""
     x = _with_halos(memory, x)
@@ -138,6 +143,8 @@ def _with_halos(memory: Memory, x: np.ndarray) -> np.ndarray | None:
 def _rows(memory: Memory, out: np.ndarray, runs: list[Run], weights: np.ndarray, bias: np.ndarray, needed: np.ndarray | None) -> None:
     """One row of the program for each group of panels that read the same parts of k and are needed in the same rows."""
     batch, m, n = out.shape
+    if batch == 1 and n <= 8 and needed is None and _narrow(memory, out, runs, weights[0], bias[0]):
+        return
     origin, (c_batch, c_row, _) = affine(out)
     order = np.concatenate([run.columns for run in runs])
     packed = weights[:, order]
@@ -168,6 +175,29 @@ def _rows(memory: Memory, out: np.ndarray, runs: list[Run], weights: np.ndarray,
         padded[:, :stop - start] = bias[:, start:stop]
         memory.add("PRODUCT", batch, bottom - top, stop - start, Write(origin + top * c_row + start), c_batch, c_row,
                    Read(int(memory.constant(padded).flat[0])), padded.shape[1] if len(bias) > 1 else 0, 0, 1, len(segments) // 9, *segments)
+
+
+def _narrow(memory: Memory, out: np.ndarray, runs: list[Run], weights: np.ndarray, bias: np.ndarray) -> bool:
+    """The row of a product with few columns, whose lanes hold 2 or 4 neighbouring k of each. False where k is not in stretches of these."""
+    n = out.shape[2]
+    for every in (4, 2) if n <= 4 else (2,):
+        if all(run.step == 1 and len(run.columns) % every == 0 for run in runs) and out.shape[1] >= 8:
+            break
+    else:
+        return False
+    lanes = PANEL // every
+    columns = np.zeros((weights.shape[0], lanes), np.float32)
+    columns[:, :n] = weights[np.concatenate([run.columns for run in runs])]
+    first = np.zeros((lanes, every), np.float32)
+    first[:n, 0] = bias
+    packed = columns.reshape(-1, every, lanes).swapaxes(1, 2)  # [K / every, lanes, every]
+    at, segments, done = int(memory.constant(packed).flat[0]), [], 0
+    for run in runs:
+        segments += [Read(run.address), run.row, Read(at + done * lanes), len(run.columns)]
+        done += len(run.columns)
+    origin, (_, row, _) = affine(out)
+    memory.add("NARROW", out.shape[1], n, every, Write(origin), row, Read(int(memory.constant(first).flat[0])), len(runs), *segments)
+    return True
 
 
 def _extent(used: np.ndarray) -> tuple[int, int]:

@@ -1,5 +1,5 @@
 /* The loop that runs a program of `words` int32. */
-enum { PRODUCT, SPARSE_PRODUCT, MAP, MOVE, TAKE, ZERO, NORMALISE, GATES, SCAN, DEPTHWISE, SOFTMAX, GREATEST_INDEX, ANALYSE,
+enum { PRODUCT, NARROW, SPARSE_PRODUCT, MAP, MOVE, TAKE, ZERO, NORMALISE, GATES, SCAN, DEPTHWISE, SOFTMAX, GREATEST_INDEX, ANALYSE,
        SYNTHESISE, FRAME, OVERLAP };
 
 static void run(const int32_t *program, int words, const Memory *memory)
@@ -8,6 +8,7 @@ static void run(const int32_t *program, int words, const Memory *memory)
         const int32_t *arguments = row + 2;
         switch (row[0]) {
         case PRODUCT: product(arguments, memory); break;
+        case NARROW: narrow(arguments, memory); break;
         case SPARSE_PRODUCT: sparse_product(arguments, memory); break;
         case MAP: map(arguments, memory); break;
         case MOVE: move(arguments, memory); break;

@@ -38,9 +38,11 @@
 #endif
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline, unused))
+#define APART static __attribute__((noinline))
 #define ALIGNED __attribute__((aligned(64)))
 #else
 #define INLINE static inline
+#define APART static
 #define ALIGNED
 #endif
 
@@ -135,6 +137,20 @@ INLINE V exponential(V x)
     return p * number((bits(t) << 23) + 0x3f800000u);
 }
 
+/* max(x, 0) + e^min(x, 0) - 1 = the exponential linear unit. e^x = 2^t with t = x / ln 2: the rounding of t is small where e^x is. */
+INLINE V linear_or_exponential(V x)
+{
+    V t = smaller(larger(x, splat(-24.0f)), splat(0.0f)) * 1.44269504f, up = t + 12582912.0f, r = t - (up - 12582912.0f);
+    V p = splat(1.5403530e-4f);
+    p = p * r + 1.3333558e-3f;
+    p = p * r + 9.6181291e-3f;
+    p = p * r + 5.5504109e-2f;
+    p = p * r + 2.4022651e-1f;
+    p = p * r + 6.9314718e-1f;
+    p = p * r + 1.0f;
+    return larger(x, splat(0.0f)) + (p * number((bits(up) << 23) + 0x3f800000u) - 1.0f);
+}
+
 /* tanh x = x P(x^2) / Q(x^2), a minimax fit on |x| <= 9, where tanh rounds to 1; relative error below 2e-7. */
 INLINE V hyperbolic_tangent(V x)
 {
@@ -147,7 +163,17 @@ INLINE V hyperbolic_tangent(V x)
     return x * p / q;
 }
 
-INLINE V sigmoid(V x) { return 0.5f * hyperbolic_tangent(0.5f * x) + 0.5f; }
+/* 1 / (1 + e^-x) = 1/2 + tanh(x / 2) / 2, the factors being part of the coefficients. */
+INLINE V sigmoid(V x)
+{
+    x = clamp(x, -18.0f, 18.0f);
+    V u = x * x;
+    V p = (1.30414098e-11f * u + 8.05035136e-8f) * u + 5.46183942e-5f;
+    V q = (3.03767719e-9f * u + 5.13377631e-6f) * u + 1.61730881e-3f;
+    p = (p * u + 8.36313538e-3f) * u + 2.49999995e-1f;
+    q = (q * u + 1.16785831e-1f) * u + 1.0f;
+    return x * p / q + 0.5f;
+}
 
 /* log2 x = exponent + part for x >= 2^-126 (less is taken as that), the mantissa being in [0.707, 1.414]. */
 INLINE V binary_logarithm(V x, V *part)
