@@ -9,8 +9,8 @@ import numpy as np
 from setk.export.c.places import PANEL, Memory, Read, Row, Write
 
 SLACK = 4 * PANEL  # floats behind each memory that may be read
-OPERATIONS = ("PRODUCT", "NARROW", "SPARSE_PRODUCT", "MAP", "MOVE", "TAKE", "ZERO", "NORMALISE", "GATES", "SCAN", "DEPTHWISE", "SOFTMAX",
-              "GREATEST_INDEX", "ANALYSE", "SYNTHESISE", "FRAME", "OVERLAP")
+OPERATIONS = ("PRODUCT", "NARROW", "SPARSE_PRODUCT", "MAP", "MOVE", "TAKE", "ZERO", "NORMALISE", "GATES", "SCAN", "DEPTHWISE", "PUSH",
+              "SOFTMAX", "GREATEST_INDEX", "ANALYSE", "SYNTHESISE", "FRAME", "OVERLAP")
 FUNCTIONS = ("COPY", "ADD", "SUB", "MUL", "DIV", "MULADD", "MAXIMUM", "MINIMUM", "RELU", "ELU", "SIGMOID", "TANH", "EXP", "LOG", "SQRT",
              "POW", "ABS", "NEG", "PRELU", "EQUAL", "GREATER", "GREATER_EQUAL", "WHERE")
 SPACES = {"constant": 0, "state": 1, "scratch": 2}

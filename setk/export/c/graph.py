@@ -34,6 +34,8 @@ class Translator:
             for name in dict.fromkeys(node.inputs):
                 self.consumers.setdefault(name, []).append(node)
         self.sparse = _sparse(graph)
+        self.rings: dict[str, layers.Ring] = {}  # states that are not copied, by name
+        self.joined: dict[str, tuple[str, str]] = {}  # what is a ring and its newest row
         self._done: set[int] = set()
 
     def run(self) -> None:
@@ -60,6 +62,26 @@ class Translator:
             data = self.constants[name].astype(np.float32)
             self.places[name] = self.memory.constant(data)
         return self.places[name]
+
+    def add_state(self, name: str, following: str, addresses: np.ndarray) -> None:
+        """Name a state that lies at `addresses`, a ring instead if it is one: the rows that came before those of a depthwise
+        convolution. `following` is the output that replaces it."""
+        self.places[name] = addresses
+        users = self.consumers.get(name, [])
+        if len(users) == 1 and users[0].op == "Concat" and users[0].inputs[0] == name and len(users[0].inputs) == 2 \
+                and users[0].attributes["axis"] == 2 and addresses.ndim == 4:
+            joined, rows = users[0].outputs[0], addresses.shape[2]
+            readers = self.consumers[joined]
+            convolutions = [n for n in readers if n.op == "Conv" and n.attributes.get("group") == addresses.shape[1] > 1
+                            and self.constants[n.inputs[1]].shape[2] == rows + 1]
+            slices = [n for n in readers if n.op == "Slice" and n.outputs[0] == following and self._ints(n, 1) == [-rows]]
+            if len(convolutions) == len(slices) == 1 and len(readers) == 2:
+                self.rings[name] = layers.ring(self.memory, addresses.shape)
+                self.joined[joined] = (name, users[0].inputs[1])
+
+    def newest(self, state: str) -> np.ndarray:
+        """The row that a ring gains in this hop."""
+        return self.place(next(row for name, row in self.joined.values() if name == state))
 
     def _used(self, name: str) -> bool:
         return name in self.consumers or name in self.graph.outputs
@@ -266,6 +288,10 @@ class Translator:
     def _conv(self, node: Node) -> None:
         x, weights = self.place(node.inputs[0]), self.constants[node.inputs[1]].astype(np.float32)
         bias = self.constants[node.inputs[2]] if len(node.inputs) > 2 else np.zeros(len(weights), np.float32)
+        if node.inputs[0] in self.joined:
+            state, newest = self.joined[node.inputs[0]]
+            self.places[node.outputs[0]] = layers.depthwise(self.memory, self.rings[state], self.place(newest), weights, bias, node.attributes)
+            return
         self.places[node.outputs[0]] = layers.convolve(self.memory, x, weights, bias, node.attributes)
 
     def _convtranspose(self, node: Node) -> None:

@@ -104,40 +104,64 @@ static void scan(const int32_t *p, const Memory *memory)
     else scan_steps(p, memory, p[2], p[3]);
 }
 
-/* ---- DEPTHWISE: y[c][f] = bias[c] + sum over t and k of weight[c][t][k] x_t[c][f + k - before] -----------------
- * Rows x_t may lie anywhere: a state holds those of the past. Each is copied between zeros, and the sum runs over the copy. */
+/* ---- DEPTHWISE: y[f][c] = bias[c] + sum over t and k of weight[t][k][c] x_t[f + k - before][c], channels next to each other.
+ * The first rows x_t are slots of a ring, the oldest at its counter; the last is the newest. Bound: 9 loads for 8 products of W. */
 static void depthwise(const int32_t *p, const Memory *memory)
 {
-    int channels = p[0], columns = p[1], rows = p[2], taps = p[3], before = p[4];
-    int pitch = (columns + taps + 2 * PANEL - 1) / PANEL * PANEL;
-    const float *weights = from(memory, p[5]), *bias = from(memory, p[6]);
-    float *copy = to(memory, p[9]);
-    for (int i = 0; i < rows * pitch + 5 * PANEL; i++) copy[i] = 0.0f;
-    for (int c = 0; c < channels; c++) {
-        for (int t = 0; t < rows; t++) {
-            const float *x = from(memory, p[10 + 2 * t]) + (ptrdiff_t)c * p[11 + 2 * t];
-            float *to_ = copy + t * pitch + before;
-            int i = 0;
-            for (; i + W <= columns; i += W) store(to_ + i, load(x + i));
-            for (; i < columns; i++) to_[i] = x[i];
-        }
-        float *y = to(memory, p[7]) + (ptrdiff_t)c * p[8];
-        for (int f = 0; f < columns; f += 4 * W) {
-            const float *w = weights + (ptrdiff_t)c * rows * taps;
-            V acc[4];
-            UNROLL for (int j = 0; j < 4; j++) acc[j] = splat(bias[c]);
-            for (int t = 0; t < rows; t++)
-                for (int k = 0; k < taps; k++) {
-                    V s = splat(*w++);
-                    UNROLL for (int j = 0; j < 4; j++) acc[j] = acc[j] + s * load(copy + t * pitch + f + k + j * W);
+    const int channels = p[0], columns = p[1], rows = p[2], taps = p[3], before = p[4], line = p[7], pitch = p[9], oldest = (int)*from(memory, p[10]);
+    const float *weights = from(memory, p[5]), *bias = from(memory, p[6]), *ring = from(memory, p[11]), *newest = from(memory, p[14]);
+    float *y = to(memory, p[8]);
+    const int inside = columns - taps + 1; /* positions from `before` on whose taps are all inside */
+    for (int c = 0; c < channels; c += W) {
+        const int lanes = channels - c < W ? channels - c : W;
+        for (int block = 0; block * 8 < inside; block++) {
+            const int f = inside < 8 ? 0 : block * 8 + 8 <= inside ? block * 8 : inside - 8;
+            V acc[8];
+            UNROLL for (int i = 0; i < 8; i++) acc[i] = load(bias + c);
+            const float *w = weights + c;
+            for (int t = 0; t < rows; t++) {
+                const int slot = oldest + t < rows - 1 ? oldest + t : oldest + t - (rows - 1), step = t < rows - 1 ? p[13] : p[15];
+                const float *x = (t < rows - 1 ? ring + (ptrdiff_t)slot * p[12] : newest) + (ptrdiff_t)f * step + c;
+                for (int k = 0; k < taps; k++, x += step, w += line) {
+                    V s = load(w);
+                    UNROLL for (int i = 0; i < 8; i++) acc[i] = acc[i] + load(x + i * step) * s;
                 }
-            UNROLL for (int j = 0; j < 4; j++)
-                if (f + (j + 1) * W <= columns)
-                    store(y + f + j * W, acc[j]);
-                else if (f + j * W < columns)
-                    store_some(y + f + j * W, acc[j], columns - f - j * W);
+            }
+            UNROLL for (int i = 0; i < 8; i++)
+                if (i < inside) {
+                    if (lanes == W) store(y + (ptrdiff_t)(f + before + i) * pitch + c, acc[i]);
+                    else store_some(y + (ptrdiff_t)(f + before + i) * pitch + c, acc[i], lanes);
+                }
+        }
+        for (int f = 0; f < columns; f++) {
+            if (f == before && inside > 0) f += inside;
+            if (f >= columns) break;
+            V sum = load(bias + c);
+            for (int t = 0; t < rows; t++) {
+                const int slot = oldest + t < rows - 1 ? oldest + t : oldest + t - (rows - 1), step = t < rows - 1 ? p[13] : p[15];
+                const float *x = (t < rows - 1 ? ring + (ptrdiff_t)slot * p[12] : newest) + c;
+                for (int k = 0; k < taps; k++) {
+                    const int at = f + k - before;
+                    if (at >= 0 && at < columns) sum = sum + load(x + (ptrdiff_t)at * step) * load(weights + (ptrdiff_t)(t * taps + k) * line + c);
+                }
+            }
+            if (lanes == W) store(y + (ptrdiff_t)f * pitch + c, sum);
+            else store_some(y + (ptrdiff_t)f * pitch + c, sum, lanes);
         }
     }
+}
+
+/* ---- PUSH: the newest row takes the place of the oldest in a ring of `slots` */
+static void push(const int32_t *p, const Memory *memory)
+{
+    const int columns = p[0], channels = p[1], slots = p[2];
+    float *counter = to(memory, p[3]), *slot = to(memory, p[4]) + (ptrdiff_t)(int)*counter * p[5];
+    const float *x = from(memory, p[7]);
+    for (int f = 0; f < columns; f++, slot += p[6], x += p[8])
+        for (int c = 0; c < channels; c += W)
+            if (c + W <= channels) store(slot + c, load(x + c));
+            else store_some(slot + c, load(x + c), channels - c);
+    *counter = (int)*counter + 1 < slots ? *counter + 1.0f : 0.0f;
 }
 
 /* ---- SOFTMAX: over n numbers */

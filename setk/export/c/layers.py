@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Sequence
 
 import numpy as np
@@ -106,13 +107,11 @@ def convolve(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarra
         from setk.export.c.graph import Unsupported
 
         raise Unsupported(f"Conv of {group} groups that are not one for each channel")
-    if int(np.prod(size)) <= 2:
-        return _by_taps(memory, windows.reshape(n, *size, -1), weights.reshape(n, -1), bias)[None]
-    return _depthwise(memory, x[0], weights, bias, pads, stride, dilation, size)[None]
+    return _by_taps(memory, windows.reshape(n, *size, -1), weights.reshape(n, -1), bias)[None]
 
 
 def _by_taps(memory: Memory, windows: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Depthwise for few positions: windows [N, *out, taps], a sum of taps."""
+    """Depthwise: windows [N, *out, taps], a sum of taps. For few positions: each tap is a row of the program."""
     ones = (-1, *(1,) * (windows.ndim - 2))
     y = memory.constant(bias).reshape(ones)
     for tap in range(windows.shape[-1]):
@@ -120,29 +119,47 @@ def _by_taps(memory: Memory, windows: np.ndarray, weights: np.ndarray, bias: np.
     return y
 
 
-def _depthwise(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, pads: Sequence[int], stride: Sequence[int],
-               dilation: Sequence[int], size: Sequence[int]) -> np.ndarray:
+@dataclass(frozen=True)
+class Ring:
+    """A state [1, C, T, F] of the last T rows that a depthwise convolution reads: `slots` are addresses [T, F, C], the oldest at the
+    number that lies at `counter`."""
+
+    slots: np.ndarray
+    counter: int
+
+
+def ring(memory: Memory, shape: Sequence[int]) -> Ring:
+    """A new ring, of zeros, for a state of this shape."""
+    return Ring(memory.new((shape[2], shape[3], shape[1]), kind="state"), memory.buffer("state", 1).base)
+
+
+def depthwise(memory: Memory, past: Ring, newest: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
+    """Addresses [1, C, 1, F] of a depthwise convolution with weights [C, 1, T + 1, K] of the past and the newest row [1, C, 1, F],
+    which becomes part of the past."""
     from setk.export.c.graph import Unsupported
 
-    if len(size) == 1:
-        x, weights, pads, size = x[:, None], weights[:, :, None], [0, pads[0], 0, pads[1]], (1, *size)
-    if size[0] != 1 or set(stride) | set(dilation) != {1} or pads[0] or pads[2] or size[1] != x.shape[2]:
-        raise Unsupported("depthwise Conv of more than one row, or with strides, dilation or a change of length")
-    channels, rows, columns = x.shape
-    places: list[Any] = []
-    for t in range(rows):
-        row = x[:, t]
-        found = affine(row)
-        if found is None or found[1][1] != 1:
-            found = affine(materialise(memory, row))
-        places += [Read(found[0]), found[1][0]]
-    taps = weights.shape[3]
-    pitch = -(-(columns + taps + PANEL) // PANEL) * PANEL
-    out, work = memory.new((channels, columns)), memory.new((rows * pitch + 5 * PANEL,))
-    at, (step, _) = affine(out)
-    memory.add("DEPTHWISE", channels, columns, rows, taps, pads[1], Read(int(memory.constant(weights.reshape(channels, -1)).flat[0])),
-               Read(int(memory.constant(bias)[0])), Write(at), step, Write(int(work[0])), *places)
-    return out.reshape(channels, *size) if x.ndim == 3 and len(size) == 2 else out
+    channels, _, rows, taps = weights.shape
+    columns, pads = newest.shape[3], attributes.get("pads", [0] * 4)
+    if {*attributes.get("strides", [1]), *attributes.get("dilations", [1])} != {1} or pads[0] or pads[2] or pads[1] + pads[3] != taps - 1:
+        raise Unsupported("depthwise Conv with strides, dilation or a change of length")
+    at, step, _ = _rows(memory, newest[0, :, 0].T, channels)
+    padded = np.zeros((rows, taps, -(-channels // PANEL) * PANEL), np.float32)
+    padded[..., :channels] = weights[:, 0].transpose(1, 2, 0)
+    first, (slot, pitch, _) = affine(past.slots)
+    out = memory.new((columns, channels))
+    found = affine(out)
+    memory.add("DEPTHWISE", channels, columns, rows, taps, pads[1], Read(int(memory.constant(padded).flat[0])),
+               Read(dense(memory, memory.constant(bias))), padded.shape[2], Write(found[0]), found[1][0], Read(past.counter), Read(first),
+               slot, pitch, Read(at), step)
+    return out.T[None, :, None]
+
+
+def push(memory: Memory, past: Ring, newest: np.ndarray) -> None:
+    """The row that makes the newest [1, C, 1, F] part of the past."""
+    slots, columns, channels = past.slots.shape
+    at, step, _ = _rows(memory, newest[0, :, 0].T, channels)
+    first, (slot, pitch, _) = affine(past.slots)
+    memory.add("PUSH", columns, channels, slots, Write(past.counter), Write(first), slot, pitch, Read(at), step)
 
 
 def convolve_transposed(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any],

@@ -1,5 +1,5 @@
 /* The loop that runs a program of `words` int32. */
-enum { PRODUCT, NARROW, SPARSE_PRODUCT, MAP, MOVE, TAKE, ZERO, NORMALISE, GATES, SCAN, DEPTHWISE, SOFTMAX, GREATEST_INDEX, ANALYSE,
+enum { PRODUCT, NARROW, SPARSE_PRODUCT, MAP, MOVE, TAKE, ZERO, NORMALISE, GATES, SCAN, DEPTHWISE, PUSH, SOFTMAX, GREATEST_INDEX, ANALYSE,
        SYNTHESISE, FRAME, OVERLAP };
 
 static void run(const int32_t *program, int words, const Memory *memory)
@@ -18,6 +18,7 @@ static void run(const int32_t *program, int words, const Memory *memory)
         case GATES: gates(arguments, memory); break;
         case SCAN: scan(arguments, memory); break;
         case DEPTHWISE: depthwise(arguments, memory); break;
+        case PUSH: push(arguments, memory); break;
         case SOFTMAX: softmax(arguments, memory); break;
         case GREATEST_INDEX: greatest_index(arguments, memory); break;
         case ANALYSE: analyse(arguments, memory); break;

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from setk import dsp
-from setk.export.c import reader, transforms
+from setk.export.c import layers, reader, transforms
 from setk.export.c.arena import Program, assemble
 from setk.export.c.graph import Translator, Unsupported
 from setk.export.c.places import Memory, copy, materialise, owner
@@ -58,15 +58,18 @@ def _program(graph: reader.Graph, about: dict[str, Any], transform: dsp.Transfor
     translator = Translator(graph, memory)
     names = list(graph.inputs)
     translator.places[names[0]] = transforms.frames(memory, transform, about["sample_rate"])
-    states = {}
-    for name, state in zip(names[1:], about["state"], strict=True):
-        shape = state["shape"]
-        buffer = memory.buffer("state", int(np.prod(shape)), _start(state["start"], int(np.prod(shape))))
-        states[name] = translator.places[name] = buffer.base + np.arange(buffer.size).reshape(shape)
-    translator.run()
     outputs = list(graph.outputs)
+    pairs = list(zip(names[1:], outputs[1:], strict=True))
+    for (name, following), state in zip(pairs, about["state"], strict=True):
+        size = int(np.prod(state["shape"]))
+        buffer = memory.buffer("state", size, _start(state["start"], size))
+        translator.add_state(name, following, buffer.base + np.arange(size).reshape(state["shape"]))
+    states = {name: translator.places[name] for name in names[1:]}
+    translator.run()
     transforms.samples(memory, transform, translator.places[outputs[0]])
-    _update(memory, [(states[name], translator.places[out]) for name, out in zip(names[1:], outputs[1:], strict=True)])
+    _update(memory, [(states[name], translator.places[out]) for name, out in pairs if name not in translator.rings])
+    for name, past in translator.rings.items():
+        layers.push(memory, past, translator.newest(name))
     return assemble(memory)
 
 
