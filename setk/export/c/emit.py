@@ -12,7 +12,7 @@ from setk.export.c.arena import FUNCTIONS, OPERATIONS
 from setk.export.c.translate import Translated
 
 SPACES_IN_TEXT = {"CONSTANTS", "STATE"}  # cases of from() in kernels.h, not of a program
-KERNELS = ("vector.h", "kernels.h", "layers.h", "transform.h", "program.h")
+KERNELS = ("vector.h", "kernels.h", "products.h", "layers.h", "transform.h", "program.h")
 _SECTION = re.compile(r"^/\* ---- ((?:[A-Z_]+ ?)+):", re.M)
 _CASE = re.compile(r"^\s+case ([A-Z_]+):.*\n", re.M)
 

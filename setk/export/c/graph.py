@@ -5,21 +5,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from setk.export.c import layers
+from setk.export.c import layers, views
 from setk.export.c.elementwise import apply
-from setk.export.c.places import Memory
+from setk.export.c.places import Memory, Unsupported
 from setk.export.c.products import product
 from setk.export.c.reader import Graph, Node
-
-
-class Unsupported(ValueError):
-    """What the generator has no kernel for."""
 
 
 _UNARY = {"Relu": "RELU", "Sigmoid": "SIGMOID", "Tanh": "TANH", "Exp": "EXP", "Log": "LOG", "Sqrt": "SQRT", "Abs": "ABS", "Neg": "NEG"}
 _BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "PRelu": "PRELU", "Equal": "EQUAL", "Greater": "GREATER",
            "GreaterOrEqual": "GREATER_EQUAL", "Max": "MAXIMUM", "Min": "MINIMUM"}
-_VIEWS = {"Reshape", "Transpose", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Gather", "Expand"}
 
 
 class Translator:
@@ -43,7 +38,7 @@ class Translator:
         for node in self.graph.nodes:
             if id(node) in self._done or not any(self._used(name) for name in node.outputs):
                 continue
-            if node.op in _VIEWS and all(name in self.constants for name in node.inputs if name):
+            if node.op in views.OPERATORS and all(name in self.constants for name in node.inputs if name):
                 self._fold(node)
                 continue
             handler = getattr(self, f"_{node.op.lower()}", None)
@@ -97,37 +92,7 @@ class Translator:
 
     def view(self, node: Node, x: np.ndarray) -> list[np.ndarray]:
         """What an operator that only moves elements makes of x, numbers or addresses."""
-        at = node.attributes
-        if node.op in ("Identity", "Cast"):
-            return [x]
-        if node.op == "Reshape":
-            shape = [x.shape[i] if n == 0 and not at.get("allowzero") else n for i, n in enumerate(self._ints(node, 1))]
-            return [x.reshape(shape)]
-        if node.op == "Flatten":
-            return [x.reshape(int(np.prod(x.shape[:at.get("axis", 1)])), -1)]
-        if node.op == "Transpose":
-            return [x.transpose(at.get("perm"))]
-        if node.op == "Squeeze":
-            return [x.squeeze(tuple(self._ints(node, 1)) if len(node.inputs) > 1 else None)]
-        if node.op == "Unsqueeze":
-            return [np.expand_dims(x, tuple(self._ints(node, 1)))]
-        if node.op == "Expand":
-            return [np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(self._ints(node, 1))))]
-        if node.op == "Slice":
-            starts, ends = self._ints(node, 1), self._ints(node, 2)
-            axes = self._ints(node, 3) if len(node.inputs) > 3 else range(len(starts))
-            steps = self._ints(node, 4) if len(node.inputs) > 4 else [1] * len(starts)
-            cut = [slice(None)] * x.ndim
-            for axis, start, end, step in zip(axes, starts, ends, steps):
-                cut[axis] = slice(start, end, step)
-            return [x[tuple(cut)]]
-        if node.op == "Split":
-            axis = at.get("axis", 0)
-            sizes = self._ints(node, 1) if len(node.inputs) > 1 else [x.shape[axis] // len(node.outputs)] * len(node.outputs)
-            return np.split(x, np.cumsum(sizes)[:-1], axis)
-        if node.op == "Gather":
-            return [np.take(x, self.constants[node.inputs[1]], at.get("axis", 0))]
-        raise Unsupported(f"operator {node.op}")
+        return views.apply(node, x, self.constants)
 
     def _move(self, node: Node) -> None:
         for name, value in zip(node.outputs, self.view(node, self.place(node.inputs[0]))):
@@ -278,7 +243,7 @@ class Translator:
         """Which elements of a value anything reads, through all operators that only move them."""
         found: set[int] = set()
         for node in self.consumers.get(name, []):
-            if node.op in _VIEWS and (node.op != "Gather" or node.inputs[1] in self.constants):
+            if node.op in views.OPERATORS and (node.op != "Gather" or node.inputs[1] in self.constants):
                 for out, part in zip(node.outputs, self.view(node, elements)):
                     found |= self._needed(out, part)
             else:
@@ -363,7 +328,7 @@ def _sparse(graph: Graph) -> set[str]:
             source = node.inputs[0] if node.inputs else ""
             if node.op in ("Greater", "GreaterOrEqual", "Less"):
                 booleans.add(node.outputs[0])
-            elif node.op == "Cast" and source in booleans or node.op in _VIEWS and source in found \
+            elif node.op == "Cast" and source in booleans or node.op in views.OPERATORS and source in found \
                     or node.op == "Where" and node.inputs[2] in zeros and source in booleans:
                 found |= set(node.outputs)
         found |= {name.replace("next_", "state_") for name in graph.outputs if name in found}

@@ -8,7 +8,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from setk.export.c.elementwise import apply, immediate
-from setk.export.c.places import PANEL, ZERO, Memory, Read, Write, affine, materialise, without_zeros
+from setk.export.c.places import PANEL, ZERO, Memory, Read, Unsupported, Write, affine, materialise, without_zeros
 from setk.export.c.products import product, strided
 
 
@@ -104,8 +104,6 @@ def convolve(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarra
         y = product(memory, columns, np.ascontiguousarray(weights.reshape(n, -1).T)[None], bias)
         return np.moveaxis(y.reshape(*size, n), -1, 0)[None]
     if group != len(padded) or n != group:
-        from setk.export.c.graph import Unsupported
-
         raise Unsupported(f"Conv of {group} groups that are not one for each channel")
     return _by_taps(memory, windows.reshape(n, *size, -1), weights.reshape(n, -1), bias)[None]
 
@@ -136,8 +134,6 @@ def ring(memory: Memory, shape: Sequence[int]) -> Ring:
 def depthwise(memory: Memory, past: Ring, newest: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
     """Addresses [1, C, 1, F] of a depthwise convolution with weights [C, 1, T + 1, K] of the past and the newest row [1, C, 1, F],
     which becomes part of the past."""
-    from setk.export.c.graph import Unsupported
-
     channels, _, rows, taps = weights.shape
     columns, pads = newest.shape[3], attributes.get("pads", [0] * 4)
     if {*attributes.get("strides", [1]), *attributes.get("dilations", [1])} != {1} or pads[0] or pads[2] or pads[1] + pads[3] != taps - 1:
@@ -192,8 +188,6 @@ def gru(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarr
         direction: str) -> tuple[np.ndarray, np.ndarray]:
     """Addresses of Y [T, D, 1, H] and of the last states [D, 1, H] of ONNX's GRU (linear_before_reset), x [T, 1, I]. Gates are
     ordered z, r, n in the file and r, z, n here."""
-    from setk.export.c.graph import Unsupported
-
     directions, steps, units = len(w), len(x), r.shape[2]
     padded = -(-units // PANEL) * PANEL
     w, r = (m.reshape(directions, 3, units, -1)[:, [1, 0, 2]] for m in (w, r))
@@ -233,8 +227,6 @@ def gru(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarr
 def lstm(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarray, h: np.ndarray,
          c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Addresses of Y [1, 1, 1, H] and of both states [1, 1, H] after one step of ONNX's LSTM, x [1, 1, I], gates i, o, f, c."""
-    from setk.export.c.graph import Unsupported
-
     if len(x) != 1:
         raise Unsupported("LSTM over several steps")
     units = r.shape[2]

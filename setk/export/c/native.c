@@ -3,6 +3,7 @@
 #include <stdint.h>
 #include "vector.h"
 #include "kernels.h"
+#include "products.h"
 #include "layers.h"
 #include "transform.h"
 #include "program.h"

@@ -18,6 +18,10 @@ ZERO = 1 << 31  # the address of no buffer: an element that is zero
 PANEL = 16      # floats of the widest vector
 
 
+class Unsupported(ValueError):
+    """What the generator has no kernel for."""
+
+
 @dataclass
 class Buffer:
     """`size` floats of one kind of memory: "constant" (with `data`), "state" (with the data it starts from) or "scratch".

@@ -12,7 +12,7 @@ import numpy as np
 
 from setk.export.c.places import PANEL, ZERO, Memory, Read, Write, affine, materialise, owner
 
-SEGMENTS = 24  # of one row of the program, as kernels.h has it
+SEGMENTS = 24  # of one row of the program, as products.h has it
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from setk.export.c.graph import Unsupported
-from setk.export.c.places import PANEL, Memory, Read, Write, affine, materialise
+from setk.export.c.places import PANEL, Memory, Read, Unsupported, Write, affine, materialise
 
 
 def frames(memory: Memory, transform: Any, rate: int) -> np.ndarray:

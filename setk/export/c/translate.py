@@ -13,8 +13,8 @@ import numpy as np
 from setk import dsp
 from setk.export.c import layers, reader, transforms
 from setk.export.c.arena import Program, assemble
-from setk.export.c.graph import Translator, Unsupported
-from setk.export.c.places import Memory, copy, materialise, owner
+from setk.export.c.graph import Translator
+from setk.export.c.places import Memory, Unsupported, copy, materialise, owner
 from setk.files import UserError
 
 
