@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from setk import pretrained
 from setk.engines import OnnxEngine
-from setk.export.c import build, emit, layers, products
-from setk.export.c.arena import Program, assemble
-from setk.export.c.elementwise import apply
-from setk.export.c.places import ZERO, Memory, affine, boxes, copy, materialise
-from setk.export.c.translate import translate
-from setk.files import UserError
+from setk.export.c import build, emit
+from setk.native import layers, products
+from setk.native.arena import Program, assemble
+from setk.native.elementwise import apply
+from setk.native.places import ZERO, Memory, affine, boxes, copy, materialise
+from setk.native.translate import translate
+from setk.pretrained import included
+from setk.core.errors import UserError
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
 
@@ -29,7 +30,7 @@ class Runner:
     def __init__(self, folder: Path, flags: list[str]):
         out = folder / "kernels.so"
         subprocess.run([build.compiler(), *STRICT, "-O2", "-ffp-contract=off", "-shared", "-fPIC", *flags,
-                        str(Path(build.__file__).with_name("native.c")), "-o", str(out)], check=True)
+                        str(Path(products.__file__).with_name("native.c")), "-o", str(out)], check=True)
         self.library = ctypes.CDLL(str(out))
 
     def run(self, program: Program, memory: Memory, inputs: dict[int, np.ndarray], outputs: list[np.ndarray]) -> list[np.ndarray]:
@@ -256,7 +257,7 @@ def exported(tmp_path_factory):
 
     def export(name: str):
         if name not in made:
-            made[name] = (folder / f"{name}.c", build.export_c(pretrained.find(name, ".onnx"), folder / f"{name}.c"))
+            made[name] = (folder / f"{name}.c", build.export_c(included(".onnx")[name], folder / f"{name}.c"))
         return made[name]
 
     return export
@@ -274,10 +275,10 @@ def test_export_agrees_with_onnx(exported, name):
 
 def test_speech_through_c_is_speech_through_onnx(exported, wave_of_speech):
     path, _ = exported("fspen")
-    engine = OnnxEngine(pretrained.find("fspen", ".onnx"))
-    delay = translate(pretrained.find("fspen", ".onnx")).delay
+    engine = OnnxEngine(included(".onnx")["fspen"])
+    delay = translate(included(".onnx")["fspen"]).delay
     x = wave_of_speech[:len(wave_of_speech) // 256 * 256]
-    expected, found = build.reference(engine, x, delay), build.Compiled(path, "fspen").process(x)
+    expected, found = (y[delay:] for y in (build.reference(engine, x, delay), build.Compiled(path, "fspen").process(x)))
     assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 110
 
 
@@ -293,7 +294,7 @@ def wave_of_speech():
 @pytest.mark.parametrize("name", MODELS)
 def test_every_build_returns_the_same_bits(exported, tmp_path, name):
     path, facts = exported(name)
-    signal = build.test_signal(build.TEST_HOPS, translate(pretrained.find(name, ".onnx")).transform.hop)
+    signal = build.test_signal(build.TEST_HOPS, translate(included(".onnx")[name]).transform.hop)
     features = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     builds = [[], ["-DSETK_SCALAR"]]
     builds += [["-mavx2", "-mfma"]] * (" avx2 " in features) + [["-mavx512f", "-mavx512dq"]] * (" avx512dq " in features)
@@ -327,7 +328,7 @@ def test_the_filter_keeps_the_length_and_takes_out_the_delay(exported, tmp_path,
     path, _ = exported("fspen")
     binary = tmp_path / "fspen"
     subprocess.run(["cc", *STRICT, "-O2", "-DSETK_MAIN", str(path), "-o", str(binary)], check=True)
-    engine = OnnxEngine(pretrained.find("fspen", ".onnx"))
+    engine = OnnxEngine(included(".onnx")["fspen"])
     for n in (0, 1, 255, 256, 48000 - 17):
         x = wave_of_speech[:n]
         wide = subprocess.run([binary, "f32"], input=x.tobytes(), capture_output=True, check=True).stdout
@@ -360,7 +361,7 @@ def test_fast_math_is_refused(exported):
 
 def test_models_that_have_no_live_form_are_refused_in_one_line(tmp_path):
     with pytest.raises(UserError, match="non-causal"):
-        build.export_c(pretrained.find("conv_tasnet-small", ".onnx"), tmp_path / "x.c")
+        build.export_c(included(".onnx")["conv_tasnet-small"], tmp_path / "x.c")
     with pytest.raises(UserError, match="not a file of se-quant export"):
         (tmp_path / "no.onnx").write_bytes(b"\x3a\x80")
         build.export_c(tmp_path / "no.onnx", tmp_path / "x.c")
@@ -371,4 +372,4 @@ def test_only_the_kernels_in_use_are_printed(exported):
     fspen, dpsnn = (exported(name)[0].read_text() for name in ("fspen", "dpsnn"))
     assert "static void synthesise(" in fspen and "static void synthesise(" not in dpsnn
     assert "sparse_product(" in dpsnn and "sparse_product(" not in fspen
-    assert emit.multiply_adds(translate(pretrained.find("fspen", ".onnx")).program.words) < 1_300_000
+    assert emit.multiply_adds(translate(included(".onnx")["fspen"]).program.words) < 1_300_000

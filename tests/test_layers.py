@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 SETK = Path(__file__).parents[1] / "setk"
-LAYERS = ["core", "audio", "data", "metrics", "scoring", "pretrained", "nn", "models", "checkpoint", "engines", "cost", "export",
+LAYERS = ["core", "audio", "data", "metrics", "scoring", "pretrained", "nn", "models", "checkpoint", "native", "engines", "cost", "export",
           "compress", "training", "cli"]
 TORCHLESS = LAYERS[:LAYERS.index("nn")]
 BARE = ("numpy", "soundfile", "scipy", "torch", "h5py")  # what core does without, but for numbers

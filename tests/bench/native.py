@@ -21,7 +21,7 @@ import numpy as np
 
 from setk.engines import OnnxEngine, Stream
 from setk.export.c import build
-from setk.export.c.translate import translate
+from setk.native.translate import translate
 
 FLAGS = {"scalar": ["-DSETK_SCALAR"], "sse2": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512dq", "-mfma"]}
 HOPS = 20  # that a contender runs before the next one: the C in one call, the runtime in as many
@@ -56,7 +56,7 @@ def libraries(names: list[str], folder: str) -> dict[str, ctypes.CDLL]:
     found = {}
     for name in names:
         out = Path(folder) / f"{name}.so"
-        source = Path(build.__file__).with_name("native.c")
+        source = Path(translate.__code__.co_filename).with_name("native.c")
         subprocess.run([build.compiler(), "-O3", "-std=gnu99", "-shared", "-fPIC", *FLAGS[name], str(source), "-o", str(out)], check=True)
         found[name] = ctypes.CDLL(str(out))
     return found

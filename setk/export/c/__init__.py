@@ -1,1 +1,1 @@
-"""A checkpoint as C: the exported graph becomes a program, a table of rows that fixed kernels run (see kernels.h)."""
+"""A translated model as a C file: its program, its constants and the kernels that it uses."""

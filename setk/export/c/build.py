@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 
 from setk.export.c import emit
-from setk.export.c.translate import Translated, translate
-from setk.files import UserError, atomic_path
+from setk.native.translate import Translated, translate
+from setk.core.errors import UserError
+from setk.core.files import atomic_path
 
 LEAST_PARITY = 110.0   # dB to the exported model
 SELF_TEST = 100        # dB, of the file's own test wherever it is compiled

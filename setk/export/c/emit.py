@@ -8,8 +8,8 @@ from typing import Sequence
 
 import numpy as np
 
-from setk.export.c.arena import FUNCTIONS, OPERATIONS
-from setk.export.c.translate import Translated
+from setk.native.arena import FUNCTIONS, OPERATIONS
+from setk.native.translate import Translated
 
 SPACES_IN_TEXT = {"CONSTANTS", "STATE"}  # cases of from() in kernels.h, not of a program
 KERNELS = ("vector.h", "kernels.h", "products.h", "layers.h", "transform.h", "program.h")
@@ -17,9 +17,9 @@ _SECTION = re.compile(r"^/\* ---- ((?:[A-Z_]+ ?)+):", re.M)
 _CASE = re.compile(r"^\s+case ([A-Z_]+):.*\n", re.M)
 
 
-def text(name: str) -> str:
-    """A file of this package."""
-    return (files("setk.export.c") / name).read_text()
+def text(name: str, package: str = "setk.native") -> str:
+    """A file of a package."""
+    return (files(package) / name).read_text()
 
 
 def rows(words: np.ndarray) -> list[np.ndarray]:
@@ -50,14 +50,14 @@ def multiply_adds(words: np.ndarray) -> int:
 
 def header(translated: Translated, prefix: str, facts: str) -> str:
     """The text of OUT.h; `facts` goes into its first line."""
-    return _fill(text("template.h"), translated, prefix).replace("FACTS", facts, 1)
+    return _fill(text("template.h", "setk.export.c"), translated, prefix).replace("FACTS", facts, 1)
 
 
 def source(translated: Translated, prefix: str, comment: str, expected: np.ndarray, hops: int, decibels: int) -> str:
     """The text of OUT.c. `expected`: the last samples that the checkpoint makes of `hops` hops of the test signal (see template.c),
     which the self-test compares with its own at `decibels`, a multiple of 10."""
     program = translated.program
-    body = _fill(text("template.c"), translated, prefix)
+    body = _fill(text("template.c", "setk.export.c"), translated, prefix)
     body = body.replace("SCRATCH_FLOATS", str(program.scratch))
     body = body.replace("CONSTANTS_TEXT", _floats("constants", program.constants, aligned=True))
     body = body.replace("PROGRAM_TEXT", _program("program", program.words) + "\n\n" + _program("reset_program", program.reset))

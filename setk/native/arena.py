@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from setk.export.c.places import PANEL, Memory, Read, Row, Write
+from setk.native.places import PANEL, Memory, Read, Row, Write
 
 SLACK = 4 * PANEL  # floats behind each memory that may be read
 OPERATIONS = ("PRODUCT", "NARROW", "SPARSE_PRODUCT", "MAP", "MOVE", "TAKE", "ZERO", "NORMALISE", "GATES", "SCAN", "DEPTHWISE", "PUSH",

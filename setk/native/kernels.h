@@ -80,7 +80,6 @@ typedef struct {
 static void map(const int32_t *p, const Memory *memory)
 {
     const int32_t *n = p + 2, *step = p + 6;
-    const float x = immediate(p[1]);
     float *y = to(memory, p[5]);
     Source s[3];
     for (int i = 0; i < 3; i++) {
@@ -88,7 +87,6 @@ static void map(const int32_t *p, const Memory *memory)
         s[i].at = from(memory, q[0]);
         s[i].stride[0] = q[1], s[i].stride[1] = q[2], s[i].stride[2] = q[3];
     }
-    const V one = splat(1.0f), zero = splat(0.0f);
     switch (p[0]) {
     case COPY: UNARY(a);
     case ADD: BINARY(a + b);
@@ -98,21 +96,21 @@ static void map(const int32_t *p, const Memory *memory)
     case MULADD: TERNARY(c + a * b);
     case MAXIMUM: BINARY(larger(a, b));
     case MINIMUM: BINARY(smaller(a, b));
-    case RELU: UNARY(larger(a, zero));
+    case RELU: UNARY(larger(a, splat(0.0f)));
     case ELU: UNARY(linear_or_exponential(a));
     case SIGMOID: UNARY(sigmoid(a));
     case TANH: UNARY(hyperbolic_tangent(a));
     case EXP: UNARY(exponential(a));
     case LOG: UNARY(logarithm(a));
     case SQRT: UNARY(square_root(a));
-    case POW: UNARY(power(a, x));
+    case POW: UNARY(power(a, immediate(p[1])));
     case ABS: UNARY(magnitude(a));
-    case NEG: UNARY(zero - a);
-    case PRELU: BINARY(choose(greater(a, zero), a, a * b));
-    case EQUAL: BINARY(choose(same(a, b), one, zero));
-    case GREATER: BINARY(choose(greater(a, b), one, zero));
-    case GREATER_EQUAL: BINARY(choose(at_least(a, b), one, zero));
-    case WHERE: TERNARY(choose(same(a, zero), c, b));
+    case NEG: UNARY(splat(0.0f) - a);
+    case PRELU: BINARY(choose(greater(a, splat(0.0f)), a, a * b));
+    case EQUAL: BINARY(choose(same(a, b), splat(1.0f), splat(0.0f)));
+    case GREATER: BINARY(choose(greater(a, b), splat(1.0f), splat(0.0f)));
+    case GREATER_EQUAL: BINARY(choose(at_least(a, b), splat(1.0f), splat(0.0f)));
+    case WHERE: TERNARY(choose(same(a, splat(0.0f)), c, b));
     }
 }
 

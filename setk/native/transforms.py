@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from setk.export.c.places import PANEL, Memory, Read, Unsupported, Write, affine, materialise
+from setk.native.places import PANEL, Memory, Read, Unsupported, Write, affine, materialise
 
 
 def frames(memory: Memory, transform: Any, rate: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Mapping
 
 import numpy as np
 
-from setk.export.c.reader import Node
+from setk.native.reader import Node
 
 OPERATORS = {"Reshape", "Transpose", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Gather", "Expand"}
 

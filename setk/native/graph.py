@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from setk.export.c import layers, views
-from setk.export.c.elementwise import apply
-from setk.export.c.places import Memory, Unsupported
-from setk.export.c.products import product
-from setk.export.c.reader import Graph, Node
+from setk.native import layers, views
+from setk.native.elementwise import apply
+from setk.native.places import Memory, Unsupported
+from setk.native.products import product
+from setk.native.reader import Graph, Node
 
 
 _UNARY = {"Relu": "RELU", "Sigmoid": "SIGMOID", "Tanh": "TANH", "Exp": "EXP", "Log": "LOG", "Sqrt": "SQRT", "Abs": "ABS", "Neg": "NEG"}

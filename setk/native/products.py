@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from setk.export.c.places import PANEL, ZERO, Memory, Read, Write, affine, materialise, owner
+from setk.native.places import PANEL, ZERO, Memory, Read, Write, affine, materialise, owner
 
 SEGMENTS = 24  # of one row of the program, as products.h has it
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from setk import dsp
-from setk.export.c import layers, reader, transforms
-from setk.export.c.arena import Program, assemble
-from setk.export.c.graph import Translator
-from setk.export.c.places import Memory, Unsupported, copy, materialise, owner
-from setk.files import UserError
+from setk.audio.stft import Transform, restore
+from setk.core.errors import UserError
+from setk.native import layers, reader, transforms
+from setk.native.arena import Program, assemble
+from setk.native.graph import Translator
+from setk.native.places import Memory, Unsupported, copy, materialise, owner
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Translated:
 
     program: Program
     about: dict[str, Any]
-    transform: dsp.Transform
+    transform: Transform
 
     @property
     def delay(self) -> int:
@@ -46,7 +46,7 @@ def translate(path: Path) -> Translated:
                         "export it as .onnx")
     if about["frames"] != 1 or about["batch"] != 1:
         raise UserError(f"{path}: made for {about['frames']} frames and {about['batch']} signals per call; export it with 1 of each")
-    transform = dsp.restore(about["transform"])
+    transform = restore(about["transform"])
     try:
         return Translated(_program(graph, about, transform), about, transform)
     except Unsupported as e:

@@ -7,7 +7,7 @@ from typing import Sequence
 
 import numpy as np
 
-from setk.export.c.places import Memory, Read, Write, affine, arrange, boxes, materialise, without_zeros
+from setk.native.places import Memory, Read, Write, affine, arrange, boxes, materialise, without_zeros
 
 SCATTERED = 8  # boxes from which on a table of indices costs less than a row for each
 

@@ -7,9 +7,9 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from setk.export.c.elementwise import apply, immediate
-from setk.export.c.places import PANEL, ZERO, Memory, Read, Unsupported, Write, affine, materialise, without_zeros
-from setk.export.c.products import product, strided
+from setk.native.elementwise import apply, immediate
+from setk.native.places import PANEL, ZERO, Memory, Read, Unsupported, Write, affine, materialise, without_zeros
+from setk.native.products import product, strided
 
 
 def take(memory: Memory, table: np.ndarray, index: np.ndarray) -> np.ndarray:
