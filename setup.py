@@ -1,8 +1,8 @@
 """The compiled part of setk, which it can do without: one build of each kernel for each width of vector.
 
-setk/nn/gru.py and spiking.py load the one that suits the processor they find themselves on, so a build may be
-shared by the nodes of a cluster. Without a C compiler they are left out (optional), and the layers run as torch
-operations.
+setk/nn/gru.py, spiking.py and setk/native/kernels.py load the one that suits the processor they find themselves on, so a
+build may be shared by the nodes of a cluster. Without a C compiler they are left out (optional): the layers run as torch
+operations, and exported models in ONNX Runtime.
 """
 
 import platform
@@ -25,6 +25,16 @@ setup(
             optional=True,
         )
         for kernel in KERNELS
+        for name, target in TARGETS.items()
+    ] + [
+        Extension(
+            f"setk.native._kernels_{name}",
+            ["setk/native/native.c"],
+            depends=[f"setk/native/{header}.h" for header in ("vector", "kernels", "products", "layers", "transform", "program")],
+            define_macros=[("MODULE", f"_kernels_{name}")],
+            extra_compile_args=["-std=gnu99", "-O3"] + [flag.replace("avx512f", "avx512dq") for flag in target],
+            optional=True,
+        )
         for name, target in TARGETS.items()
     ]
 )

@@ -108,28 +108,23 @@ def _with_halos(memory: Memory, x: np.ndarray) -> np.ndarray | None:
     """x with ZERO replaced by addresses next to the data, which are noted as zeros; None where that cannot be."""
     if not (x == ZERO).any():
         return x
-    filled = x.copy()
-    for k in range(x.shape[2]):
-        column = x[:, :, k]
-        if not (column == ZERO).any():
-            continue
-        known = np.argwhere(column != ZERO)
-        if len(known) < 3:
-            return None
-        a, b = column[tuple(known[0])], column[tuple(known[1])]
-        stride = b - a
-        if x.shape[0] > 1 or (known[1] - known[0])[1] != 1:
-            return None
-        filled[0, :, k] = a + stride * (np.arange(x.shape[1]) - known[0][1])
-        if not np.array_equal(filled[0, known[:, 1], k], column[0, known[:, 1]]):
-            return None
+    known = x != ZERO
+    if x.shape[0] > 1 or (known.sum(1) < 3).any():
+        return None
+    first = known[0].argmax(0)
+    columns = np.arange(x.shape[2])
+    origin = x[0, first, columns]
+    stride = x[0, np.minimum(first + 1, x.shape[1] - 1), columns] - origin
+    filled = (origin + stride * (np.arange(x.shape[1])[:, None] - first))[None]
+    if not np.array_equal(filled[known], x[known]):
+        return None
     new = filled[x == ZERO]
     if (owner(new) < 0).any():
         return None
     wanted: dict[int, set[int]] = {}
-    for address in np.unique(new):
+    for address in sorted(set(new.tolist())):
         buffer = memory.of(address)
-        offset = int(address) - buffer.base
+        offset = address - buffer.base
         at = np.searchsorted(buffer.used, offset) if buffer.used is not None else 0
         taken = buffer.used is None or at < len(buffer.used) and buffer.used[at] == offset
         if buffer.kind != "scratch" or taken:

@@ -5,6 +5,7 @@ Format: https://protobuf.dev/programming-guides/encoding and onnx.proto of https
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,15 @@ def read(path: Path) -> Graph:
     properties = [_message(raw) for raw in model.get(14, [])]
     return Graph([_node(raw) for raw in graph.get(1, [])], dict(tensors), dict(_value(raw) for raw in graph.get(11, [])),
                  dict(_value(raw) for raw in graph.get(12, [])), {_text(p, 1): _text(p, 2) for p in properties})
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """The facts that se-quant export stores in a file. Raises ValueError if there are none."""
+    try:
+        properties = [_message(raw) for raw in _message(path.read_bytes()).get(14, [])]
+        return json.loads({_text(p, 1): _text(p, 2) for p in properties}["setk"])
+    except (IndexError, KeyError) as e:
+        raise ValueError(f"not a file of se-quant export ({e})") from None
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
