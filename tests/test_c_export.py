@@ -373,3 +373,22 @@ def test_only_the_kernels_in_use_are_printed(exported):
     assert "static void synthesise(" in fspen and "static void synthesise(" not in dpsnn
     assert "sparse_product(" in dpsnn and "sparse_product(" not in fspen
     assert emit.multiply_adds(translate(included(".onnx")["fspen"]).program.words) < 1_300_000
+
+
+def test_the_example_for_a_bare_cortex_m7_returns_the_same_bits(exported, tmp_path):
+    for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
+        if not shutil.which(tool):
+            pytest.skip(f"no {tool} (Debian: gcc-arm-none-eabi, qemu-system-arm)")
+    path, _ = exported("fspen")
+    example = Path(__file__).parents[1] / "docs" / "examples" / "cortex-m"
+    board = tmp_path / "board.elf"
+    subprocess.run(["arm-none-eabi-gcc", *"-mcpu=cortex-m7 -mfpu=fpv5-sp-d16 -mfloat-abi=hard -O2 -ffp-contract=off -ffreestanding "
+                    "-nostdlib".split(), f"-I{path.parent}", "-T", str(example / "board.ld"), str(example / "board.c"), str(path), "-lgcc",
+                    "-o", str(board)], check=True)
+    done = subprocess.run(["qemu-system-arm", *"-M mps2-an500 -nographic -semihosting -icount shift=0 -kernel".split(), str(board)],
+                          capture_output=True, text=True, timeout=300, check=True)
+    found = dict(line.rsplit(" ", 1) for line in (done.stdout + done.stderr).splitlines() if " " in line)
+    host = tmp_path / "host"
+    subprocess.run(["cc", *STRICT, "-O1", "-ffp-contract=off", "-DSETK_SELFTEST", str(path), "-o", str(host)], check=True)
+    assert f"output {found['hash high']}{found['hash low']}" in run_self_test([str(host)])
+    assert int(found["instructions"], 16) < 8_000_000
