@@ -89,7 +89,7 @@ class Memory:
         for axis, step in zip(order, steps):
             offsets += (np.arange(shape[axis]) * step).reshape([-1 if i == axis else 1 for i in range(len(shape))])
         buffer = self.buffer(kind, int(offsets.max()) + 1)
-        buffer.used = np.sort(offsets, axis=None)
+        buffer.used = np.arange(offsets.size) if buffer.size == offsets.size else np.sort(offsets, axis=None)
         return buffer.base + offsets
 
     def constant(self, data: np.ndarray) -> np.ndarray:
@@ -117,9 +117,9 @@ def affine(a: np.ndarray) -> tuple[int, tuple[int, ...]] | None:
         expected = expected + (np.arange(n) * stride).reshape([-1 if i == axis else 1 for i in range(a.ndim)])
     if not np.array_equal(a, expected):
         return None
-    corners = [origin + sum(min(0, s * (n - 1)) for n, s in zip(a.shape, strides)),
-               origin + sum(max(0, s * (n - 1)) for n, s in zip(a.shape, strides))]
-    return (origin, strides) if len(set(owner(np.array(corners)).tolist())) == 1 else None
+    ends = [(s * (n - 1)) for n, s in zip(a.shape, strides)]
+    low, high = (origin + sum(f(0, end) for end in ends) + (1 << 31) for f in (min, max))
+    return (origin, strides) if low >> 32 == high >> 32 else None
 
 
 def boxes(arrays: Sequence[np.ndarray]) -> list[tuple[slice, ...]]:

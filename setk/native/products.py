@@ -83,25 +83,23 @@ def _runs(x: np.ndarray) -> list[Run] | None:
     expected = first + rows * np.arange(x.shape[1])[:, None] + (batches * np.arange(x.shape[0])[:, None])[:, None]
     if not np.array_equal(x, expected):
         return None
-    order = np.lexsort((first, rows, batches, owner(first)))
+    owners = owner(first)
+    order = np.lexsort((first, rows, batches, owners))
+    keys = list(zip(owners[order].tolist(), batches[order].tolist(), rows[order].tolist()))
+    addresses = first[order].tolist()
     runs, at = [], 0
     while at < len(order):
         step, end = 1, at + 1
-        while end < len(order) and _joined(first, rows, batches, order[at], order[end]):
-            distance = int(first[order[end]] - first[order[end - 1]])
+        while end < len(order) and keys[end] == keys[at]:
+            distance = addresses[end] - addresses[end - 1]
             if end == at + 1:
                 step = distance
             elif distance != step:
                 break
             end += 1
-        k = order[at:end]
-        runs.append(Run(int(first[k[0]]), int(batches[k[0]]), int(rows[k[0]]), step, k))
+        runs.append(Run(addresses[at], keys[at][1], keys[at][2], step, order[at:end]))
         at = end
     return runs
-
-
-def _joined(first: np.ndarray, rows: np.ndarray, batches: np.ndarray, a: int, b: int) -> bool:
-    return bool(rows[a] == rows[b] and batches[a] == batches[b] and owner(first[a]) == owner(first[b]))
 
 
 def _with_halos(memory: Memory, x: np.ndarray) -> np.ndarray | None:
