@@ -20,6 +20,8 @@ def immediate(x: float) -> int:
 def apply(memory: Memory, function: str, operands: Sequence[np.ndarray], parameter: float = 0.0) -> np.ndarray:
     """Addresses of function(operands...), which broadcast as in NumPy; see map() in kernels.h for the functions."""
     shape = np.broadcast_shapes(*(a.shape for a in operands))
+    if 0 in shape:
+        return np.zeros(shape, np.int64)
     wide = [np.broadcast_to(without_zeros(memory, a), shape) for a in operands]
     out = memory.new(shape, _order(memory, wide))
     _rows(memory, function, out, wide, parameter)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from setk.native import layers, views
+from setk.native import layers, patterns, views
 from setk.native.elementwise import apply
 from setk.native.places import Memory, Unsupported
-from setk.native.products import product
+from setk.native.products import computed_product, product
 from setk.native.reader import Graph, Node
 
 
@@ -28,7 +28,7 @@ class Translator:
         for node in graph.nodes:
             for name in dict.fromkeys(node.inputs):
                 self.consumers.setdefault(name, []).append(node)
-        self.sparse = _sparse(graph)
+        self.sparse = patterns.sparse(graph)
         self.rings: dict[str, layers.Ring] = {}  # states that are not copied, by name
         self.joined: dict[str, tuple[str, str]] = {}  # what is a ring and its newest row
         self._done: set[int] = set()
@@ -150,8 +150,13 @@ class Translator:
         self.places[node.outputs[0]] = apply(self.memory, "WHERE", [self.place(name) for name in node.inputs])
 
     def _sigmoid(self, node: Node) -> None:
-        if not self._gates(node):
+        step = patterns.gru_step(node, self.consumers)
+        if step is None or any(name not in self.places for name in step.operands):
             self.places[node.outputs[0]] = apply(self.memory, "SIGMOID", [self.place(node.inputs[0])])
+            return
+        both = self.view(step.split, self.place(node.inputs[0]))
+        self.places[step.output] = layers.gates(self.memory, [*both, *(self.places[name] for name in step.operands)])
+        self._done |= {id(x) for x in step.nodes}
 
     def _reducesum(self, node: Node) -> None:
         x, axis = self.place(node.inputs[0]), self._ints(node, 1)
@@ -166,6 +171,14 @@ class Translator:
             flat = last.reshape(1, -1, last.shape[-1])
             y = product(self.memory, flat, np.ones((1, flat.shape[2], 1), np.float32), None).reshape(last.shape[:-1])
         self.places[node.outputs[0]] = np.expand_dims(y, axis[0] % x.ndim) if node.attributes.get("keepdims", 1) else y
+
+    def _reducemean(self, node: Node) -> None:
+        x, axes = self.place(node.inputs[0]), [a % self.place(node.inputs[0]).ndim for a in node.attributes["axes"]]
+        rest = [a for a in range(x.ndim) if a not in axes]
+        flat = x.transpose(*rest, *axes).reshape(1, -1, int(np.prod([x.shape[a] for a in axes])))
+        y = product(self.memory, flat, np.full((1, flat.shape[2], 1), 1 / flat.shape[2], np.float32), None)
+        y = y.reshape([x.shape[a] for a in rest])
+        self.places[node.outputs[0]] = np.expand_dims(y, tuple(axes)) if node.attributes.get("keepdims", 1) else y
 
     def _softmax(self, node: Node) -> None:
         self.places[node.outputs[0]] = layers.along_last(self.memory, "SOFTMAX", self.place(node.inputs[0]), None)
@@ -218,7 +231,11 @@ class Translator:
             y = np.moveaxis(y.reshape(-1, x.shape[-1], len(weights)), 1, -1)
             self.places[node.outputs[0]] = y.reshape(*x.shape[:-2], len(weights), x.shape[-1])
         else:
-            raise Unsupported("MatMul of two values that are both computed")
+            x, y = self.place(a), self.place(b)
+            batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+            left, right = (np.broadcast_to(v, (*batch, *v.shape[-2:])).reshape(-1, *v.shape[-2:]) for v in (x, y))
+            out = computed_product(self.memory, left, right)
+            self.places[node.outputs[0]] = out.reshape(*batch, x.shape[-2], y.shape[-1])
 
     def _bias_after(self, node: Node, weights: np.ndarray) -> tuple[np.ndarray | None, str]:
         """The constant [B, 1, N] that is added to a product and nothing else, and the name of the sum."""
@@ -259,12 +276,22 @@ class Translator:
             return
         self.places[node.outputs[0]] = layers.convolve(self.memory, x, weights, bias, node.attributes)
 
+    def _batchnormalization(self, node: Node) -> None:
+        gain, offset, mean, variance = (self.constants[name].astype(np.float64) for name in node.inputs[1:5])
+        factor = gain / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
+        x = self.place(node.inputs[0])
+        each = (-1, *(1,) * (x.ndim - 2))
+        a, b = (self.memory.constant(data).reshape(each) for data in (factor, offset - mean * factor))
+        self.places[node.outputs[0]] = apply(self.memory, "MULADD", [x, a, b])
+
     def _convtranspose(self, node: Node) -> None:
         x, weights = self.place(node.inputs[0]), self.constants[node.inputs[1]].astype(np.float32)
-        bias = self.constants[node.inputs[2]] if len(node.inputs) > 2 else np.zeros(weights.shape[1], np.float32)
-        if weights.ndim != 3 or node.attributes.get("group", 1) != 1:
-            raise Unsupported("ConvTranspose of two dimensions or in groups")
-        self.places[node.outputs[0]] = layers.convolve_transposed(self.memory, x, weights, bias, node.attributes)
+        outputs = weights.shape[1] * node.attributes.get("group", 1)
+        bias = self.constants[node.inputs[2]] if len(node.inputs) > 2 else np.zeros(outputs, np.float32)
+        group = node.attributes.get("group", 1)
+        parts = zip(np.split(x, group, 1), np.split(weights, group), np.split(bias, group) if group > 1 else [bias])
+        function = layers.convolve_transposed if weights.ndim == 3 else layers.convolve_transposed_rows
+        self.places[node.outputs[0]] = np.concatenate([function(self.memory, *part, node.attributes) for part in parts], 1)
 
     def _gru(self, node: Node) -> None:
         if not node.attributes.get("linear_before_reset"):
@@ -286,50 +313,3 @@ class Translator:
         for name, value in zip(node.outputs, values):
             if name:
                 self.places[name] = value
-
-    def _gates(self, sigmoid: Node) -> bool:
-        """A GRU's step as the exporter spells it out, n + z (h - n) with n = tanh(x + r y): one row. False if it is none."""
-        def only(name: str, op: str) -> Node | None:
-            users = self.consumers.get(name, [])
-            return users[0] if len(users) == 1 and users[0].op == op else None
-
-        def other(node: Node, name: str) -> str:
-            return next((x for x in node.inputs if x != name), name)
-
-        split = only(sigmoid.outputs[0], "Split")
-        if split is None or len(split.outputs) != 2:
-            return False
-        r, z = split.outputs
-        gated, mixed = only(r, "Mul"), only(z, "Mul")
-        total = gated and only(gated.outputs[0], "Add")
-        tanh = total and only(total.outputs[0], "Tanh")
-        if tanh is None or mixed is None:
-            return False
-        n, users = tanh.outputs[0], self.consumers[tanh.outputs[0]]
-        difference, end = (next((u for u in users if u.op == op), None) for op in ("Sub", "Add"))
-        if len(users) != 2 or not difference or not end or difference.inputs[1] != n \
-                or set(mixed.inputs) != {z, difference.outputs[0]} or set(end.inputs) != {n, mixed.outputs[0]}:
-            return False
-        names = [other(total, gated.outputs[0]), other(gated, r), difference.inputs[0]]
-        if any(name not in self.places for name in names):
-            return False
-        both = self.view(split, self.place(sigmoid.inputs[0]))
-        self.places[end.outputs[0]] = layers.gates(self.memory, [*both, *(self.places[name] for name in names)])
-        self._done |= {id(x) for x in (split, gated, mixed, total, tanh, difference, end)}
-        return True
-
-
-def _sparse(graph: Graph) -> set[str]:
-    """Names of values that are mostly zero: spikes, what a threshold lets pass, and states that hold them."""
-    zeros = {name for name, data in graph.constants.items() if data.size == 1 and not data.any()}
-    booleans, found = set(), set()
-    for _ in range(2):  # a state is known by what becomes of it
-        for node in graph.nodes:
-            source = node.inputs[0] if node.inputs else ""
-            if node.op in ("Greater", "GreaterOrEqual", "Less"):
-                booleans.add(node.outputs[0])
-            elif node.op == "Cast" and source in booleans or node.op in views.OPERATORS and source in found \
-                    or node.op == "Where" and node.inputs[2] in zeros and source in booleans:
-                found |= set(node.outputs)
-        found |= {name.replace("next_", "state_") for name in graph.outputs if name in found}
-    return found

@@ -88,6 +88,8 @@ def convolve(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarra
              apart: bool = True) -> np.ndarray:
     """Addresses [1, N, *out] of a convolution of x [1, C, *in] with weights [N, C / group, *kernel]. `apart`: x may be copied to where
     there can be zeros next to it."""
+    if len(x) > 1:
+        return np.concatenate([convolve(memory, each[None], weights, bias, attributes) for each in x])
     n, group, rank = len(weights), attributes.get("group", 1), weights.ndim - 2
     pads = attributes.get("pads", [0] * 2 * rank)
     stride, dilation = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
@@ -104,7 +106,8 @@ def convolve(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarra
         y = product(memory, columns, np.ascontiguousarray(weights.reshape(n, -1).T)[None], bias)
         return np.moveaxis(y.reshape(*size, n), -1, 0)[None]
     if group != len(padded) or n != group:
-        raise Unsupported(f"Conv of {group} groups that are not one for each channel")
+        parts = zip(np.split(x, group, 1), np.split(weights, group), np.split(bias, group))
+        return np.concatenate([convolve(memory, *part, {**attributes, "group": 1}) for part in parts], 1)
     return _by_taps(memory, windows.reshape(n, *size, -1), weights.reshape(n, -1), bias)[None]
 
 
@@ -184,6 +187,25 @@ def convolve_transposed(memory: Memory, x: np.ndarray, weights: np.ndarray, bias
     return y.reshape(rows * stride, n)[:total].T[None]
 
 
+def convolve_transposed_rows(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray,
+                             attributes: dict[str, Any]) -> np.ndarray:
+    """The same in two dimensions, x [B, C, T, L] and weights [C, N, R, k], where T has stride 1: each row of the output is one
+    transposed convolution of the rows of x that reach it, side by side."""
+    if len(x) > 1:
+        return np.concatenate([convolve_transposed_rows(memory, each[None], weights, bias, attributes) for each in x])
+    pads, rows, taps = attributes.get("pads", [0] * 4), x.shape[2], weights.shape[2]
+    if attributes.get("strides", [1, 1])[0] != 1 or pads[0] or pads[2] or set(attributes.get("dilations", [1])) != {1}:
+        raise Unsupported("ConvTranspose with strides, padding or dilation along its first axis")
+    along = {"strides": attributes.get("strides", [1, 1])[1:], "pads": [pads[1], pads[3]],
+             "output_padding": attributes.get("output_padding", [0, 0])[1:]}
+    found = []
+    for t in range(rows + taps - 1):
+        pairs = [(t - tap, tap) for tap in range(taps) if 0 <= t - tap < rows]
+        inputs = np.concatenate([x[:, :, row] for row, _ in pairs], 1)
+        found.append(convolve_transposed(memory, inputs, np.concatenate([weights[:, :, tap] for _, tap in pairs]), bias, along))
+    return np.stack(found, 2)
+
+
 def gru(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarray, start: np.ndarray | None,
         direction: str) -> tuple[np.ndarray, np.ndarray]:
     """Addresses of Y [T, D, 1, H] and of the last states [D, 1, H] of ONNX's GRU (linear_before_reset), x [T, 1, I]. Gates are
@@ -226,7 +248,7 @@ def gru(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarr
 
 def lstm(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarray, h: np.ndarray,
          c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Addresses of Y [1, 1, 1, H] and of both states [1, 1, H] after one step of ONNX's LSTM, x [1, 1, I], gates i, o, f, c."""
+    """Addresses of Y [1, 1, B, H] and of both states [1, B, H] after one step of ONNX's LSTM, x [1, B, I], gates i, o, f, c."""
     if len(x) != 1:
         raise Unsupported("LSTM over several steps")
     units = r.shape[2]
@@ -235,11 +257,10 @@ def lstm(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndar
     columns[:, :, :units] = np.concatenate([w, r], 2)[0].reshape(4, units, -1).transpose(2, 0, 1)
     bias[:, :units] = b.reshape(2, 4, units).sum(0)
     both = np.concatenate([x[0], h[0]], 1)[None]
-    y = product(memory, both, columns.reshape(1, -1, 4 * padded), bias.ravel())[0, 0]
-    on = apply(memory, "SIGMOID", [y[:3 * padded]])
-    i, o, f = on.reshape(3, padded)[:, :units]
-    g = apply(memory, "TANH", [y[3 * padded:][:units]])
-    kept = apply(memory, "MUL", [f, c.ravel()])
+    y = product(memory, both, columns.reshape(1, -1, 4 * padded), bias.ravel())[0].reshape(-1, 4, padded)
+    i, o, f = np.moveaxis(apply(memory, "SIGMOID", [y[:, :3]])[..., :units], 1, 0)
+    g = apply(memory, "TANH", [y[:, 3, :units]])
+    kept = apply(memory, "MUL", [f, c[0]])
     c = apply(memory, "MULADD", [i, g, kept])
     h = apply(memory, "MUL", [o, apply(memory, "TANH", [c])])
-    return h.reshape(1, 1, 1, units), h.reshape(1, 1, units), c.reshape(1, 1, units)
+    return h[None, None], h[None], c[None]

@@ -59,7 +59,7 @@ def _ranges(memory: Memory, x: np.ndarray) -> list[tuple[int, int, list[Run]]] |
     x = _with_halos(memory, x)
     if x is None:
         return None
-    cuts = {0, x.shape[1]}
+    cuts = {0, x.shape[1]} | {int(i) + 1 for i in np.flatnonzero(np.diff(owner(x), axis=1).any(axis=(0, 2)))}
     d = np.diff(x, axis=1)
     if d.shape[1] > 1:
         cuts |= {int(i) + 2 for i in np.flatnonzero((d[:, 1:] != d[:, :-1]).any(axis=(0, 2)))}
@@ -84,6 +84,8 @@ def _runs(x: np.ndarray) -> list[Run] | None:
     if not np.array_equal(x, expected):
         return None
     owners = owner(first)
+    if not (owner(x) == owners).all():
+        return None
     order = np.lexsort((first, rows, batches, owners))
     keys = list(zip(owners[order].tolist(), batches[order].tolist(), rows[order].tolist()))
     addresses = first[order].tolist()
@@ -191,6 +193,23 @@ def _narrow(memory: Memory, out: np.ndarray, runs: list[Run], weights: np.ndarra
     origin, (_, row, _) = affine(out)
     memory.add("NARROW", out.shape[1], n, every, Write(origin), row, Read(int(memory.constant(first).flat[0])), len(runs), *segments)
     return True
+
+
+def computed_product(memory: Memory, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Addresses [B, M, N] of the product of a [B, M, K] and b [B, K, N], both computed when the program runs."""
+    batch, m, k = a.shape
+    n = b.shape[2]
+    left, right = affine(a), affine(b)
+    if left is None:
+        left = affine(materialise(memory, a))
+    if right is None or n > 1 and right[1][2] != 1:
+        right = affine(materialise(memory, b))
+    out = memory.new((batch, m, n))
+    origin, (c_batch, c_row, _) = affine(out)
+    zero = int(memory.constant(np.zeros(1)).flat[0])
+    memory.add("PRODUCT", batch, m, n, Write(origin), c_batch, c_row, Read(zero), 0, 0, 0, 1, Read(left[0]), *left[1],
+               Read(right[0]), right[1][0], right[1][1], PANEL, k)
+    return out
 
 
 def _extent(used: np.ndarray) -> tuple[int, int]:
