@@ -1,8 +1,7 @@
-"""The compiled part of setk, which it can do without: one build of each kernel for each width of vector.
+"""The compiled part of setk, which is optional: one build of each kernel for each width of vector.
 
-setk/nn/gru.py, spiking.py and setk/native/kernels.py load the one that suits the processor they find themselves on, so a
-build may be shared by the nodes of a cluster. Without a C compiler they are left out (optional): the layers run as torch
-operations, and exported models in ONNX Runtime.
+setk/nn/kernel.py and setk/native/kernels.py load the build for the processor they run on, so the nodes of a cluster can share
+an installation. Without a C compiler there are no kernels: layers run as torch operations, exported models in ONNX Runtime.
 """
 
 import platform
@@ -20,6 +19,7 @@ setup(
         Extension(
             f"setk.nn._{kernel}_{name}",
             [f"setk/nn/{kernel}.c"],
+            depends=["setk/nn/vec.h"],
             define_macros=[("MODULE", f"_{kernel}_{name}")],
             extra_compile_args=FLAGS + target,
             optional=True,

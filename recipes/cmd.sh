@@ -1,19 +1,22 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2034
-# Sourced by every recipe: what starts its jobs. SETK_CMD=run (the default) is this machine, SETK_CMD=slurm a cluster.
-# Partition and account go by sbatch's own variables (SBATCH_PARTITION, SBATCH_ACCOUNT); training asks for SETK_GPU
-# GPUs. For more, give the recipe the whole launcher: --train-cmd "slurm.sh --gpu 4 --mem 64G --time 48:00:00".
+# Sourced by every recipe: the launchers of its jobs. SETK_CMD=run (the default) is this machine; slurm, sge and pbs are clusters.
+# Options of a site are set by sbatch's own variables (SBATCH_PARTITION, SBATCH_ACCOUNT), or for Grid Engine and PBS by SETK_QSUB.
+# Training asks for SETK_GPU GPUs, 1 by default.
+# For more, give the recipe a launcher with its options: --train-cmd "slurm.sh --gpu 4 --mem 64G --time 48:00:00", or one of
+# Kaldi's: --cmd "queue.pl --mem 4G".
+cmd=                           # launcher of all jobs, in place of the two below
 case ${SETK_CMD:-run} in
     run)
         train_cmd=run.sh       # launcher of the training
         cpu_cmd=run.sh         # launcher of everything else
         ;;
-    slurm)
-        train_cmd="slurm.sh --gpu ${SETK_GPU:-1}"
-        cpu_cmd=slurm.sh
+    slurm | sge | pbs)
+        train_cmd="$SETK_CMD.sh --gpu ${SETK_GPU:-1}"
+        cpu_cmd=$SETK_CMD.sh
         ;;
     *)
-        echo "cmd.sh: SETK_CMD=$SETK_CMD: choose run or slurm" >&2
+        echo "cmd.sh: SETK_CMD=$SETK_CMD: choose run, slurm, sge or pbs" >&2
         exit 2
         ;;
 esac

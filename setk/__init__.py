@@ -72,8 +72,16 @@ def enhance(spec: str | os.PathLike, noisy: np.ndarray, rate: int, *, trust: boo
     return load(spec, trust=trust).enhance(noisy, rate)
 
 
-def score(clean: np.ndarray, enhanced: np.ndarray, rate: int, metrics: Sequence[str] | None = None, *,
-          noisy: np.ndarray | None = None, dnsmos_model: str | None = None, dnsmos_p808_model: str | None = None) -> Scores:
+def score(
+    clean: np.ndarray,
+    enhanced: np.ndarray,
+    rate: int,
+    metrics: Sequence[str] | None = None,
+    *,
+    noisy: np.ndarray | None = None,
+    dnsmos_model: str | None = None,
+    dnsmos_p808_model: str | None = None,
+) -> Scores:
     """Score `enhanced` [n] against the reference `clean` [n], float with full scale 1.0 or int16, at `rate` Hz.
 
     `metrics`: names that `se-score --list-metrics` lists; None: pesq_wb, stoi, estoi, si_sdr. `noisy` [n], the unprocessed
@@ -88,10 +96,14 @@ def score(clean: np.ndarray, enhanced: np.ndarray, rate: int, metrics: Sequence[
     from setk.scoring import arrays
 
     extras = measures.Extras(dnsmos_model, dnsmos_p808_model)
-    return arrays.score(clean, enhanced, rate, measures.DEFAULT if metrics is None else metrics, noisy=noisy, extras=extras)
+    return arrays.score(
+        clean, enhanced, rate, measures.DEFAULT if metrics is None else metrics, noisy=noisy, extras=extras
+    )
 
 
-def compare(a: str | os.PathLike | Iterable[Mapping[str, Any]], b: str | os.PathLike | Iterable[Mapping[str, Any]]) -> list[Comparison]:
+def compare(
+    a: str | os.PathLike | Iterable[Mapping[str, Any]], b: str | os.PathLike | Iterable[Mapping[str, Any]]
+) -> list[Comparison]:
     """Compare two score tables on the utterances that both have: for each common metric B - A with its interval and p.
 
     A table is the path of what se-score wrote, or rows {"utt": id, metric: score, ...}, as se-score --jsonl writes them; a

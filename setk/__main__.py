@@ -5,15 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-COMMANDS = {
-    "prep": "prepare corpora: data directories, shards, checks",
-    "train": "train a model from a config",
-    "enhance": "enhance a file, a list or a pipe",
-    "score": "score enhanced speech against clean speech",
-    "count": "count parameters, MACs, latency and time of a model",
-    "quant": "quantize, export and compare models",
-    "prune": "remove channels of a model and train it again",
-}
+from setk.cli import COMMANDS
 
 
 def usage() -> str:

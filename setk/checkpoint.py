@@ -30,9 +30,19 @@ FORMAT = 1
 def save(path: str | os.PathLike, model: models.Model, scores: dict[str, Any], **facts: Any) -> None:
     """Write `model` as a checkpoint, atomically; `scores` and `facts` (provenance) are plain values."""
     quantization = {} if model.quantization is None else {"quantization": config.plain(model.quantization)}
-    write(path, {"format": FORMAT, "model": model.name, "config": config.plain(model.config), **quantization,
-                 "sample_rate": model.sample_rate, "weights": {k: v.cpu() for k, v in model.state_dict().items()},
-                 "scores": scores, "provenance": provenance.stamp("torch", **facts)})
+    write(
+        path,
+        {
+            "format": FORMAT,
+            "model": model.name,
+            "config": config.plain(model.config),
+            **quantization,
+            "sample_rate": model.sample_rate,
+            "weights": {k: v.cpu() for k, v in model.state_dict().items()},
+            "scores": scores,
+            "provenance": provenance.stamp("torch", **facts),
+        },
+    )
 
 
 def write(path: str | os.PathLike, content: dict[str, Any]) -> None:
@@ -47,14 +57,18 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     """Read a file of tensors and plain values. Raises UserError on anything else, a pickle payload included."""
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: {'is a directory; give the path of a checkpoint' if path.is_dir() else 'no such checkpoint'}")
+        raise UserError(
+            f"{path}: {'is a directory; give the path of a checkpoint' if path.is_dir() else 'no such checkpoint'}"
+        )
     # torch also reads old bare pickles; setk writes zip archives only.
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path}: not a checkpoint, or damaged; train one with se-train")
     try:
         # torch.load would print a warning of several lines before it fails on a program.
         if is_torchscript(path):
-            raise UserError(f"{path}: is TorchScript, a program and not a checkpoint; use the .pt that it was exported from")
+            raise UserError(
+                f"{path}: is TorchScript, a program and not a checkpoint; use the .pt that it was exported from"
+            )
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, IndexError) as e:
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
@@ -82,7 +96,9 @@ def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
     try:
         model.load_state_dict(content["weights"])
     except (RuntimeError, TypeError, AttributeError) as e:
-        raise UserError(f"{path}: the weights do not fit the model that it names: {' '.join(str(e).split())[:200]}") from None
+        raise UserError(
+            f"{path}: the weights do not fit the model that it names: {' '.join(str(e).split())[:200]}"
+        ) from None
     about = {k: v for k, v in content.items() if k != "weights"} | {"sha256": sha256(path), "path": str(path)}
     return model.eval(), about
 
@@ -90,8 +106,14 @@ def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
 def describe(path: str | os.PathLike) -> dict[str, Any]:
     """The facts of a checkpoint that `pretrained.index` lists."""
     model, about = load(path)
-    return {"model": about["model"], "sample_rate": about["sample_rate"], "causal": model.causal,
-            "params": models.count_parameters(model)["params"], "scores": about["scores"], "sha256": about["sha256"]}
+    return {
+        "model": about["model"],
+        "sample_rate": about["sample_rate"],
+        "causal": model.causal,
+        "params": models.count_parameters(model)["params"],
+        "scores": about["scores"],
+        "sha256": about["sha256"],
+    }
 
 
 def write_index() -> None:

@@ -34,14 +34,23 @@ class Commands:
     def __init__(self, always_processes: bool = False):
         self.always_processes = always_processes
 
-    def __call__(self, name: str, *args, input: bytes | None = None, cwd: str | os.PathLike = ROOT,
-                 env: Mapping[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess:
+    def __call__(
+        self,
+        name: str,
+        *args,
+        input: bytes | None = None,
+        cwd: str | os.PathLike = ROOT,
+        env: Mapping[str, str] | None = None,
+        timeout: float = 300,
+    ) -> subprocess.CompletedProcess:
         run = self.process if self.always_processes else _run_here
         return run(name, *args, input=input, cwd=cwd, env=env, timeout=timeout)
 
     def process(self, name: str, *args, input: bytes | None = None, **options) -> subprocess.CompletedProcess:
         """Run a command as a process; `options` go to subprocess.run."""
-        done = subprocess.run(command(name, *args), input=input, capture_output=True, **{"cwd": ROOT, "timeout": 300, **options})
+        done = subprocess.run(
+            command(name, *args), input=input, capture_output=True, **{"cwd": ROOT, "timeout": 300, **options}
+        )
         return _checked(done)
 
 
@@ -54,8 +63,9 @@ def _checked(done: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
     return done
 
 
-def _run_here(name: str, *args, input: bytes | None, cwd: str | os.PathLike, env: Mapping[str, str] | None,
-              timeout: float) -> subprocess.CompletedProcess:
+def _run_here(
+    name: str, *args, input: bytes | None, cwd: str | os.PathLike, env: Mapping[str, str] | None, timeout: float
+) -> subprocess.CompletedProcess:
     """Call the command's main() and put back what it may change: streams, directory, environment, handlers, modules."""
     module = importlib.import_module(f"setk.cli.{name}")
     argv = [module.__file__, *map(str, args)]
@@ -119,6 +129,7 @@ def _feed(end: int, data: bytes) -> None:
 @contextlib.contextmanager
 def _signals(argv: list[str], timeout: float) -> Iterator[None]:
     """Handlers as they were afterwards, and subprocess.TimeoutExpired where the command does not end."""
+
     def expire(*_) -> None:
         raise subprocess.TimeoutExpired(argv, timeout)
 

@@ -27,9 +27,23 @@ _generator = np.random.Generator(np.random.PCG64(SEED))
 
 def pytest_addoption(parser):
     group = parser.getgroup("setk")
-    group.addoption("--all", action="store_true", help="run the full lane too (kills, recipes, clusters, browsers, long streams), "
-                    "with a random seed")
-    group.addoption("--processes", action="store_true", help="run every command of setk as a process, none in the interpreter of the tests")
+    group.addoption(
+        "--all",
+        action="store_true",
+        help="run the full lane too (kills, recipes, clusters, browsers, long streams), with a random seed",
+    )
+    group.addoption(
+        "--fuzz",
+        type=int,
+        default=300,
+        metavar="N",
+        help="damaged files of each kind that tests/fault tries (default: 300)",
+    )
+    group.addoption(
+        "--processes",
+        action="store_true",
+        help="run every command of setk as a process, none in the interpreter of the tests",
+    )
 
 
 def pytest_configure(config):
@@ -102,3 +116,13 @@ def untrained(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("model") / "untrained.pt"
     checkpoint.save(path, model, {})
     return path
+
+
+@pytest.fixture
+def browser(tmp_path):
+    """A headless Chromium (see tests/browser.py); the test skips where there is none."""
+    from browser import open_browser
+
+    browser = open_browser(tmp_path)
+    yield browser
+    browser.close()

@@ -18,7 +18,7 @@ from setk.data.lists import read_list, write_list
 CLEAN, NOISY = (read_list(MINI / f"test/{name}.scp") for name in ("clean", "noisy"))
 
 # The example of README: what it prints is not tested, what it computes is.
-EXAMPLE = '''
+EXAMPLE = """
 import setk
 import soundfile
 
@@ -32,7 +32,7 @@ blocks = [stream.push(noisy[i:i + 256]) for i in range(0, len(noisy), 256)] + [s
 clean, _ = soundfile.read("data/mini/test/clean/mona_0001.flac")
 scores = setk.score(clean, enhanced, rate, ["pesq_wb", "stoi", "si_sdr"])
 print(model, scores)
-'''
+"""
 
 
 def sound(rate=16000, channels=1, seconds=1.3):
@@ -46,9 +46,11 @@ def run(code: str) -> str:
 
 
 def test_import_loads_nothing_heavy_and_an_included_model_no_torch():
-    run("import sys, setk\nassert not [m for m in ('numpy', 'torch', 'typer', 'yaml') if m in sys.modules]\n"
+    run(
+        "import sys, setk\nassert not [m for m in ('numpy', 'torch', 'typer', 'yaml') if m in sys.modules]\n"
         "import numpy as np\nmodel = setk.load('fspen')\nmodel.enhance(np.zeros(800), 8000)\n"
-        "assert model.parameters == 86354 and model.latency_ms == 32\nassert 'torch' not in sys.modules")
+        "assert model.parameters == 86354 and model.latency_ms == 32\nassert 'torch' not in sys.modules"
+    )
 
 
 def test_the_example_of_the_readme_runs(monkeypatch):
@@ -56,7 +58,9 @@ def test_the_example_of_the_readme_runs(monkeypatch):
     names = {}
     exec(EXAMPLE, names)
     live = np.concatenate(names["blocks"])
-    assert live.shape == names["enhanced"].shape == names["noisy"].shape and np.abs(live - names["enhanced"]).max() < 1e-5
+    assert (
+        live.shape == names["enhanced"].shape == names["noisy"].shape and np.abs(live - names["enhanced"]).max() < 1e-5
+    )
     before = setk.score(names["clean"], names["noisy"], names["rate"], ["pesq_wb", "stoi", "si_sdr"])
     assert all(names["scores"][name] > before[name] for name in before) and "fspen" in repr(names["model"])
 
@@ -93,17 +97,26 @@ def test_input_may_be_float_or_int16_with_or_without_channels():
     assert np.array_equal(model.enhance(pcm, 16000), model.enhance(pcm / 32768, 16000))
 
 
-@pytest.mark.parametrize("call, words", [
-    (lambda m: m.enhance(np.zeros((2, 3, 4)), 16000), "shape (2, 3, 4)"), (lambda m: m.enhance(np.zeros(9, int), 16000), "type int64"),
-    (lambda m: m.enhance(np.zeros(9), 0), "rate 0"), (lambda m: m.enhance(np.array([0, np.nan]), 16000), "NaN"),
-    (lambda m: m.stream(16000, 2).push(np.zeros(9)), "1 channels; the stream was opened for 2"),
-    (lambda m: m.stream(16000, 0), "channels 0"), (lambda m: setk.load("fqse-small").stream(16000), "not causal"),
-    (lambda m: setk.load("fspen-79k"), "has no weights"), (lambda m: setk.load("fspem"), "did you mean 'fspen'"),
-    (lambda m: setk.score(np.zeros((2, 9)), np.zeros(9), 16000), "expected one channel"),
-    (lambda m: setk.score(np.zeros(9), np.zeros(9), 16000, ["stio"]), "did you mean stoi"),
-    (lambda m: setk.score(np.zeros(9), np.zeros(9), 16000, ["si_sdri"]), "needs the noisy signal"),
-    (lambda m: setk.count("fspen", "thop"), "no convention"), (lambda m: setk.export("fspen", "x.txt"), "must end in"),
-    (lambda m: setk.compare([{"stoi": 1}], []), "row 1: has no 'utt'")])
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (lambda m: m.enhance(np.zeros((2, 3, 4)), 16000), "shape (2, 3, 4)"),
+        (lambda m: m.enhance(np.zeros(9, int), 16000), "type int64"),
+        (lambda m: m.enhance(np.zeros(9), 0), "rate 0"),
+        (lambda m: m.enhance(np.array([0, np.nan]), 16000), "NaN"),
+        (lambda m: m.stream(16000, 2).push(np.zeros(9)), "1 channels; the stream was opened for 2"),
+        (lambda m: m.stream(16000, 0), "channels 0"),
+        (lambda m: setk.load("fqse-small").stream(16000), "not causal"),
+        (lambda m: setk.load("fspen-79k"), "has no weights"),
+        (lambda m: setk.load("fspem"), "did you mean 'fspen'"),
+        (lambda m: setk.score(np.zeros((2, 9)), np.zeros(9), 16000), "expected one channel"),
+        (lambda m: setk.score(np.zeros(9), np.zeros(9), 16000, ["stio"]), "did you mean stoi"),
+        (lambda m: setk.score(np.zeros(9), np.zeros(9), 16000, ["si_sdri"]), "needs the noisy signal"),
+        (lambda m: setk.count("fspen", "thop"), "no convention"),
+        (lambda m: setk.export("fspen", "x.txt"), "must end in"),
+        (lambda m: setk.compare([{"stoi": 1}], []), "row 1: has no 'utt'"),
+    ],
+)
 def test_mistakes_raise_a_user_error(call, words):
     with pytest.raises(setk.UserError) as e:
         call(setk.load("fspen"))
@@ -123,13 +136,28 @@ def tables(se, tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     paths = {utt: ROOT / NOISY[utt] for utt in list(NOISY)[:4]}
     for utt, path in paths.items():
-        audio.write(folder / f"{utt}.wav", 0.5 * audio.read(str(path))[0] + 0.5 * audio.read(str(ROOT / CLEAN[utt]))[0], 16000, "FLOAT")
+        audio.write(
+            folder / f"{utt}.wav",
+            0.5 * audio.read(str(path))[0] + 0.5 * audio.read(str(ROOT / CLEAN[utt]))[0],
+            16000,
+            "FLOAT",
+        )
     write_list(folder / "a.scp", paths)
     write_list(folder / "b.scp", {utt: folder / f"{utt}.wav" for utt in paths})
     for name in "ab":
         for kind, options in (("tsv", []), ("jsonl", ["--jsonl"])):
-            done = se("score", "--ref", MINI / "test/clean.scp", "-", "--metrics", "stoi,si_sdr,pesq_nb,si_sdri", "--noisy", folder / "a.scp", *options,
-                      input=(folder / f"{name}.scp").read_bytes())
+            done = se(
+                "score",
+                "--ref",
+                MINI / "test/clean.scp",
+                "-",
+                "--metrics",
+                "stoi,si_sdr,pesq_nb,si_sdri",
+                "--noisy",
+                folder / "a.scp",
+                *options,
+                input=(folder / f"{name}.scp").read_bytes(),
+            )
             assert done.returncode == 0, done.err
             (folder / f"{name}.{kind}").write_text(done.out)
     return folder
@@ -141,8 +169,10 @@ def rows(path):
 
 def test_scores_are_those_of_se_score(tables):
     for row in rows(tables / "b.jsonl"):
-        clean, noisy, enhanced = (audio.read_mono(str(path))[0]
-                                  for path in (ROOT / CLEAN[row["utt"]], ROOT / NOISY[row["utt"]], tables / f"{row['utt']}.wav"))
+        clean, noisy, enhanced = (
+            audio.read_mono(str(path))[0]
+            for path in (ROOT / CLEAN[row["utt"]], ROOT / NOISY[row["utt"]], tables / f"{row['utt']}.wav")
+        )
         scores = setk.score(clean, enhanced, 16000, ["stoi", "si_sdr", "pesq_nb", "si_sdri"], noisy=noisy)
         assert {"utt": row["utt"], **scores, "error": None} == row and scores.reasons == {}
 
@@ -188,8 +218,11 @@ def test_datadir_and_shards_are_the_library_s(tmp_path):
 def test_torchscript_runs_like_the_checkpoint_and_only_if_trusted(se, tmp_path, untrained, rng):
     setk.export(untrained, tmp_path / "m.ts", frames=4, batch=2)
     audio.write(tmp_path / "n.wav", sound(48000, 3), 48000)
-    for command in (["enhance", tmp_path / "m.ts", tmp_path / "n.wav", tmp_path / "o.wav"],
-                    ["count", tmp_path / "m.ts", "--time"], ["quant", "check", untrained, tmp_path / "m.ts", "--list", MINI / "test/noisy.scp"]):
+    for command in (
+        ["enhance", tmp_path / "m.ts", tmp_path / "n.wav", tmp_path / "o.wav"],
+        ["count", tmp_path / "m.ts", "--time"],
+        ["quant", "check", untrained, tmp_path / "m.ts", "--list", MINI / "test/noisy.scp"],
+    ):
         done = se(*command)
         assert done.returncode == 2 and "--trust" in done.err and len(done.err.strip().splitlines()) == 1
     done = se("enhance", tmp_path / "m.ts", tmp_path / "n.wav", tmp_path / "o.wav", "--trust")
@@ -201,7 +234,16 @@ def test_torchscript_runs_like_the_checkpoint_and_only_if_trusted(se, tmp_path, 
     write_list(tmp_path / "n.scp", {utt: ROOT / path for utt, path in list(NOISY.items())[:5]})
     outs = []
     for options in ([], ["--batch", 3]):
-        done = se("enhance", tmp_path / "m.ts", "--list", tmp_path / "n.scp", "--out", tmp_path / f"o{len(outs)}", "--trust", *options)
+        done = se(
+            "enhance",
+            tmp_path / "m.ts",
+            "--list",
+            tmp_path / "n.scp",
+            "--out",
+            tmp_path / f"o{len(outs)}",
+            "--trust",
+            *options,
+        )
         assert done.returncode == 0, done.err
         lines = dict(line.split(" ", 1) for line in done.out.splitlines())
         outs.append([audio.read(lines[utt])[0] for utt in sorted(lines)])
@@ -213,14 +255,20 @@ def test_torchscript_runs_like_the_checkpoint_and_only_if_trusted(se, tmp_path, 
 def test_every_command_runs_what_another_writes_or_refuses_it_in_one_line(se, forms, tmp_path, command, file):
     name, path = next(iter(NOISY.items()))
     write_list(tmp_path / "n.scp", {name: ROOT / path})
-    args = {"enhance": [ROOT / path, tmp_path / "o.wav"], "quant check": ["fspen", "--list", tmp_path / "n.scp", "--min-snr", -99],
-            "prune": [tmp_path / "o.pt", "--method", "magnitude", "--amount", 0.5], "quant export": [tmp_path / "o.onnx"],
-            "quant ptq": [tmp_path / "o.pt", "--list", tmp_path / "n.scp"]}[command]
+    args = {
+        "enhance": [ROOT / path, tmp_path / "o.wav"],
+        "quant check": ["fspen", "--list", tmp_path / "n.scp", "--min-snr", -99],
+        "prune": [tmp_path / "o.pt", "--method", "magnitude", "--amount", 0.5],
+        "quant export": [tmp_path / "o.onnx"],
+        "quant ptq": [tmp_path / "o.pt", "--list", tmp_path / "n.scp"],
+    }[command]
     done = se(*command.split(), forms / file, *args)
     if file == "m.onnx" and command in ("enhance", "quant check"):
         assert done.returncode == 0, done.err
     else:
-        assert done.returncode == 2 and len(done.err.strip().splitlines()) == 1 and not list(tmp_path.glob("o.*")), done.err
+        assert done.returncode == 2 and len(done.err.strip().splitlines()) == 1 and not list(tmp_path.glob("o.*")), (
+            done.err
+        )
 
 
 @pytest.fixture(scope="module")
@@ -235,18 +283,25 @@ def forms(tmp_path_factory, untrained):
     return folder
 
 
-@pytest.mark.parametrize("command, words", [
-    (["enhance", "fspen", "a.wav", "b.wav", "--jobs", 4], "--jobs does not apply without --list"),
-    (["enhance", "fspen", "a.wav", "b.wav", "--suffix", ".flac"], "--suffix does not apply"),
-    (["enhance", "fspen", "a.wav", "b.wav", "--rate", 8000], "--rate does not apply without --raw"),
-    (["enhance", "fspen", "-", "b.wav", "--channels", 2], "--channels does not apply without --raw"),
-    (["enhance", "fspen", "--list", "a.scp", "--out", "o", "--raw"], "--raw does not apply with --list"),
-    (["enhance", "fspen", "a.wav", "--list", "a.scp", "--out", "o"], "NOISY does not apply with --list"),
-    (["enhance", "--list-models", "--jobs", 2], "--jobs does not apply with --list-models"),
-    (["count", "fspen", "--published-rates"], "--published-rates does not apply without --list"),
-    (["count", "fspen", "--layers", "--time"], "--time does not apply with --layers"),
-    (["score", "a.wav", "b.wav", "--part", "1/2"], "--part does not apply without --ref"),
-    (["quant", "check", "fspen", "fspen", "--list", "a.scp", "--metrics", "stoi"], "--metrics does not apply without --ref")])
+@pytest.mark.parametrize(
+    "command, words",
+    [
+        (["enhance", "fspen", "a.wav", "b.wav", "--jobs", 4], "--jobs does not apply without --list"),
+        (["enhance", "fspen", "a.wav", "b.wav", "--suffix", ".flac"], "--suffix does not apply"),
+        (["enhance", "fspen", "a.wav", "b.wav", "--rate", 8000], "--rate does not apply without --raw"),
+        (["enhance", "fspen", "-", "b.wav", "--channels", 2], "--channels does not apply without --raw"),
+        (["enhance", "fspen", "--list", "a.scp", "--out", "o", "--raw"], "--raw does not apply with --list"),
+        (["enhance", "fspen", "a.wav", "--list", "a.scp", "--out", "o"], "NOISY does not apply with --list"),
+        (["enhance", "--list-models", "--jobs", 2], "--jobs does not apply with --list-models"),
+        (["count", "fspen", "--published-rates"], "--published-rates does not apply without --list"),
+        (["count", "fspen", "--layers", "--time"], "--time does not apply with --layers"),
+        (["score", "a.wav", "b.wav", "--part", "1/2"], "--part does not apply without --ref"),
+        (
+            ["quant", "check", "fspen", "fspen", "--list", "a.scp", "--metrics", "stoi"],
+            "--metrics does not apply without --ref",
+        ),
+    ],
+)
 def test_an_option_that_does_not_apply_is_an_error(se, command, words):
     done = se(*command)
     assert done.returncode == 2 and words in done.err and len(done.err.strip().splitlines()) == 1, done.err

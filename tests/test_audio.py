@@ -19,9 +19,17 @@ def tone(n=1600, channels=1, seed=0):
     return (np.random.default_rng(seed).standard_normal((channels, n)) * 0.1).astype(np.float32)
 
 
-@pytest.mark.parametrize("suffix, subtype, error", [
-    (".wav", "PCM_16", 2**-16), (".wav", "PCM_24", 2**-23), (".wav", "PCM_32", 2**-24), (".wav", "FLOAT", 0),
-    (".flac", "PCM_16", 2**-16), (".flac", "PCM_24", 2**-23)])
+@pytest.mark.parametrize(
+    "suffix, subtype, error",
+    [
+        (".wav", "PCM_16", 2**-16),
+        (".wav", "PCM_24", 2**-23),
+        (".wav", "PCM_32", 2**-24),
+        (".wav", "FLOAT", 0),
+        (".flac", "PCM_16", 2**-16),
+        (".flac", "PCM_24", 2**-23),
+    ],
+)
 def test_what_is_written_is_read(tmp_path, suffix, subtype, error):
     x = tone(channels=2)
     path = str(tmp_path / f"a ü{suffix}")
@@ -53,8 +61,17 @@ def test_sizes_of_a_pipe_mean_until_the_end(size):
 def test_other_chunks_and_extensible_headers():
     pcm = audio.to_int16(tone())[0].tobytes()
     fmt = struct.pack("<HHIIHH", 0xFFFE, 1, 8000, 16000, 2, 16) + struct.pack("<HHIH", 22, 16, 4, 1) + b"\0" * 14
-    wav = b"RIFF\0\0\0\0WAVE" + b"LIST\x03\0\0\0abc\0" + b"fmt " + struct.pack("<I", len(fmt)) + fmt + \
-        b"data" + struct.pack("<I", len(pcm)) + pcm + b"LIST\x02\0\0\0zz"
+    wav = (
+        b"RIFF\0\0\0\0WAVE"
+        + b"LIST\x03\0\0\0abc\0"
+        + b"fmt "
+        + struct.pack("<I", len(fmt))
+        + fmt
+        + b"data"
+        + struct.pack("<I", len(pcm))
+        + pcm
+        + b"LIST\x02\0\0\0zz"
+    )
     reader = audio.WavReader(io.BytesIO(wav), "x")
     assert reader.info == audio.Info(8000, 1, 1600)
     assert sum(b.shape[1] for b in reader.blocks(1000)) == 1600
@@ -68,13 +85,28 @@ def broken(tmp_path):
     nan = x.copy()
     nan[0, 5] = np.nan
     audio.write(tmp_path / "nan.wav", nan, 16000, "FLOAT")
-    files = {"truncated.wav": wav[:-100], "headless.wav": wav[:30], "truncated.flac": flac[:len(flac) // 2],
-             "empty.wav": b"", "text.wav": b"hello there, no audio", "none.flac": b"fLaC"}
+    files = {
+        "truncated.wav": wav[:-100],
+        "headless.wav": wav[:30],
+        "truncated.flac": flac[: len(flac) // 2],
+        "empty.wav": b"",
+        "text.wav": b"hello there, no audio",
+        "none.flac": b"fLaC",
+    }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
-    return {"truncated.wav": "truncated", "headless.wav": "truncated", "truncated.flac": "truncated|not an audio file",
-            "empty.wav": "empty", "text.wav": "not an audio file", "none.flac": "not an audio file", "nan.wav": "NaN",
-            "missing.wav": "no such file", ".": "directory", "exit 3 |": "shell command"}
+    return {
+        "truncated.wav": "truncated",
+        "headless.wav": "truncated",
+        "truncated.flac": "truncated|not an audio file",
+        "empty.wav": "empty",
+        "text.wav": "not an audio file",
+        "none.flac": "not an audio file",
+        "nan.wav": "NaN",
+        "missing.wav": "no such file",
+        ".": "directory",
+        "exit 3 |": "shell command",
+    }
 
 
 def test_broken_files_are_named_with_the_reason(tmp_path):
@@ -114,8 +146,10 @@ def test_resampling_keeps_a_tone_and_its_length(rng):
 
 
 def test_standard_output_is_valid_wav_for_others():
-    code = ("import numpy as np; from setk import audio\n"
-            "with audio.Writer('-', 16000, 2) as w:\n  [w.write(np.full((2, 100), 0.25, 'f4')) for _ in range(3)]")
+    code = (
+        "import numpy as np; from setk import audio\n"
+        "with audio.Writer('-', 16000, 2) as w:\n  [w.write(np.full((2, 100), 0.25, 'f4')) for _ in range(3)]"
+    )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
     import soundfile
 

@@ -90,7 +90,9 @@ def test_two_tables(se, tables):
         x, y, row = a[kept, column], b[kept, column], rows[name]
         better = (y < x) if name == "lsd" else (y > x)
         assert row["n"] == len(kept) and row["better"] == pytest.approx(better.mean())
-        assert [row["mean_a"], row["mean_b"], row["diff"]] == pytest.approx([x.mean(), y.mean(), (y - x).mean()], abs=1e-12)
+        assert [row["mean_a"], row["mean_b"], row["diff"]] == pytest.approx(
+            [x.mean(), y.mean(), (y - x).mean()], abs=1e-12
+        )
         assert row["low"] < row["diff"] < row["high"] and row["p_bootstrap"] == 2 / 10_001
         assert row["p_wilcoxon"] == pytest.approx(stats.wilcoxon(y - x, method="exact").pvalue, abs=1e-9)
         assert f"se-score: {name}: B is better: {y.mean():.3f} against {x.mean():.3f}" in done.err
@@ -106,7 +108,9 @@ def test_the_other_way_round_and_from_a_pipe(se, tables):
     assert [row["metric"] for row in back] == ["stoi", "lsd"] and done.err.count("B is worse") == 2
     for row in back:
         one = there[row["metric"]]
-        assert row["diff"] == pytest.approx(-one["diff"], abs=1e-12) and row["p_wilcoxon"] == pytest.approx(one["p_wilcoxon"])
+        assert row["diff"] == pytest.approx(-one["diff"], abs=1e-12) and row["p_wilcoxon"] == pytest.approx(
+            one["p_wilcoxon"]
+        )
         assert row["better"] == pytest.approx(1 - one["better"])
 
 
@@ -115,19 +119,35 @@ def test_little_to_compare(se, tmp_path):
     b = write(tmp_path / "b.tsv", "x nan 1.5 bad", "y 0.5 nan bad")
     done = se("score", "--compare", a, b)
     rows = read(done.out)
-    assert done.returncode == 0 and rows["stoi"]["n"] == 0 and math.isnan(rows["stoi"]["diff"]) and rows["lsd"]["diff"] == 0.5
+    assert (
+        done.returncode == 0
+        and rows["stoi"]["n"] == 0
+        and math.isnan(rows["stoi"]["diff"])
+        and rows["lsd"]["diff"] == 0.5
+    )
     assert math.isnan(rows["lsd"]["low"]) and rows["lsd"]["p_wilcoxon"] == 1.0
     assert "stoi: nothing to compare; 2 pairs lack a score" in done.err and "one utterance proves nothing" in done.err
-    records = [json.loads(line, parse_constant=pytest.fail) for line in se("score", "--compare", a, b, "--jsonl").out.splitlines()]
+    records = [
+        json.loads(line, parse_constant=pytest.fail)
+        for line in se("score", "--compare", a, b, "--jsonl").out.splitlines()
+    ]
     assert records[0]["diff"] is None and records[1]["diff"] == 0.5
 
 
-@pytest.mark.parametrize("args, reason", [
-    (("a.tsv", "c.tsv"), "no metric in common: stoi, lsd here, estoi there"), (("a.tsv", "d.tsv"), "no utterance in common: 1 here, 1 others"),
-    (("-", "-"), "standard input"), (("a.tsv", "a.tsv", "--jobs", "2"), "--jobs does not apply with --compare"), (("a.tsv", "a.tsv", "b.tsv"), "ENHANCED does not apply with --compare"),
-    (("a.tsv",), "requires 2 arguments"), (("a.tsv", "nowhere.tsv"), "nowhere.tsv: no such score table"), (("a.tsv", "."), "is a directory"),
-    (("a.tsv", "/dev/null"), "/dev/null:1: is empty"),
-])
+@pytest.mark.parametrize(
+    "args, reason",
+    [
+        (("a.tsv", "c.tsv"), "no metric in common: stoi, lsd here, estoi there"),
+        (("a.tsv", "d.tsv"), "no utterance in common: 1 here, 1 others"),
+        (("-", "-"), "standard input"),
+        (("a.tsv", "a.tsv", "--jobs", "2"), "--jobs does not apply with --compare"),
+        (("a.tsv", "a.tsv", "b.tsv"), "ENHANCED does not apply with --compare"),
+        (("a.tsv",), "requires 2 arguments"),
+        (("a.tsv", "nowhere.tsv"), "nowhere.tsv: no such score table"),
+        (("a.tsv", "."), "is a directory"),
+        (("a.tsv", "/dev/null"), "/dev/null:1: is empty"),
+    ],
+)
 def test_usage_errors(se, tmp_path, args, reason):
     write(tmp_path / "a.tsv", "x 0.5 1.0 ")
     write(tmp_path / "c.tsv", "x 0.5 ", head="utt\testoi\terror")
@@ -140,14 +160,27 @@ def test_usage_errors(se, tmp_path, args, reason):
 GOOD = f"{HEAD}\nx\t0.5\t1.0\t\n"
 
 
-@pytest.mark.parametrize("text, reason", [
-    ("a.wav 3\n", ":1: not a score table"), ('{"utt": "x", "stoi": 0.5}\n', "without --jsonl"), ("utt\terror\n", ":1: not a score table"),
-    ("utt\tstoi\tspeed\terror\n", ":1: 'speed' is not a metric"), ("utt\tstoi\tstoi\terror\n", ":1: stoi has two columns"),
-    (GOOD[:-5], ":2: the last line is truncated"), (GOOD + "y\t0.5\n", ":3: has 2 fields where the header has 4"),
-    (GOOD + "y\t0.5\t1\t\tmore\n", ":3: has 5 fields"), (GOOD + "\n", ":3: has 1 fields"), (GOOD + "x\t1\t1\t\n", ":3: duplicate utterance x"),
-    (GOOD + "y\thalf\t1\t\n", ":3: stoi of y is 'half'"), (GOOD + "y\t1\t1_0\t\n", ":3: lsd of y is '1_0'"), (GOOD + "y\tinf\t1\t\n", "'inf'"),
-    (GOOD + "y\t\t1\t\n", ":3: stoi of y is ''"), (GOOD + HEAD + "\n", ":3: stoi of utt is 'stoi'"), (GOOD + "y\t1\t1\t\udcff\n", ":3: is not text"),
-])
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("a.wav 3\n", ":1: not a score table"),
+        ('{"utt": "x", "stoi": 0.5}\n', "without --jsonl"),
+        ("utt\terror\n", ":1: not a score table"),
+        ("utt\tstoi\tspeed\terror\n", ":1: 'speed' is not a metric"),
+        ("utt\tstoi\tstoi\terror\n", ":1: stoi has two columns"),
+        (GOOD[:-5], ":2: the last line is truncated"),
+        (GOOD + "y\t0.5\n", ":3: has 2 fields where the header has 4"),
+        (GOOD + "y\t0.5\t1\t\tmore\n", ":3: has 5 fields"),
+        (GOOD + "\n", ":3: has 1 fields"),
+        (GOOD + "x\t1\t1\t\n", ":3: duplicate utterance x"),
+        (GOOD + "y\thalf\t1\t\n", ":3: stoi of y is 'half'"),
+        (GOOD + "y\t1\t1_0\t\n", ":3: lsd of y is '1_0'"),
+        (GOOD + "y\tinf\t1\t\n", "'inf'"),
+        (GOOD + "y\t\t1\t\n", ":3: stoi of y is ''"),
+        (GOOD + HEAD + "\n", ":3: stoi of utt is 'stoi'"),
+        (GOOD + "y\t1\t1\t\udcff\n", ":3: is not text"),
+    ],
+)
 def test_torn_and_foreign_tables(tmp_path, text, reason):
     (tmp_path / "a.tsv").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError) as e:

@@ -102,9 +102,11 @@ def clipped(x):
 
 
 def slow_composite(pesq, llr, wss, snr):
-    return {"csig": clipped(3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss),
-            "cbak": clipped(1.634 + 0.478 * pesq - 0.007 * wss + 0.063 * snr),
-            "covl": clipped(1.594 + 0.805 * pesq - 0.512 * llr - 0.007 * wss)}
+    return {
+        "csig": clipped(3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss),
+        "cbak": clipped(1.634 + 0.478 * pesq - 0.007 * wss + 0.063 * snr),
+        "covl": clipped(1.594 + 0.805 * pesq - 0.512 * llr - 0.007 * wss),
+    }
 
 
 NAMES = ["ssnr", "llr", "wss", "csig", "cbak", "covl"]
@@ -172,7 +174,7 @@ def test_a_perfect_copy_is_at_the_ends_of_the_scales(pairs):
 
 def test_frames_of_digital_silence_have_no_llr(pairs, recwarn):
     ref, est, rate = pairs[0]
-    ref, est = ref[: rate].copy(), est[: rate].copy()
+    ref, est = ref[:rate].copy(), est[:rate].copy()
     whole = metrics.compute(ref, est, rate, NAMES)[0]
     padded = [np.concatenate([x, np.zeros(rate)]) for x in (ref, est)]
     scores, reasons = metrics.compute(*padded, rate, NAMES)

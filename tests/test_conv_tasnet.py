@@ -34,6 +34,7 @@ def test_sizes_are_the_published_ones(preset, params):
 
 def by_formula(w, x, window, blocks, repeats):
     """One signal x [n], a multiple of half a window, through Conv-TasNet in float64 NumPy; w are its weights."""
+
     def gln(h, name):
         return (h - h.mean()) / np.sqrt(h.var() + 1e-8) * w[f"{name}.weight"][:, None] + w[f"{name}.bias"][:, None]
 
@@ -44,7 +45,7 @@ def by_formula(w, x, window, blocks, repeats):
         return np.where(h > 0, h, w[f"{name}.weight"] * h)
 
     hop = window // 2
-    frames = np.stack([x[i:i + window] for i in range(0, len(x) - hop, hop)], 1)
+    frames = np.stack([x[i : i + window] for i in range(0, len(x) - hop, hop)], 1)
     encoding = w["encoder.weight"][:, 0] @ frames
     h = dense(gln(encoding, "masker.bottleneck.0"), "masker.bottleneck.1")
     skips = 0
@@ -53,14 +54,16 @@ def by_formula(w, x, window, blocks, repeats):
         z = gln(prelu(dense(h, f"{at}.shared_block.0"), f"{at}.shared_block.1"), f"{at}.shared_block.2")
         padded = np.pad(z, ((0, 0), (dilation, dilation)))
         kernel = w[f"{at}.shared_block.3.weight"][:, 0]
-        taps = [padded[:, k * dilation:k * dilation + z.shape[1]] * kernel[:, k:k + 1] for k in range(3)]
-        z = gln(prelu(sum(taps) + w[f"{at}.shared_block.3.bias"][:, None], f"{at}.shared_block.4"), f"{at}.shared_block.5")
+        taps = [padded[:, k * dilation : k * dilation + z.shape[1]] * kernel[:, k : k + 1] for k in range(3)]
+        z = gln(
+            prelu(sum(taps) + w[f"{at}.shared_block.3.bias"][:, None], f"{at}.shared_block.4"), f"{at}.shared_block.5"
+        )
         h, skips = h + dense(z, f"{at}.res_conv"), skips + dense(z, f"{at}.skip_conv")
     mask = np.maximum(dense(prelu(skips, "masker.mask_net.0"), "masker.mask_net.1"), 0)
     pieces = w["decoder.weight"][:, 0].T @ (mask * encoding)
     y = np.zeros(len(x))
     for t in range(pieces.shape[1]):
-        y[t * hop:t * hop + window] += pieces[:, t]
+        y[t * hop : t * hop + window] += pieces[:, t]
     return y
 
 
@@ -88,7 +91,9 @@ def test_the_residual_adds_what_was_not_decoded(rng):
 
 def test_the_splitter_gives_two_planes_of_eight_bits_that_hold_fifteen(rng):
     """FQSE: x = s0 + (s1 + 1) / 256 with an error of 0 to 2^-15."""
-    x = torch.cat([torch.from_numpy(rng.uniform(-1, 1, 20000)), torch.tensor([-1.0, 1.0, 0.0, -STEP, STEP])]).view(1, 1, -1)
+    x = torch.cat([torch.from_numpy(rng.uniform(-1, 1, 20000)), torch.tensor([-1.0, 1.0, 0.0, -STEP, STEP])]).view(
+        1, 1, -1
+    )
     planes = split(x)
     codes = planes / STEP
     assert torch.equal(codes, codes.round()) and codes.min() >= -128 and codes.max() <= 127
@@ -117,7 +122,9 @@ def test_fqse_begins_from_the_float_model(rng):
     planes = split(noise(rng, 1, 1, 2000).clamp(-1, 1))
     joined = planes[:, :1] + planes[:, 1:] / 256
     assert torch.allclose(model.encoder(planes), plain.encoder(joined), atol=1e-5)
-    assert torch.equal(model.masker.state_dict()["TCN.5.res_conv.weight"], plain.masker.state_dict()["TCN.5.res_conv.weight"])
+    assert torch.equal(
+        model.masker.state_dict()["TCN.5.res_conv.weight"], plain.masker.state_dict()["TCN.5.res_conv.weight"]
+    )
     assert torch.equal(model.residual_encoder.weight, own)
     for other in (tiny(filters=16), model):
         with pytest.raises(ValueError, match="config"):
@@ -140,10 +147,31 @@ def foreign(tmp_path):
             norm = name.startswith("masker.bottleneck.0") or ".shared_block.2." in name or ".shared_block.5." in name
             name = name.replace("coder.weight", "coder.filterbank._filters")
             weights[name.replace(".weight", ".gamma").replace(".bias", ".beta") if norm else name] = p
-        args = {"fb_name": "free", "n_filters": 12, "kernel_size": 8, "stride": 4, "in_chan": 12, "n_src": 1, "bn_chan": 5,
-                "hid_chan": 7, "skip_chan": 6, "conv_kernel_size": 3, "n_blocks": 3, "n_repeats": 2, "norm_type": "gLN",
-                "mask_act": "relu", "out_chan": 12, "encoder_activation": None, "sample_rate": 16000}
-        content = {"model_name": "ConvTasNet", "model_args": args, "state_dict": weights, "infos": {"task": "enh_single"}}
+        args = {
+            "fb_name": "free",
+            "n_filters": 12,
+            "kernel_size": 8,
+            "stride": 4,
+            "in_chan": 12,
+            "n_src": 1,
+            "bn_chan": 5,
+            "hid_chan": 7,
+            "skip_chan": 6,
+            "conv_kernel_size": 3,
+            "n_blocks": 3,
+            "n_repeats": 2,
+            "norm_type": "gLN",
+            "mask_act": "relu",
+            "out_chan": 12,
+            "encoder_activation": None,
+            "sample_rate": 16000,
+        }
+        content = {
+            "model_name": "ConvTasNet",
+            "model_args": args,
+            "state_dict": weights,
+            "infos": {"task": "enh_single"},
+        }
         change(content)
         torch.save(content, tmp_path / "pytorch_model.bin")
         return tmp_path / "pytorch_model.bin"
@@ -161,15 +189,21 @@ def test_a_checkpoint_of_asteroid_becomes_ours_by_name(foreign, se, tmp_path, rn
     assert about["provenance"]["source"].endswith("pytorch_model.bin") and len(about["provenance"]["sha256"]) == 64
 
 
-@pytest.mark.parametrize("change, told", [
-    (lambda c: c["state_dict"].pop("masker.TCN.1.res_conv.bias"), "masker.TCN.1.res_conv.bias is missing"),
-    (lambda c: c["state_dict"].update({"masker.extra": torch.zeros(2)}), "masker.extra is unknown"),
-    (lambda c: c["state_dict"].update({"decoder.filterbank._filters": torch.zeros(12, 1, 4)}), r"decoder.weight is \[12, 1, 4\]"),
-    (lambda c: c["model_args"].update(norm_type="cLN"), "norm_type cLN, not gLN"),
-    (lambda c: c["model_args"].update(n_src=2), "n_src 2, not 1"),
-    (lambda c: c["model_args"].pop("n_blocks"), "no n_blocks"),
-    (lambda c: c.update(model_name="DPRNNTasNet"), "no Conv-TasNet of asteroid"),
-])
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        (lambda c: c["state_dict"].pop("masker.TCN.1.res_conv.bias"), "masker.TCN.1.res_conv.bias is missing"),
+        (lambda c: c["state_dict"].update({"masker.extra": torch.zeros(2)}), "masker.extra is unknown"),
+        (
+            lambda c: c["state_dict"].update({"decoder.filterbank._filters": torch.zeros(12, 1, 4)}),
+            r"decoder.weight is \[12, 1, 4\]",
+        ),
+        (lambda c: c["model_args"].update(norm_type="cLN"), "norm_type cLN, not gLN"),
+        (lambda c: c["model_args"].update(n_src=2), "n_src 2, not 1"),
+        (lambda c: c["model_args"].pop("n_blocks"), "no n_blocks"),
+        (lambda c: c.update(model_name="DPRNNTasNet"), "no Conv-TasNet of asteroid"),
+    ],
+)
 def test_another_checkpoint_of_asteroid_is_refused(foreign, change, told):
     from setk.export import asteroid
 

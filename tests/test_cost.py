@@ -17,8 +17,7 @@ from setk.cost.timing import timing
 from setk.audio.stft import STFT
 from setk.engines import TorchEngine
 from setk.core.errors import UserError
-from setk.models.fspen import PathLinear
-from setk.nn.gru import GroupedGRU
+from setk.nn.gru import GroupedGRU, PathLinear
 
 
 @pytest.fixture(params=range(3))
@@ -122,12 +121,16 @@ def test_transformer_layer_does_not_hide_in_its_fast_path(size):
 
 def test_attention_function(size):
     b, h, q, k, e, v = size(), size(), size(), size(), size(), size()
-    assert counted(Call(F.scaled_dot_product_attention), (b, h, q, e), (b, h, k, e), (b, h, k, v)) == b * h * q * k * (e + v)
+    assert counted(Call(F.scaled_dot_product_attention), (b, h, q, e), (b, h, k, e), (b, h, k, v)) == b * h * q * k * (
+        e + v
+    )
 
 
 def test_contractions(size):
     a, b, m, k, n = size(), size(), size(), size(2), size()  # over one element, einsum is a plain product
-    assert counted(Call(lambda x, y: torch.einsum("abmk,bnk->abmn", x, y)), (a, b, m, k), (b, n, k)) == a * b * m * k * n
+    assert (
+        counted(Call(lambda x, y: torch.einsum("abmk,bnk->abmn", x, y)), (a, b, m, k), (b, n, k)) == a * b * m * k * n
+    )
     assert counted(Call(torch.matmul), (a, b, m, k), (k, n)) == a * b * m * k * n
     assert counted(Call(torch.matmul), (b, m, k), (k,)) == b * m * k
     assert counted(Call(torch.dot), (k,), (k,)) == k
@@ -135,8 +138,15 @@ def test_contractions(size):
 
 
 def test_norms_activations_and_masks_are_free():
-    model = nn.Sequential(nn.BatchNorm1d(4), nn.PReLU(), nn.LayerNorm(6), nn.Sigmoid(), nn.GroupNorm(2, 4), nn.ELU(),
-                          Call(lambda x: x * x + x))
+    model = nn.Sequential(
+        nn.BatchNorm1d(4),
+        nn.PReLU(),
+        nn.LayerNorm(6),
+        nn.Sigmoid(),
+        nn.GroupNorm(2, 4),
+        nn.ELU(),
+        Call(lambda x: x * x + x),
+    )
     assert counted(model, (2, 4, 6)) == 0
 
 
@@ -159,7 +169,11 @@ def test_macs_go_to_the_innermost_module_and_shared_parameters_count_once():
     linear = nn.Linear(3, 5)
     model = nn.Sequential(linear, nn.Sequential(nn.ReLU(), Call(lambda x: x @ x.mT)), nn.Linear(7, 3), linear)
     rows = {row.layer: row for row in macs.count(model, lambda _: zeros((7, 3))).layers()}
-    assert {path: row.macs_per_second for path, row in rows.items()} == {"0": 2 * 7 * 3 * 5, "1.1": 7 * 5 * 7, "2": 7 * 7 * 3}
+    assert {path: row.macs_per_second for path, row in rows.items()} == {
+        "0": 2 * 7 * 3 * 5,
+        "1.1": 7 * 5 * 7,
+        "2": 7 * 7 * 3,
+    }
     assert {path: row.params for path, row in rows.items()} == {"0": 20, "1.1": 0, "2": 24}
     assert rows["2"].output == "7x3" and rows["2"].type == "Linear"
 
@@ -196,8 +210,18 @@ def test_fspen_parameters_follow_the_formula(preset, paths, blocks):
 
 def test_fspen_figures():
     report = cost.report(fspen())
-    assert list(report) == ["model", "params", "params_total", "params_nonzero", "bytes", "macs_per_second", "stft_macs_per_second",
-                            "synops_per_second", "latency_ms", "convention"]
+    assert list(report) == [
+        "model",
+        "params",
+        "params_total",
+        "params_nonzero",
+        "bytes",
+        "macs_per_second",
+        "stft_macs_per_second",
+        "synops_per_second",
+        "latency_ms",
+        "convention",
+    ]
     assert report["params"] == 86354 and report["macs_per_second"] == 72_528_000
     assert report["latency_ms"] == 32 and report["synops_per_second"] is None
     assert report["stft_macs_per_second"] == 62.5 * (2 * 1.25 * 512 * 9 + 2 * 512)
@@ -208,16 +232,22 @@ def test_fspen_figures():
 def test_conv_tasnet_costs_what_is_published(preset, published):
     """One second is 999 frames: 16.37 M for each convolution at the ends, of which FQSE has three more (its second plane, the
     encoder and decoder of the residual), 65.47 M for each 1x1, 1.53 M for each depthwise one."""
-    per_frame = 2 * 512 * 32 + 2 * 512 * 128 + 24 * (3 * 128 * 512 + 512 * 3) + (3 * 512 * 32 if preset == "fqse" else 0)
+    per_frame = (
+        2 * 512 * 32 + 2 * 512 * 128 + 24 * (3 * 128 * 512 + 512 * 3) + (3 * 512 * 32 if preset == "fqse" else 0)
+    )
     assert per_second(models.build_preset(preset)) == 999 * per_frame == published
 
 
 def test_effifusion_gan_costs_over_two_seconds_what_its_fact_sheet_says():
     """321 frames; a block's share of attention, 2 x 64 MACs for each pair of frames or bins, is a fifth."""
     rows = macs.count(models.build_preset("effifusion_gan"), frame_inputs(321)).macs
-    parts = {part: sum(n for path, n in rows.items() if path.startswith(part)) / 1e9
-             for part in ("", "encoder", "blocks", "magnitude", "phase")}
-    assert parts == pytest.approx({"": 42.79, "encoder": 3.35, "blocks": 35.66, "magnitude": 1.89, "phase": 1.90}, abs=0.006)
+    parts = {
+        part: sum(n for path, n in rows.items() if path.startswith(part)) / 1e9
+        for part in ("", "encoder", "blocks", "magnitude", "phase")
+    }
+    assert parts == pytest.approx(
+        {"": 42.79, "encoder": 3.35, "blocks": 35.66, "magnitude": 1.89, "phase": 1.90}, abs=0.006
+    )
     attention = sum(n for path, n in rows.items() if path.endswith("attention"))
     assert attention == 4 * 2 * 64 * (101 * 321**2 + 321 * 101**2)
     assert per_second(models.build_preset("effifusion_gan-small")) < 1.5e9
@@ -244,7 +274,9 @@ def test_attention_over_time_costs_more_the_longer_the_signal():
     def total(seconds):
         return sum(row.macs_per_second for row in macs.layers(Attending(), seconds))
 
-    assert total(1.984) == pytest.approx(62.5 * (4 * 4 + 2 * 2 * 124)) and total(0.992) == pytest.approx(62.5 * (4 * 4 + 2 * 2 * 62))
+    assert total(1.984) == pytest.approx(62.5 * (4 * 4 + 2 * 2 * 124)) and total(0.992) == pytest.approx(
+        62.5 * (4 * 4 + 2 * 2 * 62)
+    )
 
 
 def test_fspen_paths_are_free_and_every_block_costs_the_same():
@@ -272,6 +304,7 @@ def test_timing_is_plausible(untrained):
 
 # The rules of ptflops, first against the published sheet, then against the tool.
 
+
 def test_published_figures_of_fspen():
     assert per_second(fspen(), "ptflops") == pytest.approx(79.3e6, rel=0.01)
     assert per_second(fspen(), "ptflops") == pytest.approx(80e6, rel=0.02)
@@ -291,23 +324,48 @@ def by_tool(module, args, **options):
             return self.module(*args, **options)
 
     with redirect_stdout(StringIO()):
-        total, _ = tool.get_model_complexity_info(Whole(), (1,), as_strings=False, print_per_layer_stat=False, backend="pytorch",
-                                                  input_constructor=lambda _: {"unused": torch.zeros(1, 1)})
+        total, _ = tool.get_model_complexity_info(
+            Whole(),
+            (1,),
+            as_strings=False,
+            print_per_layer_stat=False,
+            backend="pytorch",
+            input_constructor=lambda _: {"unused": torch.zeros(1, 1)},
+        )
     return total
 
 
 MODULES = [
-    (nn.Conv1d(4, 6, 3, 2, 1, groups=2), (2, 4, 11)), (nn.Conv2d(2, 3, (2, 3), bias=False), (2, 2, 7, 8)),
-    (nn.ConvTranspose1d(4, 6, 3, 2), (2, 4, 11)), (nn.ConvTranspose2d(4, 2, 3, groups=2), (2, 4, 5, 6)),
-    (nn.Linear(5, 7), (2, 3, 5)), (nn.Linear(5, 7, bias=False), (2, 3, 5)),
-    (nn.BatchNorm1d(4), (2, 4, 6)), (nn.BatchNorm2d(4, affine=False), (2, 4, 6, 5)), (nn.InstanceNorm2d(4, affine=True), (2, 4, 6, 5)),
-    (nn.LayerNorm(6), (2, 4, 6)), (nn.GroupNorm(2, 4), (2, 4, 6)),
-    (nn.ELU(), (2, 4)), (nn.ReLU(), (2, 4)), (nn.PReLU(), (2, 4)), (nn.LeakyReLU(), (2, 4)), (nn.GELU(), (2, 4)), (nn.SiLU(), (2, 4)),
-    (nn.ReLU6(), (2, 4)), (nn.Softmax(-1), (2, 4)), (nn.Sigmoid(), (2, 4)), (nn.Tanh(), (2, 4)),
-    (nn.GRU(3, 4, 2, bidirectional=True, batch_first=True), (2, 5, 3)), (nn.LSTM(3, 4, 2), (5, 2, 3)), (nn.RNN(3, 4, bias=False), (5, 2, 3)),
-    (nn.GRUCell(3, 4), (5, 3)), (nn.LSTMCell(3, 4), (5, 3)),
-    (Call(lambda x: F.elu(x) + F.relu(x) * x), (3, 4)), (Call(lambda x: torch.mul(torch.add(x, 1), x[:1])), (3, 4)),
-    (Call(lambda x: torch.matmul(x, x.mT) @ x), (3, 4)), (Call(lambda x: torch.baddbmm(x[:, :, :1], x, x.mT)), (2, 3, 4)),
+    (nn.Conv1d(4, 6, 3, 2, 1, groups=2), (2, 4, 11)),
+    (nn.Conv2d(2, 3, (2, 3), bias=False), (2, 2, 7, 8)),
+    (nn.ConvTranspose1d(4, 6, 3, 2), (2, 4, 11)),
+    (nn.ConvTranspose2d(4, 2, 3, groups=2), (2, 4, 5, 6)),
+    (nn.Linear(5, 7), (2, 3, 5)),
+    (nn.Linear(5, 7, bias=False), (2, 3, 5)),
+    (nn.BatchNorm1d(4), (2, 4, 6)),
+    (nn.BatchNorm2d(4, affine=False), (2, 4, 6, 5)),
+    (nn.InstanceNorm2d(4, affine=True), (2, 4, 6, 5)),
+    (nn.LayerNorm(6), (2, 4, 6)),
+    (nn.GroupNorm(2, 4), (2, 4, 6)),
+    (nn.ELU(), (2, 4)),
+    (nn.ReLU(), (2, 4)),
+    (nn.PReLU(), (2, 4)),
+    (nn.LeakyReLU(), (2, 4)),
+    (nn.GELU(), (2, 4)),
+    (nn.SiLU(), (2, 4)),
+    (nn.ReLU6(), (2, 4)),
+    (nn.Softmax(-1), (2, 4)),
+    (nn.Sigmoid(), (2, 4)),
+    (nn.Tanh(), (2, 4)),
+    (nn.GRU(3, 4, 2, bidirectional=True, batch_first=True), (2, 5, 3)),
+    (nn.LSTM(3, 4, 2), (5, 2, 3)),
+    (nn.RNN(3, 4, bias=False), (5, 2, 3)),
+    (nn.GRUCell(3, 4), (5, 3)),
+    (nn.LSTMCell(3, 4), (5, 3)),
+    (Call(lambda x: F.elu(x) + F.relu(x) * x), (3, 4)),
+    (Call(lambda x: torch.mul(torch.add(x, 1), x[:1])), (3, 4)),
+    (Call(lambda x: torch.matmul(x, x.mT) @ x), (3, 4)),
+    (Call(lambda x: torch.baddbmm(x[:, :, :1], x, x.mT)), (2, 3, 4)),
 ]
 
 
@@ -335,9 +393,13 @@ class SeparateGRUs(nn.Module):
         super().__init__()
         self.both, self.hidden_size = grouped.reverse == (False, True), grouped.hidden_size
         count = 1 if self.both else grouped.groups
-        self.grus = nn.ModuleList(nn.GRU(grouped.input_size, grouped.hidden_size, batch_first=True, bidirectional=self.both)
-                                  for _ in range(count))
-        cells = [(self.grus[0], "_l0"), (self.grus[0], "_l0_reverse")] if self.both else [(gru, "_l0") for gru in self.grus]
+        self.grus = nn.ModuleList(
+            nn.GRU(grouped.input_size, grouped.hidden_size, batch_first=True, bidirectional=self.both)
+            for _ in range(count)
+        )
+        cells = (
+            [(self.grus[0], "_l0"), (self.grus[0], "_l0_reverse")] if self.both else [(gru, "_l0") for gru in self.grus]
+        )
         for g, (gru, suffix) in enumerate(cells):
             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
                 getattr(gru, name + suffix).data.copy_(getattr(grouped, name)[g])
@@ -348,7 +410,9 @@ class SeparateGRUs(nn.Module):
         if self.both:
             y, last = self.grus[0](x[0].transpose(1, 2).flatten(0, 1))
             return y.view(batch, k, time, 2, -1).permute(3, 0, 2, 1, 4), last.view(2, batch, k, -1)
-        runs = [gru(x_g.transpose(1, 2).flatten(0, 1), h_g.flatten(0, 1)[None]) for gru, x_g, h_g in zip(self.grus, x, h)]
+        runs = [
+            gru(x_g.transpose(1, 2).flatten(0, 1), h_g.flatten(0, 1)[None]) for gru, x_g, h_g in zip(self.grus, x, h)
+        ]
         ys = [y.view(batch, k, time, -1).transpose(1, 2) for y, _ in runs]
         return torch.stack(ys), torch.stack([last.view(batch, k, -1) for _, last in runs])
 
@@ -372,10 +436,16 @@ def test_fspen_of_plain_layers_is_the_same_network_and_the_tool_agrees(preset):
     ours, plain = fspen(preset).eval(), fspen(preset).eval()
     plain.load_state_dict(ours.state_dict())
     for block in plain.blocks:
-        block.intra, block.inter, block.inter_fc = SeparateGRUs(block.intra), SeparateGRUs(block.inter), SeparateLinears(block.inter_fc)
+        block.intra, block.inter, block.inter_fc = (
+            SeparateGRUs(block.intra),
+            SeparateGRUs(block.inter),
+            SeparateLinears(block.inter_fc),
+        )
     spectrum = torch.randn(1, 63, 257, 2)
     with torch.no_grad():
-        torch.testing.assert_close(plain(spectrum, plain.init_state(1))[0], ours(spectrum, ours.init_state(1))[0], atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(
+            plain(spectrum, plain.init_state(1))[0], ours(spectrum, ours.init_state(1))[0], atol=1e-4, rtol=1e-3
+        )
     assert per_second(ours, "ptflops") == pytest.approx(by_tool(plain, [spectrum, plain.init_state(1)]), rel=0.01)
     for convention in (macs, ptflops):
         assert convention.count(ours, frame_inputs(2)).total == convention.count(plain, frame_inputs(2)).total

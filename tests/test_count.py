@@ -9,8 +9,18 @@ import subprocess
 import pytest
 from conftest import ROOT, command
 
-KEYS = ["model", "params", "params_total", "params_nonzero", "bytes", "macs_per_second", "stft_macs_per_second",
-        "synops_per_second", "latency_ms", "convention"]
+KEYS = [
+    "model",
+    "params",
+    "params_total",
+    "params_nonzero",
+    "bytes",
+    "macs_per_second",
+    "stft_macs_per_second",
+    "synops_per_second",
+    "latency_ms",
+    "convention",
+]
 
 
 def table(text):
@@ -21,7 +31,12 @@ def test_json_has_the_agreed_keys(se):
     done = se("count", "fspen", "--json")
     row = json.loads(done.out)
     assert done.returncode == 0 and done.err == "" and list(row) == KEYS
-    assert row["model"] == "fspen" and row["params"] == 86354 and row["macs_per_second"] == 72_528_000 and row["synops_per_second"] is None
+    assert (
+        row["model"] == "fspen"
+        and row["params"] == 86354
+        and row["macs_per_second"] == 72_528_000
+        and row["synops_per_second"] is None
+    )
 
 
 def test_time_adds_its_keys(se):
@@ -54,8 +69,14 @@ def test_a_conf_is_counted_as_it_stands(se, tmp_path):
     assert json.loads(se("count", conf, "--json").out)["params"] == 78998 - 2 * (3792 + 32 + 8 * 1904)
 
 
-@pytest.mark.parametrize("conf, said", [("modell: fspen\n", "did you mean 'model'?"), ("model: fspem\n", "did you mean 'fspen'?"),
-                                        ("model: fspen\nconfig: {group: 4}\n", "did you mean 'groups'?")])
+@pytest.mark.parametrize(
+    "conf, said",
+    [
+        ("modell: fspen\n", "did you mean 'model'?"),
+        ("model: fspem\n", "did you mean 'fspen'?"),
+        ("model: fspen\nconfig: {group: 4}\n", "did you mean 'groups'?"),
+    ],
+)
 def test_a_bad_conf_is_one_clear_line(se, tmp_path, conf, said):
     path = tmp_path / "bad.yaml"
     path.write_text(conf)
@@ -63,8 +84,16 @@ def test_a_bad_conf_is_one_clear_line(se, tmp_path, conf, said):
     assert done.returncode == 2 and said in done.err and done.err.count("\n") == 1 and done.out == ""
 
 
-@pytest.mark.parametrize("args, said", [(["fspne"], "did you mean 'fspen'?"), (["no/such.pt"], "no such checkpoint"),
-                                        (["no.yaml"], "no such configuration"), (["fspen", "--convention", "thop"], "thop"), ([], "MODEL")])
+@pytest.mark.parametrize(
+    "args, said",
+    [
+        (["fspne"], "did you mean 'fspen'?"),
+        (["no/such.pt"], "no such checkpoint"),
+        (["no.yaml"], "no such configuration"),
+        (["fspen", "--convention", "thop"], "thop"),
+        ([], "MODEL"),
+    ],
+)
 def test_mistakes_exit_2_and_leave_stdout_clean(se, args, said):
     done = se("count", *args)
     assert done.returncode == 2 and said in done.err and done.out == ""
@@ -76,6 +105,9 @@ def test_a_reader_that_stops_is_quiet():
     assert done.returncode == 0 and done.stderr == b"" and done.stdout.startswith(b"model\tlayer\t")
 
 
+@pytest.mark.full
 def test_a_model_that_is_not_causal_is_timed_on_whole_signals(se):
     row = json.loads(se("count", "fqse-small", "--time", "--json").out)
-    assert row["rtf"] > 0 and row["start_s"] > 0 and row["latency_ms"] is row["hop_ms_median"] is row["rtf_stream"] is None
+    assert (
+        row["rtf"] > 0 and row["start_s"] > 0 and row["latency_ms"] is row["hop_ms_median"] is row["rtf_stream"] is None
+    )

@@ -50,8 +50,10 @@ def make_sources(wavs: Path, data: Path) -> None:
 COMMANDS = {
     "fix": (make_pairs, ["fix", "data"]),
     "pairs": (make_pairs, ["pairs", "data/noisy.scp", "data/clean.scp", "data", "--max-fail", "1"]),
-    "sources": (make_sources, ["sources", "data", "--speech", "data/speech.scp", "--noise", "data/noise.scp",
-                               "--rir", "data/speech.scp"]),
+    "sources": (
+        make_sources,
+        ["sources", "data", "--speech", "data/speech.scp", "--noise", "data/noise.scp", "--rir", "data/speech.scp"],
+    ),
 }
 
 
@@ -92,6 +94,7 @@ def _prep(cwd: Path, args: list[str], kill: int, when: str, report: int) -> int:
             finally:
                 if mine:
                     os._exit(KILLED)
+
         return wrapper
 
     for name in CALLS:
@@ -126,12 +129,16 @@ def test_a_kill_at_every_call_loses_no_list_and_the_rerun_completes(wavs, tmp_pa
         assert found in (old, new), (kill, found)
         assert run(here, args, 0, when)[0] == 0, (kill, (here / "stderr").read_text())
         assert lists(here / "data") == new
-        assert [p.name for p in (here / "data").iterdir() if p.is_dir() and p.name not in (".backup", ".backup.2")] == []
+        assert [
+            p.name for p in (here / "data").iterdir() if p.is_dir() and p.name not in (".backup", ".backup.2")
+        ] == []
         shutil.rmtree(here)
 
 
 def test_a_list_in_a_directory_that_was_left_half_replaced_is_the_new_one(tmp_path):
-    data = DataDir.write(tmp_path / "data", {"noisy.scp": {"a": "n.wav"}, "clean.scp": {"a": "c.wav"}, "utt2spk": {"a": "x"}})
+    data = DataDir.write(
+        tmp_path / "data", {"noisy.scp": {"a": "n.wav"}, "clean.scp": {"a": "c.wav"}, "utt2spk": {"a": "x"}}
+    )
     pending = tmp_path / "data" / ".replacing"
     pending.mkdir()
     (pending / "clean.scp").write_text("b new.wav\n")
@@ -150,9 +157,11 @@ def test_a_bad_id_changes_nothing(tmp_path):
 
 
 def test_two_writers_leave_the_lists_of_one_of_them(tmp_path):
-    code = ("import sys\nfrom setk.data.datadir import DataDir\n"
-            "for i in range(20): DataDir.write(sys.argv[1], {n: {f'{sys.argv[2]}{k}': 'x.wav' for k in range(50)} "
-            "for n in ('noisy.scp', 'clean.scp')})")
+    code = (
+        "import sys\nfrom setk.data.datadir import DataDir\n"
+        "for i in range(20): DataDir.write(sys.argv[1], {n: {f'{sys.argv[2]}{k}': 'x.wav' for k in range(50)} "
+        "for n in ('noisy.scp', 'clean.scp')})"
+    )
     writers = [subprocess.Popen([sys.executable, "-P", "-c", code, str(tmp_path / "data"), who]) for who in "ab"]
     assert [w.wait() for w in writers] == [0, 0]
     pairs = DataDir(tmp_path / "data").pairs()

@@ -42,8 +42,10 @@ def test_macs_by_frames_are_those_of_the_audit():
     assert ptflops.count(m, frame_inputs(63)).total / 1e9 == pytest.approx(3.376, abs=1e-3)
 
 
-@pytest.mark.parametrize("preset, per_second, quoted, latency", [
-    ("dccrn", 8_532_787_200, 14.36, 62.5), ("dccrn-512", 6_666_240_000, 11.13, 80)])
+@pytest.mark.parametrize(
+    "preset, per_second, quoted, latency",
+    [("dccrn", 8_532_787_200, 14.36, 62.5), ("dccrn-512", 6_666_240_000, 11.13, 80)],
+)
 def test_the_legacy_count_explains_the_published_one(preset, per_second, quoted, latency):
     with torch.device("meta"):
         m = models.build_preset(preset)
@@ -94,19 +96,25 @@ def written_out(m, spectrum):
 
     def norm(x, name):
         halves = torch.cat([x.real, x.imag], 1)
-        halves = F.batch_norm(halves, *(w[f"{name}.0.{part}"] for part in ("running_mean", "running_var", "weight", "bias")))
+        halves = F.batch_norm(
+            halves, *(w[f"{name}.0.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        )
         return torch.complex(*F.prelu(halves, w[f"{name}.1.weight"]).chunk(2, 1))
 
     def bias(name):  # each of two real layers adds its own: (1 + j) times the complex one
         return (both(name, "bias") * (1 + 1j))[:, None, None]
 
     def lstm(layer, x):
-        return torch.complex(layer.real(x.real)[0] - layer.imag(x.imag)[0], layer.real(x.imag)[0] + layer.imag(x.real)[0])
+        return torch.complex(
+            layer.real(x.real)[0] - layer.imag(x.imag)[0], layer.real(x.imag)[0] + layer.imag(x.real)[0]
+        )
 
     y = torch.complex(*spectrum.unbind(-1))
     x, skips = y[:, None, :, 1:], []
     for i in range(6):
-        x = F.conv2d(F.pad(x, (2, 2, 1, 0)), both(f"encoder.{i}.conv", "weight"), stride=(1, 2)) + bias(f"encoder.{i}.conv")
+        x = F.conv2d(F.pad(x, (2, 2, 1, 0)), both(f"encoder.{i}.conv", "weight"), stride=(1, 2)) + bias(
+            f"encoder.{i}.conv"
+        )
         x = norm(x, f"encoder.{i}.norm")
         skips.append(x)
     z = x.transpose(1, 2).flatten(2)
@@ -117,7 +125,7 @@ def written_out(m, spectrum):
     for i in range(6):
         name, x = f"decoder.{i}.conv", torch.cat([x, skips.pop()], 1)
         x = F.conv_transpose2d(x, both(name, "weight"), stride=(1, 2), padding=(0, 2), output_padding=(0, 1))
-        x = x[:, :, shift:][:, :, :len(spectrum[0])] + bias(name)
+        x = x[:, :, shift:][:, :, : len(spectrum[0])] + bias(name)
         x = norm(x, f"decoder.{i}.norm") if i < 5 else x
     mask = F.pad(x[:, 0], (1, 0))
     return torch.view_as_real(torch.polar(y.abs() * mask.abs().tanh(), y.angle() + mask.angle()))
@@ -147,9 +155,14 @@ def test_the_look_ahead_is_six_frames_or_none(causal, first):
 def test_a_stream_carries_the_state_of_the_audit():
     """The encoder's last inputs, the LSTMs, what the decoder still adds, the skips that wait; and six frames of spectrum."""
     with torch.device("meta"):
-        count = {preset: sum(s.numel() for s in models.build_preset(preset).init_state(1))
-                 for preset in ("dccrn", "dccrn-causal")}
-    assert count["dccrn-causal"] == 18_944 + 2_048 + 18_944 and count["dccrn"] == count["dccrn-causal"] + 59_392 + 6 * 257 * 2
+        count = {
+            preset: sum(s.numel() for s in models.build_preset(preset).init_state(1))
+            for preset in ("dccrn", "dccrn-causal")
+        }
+    assert (
+        count["dccrn-causal"] == 18_944 + 2_048 + 18_944
+        and count["dccrn"] == count["dccrn-causal"] + 59_392 + 6 * 257 * 2
+    )
 
 
 @torch.no_grad()

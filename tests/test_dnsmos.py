@@ -18,8 +18,10 @@ from setk.core.errors import UserError
 from setk.metrics import Extras, dnsmos
 
 NAMES = ["dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_p808"]
-installed = pytest.mark.skipif(not (util.find_spec("speechmos") and util.find_spec("onnxruntime")),
-                               reason="needs the models: pip install speechmos onnxruntime")
+installed = pytest.mark.skipif(
+    not (util.find_spec("speechmos") and util.find_spec("onnxruntime")),
+    reason="needs the models: pip install speechmos onnxruntime",
+)
 
 
 @installed
@@ -41,12 +43,15 @@ def test_equal_to_speechmos(pairs, seconds):
 def test_golden_figures(pairs):
     """Of speechmos 0.0.1.1 for data/mini's first test utterance, with the models that it brings."""
     scores, _ = metrics.compute(*pairs[0], NAMES)
-    assert scores == pytest.approx({"dnsmos_sig": 1.491863, "dnsmos_bak": 1.224909, "dnsmos_ovrl": 1.194686, "dnsmos_p808": 2.597021},
-                                   abs=1e-4)
+    assert scores == pytest.approx(
+        {"dnsmos_sig": 1.491863, "dnsmos_bak": 1.224909, "dnsmos_ovrl": 1.194686, "dnsmos_p808": 2.597021}, abs=1e-4
+    )
 
 
-@pytest.mark.parametrize("seconds, times", [(3, [1] * 3), (4, [2, 2, 2, 1]), (9.01, [1]), (9, [1] * 7), (15, [1] * 6), (30, [1] * 7),
-                                            (34, [1] * 8)])
+@pytest.mark.parametrize(
+    "seconds, times",
+    [(3, [1] * 3), (4, [2, 2, 2, 1]), (9.01, [1]), (9, [1] * 7), (15, [1] * 6), (30, [1] * 7), (34, [1] * 8)],
+)
 def test_windows(rng, seconds, times):
     """Numbers of the DNS Challenge's script: of 30 s only windows up to 15.01 s are rated, of 34 s the 25th too."""
     found = dnsmos._windows(rng.standard_normal(round(seconds * 16000)))
@@ -91,7 +96,9 @@ def test_the_reference_does_not_matter_and_level_does(pairs):
     ref, est, rate = pairs[1]
     one = metrics.compute(ref, est, rate, ["dnsmos_p808"])[0]
     assert metrics.compute(np.zeros_like(ref), est, rate, ["dnsmos_p808"])[0] == one
-    assert metrics.compute(ref, 0.05 * est, rate, ["dnsmos_sig"])[0] != metrics.compute(ref, est, rate, ["dnsmos_sig"])[0]
+    assert (
+        metrics.compute(ref, 0.05 * est, rate, ["dnsmos_sig"])[0] != metrics.compute(ref, est, rate, ["dnsmos_sig"])[0]
+    )
 
 
 @installed
@@ -102,7 +109,9 @@ def test_a_named_file_is_used_and_told(pairs, tmp_path):
     extras = Extras(dnsmos_p808=str(copy))
     assert pickle.loads(pickle.dumps(extras)) == extras
     assert metrics.compute(*pairs[1], ["dnsmos_p808"], extras=extras) == metrics.compute(*pairs[1], ["dnsmos_p808"])
-    assert dnsmos.identity(extras) == {model: files.sha256(dnsmos.model_file(model, extras)) for model in ("dnsmos_p835", "dnsmos_p808")}
+    assert dnsmos.identity(extras) == {
+        model: files.sha256(dnsmos.model_file(model, extras)) for model in ("dnsmos_p835", "dnsmos_p808")
+    }
 
 
 @installed
@@ -120,8 +129,11 @@ def test_files_that_are_no_such_model(pairs, tmp_path, capfd):
 @installed
 def test_what_cannot_be_rated(pairs):
     ref, est, rate = pairs[0]
-    for x, y, hz, reason in ((ref, 0 * est, rate, "estimate is silent"), (ref, est, 8000, "16000 Hz"),
-                             (ref[:4000], est[:4000], rate, "too short")):
+    for x, y, hz, reason in (
+        (ref, 0 * est, rate, "estimate is silent"),
+        (ref, est, 8000, "16000 Hz"),
+        (ref[:4000], est[:4000], rate, "too short"),
+    ):
         scores, reasons = metrics.compute(x, y, hz, NAMES)
         assert all(map(math.isnan, scores.values())) and all(reason in text for text in reasons.values()), reasons
 
@@ -130,21 +142,27 @@ def test_what_is_missing_is_told_with_the_mend(monkeypatch, rng):
     x = rng.standard_normal(16000)
     find = util.find_spec
     for absent, mend in (("onnxruntime", "pip install onnxruntime"), ("speechmos", "--dnsmos-p808-model FILE")):
-        monkeypatch.setattr(util, "find_spec", lambda name: None if name == absent else find(name) or name == "onnxruntime")
+        monkeypatch.setattr(
+            util, "find_spec", lambda name: None if name == absent else find(name) or name == "onnxruntime"
+        )
         assert mend in metrics.availability("dnsmos_p808")
         with pytest.raises(UserError, match="dnsmos_p808 needs"):
             metrics.select(["dnsmos_p808"])
         scores, reasons = metrics.compute(x, x, 16000, ["dnsmos_p808", "si_sdr"])
         assert math.isnan(scores["dnsmos_p808"]) and mend in reasons["dnsmos_p808"] and scores["si_sdr"] == 100
-    monkeypatch.setattr(util, "find_spec", lambda name: None if name == "speechmos" else find(name) or name == "onnxruntime")
-    assert "no file" in metrics.availability("dnsmos_sig", Extras(dnsmos_p835="/nowhere/x.onnx"))
+    monkeypatch.setattr(
+        util, "find_spec", lambda name: None if name == "speechmos" else find(name) or name == "onnxruntime"
+    )
+    assert "not a file" in metrics.availability("dnsmos_sig", Extras(dnsmos_p835="/nowhere/x.onnx"))
     assert dnsmos.identity() == {}
 
 
 @installed
 def test_neither_speechmos_nor_librosa_is_imported():
-    code = ("import sys, numpy as np\nfrom setk import metrics\nx = np.random.default_rng(0).standard_normal((2, 8000))\n"
-            "scores, _ = metrics.compute(*x, 16000, ['dnsmos_p808'])\nassert scores['dnsmos_p808'] > 0\n"
-            "bad = [m for m in ('speechmos', 'librosa', 'scipy', 'torch') if m in sys.modules]\nassert not bad, bad")
+    code = (
+        "import sys, numpy as np\nfrom setk import metrics\nx = np.random.default_rng(0).standard_normal((2, 8000))\n"
+        "scores, _ = metrics.compute(*x, 16000, ['dnsmos_p808'])\nassert scores['dnsmos_p808'] > 0\n"
+        "bad = [m for m in ('speechmos', 'librosa', 'scipy', 'torch') if m in sys.modules]\nassert not bad, bad"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -79,7 +79,9 @@ def test_classes_are_225_periods_with_taps_exactly_there_and_the_frame_as_it_is(
         # A thousandth is the frame as it is.
         torch.testing.assert_close(comb(samples, certain(c, 1)), spectrum_of(comb, wanted), atol=0.1, rtol=0)
     unvoiced = comb(samples, certain(225, 1))
-    torch.testing.assert_close(unvoiced, spectrum_of(comb, samples[..., comb.first:comb.first + WINDOW]), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        unvoiced, spectrum_of(comb, samples[..., comb.first : comb.first + WINDOW]), atol=1e-4, rtol=1e-4
+    )
 
 
 @torch.no_grad()
@@ -95,7 +97,9 @@ def test_the_comb_takes_4_db_of_noise_off_a_voice_at_its_pitch_and_not_beside_it
         samples, _ = m.comb.unfold(frames, m.init_state(1)[3])
         y = m.comb(samples, certain(c, frames.shape[1]))
         late = 0 if one_sided else 2
-        return m.transform.synthesis(torch.cat([y[:, late:], torch.zeros_like(y[:, :late])], 1), len(x))[0, 4000:-4000].numpy()
+        return m.transform.synthesis(torch.cat([y[:, late:], torch.zeros_like(y[:, :late])], 1), len(x))[
+            0, 4000:-4000
+        ].numpy()
 
     def snr(c):
         wanted = voice[4000:-4000]

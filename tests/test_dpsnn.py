@@ -17,7 +17,7 @@ from setk import audio, checkpoint, models
 from setk.data import lists
 from setk.cost import macs, synops
 from setk.core.errors import UserError
-from setk.nn import spiking
+from setk.nn import spiking_operators, surrogates
 from setk.models.dpsnn import DPSNN
 from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout
 from setk.training.losses import Example, LOSSES
@@ -30,17 +30,17 @@ torch.set_num_threads(1)
 def use(build: str, monkeypatch):
     """Have the layers run in one build of the kernel, or as the loop."""
     if build == "loop":
-        monkeypatch.setattr(spiking, "_kernel", None)
+        monkeypatch.setattr(spiking_operators, "_kernel", None)
         return
     here = list(BUILDS.values()).index(torch.backends.cpu.get_cpu_capability())
     if list(BUILDS).index(build) > here:
         pytest.skip(f"this processor has no {build}")
     with monkeypatch.context() as other:
         other.setattr(torch.backends.cpu, "get_cpu_capability", lambda: BUILDS[build])
-        library = spiking._load()
+        library = spiking_operators._load()
     if library is None:
         pytest.skip("the spiking kernel is not built (python setup.py build_ext --inplace)")
-    monkeypatch.setattr(spiking, "_kernel", library)
+    monkeypatch.setattr(spiking_operators, "_kernel", library)
 
 
 @pytest.fixture(params=[*BUILDS, "loop"])
@@ -83,6 +83,7 @@ def spikes_of(model):
     def keep(name):
         def hook(module, args, output):
             found.setdefault(name, []).append(output[0] if isinstance(output, tuple) else output)
+
         return hook
 
     for name, module in model.named_modules():
@@ -106,7 +107,7 @@ def plain(model, x):
         history[j] = [np.zeros(c.width)] * context
     neurons = None
     for f in range((len(x) - c.window) // c.hop + 1):
-        e = np.maximum(w["encoder.weight"] @ x[f * c.hop:f * c.hop + c.window] + w["encoder.bias"], 0)
+        e = np.maximum(w["encoder.weight"] @ x[f * c.hop : f * c.hop + c.window] + w["encoder.bias"], 0)
         n = (e - e.mean()) / np.sqrt(e.var() + 1e-5) * w["norm.weight"] + w["norm.bias"]
         s = (w["binary.dense.weight"] @ n + w["binary.dense.bias"] - w["binary.threshold"] > 0).astype(float)
         history[0].append(s)
@@ -115,7 +116,9 @@ def plain(model, x):
         at = f - context
         period = round(c.segment_reset * 16000 / c.hop)
         if at == 0 or (period and (at + 1) % period == 0):  # the neurons' own frame 0
-            neurons = [dict(v=0.0, m=np.zeros(c.width), s=np.zeros(c.width), eta=np.full(c.width, 1.6)) for _ in model.blocks]
+            neurons = [
+                dict(v=0.0, m=np.zeros(c.width), s=np.zeros(c.width), eta=np.full(c.width, 1.6)) for _ in model.blocks
+            ]
             r = np.zeros(c.width)
             if at:  # this frame lies across the border
                 for past in history[1:]:
@@ -127,15 +130,19 @@ def plain(model, x):
             key = f"blocks.{j}."
             if j:
                 history[j].append(s)
-            d = np.stack(history[j][-context - 1:]).repeat(c.hidden // c.width, 1)
+            d = np.stack(history[j][-context - 1 :]).repeat(c.hidden // c.width, 1)
             d = (w[key + "scnn.conv.weight"][:, 0].T * d).sum(0) + w[key + "scnn.conv.bias"]
             b["v"] = b["v"] + (d - b["v"]) * logistic(w[key + "scnn.w"])
             s = (b["v"] - 1 >= 0).astype(float)
             b["v"] = b["v"] * (1 - s)
             spikes.setdefault(key + "scnn", []).append(s)
             alpha, ro = logistic(w[key + "srnn.alpha"]), logistic(w[key + "srnn.ro"])
-            current = (w[key + "srnn.dense.weight"] @ s + w[key + "srnn.dense.bias"]
-                       + w[key + "srnn.recurrent.weight"] @ b["s"] + w[key + "srnn.recurrent.bias"])
+            current = (
+                w[key + "srnn.dense.weight"] @ s
+                + w[key + "srnn.dense.bias"]
+                + w[key + "srnn.recurrent.weight"] @ b["s"]
+                + w[key + "srnn.recurrent.bias"]
+            )
             b["eta"] = ro * b["eta"] + (1 - ro) * b["s"]
             theta = 1.6 + 0.184 * b["eta"]
             b["m"] = alpha * b["m"] + (1 - alpha) * current - theta * b["s"]
@@ -146,8 +153,8 @@ def plain(model, x):
         r = a * r + (1 - a) * (w["readout.dense.weight"] @ np.concatenate(every) + w["readout.dense.bias"])
         q = np.where(r > w["readout.threshold"], r, 0)
         mask = logistic(w["mask.weight"] @ q + w["mask.bias"])
-        out[f * c.hop:f * c.hop + c.window] += w["decoder.weight"] @ (e * mask) + w["decoder_bias"]
-    return out[context * c.hop:], {k: np.stack(v) for k, v in spikes.items()}
+        out[f * c.hop : f * c.hop + c.window] += w["decoder.weight"] @ (e * mask) + w["decoder_bias"]
+    return out[context * c.hop :], {k: np.stack(v) for k, v in spikes.items()}
 
 
 @pytest.mark.parametrize("config", [{}, {"segment_reset": 0.1}, SMALL, {**SMALL, "segment_reset": 0.05}], ids=str)
@@ -159,7 +166,7 @@ def test_the_model_is_the_plain_loop(form, config):
     found = spikes_of(model)
     got = model.enhance(torch.from_numpy(x[None]))[0].numpy()
     # The loop stops with the last whole frame; the model goes on by the frame that ends after the signal.
-    assert np.abs(got - expected)[:-model.config.hop].max() < 1e-5 * np.abs(expected).max()
+    assert np.abs(got - expected)[: -model.config.hop].max() < 1e-5 * np.abs(expected).max()
     period = round(model.config.segment_reset * 400)
     frames = np.arange(1, 400)
     frames = frames[frames % period != 0] if period else frames
@@ -196,13 +203,20 @@ def test_kernel_and_loop_are_one(size, build, monkeypatch):
     batch, time, taps, inputs, width = size
     x = (torch.rand(batch, time, inputs) < 0.4).float().requires_grad_()
     hold = torch.rand(batch, time) < 0.2
-    fan = LeakyConv(inputs, inputs * (width // inputs), taps) if width % inputs == 0 else LeakyConv(inputs, 2 * inputs, taps)
+    fan = (
+        LeakyConv(inputs, inputs * (width // inputs), taps)
+        if width % inputs == 0
+        else LeakyConv(inputs, 2 * inputs, taps)
+    )
     srnn, readout = AdaptiveRecurrent(inputs, width), Readout(inputs, width)
     with torch.no_grad():
         srnn.dense.bias += 1.5
         fan.conv.weight += 0.4
-    cases = [(fan, [torch.rand_like(s) for s in fan.init_state(batch)]), (readout, [torch.randn(batch, width)]),
-             (srnn, [torch.randn(batch, width), torch.rand(batch, width), (torch.rand(batch, width) < 0.3).float()])]
+    cases = [
+        (fan, [torch.rand_like(s) for s in fan.init_state(batch)]),
+        (readout, [torch.randn(batch, width)]),
+        (srnn, [torch.randn(batch, width), torch.rand(batch, width), (torch.rand(batch, width) < 0.3).float()]),
+    ]
     for layer, state in cases:
         results = []
         for form in (build, "loop"):
@@ -216,16 +230,38 @@ def test_kernel_and_loop_are_one(size, build, monkeypatch):
             assert (a - b).norm() <= 2e-6 * max(1, b.norm()), type(layer).__name__
 
 
+@pytest.mark.skipif(not spiking_operators.kernel_available(), reason="the kernel is not built")
+def test_the_kernels_are_operators_of_torch():
+    """Their shapes, strides and gradients are registered as torch's own checks want them."""
+    torch.manual_seed(2)
+    hold = torch.rand(3, 5) < 0.3
+
+    def some(*shape):
+        return torch.randn(shape).requires_grad_()
+
+    def state(*shape):
+        return torch.rand(shape)
+
+    torch.library.opcheck(spiking_operators.dense, (some(3, 5, 8), some(16, 8), some(16)))
+    torch.library.opcheck(
+        spiking_operators.leak, (some(3, 8, 16), some(4, 16), some(16), some(16), hold, state(3, 16), 1.0)
+    )
+    weights = some(16, 8), some(16, 16), some(16), some(16), some(16)
+    torch.library.opcheck(
+        spiking_operators.adaptive, (some(3, 5, 8), *weights, hold, *(state(3, 16) for _ in range(3)))
+    )
+
+
 def test_surrogates_have_the_values_of_their_sources():
-    assert spiking.multi_gaussian(torch.zeros(1)).item() == pytest.approx(0.43911, abs=1e-5)
+    assert surrogates.multi_gaussian(torch.zeros(1)).item() == pytest.approx(0.43911, abs=1e-5)
     u = torch.linspace(-60, 60, 400001, dtype=torch.float64)
-    assert torch.trapezoid(spiking.multi_gaussian(u), u).item() == pytest.approx(0.5 * (1.15 - 2 * 0.15), abs=1e-6)
-    assert spiking.arctan(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([1, 1 / (1 + math.pi**2)])
+    assert torch.trapezoid(surrogates.multi_gaussian(u), u).item() == pytest.approx(0.5 * (1.15 - 2 * 0.15), abs=1e-6)
+    assert surrogates.arctan(torch.tensor([0.0, 1.0])).tolist() == pytest.approx([1, 1 / (1 + math.pi**2)])
 
 
 def test_comparisons_are_strict_but_for_the_leaky_neuron():
     u = torch.tensor([-1e-30, 0.0, 1e-30], requires_grad=True)
-    assert spiking.above(u).tolist() == [0, 0, 1] and spiking.reached(u).tolist() == [0, 1, 1]
+    assert surrogates.above(u).tolist() == [0, 0, 1] and surrogates.reached(u).tolist() == [0, 1, 1]
     layer = LeakyConv(16, 16, 1)
     with torch.no_grad():
         layer.conv.weight.fill_(2), layer.conv.bias.zero_()
@@ -245,7 +281,7 @@ def test_a_stream_has_the_spikes_of_the_whole(form, rng):
     state, at = model.init_state(1), 0
     while at < frames.shape[1]:
         n = int(rng.integers(1, 9))
-        _, state = model(frames[1:2, at:at + n], state)
+        _, state = model(frames[1:2, at : at + n], state)
         at += n
     for name, spikes in whole.items():
         differ = (torch.cat(found[name], 1) != spikes[1:2]).float().mean()
@@ -274,7 +310,7 @@ def test_a_step_exports_and_runs_alike(rng):
     model = excited(**SMALL)
     frames = model.transform.analysis(torch.from_numpy(noise(rng, 4000)))
     hop = in_onnx(model)
-    got = np.concatenate([hop(frames[:, t:t + 1]) for t in range(frames.shape[1])], 1)
+    got = np.concatenate([hop(frames[:, t : t + 1]) for t in range(frames.shape[1])], 1)
     with torch.no_grad():
         expected = model(frames, model.init_state(1))[0].numpy()
     # A sum that rounds otherwise may flip a spike now and then; most frames have none.
@@ -295,12 +331,16 @@ def test_the_figures_of_the_paper_follow_from_the_rates():
     assert power(0, 0, 0, 0)["power_proxy"] == 46_696_400 and power(0, 0, 0, 0)["pdp_proxy"] == 233_482
     assert power(1, 1, 1, 1)["power_proxy"] == pytest.approx(152.07e6, rel=1e-4)
     start, fired = power(0.5302, 0.0080, 0, 0.4961), power(0.4945, 0.2354, 0.1609, 0.4967)
-    assert start["power_proxy"] == pytest.approx(60.39e6, rel=1e-3) and fired["power_proxy"] == pytest.approx(76.53e6, rel=1e-3)
+    assert start["power_proxy"] == pytest.approx(60.39e6, rel=1e-3) and fired["power_proxy"] == pytest.approx(
+        76.53e6, rel=1e-3
+    )
     assert fired["pdp_proxy"] == pytest.approx(0.3827e6, rel=1e-3)
     assert fired["synops_per_second"] + 10 * fired["neuron_ops_per_second"] == pytest.approx(32.91e6, rel=1e-3)
     assert fired["neuron_ops_per_second"] == 768 * 400 and fired["dense_ops_per_second"] == 109_061 * 400
     own = synops.synops(model, fired["spike_rates"])
-    assert fired["synops_per_second"] - own["synops_per_second"] == pytest.approx(400 * 65536 * (0.2354 - 0.1609), rel=1e-6)
+    assert fired["synops_per_second"] - own["synops_per_second"] == pytest.approx(
+        400 * 65536 * (0.2354 - 0.1609), rel=1e-6
+    )
 
 
 def test_rates_are_measured_on_the_waves(rng):
@@ -335,6 +375,7 @@ def test_the_losses_of_activity_see_all_frames_or_the_last(rng):
 
 # Through the commands.
 
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     path = tmp_path_factory.mktemp("dpsnn") / "lively.pt"
@@ -361,8 +402,14 @@ def test_se_count_measures_spikes_on_a_list(se, trained, tmp_path):
 
 def test_a_live_pipe_answers_after_five_milliseconds(trained):
     """Hop by hop through the real filter: what can be final after k samples is there when k are in, and not before."""
-    pipe = subprocess.Popen(command("enhance", trained, "-", "-", "--raw"), cwd=ROOT, bufsize=0, stdin=subprocess.PIPE,
-                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    pipe = subprocess.Popen(
+        command("enhance", trained, "-", "-", "--raw"),
+        cwd=ROOT,
+        bufsize=0,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     x = (noise(np.random.default_rng(1), 1600)[0] * 20000).astype("<i2").tobytes()
     os.set_blocking(pipe.stdout.fileno(), False)
     got, hop = b"", 80  # bytes of 2.5 ms
@@ -375,7 +422,7 @@ def test_a_live_pipe_answers_after_five_milliseconds(trained):
             time.sleep(0.001)
 
     for k in range(len(x) // hop):
-        pipe.stdin.write(x[k * hop:(k + 1) * hop])
+        pipe.stdin.write(x[k * hop : (k + 1) * hop])
         take(k * hop, 60)
         assert len(got) == k * hop  # a sample waits for the end of the frame that begins with it: 80 samples, 5.0 ms
     take(len(got) + 1, 0.2)

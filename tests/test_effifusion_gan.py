@@ -19,19 +19,33 @@ def built(**values):
     return models.build("effifusion_gan", values)
 
 
-@pytest.mark.parametrize("values, params", [
-    ({}, 1_079_584), ({"second_norm": False}, 1_078_560), ({"kernels": (3,)}, 1_070_944), ({"kernels": (3, 11)}, 1_093_984),
-    ({"kernels": (3, 11, 23, 31)}, 1_151_584), ({"kernels": (3,), "transposed": True}, 1_078_101),
-    ({**V1, "transposed": True}, 2_048_849),  # MP-SENet, as published: 2.05 M
-    (V1, 2_073_932 + 1024),                   # the sheet's has a 1x1 at its input
-], ids=str)
+@pytest.mark.parametrize(
+    "values, params",
+    [
+        ({}, 1_079_584),
+        ({"second_norm": False}, 1_078_560),
+        ({"kernels": (3,)}, 1_070_944),
+        ({"kernels": (3, 11)}, 1_093_984),
+        ({"kernels": (3, 11, 23, 31)}, 1_151_584),
+        ({"kernels": (3,), "transposed": True}, 1_078_101),
+        ({**V1, "transposed": True}, 2_048_849),  # MP-SENet, as published: 2.05 M
+        (V1, 2_073_932 + 1024),  # the sheet's has a 1x1 at its input
+    ],
+    ids=str,
+)
 def test_sizes_of_the_fact_sheet(values, params):
     assert models.count_parameters(built(**values))["params"] == params
 
 
-@pytest.mark.parametrize("values, message", [
-    ({"heads": 3}, "heads=3"), ({"channels": 6, "heads": 2}, "4 kernels"), ({"kernels": (3, 4)}, "odd"),
-    ({"separable": False}, "single width")])
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"heads": 3}, "heads=3"),
+        ({"channels": 6, "heads": 2}, "4 kernels"),
+        ({"kernels": (3, 4)}, "odd"),
+        ({"separable": False}, "single width"),
+    ],
+)
 def test_impossible_configs_are_refused(values, message):
     with pytest.raises(UserError, match=message):
         built(**values)
@@ -75,9 +89,21 @@ def test_a_dense_block_convolves_all_that_came_before_newest_first(rng):
         (depthwise, pointwise), norm, act = layer
         y, kernels = torch.cat(found, 1), [(3, 3), (3, 5), (3, 7)]
         quarter = y.shape[1] // 4
-        parts = y[:, :2 * quarter], y[:, 2 * quarter:3 * quarter], y[:, 3 * quarter:]
-        y = torch.cat([F.conv2d(part, conv.weight, conv.bias, padding=(dilation, width // 2), dilation=(dilation, 1),
-                                groups=part.shape[1]) for conv, part, (_, width) in zip(depthwise.convs, parts, kernels)], 1)
+        parts = y[:, : 2 * quarter], y[:, 2 * quarter : 3 * quarter], y[:, 3 * quarter :]
+        y = torch.cat(
+            [
+                F.conv2d(
+                    part,
+                    conv.weight,
+                    conv.bias,
+                    padding=(dilation, width // 2),
+                    dilation=(dilation, 1),
+                    groups=part.shape[1],
+                )
+                for conv, part, (_, width) in zip(depthwise.convs, parts, kernels)
+            ],
+            1,
+        )
         assert isinstance(depthwise, MultiScale) and [tuple(c.weight.shape[2:]) for c in depthwise.convs] == kernels
         found.insert(0, act(F.instance_norm(pointwise(y), weight=norm.weight, bias=norm.bias)))
     torch.testing.assert_close(wanted, found[0], atol=1e-4, rtol=1e-4)
@@ -95,8 +121,16 @@ def test_attention_is_torchs_own_between_two_norms():
     attention = built(channels=8, blocks=1, heads=2).blocks[0].time.attention.eval()
     nn.init.normal_(attention.after.bias)
     whole = nn.MultiheadAttention(8, 2, batch_first=True)
-    whole.load_state_dict({"in_proj_weight": attention.qkv.weight, "in_proj_bias": attention.qkv.bias,
-                           "out_proj.weight": attention.out.weight, "out_proj.bias": attention.out.bias})
+    whole.load_state_dict(
+        {
+            "in_proj_weight": attention.qkv.weight,
+            "in_proj_bias": attention.qkv.bias,
+            "out_proj.weight": attention.out.weight,
+            "out_proj.bias": attention.out.bias,
+        }
+    )
     x = torch.randn(3, 11, 8)
     y = attention.before(x)
-    torch.testing.assert_close(attention(x), attention.after(whole(y, y, y, need_weights=False)[0]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        attention(x), attention.after(whole(y, y, y, need_weights=False)[0]), atol=1e-5, rtol=1e-4
+    )

@@ -35,7 +35,9 @@ def scp(tmp_path):
     return tmp_path / "n.scp"
 
 
-@pytest.mark.parametrize("rate, channels, suffix", [(16000, 1, ".wav"), (48000, 2, ".wav"), (44100, 1, ".flac"), (8000, 2, ".flac")])
+@pytest.mark.parametrize(
+    "rate, channels, suffix", [(16000, 1, ".wav"), (48000, 2, ".wav"), (44100, 1, ".flac"), (8000, 2, ".flac")]
+)
 def test_a_file_keeps_rate_channels_and_length(se, untrained, tmp_path, rate, channels, suffix):
     n = int(1.1 * rate) + 13
     audio.write(tmp_path / f"in{suffix}", noise(2, rate, channels)[:, :n], rate)
@@ -65,8 +67,9 @@ class Live:
     """se-enhance - - as a live process: what has come out so far, without blocking."""
 
     def __init__(self, *args):
-        self.process = subprocess.Popen(command("enhance", *args), cwd=ROOT, stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.process = subprocess.Popen(
+            command("enhance", *args), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
         self.out = b""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -97,7 +100,7 @@ def test_a_pipe_gives_audio_as_it_comes_with_the_latency_declared(untrained):
     live = Live(untrained, "-", "-", "--raw")
     pcm = audio.to_int16(noise(1))[0][0]
     for n in (512, 2048, 5000):
-        live.feed(pcm[len(live.out) * 0 + sent(live):n].tobytes())
+        live.feed(pcm[len(live.out) * 0 + sent(live) : n].tobytes())
         live.sent = n
         assert live.wait_for(2 * (n // 256 * 256 - 256)), (n, len(live.out))
         assert len(live.out) == 2 * (n // 256 * 256 - 256)
@@ -137,8 +140,12 @@ def test_an_input_that_dies_leaves_valid_audio_and_says_so(se, untrained, noisy,
 
 def test_a_reader_that_leaves_is_no_error_message(untrained, noisy):
     pipe = " ".join(f"'{a}'" for a in command("enhance", untrained, "-", "-"))
-    done = subprocess.run(["bash", "-c", f"cat '{noisy}' '{noisy}' | {pipe} | head -c 100 | wc -c; echo ${{PIPESTATUS[1]}}"],
-                          capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        ["bash", "-c", f"cat '{noisy}' '{noisy}' | {pipe} | head -c 100 | wc -c; echo ${{PIPESTATUS[1]}}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     count, status = done.stdout.split()
     assert count == "100" and status in ("0", "141") and "Traceback" not in done.stderr and "Broken" not in done.stderr
 
@@ -150,7 +157,9 @@ def test_a_list_does_not_depend_on_jobs_or_shards(se, untrained, scp, tmp_path):
         assert done.returncode == 0, done.err
         outs[name] = read_lines(done)
         assert list(outs[name]) == list(read_list(scp))
-    parts = [se("enhance", untrained, "--list", scp, "--out", tmp_path / "three", "--shard", f"{k}/3") for k in (1, 2, 3)]
+    parts = [
+        se("enhance", untrained, "--list", scp, "--out", tmp_path / "three", "--shard", f"{k}/3") for k in (1, 2, 3)
+    ]
     outs["three"] = {u: p for done in parts for u, p in read_lines(done).items()}
     files = [{u: open(p, "rb").read() for u, p in sorted(out.items())} for out in outs.values()]
     assert files[0] == files[1] == files[2]
@@ -165,7 +174,9 @@ def test_failures_are_named_counted_and_told_by_the_exit_code(se, untrained, scp
         f.write(f"gone {tmp_path}/gone.wav\npipe false |\ndir {tmp_path}\n")
     done = se("enhance", untrained, "--list", scp, "--out", tmp_path / "o")
     assert done.returncode == 1 and len(read_lines(done)) == 5
-    assert all(word in done.err for word in ("gone: ", "no such file", "--allow-commands", "directory", "5 done, 3 failed"))
+    assert all(
+        word in done.err for word in ("gone: ", "no such file", "--allow-commands", "directory", "5 done, 3 failed")
+    )
     assert se("enhance", untrained, "--list", scp, "--out", tmp_path / "o", "--max-fail", 3).returncode == 0
 
 
@@ -214,7 +225,9 @@ def test_kill_in_the_middle_of_a_list_tears_nothing(untrained, tmp_path, se):
     assert all(audio.probe(str(p)).frames == 96000 for p in there)
     assert se("enhance", untrained, "--list", tmp_path / "n.scp", "--out", tmp_path / "o").returncode == 0
     se("enhance", untrained, "--list", tmp_path / "n.scp", "--out", tmp_path / "whole")
-    assert all((tmp_path / "o" / f"{u}.wav").read_bytes() == (tmp_path / "whole" / f"{u}.wav").read_bytes() for u in paths)
+    assert all(
+        (tmp_path / "o" / f"{u}.wav").read_bytes() == (tmp_path / "whole" / f"{u}.wav").read_bytes() for u in paths
+    )
 
 
 def test_the_first_score_comes_before_the_last_file(untrained, tmp_path):
@@ -224,11 +237,23 @@ def test_the_first_score_comes_before_the_last_file(untrained, tmp_path):
     table = list(read_list(MINI / "test/noisy.scp").items())[:2]
     (tmp_path / "n.scp").write_text("".join(f"{u} {ROOT / p}\n" for u, p in table) + f"late {fifo}\n")
     refs = read_list(MINI / "test/clean.scp")
-    (tmp_path / "c.scp").write_text("".join(f"{u} {ROOT / refs[u]}\n" for u, _ in table) + f"late {ROOT / refs[table[0][0]]}\n")
-    enhance = subprocess.Popen(command("enhance", untrained, "--list", tmp_path / "n.scp", "--out", tmp_path / "o"),
-                               cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    score = subprocess.Popen(command("score", "--ref", tmp_path / "c.scp", "-", "--metrics", "si_sdr"), cwd=ROOT,
-                             stdin=enhance.stdout, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    (tmp_path / "c.scp").write_text(
+        "".join(f"{u} {ROOT / refs[u]}\n" for u, _ in table) + f"late {ROOT / refs[table[0][0]]}\n"
+    )
+    enhance = subprocess.Popen(
+        command("enhance", untrained, "--list", tmp_path / "n.scp", "--out", tmp_path / "o"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    score = subprocess.Popen(
+        command("score", "--ref", tmp_path / "c.scp", "-", "--metrics", "si_sdr"),
+        cwd=ROOT,
+        stdin=enhance.stdout,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
     enhance.stdout.close()
     header, first = score.stdout.readline(), score.stdout.readline()
     assert header.startswith("utt\tsi_sdr") and first.startswith(table[0][0])
@@ -240,15 +265,28 @@ def test_the_first_score_comes_before_the_last_file(untrained, tmp_path):
     assert enhance.wait(60) == 0 and score.wait(60) == 0
 
 
-@pytest.mark.parametrize("args, words", [
-    (["nope", "a.wav", "b.wav"], "no trained model|no model is called"), (["{m}"], "write 'se-enhance MODEL"), ([], "MODEL is missing"),
-    (["{m}", "{noisy}", "o.xyz"], "cannot be written"), (["{m}", "{noisy}", "o.wav", "--raw"], "--raw is for pipes"),
-    (["{m}", "--list", "{noisy}.scp", "--out", "o"], "no such list"), (["{m}", "--list", "{noisy}"], "--out DIR"),
-    (["{noisy}", "{noisy}", "o.wav"], "not a checkpoint")])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["nope", "a.wav", "b.wav"], "no trained model|no model is called"),
+        (["{m}"], "write 'se-enhance MODEL"),
+        ([], "MODEL is missing"),
+        (["{m}", "{noisy}", "o.xyz"], "cannot be written"),
+        (["{m}", "{noisy}", "o.wav", "--raw"], "--raw is for pipes"),
+        (["{m}", "--list", "{noisy}.scp", "--out", "o"], "no such list"),
+        (["{m}", "--list", "{noisy}"], "--out DIR"),
+        (["{noisy}", "{noisy}", "o.wav"], "not a checkpoint"),
+    ],
+)
 def test_usage_errors_are_one_line_and_code_2(se, untrained, noisy, tmp_path, args, words):
     import re
 
-    done = se("enhance", *[a.format(m=untrained, noisy=noisy) for a in args], env={**os.environ, "PYTHONPATH": ""}, cwd=tmp_path)
+    done = se(
+        "enhance",
+        *[a.format(m=untrained, noisy=noisy) for a in args],
+        env={**os.environ, "PYTHONPATH": ""},
+        cwd=tmp_path,
+    )
     assert done.returncode == 2 and len(done.err.strip().splitlines()) == 1 and re.search(words, done.err), done.err
 
 

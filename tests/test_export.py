@@ -44,10 +44,14 @@ def moving_noise(rng, seconds, channels=1):
 def streamed(engine, x, rng, chunk=1, most=4000):
     """In pieces of any size; `chunk` frames at a time, or all at once if the model is not causal."""
     frames = chunk if engine.causal else engine.transform.frames(x.shape[1])
-    stream, out, at = (engines.Stream if engine.causal else engines.Overlapped)(engine, 16000, len(x), frames), [], 0
+    stream, out, at = (
+        (engines.Stream if engine.causal else engines.Overlapped)(engine, engine.sample_rate, len(x), frames),
+        [],
+        0,
+    )
     while at < x.shape[1]:
         n = int(rng.integers(1, most))
-        out.append(stream.push(x[:, at:at + n]))
+        out.append(stream.push(x[:, at : at + n]))
         at += n
     return np.concatenate([*out, stream.flush()], axis=1)
 
@@ -87,7 +91,10 @@ def test_ten_minutes_in_random_pieces_are_the_same_in_torch_and_onnx(fspen, rng)
 @pytest.mark.parametrize("samples", [0, 1, 255, 256, 257, 513])
 def test_odd_lengths(fspen, samples, rng):
     x = moving_noise(rng, 1)[:, :samples]
-    y = [streamed(engine, x, rng) for engine in (engines.OnnxEngine(fspen), engines.TorchEngine(checkpoint.find("fspen")))]
+    y = [
+        streamed(engine, x, rng)
+        for engine in (engines.OnnxEngine(fspen), engines.TorchEngine(checkpoint.find("fspen")))
+    ]
     assert y[0].shape == x.shape and np.abs(y[0] - y[1]).max(initial=0) < 1e-5
 
 
@@ -104,15 +111,19 @@ def test_more_frames_a_call_or_more_channels_change_nothing(tmp_path, fspen, rng
 def test_the_file_says_what_it_is(fspen, se):
     about = engines.OnnxEngine(fspen).about
     assert about["model"] == "fspen" and about["sample_rate"] == 16000 and about["config"]["groups"] == 8
-    assert about["transform"]["hop"] == 256 and about["provenance"]["sha256"] and about["scores"]["test"]["pesq_wb"] > 1.8
+    assert (
+        about["transform"]["hop"] == 256 and about["provenance"]["sha256"] and about["scores"]["test"]["pesq_wb"] > 1.8
+    )
     row = json.loads(se("count", fspen, "--json").out)
     assert row["params"] == 86354 and row["macs_per_second"] == 72_528_000 and row["bytes"] == fspen.stat().st_size
 
 
 def test_enhancing_by_onnx_imports_no_torch_and_gives_the_same_audio(fspen, se, tmp_path):
     noisy = ROOT / next(iter(read_list(MINI / "test/noisy.scp").values()))
-    code = (f"import sys\nfrom setk.cli import enhance\nsys.argv=['x',{str(fspen)!r},{str(noisy)!r},{str(tmp_path / 'o.wav')!r}]\n"
-            "try: enhance.main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules and 'onnx' not in sys.modules")
+    code = (
+        f"import sys\nfrom setk.cli import enhance\nsys.argv=['x',{str(fspen)!r},{str(noisy)!r},{str(tmp_path / 'o.wav')!r}]\n"
+        "try: enhance.main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules and 'onnx' not in sys.modules"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert se("enhance", checkpoint.find("fspen"), noisy, tmp_path / "t.wav").returncode == 0
@@ -133,13 +144,21 @@ def test_a_list_in_batches_is_the_list_one_by_one(fspen, se, tmp_path):
         lines = dict(line.split(" ", 1) for line in done.out.splitlines())
         outs.append({u: audio.read(lines[u])[0] for u in sorted(lines)})
     assert list(outs[0]) == list(outs[1]) and len(outs[0]) == 7
-    assert all(a.shape == b.shape and np.abs(a - b).max(initial=0) <= 1.01 / 32768 for a, b in zip(outs[0].values(), outs[1].values()))
+    assert all(
+        a.shape == b.shape and np.abs(a - b).max(initial=0) <= 1.01 / 32768
+        for a, b in zip(outs[0].values(), outs[1].values())
+    )
 
     stamps = {p: p.stat().st_mtime_ns for p in (tmp_path / "o1").glob("*.wav")}
     with open(tmp_path / "n.scp", "a") as f:
         f.write(f"gone {tmp_path}/gone.wav\nstereo {tmp_path}/stereo.wav\n")
     done = se("enhance", fspen, "--list", tmp_path / "n.scp", "--out", tmp_path / "o1", "--batch", 3)
-    assert done.returncode == 1 and "7 done, 2 failed" in done.err and "has 2 channels" in done.err and "no such file" in done.err
+    assert (
+        done.returncode == 1
+        and "7 done, 2 failed" in done.err
+        and "has 2 channels" in done.err
+        and "no such file" in done.err
+    )
     assert all(p.stat().st_mtime_ns == stamp for p, stamp in stamps.items())
     done = se("enhance", fspen, "--list", tmp_path / "n.scp", "--out", tmp_path / "o1", "--batch", 3, "--jobs", 2)
     assert done.returncode == 2 and "do not go together" in done.err
@@ -151,8 +170,13 @@ def test_live_pipes_advance_together_each_at_its_own_pace(fspen, tmp_path):
     for name in ("a.in", "b.in", "o/a.wav", "o/b.wav"):
         os.mkfifo(tmp_path / name)
     write_list(tmp_path / "n.scp", {"a": tmp_path / "a.in", "b": tmp_path / "b.in"})
-    server = subprocess.Popen(command("enhance", fspen, "--list", tmp_path / "n.scp", "--out", tmp_path / "o", "--batch", "2"),
-                              cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        command("enhance", fspen, "--list", tmp_path / "n.scp", "--out", tmp_path / "o", "--batch", "2"),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     out = {}
 
     def read(name):
@@ -201,8 +225,13 @@ def test_an_hour_takes_no_more_memory_than_a_minute(tmp_path):
     torch.manual_seed(0)
     small = models.build("fspen", models.config_values("fspen", None, {"dpe_blocks": 1}))
     checkpoint.save(tmp_path / "small.pt", small, {})
-    child = subprocess.Popen(command("enhance", tmp_path / "small.pt", "-", "-", "--raw", "--chunk", 10), cwd=ROOT,
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(
+        command("enhance", tmp_path / "small.pt", "-", "-", "--raw", "--chunk", 10),
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
     status = Path(f"/proc/{child.pid}/status")
     if not status.exists():
         child.kill()
@@ -239,8 +268,13 @@ def test_what_is_no_export_is_told_in_one_line(se, fspen, tmp_path):
     onnx.save(foreign, tmp_path / "damaged.onnx")
     (tmp_path / "short.onnx").write_bytes(fspen.read_bytes()[:5000])
     (tmp_path / "text.onnx").write_text("hello")
-    for name, words in [("foreign", "not written by se-quant export"), ("damaged", "metadata is damaged"), ("short", "cannot be run"),
-                        ("text", "cannot be run"), ("gone", "no such file")]:
+    for name, words in [
+        ("foreign", "not written by se-quant export"),
+        ("damaged", "metadata is damaged"),
+        ("short", "cannot be run"),
+        ("text", "cannot be run"),
+        ("gone", "no such file"),
+    ]:
         done = se("enhance", tmp_path / f"{name}.onnx", noisy, tmp_path / "o.wav")
         assert done.returncode == 2 and words in done.err and len(done.err.strip().splitlines()) == 1, done.err
     done = se("quant", "export", "fspen", tmp_path / "x.pt")

@@ -12,13 +12,20 @@ from setk.cost import macs
 from setk.models.fastenhancer import band_matrices, positions
 
 # Published: parameters after folding, MMACs per second.
-PUBLISHED = {"fastenhancer-t": (21774, 59.84), "fastenhancer-b": (91430, 261.53), "fastenhancer-s": (194418, 663.9),
-             "fastenhancer-t-48k": (28078, 177.26), "fastenhancer-b-48k": (101078, 749.54)}
+PUBLISHED = {
+    "fastenhancer-t": (21774, 59.84),
+    "fastenhancer-b": (91430, 261.53),
+    "fastenhancer-s": (194418, 663.9),
+    "fastenhancer-t-48k": (28078, 177.26),
+    "fastenhancer-b-48k": (101078, 749.54),
+}
 # Folded parameters of E0, the other encoders, P, each RNNFormer block, Q, the decoders, D0.
-PARTS = {"fastenhancer-t": [408, 3504, 500, 4880, 4560, 504, 5856, 1562],
-         "fastenhancer-b": [816, 13920, 1764, 15408, 14544, 14544, 1776, 23232, 5426],
-         "fastenhancer-t-48k": [408, 3504, 3572, 5040, 4560, 3576, 5856, 1562],
-         "fastenhancer-b-48k": [816, 13920, 6372, 15840, 14544, 14544, 6384, 23232, 5426]}
+PARTS = {
+    "fastenhancer-t": [408, 3504, 500, 4880, 4560, 504, 5856, 1562],
+    "fastenhancer-b": [816, 13920, 1764, 15408, 14544, 14544, 1776, 23232, 5426],
+    "fastenhancer-t-48k": [408, 3504, 3572, 5040, 4560, 3576, 5856, 1562],
+    "fastenhancer-b-48k": [816, 13920, 6372, 15840, 14544, 14544, 6384, 23232, 5426],
+}
 
 
 def folded(*modules: nn.Module) -> int:
@@ -42,8 +49,15 @@ def test_published_size_and_cost(preset):
 @pytest.mark.parametrize("preset", PARTS)
 def test_every_part_has_its_published_size(preset):
     m = models.build_preset(preset)
-    parts = [folded(m.first), folded(*m.encoder), folded(m.down_bands, m.down), *(folded(block) for block in m.blocks),
-             folded(m.up_bands, m.up), folded(*m.decoder), folded(m.join, m.last)]
+    parts = [
+        folded(m.first),
+        folded(*m.encoder),
+        folded(m.down_bands, m.down),
+        *(folded(block) for block in m.blocks),
+        folded(m.up_bands, m.up),
+        folded(*m.decoder),
+        folded(m.join, m.last),
+    ]
     assert parts == PARTS[preset]
 
 
@@ -82,7 +96,9 @@ def test_an_rnnformer_block_against_loops(rng):
     with torch.no_grad():
         y, after = block(x, h)
         memory, out = h[0, 0].clone(), torch.zeros_like(y)
-        wi, wh, bi, bh = (p[0] for p in (block.gru.weight_ih, block.gru.weight_hh, block.gru.bias_ih, block.gru.bias_hh))
+        wi, wh, bi, bh = (
+            p[0] for p in (block.gru.weight_ih, block.gru.weight_hh, block.gru.bias_ih, block.gru.bias_hh)
+        )
         for t in range(3):
             v = torch.zeros(16, 20, dtype=torch.float64)
             for f in range(16):

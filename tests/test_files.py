@@ -28,7 +28,9 @@ TOUCH = "import sys\nfrom setk.core import files\nfiles.write_text(sys.argv[1], 
 @pytest.fixture
 def half_written(tmp_path):
     """A live writer of tmp_path/a.h5, and its temporary file."""
-    process = subprocess.Popen([sys.executable, "-P", "-c", WRITER, tmp_path / "a.h5"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", WRITER, tmp_path / "a.h5"], stdout=subprocess.PIPE, text=True
+    )
     yield process, tmp_path / process.stdout.readline().strip()
     process.kill()
     process.wait()

@@ -153,33 +153,38 @@ def test_the_next_address_is_tried_when_one_has_moved(server, tmp_path):
         assert states(made, tmp_path / wrong) == {"a.zip": "unpacked"}
     made = corpus(replace(good, addresses=(f"http://127.0.0.1:{closed_port()}/a.zip", *good.addresses)))
     assert states(made, tmp_path / "closed") == {"a.zip": "unpacked"}
-    row, = library.get(corpus(replace(good, addresses=(server.address("none"), server.address("page")))), tmp_path / "x")
+    (row,) = library.get(
+        corpus(replace(good, addresses=(server.address("none"), server.address("page")))), tmp_path / "x"
+    )
     assert row.state == "missing" and "404" in row.error and "web page" in row.error
 
 
 def test_a_wrong_checksum_or_size_is_named(server, tmp_path):
     good = archive(server, "a.zip", zipped({"a/x": b"x"}))
-    row, = library.get(corpus(replace(good, checksum="md5:" + "0" * 32)), tmp_path / "sum")
+    (row,) = library.get(corpus(replace(good, checksum="md5:" + "0" * 32)), tmp_path / "sum")
     assert row.state == "damaged" and "its md5 is " in row.error and "delete it and run again" in row.error
     assert not (tmp_path / "sum/a").exists()
-    row, = library.get(corpus(replace(good, size=None, checksum="sha256:" + hashlib.sha256(server.files["a.zip"]).hexdigest())), tmp_path / "b")
+    (row,) = library.get(
+        corpus(replace(good, size=None, checksum="sha256:" + hashlib.sha256(server.files["a.zip"]).hexdigest())),
+        tmp_path / "b",
+    )
     assert row.state == "unpacked"
     (tmp_path / "size/archives").mkdir(parents=True)
     (tmp_path / "size/archives/a.zip").write_bytes(b"short")
-    row, = library.get(corpus(good), tmp_path / "size")
+    (row,) = library.get(corpus(good), tmp_path / "size")
     assert row.state == "damaged" and "has 5 bytes" in row.error
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz", "a.tar.bz2"])
 def test_an_archive_without_a_checksum_that_is_damaged_is_named(server, tmp_path, name):
     made = corpus(archive(server, name, b"neither zip nor tar" * 100, checksum=None))
-    row, = library.get(made, tmp_path)
+    (row,) = library.get(made, tmp_path)
     assert row.state == "damaged" and "is damaged" in row.error
 
 
 def test_an_archive_does_not_write_outside_its_folder(server, tmp_path):
     made = corpus(archive(server, "a.tar.bz2", tarred({"../outside": b"x"})))
-    row, = library.get(made, tmp_path / "in")
+    (row,) = library.get(made, tmp_path / "in")
     assert row.state == "damaged" and not (tmp_path / "outside").exists()
 
 
@@ -205,7 +210,10 @@ def test_without_a_network_what_is_there_is_verified_and_one_host_is_asked_once(
     monkeypatch.setattr(library.time, "sleep", tries.append)
     rows = list(library.get(corpus(away[0], here, away[1], listed, found, away[2]), tmp_path))
     assert [row.state for row in rows] == ["missing", "unpacked", "missing", "kept", "unpacked", "missing"]
-    assert all("cannot be reached" in row.error for row in rows if row.state == "missing") and len(tries) == library.TRIES - 1
+    assert (
+        all("cannot be reached" in row.error for row in rows if row.state == "missing")
+        and len(tries) == library.TRIES - 1
+    )
 
 
 def test_a_small_disk_is_named_before_anything_is_downloaded(server, tmp_path, monkeypatch):
@@ -219,8 +227,13 @@ def test_a_small_disk_is_named_before_anything_is_downloaded(server, tmp_path, m
 def test_the_command_prints_a_table_and_the_commands_that_follow(server, tmp_path, monkeypatch, capsys):
     from setk.cli import prep
 
-    made = replace(corpus(archive(server, "a.zip", zipped({"a/x": b"x"})),
-                          Archive("log.zip", (server.address("none"),), optional=True)), name="vbd")
+    made = replace(
+        corpus(
+            archive(server, "a.zip", zipped({"a/x": b"x"})),
+            Archive("log.zip", (server.address("none"),), optional=True),
+        ),
+        name="vbd",
+    )
     monkeypatch.setitem(CORPORA, "vbd", made)
     monkeypatch.setattr(sys, "argv", ["se-prep", "get", "vbd", str(tmp_path)])
     with pytest.raises(SystemExit) as end:
@@ -246,7 +259,9 @@ def test_an_unknown_corpus_or_pattern_is_one_line(se, tmp_path):
 
 
 def test_the_page_of_corpora_is_current():
-    assert (ROOT / "docs/corpora.md").read_text() == document(), "run: python -m setk.data.corpora.archives > docs/corpora.md"
+    assert (ROOT / "docs/corpora.md").read_text() == document(), (
+        "run: python -m setk.data.corpora.archives > docs/corpora.md"
+    )
 
 
 @pytest.mark.parametrize("found", CORPORA.values(), ids=lambda c: c.name)

@@ -11,9 +11,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from setk.nn import gru
+from setk.nn.exporting import exporting
 from setk.nn.gru import GroupedGRU
 
-FORMS = ["kernel", "loop", "block_diagonal"]
+FORMS = ["kernel", "loop", "separate"]
 SIZES = [  # G, B, T, K, I, H, reverse, one input for all groups
     (8, 2, 5, 4, 16, 16, False, False),
     (2, 7, 9, 1, 16, 16, (False, True), True),
@@ -36,7 +37,7 @@ def run(form: str, module: GroupedGRU, x, h):
         if not gru.kernel_available():
             pytest.skip("the GRU kernel is not built (python setup.py build_ext --inplace)")
         return module._by_kernel(x, h)
-    return {"loop": module._loop, "block_diagonal": module._block_diagonal}[form](x, h)
+    return {"loop": module._loop, "separate": module._separate}[form](x, h)
 
 
 def reference(module: GroupedGRU, x, h):
@@ -93,7 +94,7 @@ def test_large_sums_and_saturated_gates(form):
     expected, got = reference(module, x, h), run(form, module, x, h)
     seeds = [torch.randn_like(e) for e in expected]
     for a, b in zip(got, expected):
-        near(a, b, 3e-6)
+        near(a, b, 5e-6)
     for a, b in zip(gradients(got, seeds, module, x, h), gradients(expected, seeds, module, x, h)):
         near(a, b, 1e-5)
 
@@ -169,7 +170,7 @@ def test_same_bits_again(form):
         assert all(torch.equal(a, b) for a, b in zip(results[0], other))
 
 
-@pytest.mark.parametrize("form", ["loop", "block_diagonal"])
+@pytest.mark.parametrize("form", ["loop", "separate"])
 def test_gradient_in_float64(form):
     module, x, h = case((2, 1, 3, 2, 3, 4, (False, True), True), torch.float64)
     names = [name for name, _ in module.named_parameters()]
@@ -200,14 +201,39 @@ def test_forms_are_chosen():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
-def test_exports():
-    """A traced module is plain operations, so that ONNX can take them."""
-    module, x, h = case((8, 1, 1, 4, 16, 16, False, False))
+@pytest.mark.parametrize(
+    "size",
+    [
+        (8, 1, 1, 4, 16, 16, False, False),
+        (2, 3, 5, 1, 16, 16, (False, True), True),
+        (3, 2, 4, 2, 5, 8, (True, False, True), False),
+    ],
+)
+def test_exported_form(size):
+    """Plain operations of a graph, equal to the layer."""
+    module, x, h = case(size)
     x, h = x.detach(), h.detach()
-    exported = torch.export.export(module, (x, h))
-    assert not any("_Kernel" in str(node.target) for node in exported.graph.nodes)
+    expected = module(x, h)
+    with torch.no_grad(), exporting(module):
+        traced = torch.jit.trace(module, (x, h))
+    assert "setk::" not in str(traced.inlined_graph)
+    for a, b in zip(traced(x, h), expected):
+        near(a, b)
+    assert "forward" not in vars(module)
+
+
+@pytest.mark.skipif(not gru.kernel_available(), reason="the GRU kernel is not built")
+def test_the_kernel_is_an_operator_of_torch():
+    """Its shapes, strides and gradients are registered as torch's own checks want them, and it is one node of a graph."""
+    for size in (SIZES[0], SIZES[1]):
+        module, x, h = case(size)
+        weights = [p.detach().requires_grad_() for p in module.parameters()]
+        torch.library.opcheck(gru._gru, (x, h, *weights, list(module.reverse)))
+    exported = torch.export.export(module, (x.detach(), h.detach()))
+    assert [str(node.target) for node in exported.graph.nodes if "setk" in str(node.target)] == ["setk.gru.default"]
     near(exported.module()(x, h)[0], module(x, h)[0])
-    near(torch.jit.trace(module, (x, h))(x, h)[0], module(x, h)[0])
+    with pytest.raises(TypeError, match="expected float32"):
+        module(x.half(), h.half())
 
 
 @pytest.mark.full
@@ -245,6 +271,7 @@ def test_the_exported_form_is_the_same_function(reverse, shared):
     module = GroupedGRU(groups, 5, 6, reverse)
     x, h = torch.randn(1 if shared else groups, 2, 7, 3, 5), torch.randn(groups, 2, 3, 6)
     with torch.no_grad():
-        traced = torch.jit.trace(module, (x, h))
+        with exporting(module):
+            traced = torch.jit.trace(module, (x, h))
         for mine, exported in zip(module(x, h), traced(x, h)):
             near(exported, mine)

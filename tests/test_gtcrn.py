@@ -11,9 +11,11 @@ from setk.cost import macs
 from setk.models.gtcrn import BINS, LINEAR, GTBlock, erb_matrix, neighbours
 
 # Bins at which the published matrix has its peaks.
+# fmt: off
 PEAKS = [65, 66, 68, 70, 71, 73, 74, 76, 78, 80, 81, 83, 85, 87, 89, 91, 93, 95, 97, 99, 102, 104, 106, 109, 111, 113, 116, 119, 121,
          124, 126, 129, 132, 135, 138, 141, 144, 147, 150, 154, 157, 160, 164, 167, 171, 175, 178, 182, 186, 190, 194, 199, 203, 207,
          212, 216, 221, 226, 230, 235, 240, 245, 251, 256]
+# fmt: on
 
 
 def count(module) -> int:
@@ -46,7 +48,9 @@ def test_erb_bands():
     matrix = erb_matrix()
     assert list(matrix.argmax(1) + LINEAR) == PEAKS
     np.testing.assert_allclose(matrix.sum(0), np.ones(BINS - LINEAR), atol=1e-6)
-    assert matrix.sum(1)[[0, 1, 2]] == pytest.approx([1.0, 1.5, 2.0]) and matrix.sum(1)[[-2, -1]] == pytest.approx([5.5, 3.0])
+    assert matrix.sum(1)[[0, 1, 2]] == pytest.approx([1.0, 1.5, 2.0]) and matrix.sum(1)[[-2, -1]] == pytest.approx(
+        [5.5, 3.0]
+    )
 
 
 def test_neighbours_are_below_self_above(rng):
@@ -74,7 +78,7 @@ def test_a_gt_block_against_loops(rng):
         for t in range(time):
             for i in range(3):
                 for j in range(3):
-                    z[:, :, t] += conv.weight[:, 0, i, j, None] * padded[:, :, t + i * dilation, j:j + 33]
+                    z[:, :, t] += conv.weight[:, 0, i, j, None] * padded[:, :, t + i * dilation, j : j + 33]
         z = block.join(act(norm(z + conv.bias[:, None, None])))
         gains = []
         weights = block.attention

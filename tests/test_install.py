@@ -19,7 +19,9 @@ from test_packaging import closure, names_in, project
 
 pytestmark = pytest.mark.full
 
-NOT_SOURCE = shutil.ignore_patterns(".git", ".venv", "exp", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*_cache")
+NOT_SOURCE = shutil.ignore_patterns(
+    ".git", ".venv", "exp", "build", "dist", "__pycache__", "*.so", "*.egg-info", ".*_cache"
+)
 NOISY = ROOT / "data/mini/test/noisy/mona_0001.flac"
 CLEAN = ROOT / "data/mini/test/clean/mona_0001.flac"
 
@@ -39,7 +41,13 @@ def work(tmp_path_factory) -> Path:
 def sdist(work) -> Path:
     """The source distribution, unpacked."""
     source = shutil.copytree(ROOT, work / "source", ignore=NOT_SOURCE, symlinks=True)
-    run(sys.executable, "-P", "-c", f"from setuptools import build_meta; build_meta.build_sdist({str(work)!r})", cwd=source)
+    run(
+        sys.executable,
+        "-P",
+        "-c",
+        f"from setuptools import build_meta; build_meta.build_sdist({str(work)!r})",
+        cwd=source,
+    )
     archive = next(work.glob("setk-*.tar.gz"))
     with tarfile.open(archive) as tar:
         tar.extractall(work / "sdist", filter="data")
@@ -50,7 +58,13 @@ def sdist(work) -> Path:
 def wheel(work, sdist) -> Path:
     """The wheel, built from the source distribution."""
     copy = shutil.copytree(sdist, work / "build")
-    run(sys.executable, "-P", "-c", f"from setuptools import build_meta; build_meta.build_wheel({str(work)!r})", cwd=copy)
+    run(
+        sys.executable,
+        "-P",
+        "-c",
+        f"from setuptools import build_meta; build_meta.build_wheel({str(work)!r})",
+        cwd=copy,
+    )
     return next(work.glob("setk-*.whl"))
 
 
@@ -62,7 +76,18 @@ def environment(folder: Path, wheel: Path, names: set[str]) -> Path:
         for top in {file.parts[0] for file in distribution.files or ()} - {"..", "__pycache__"}:
             if not (site / top).exists():
                 (site / top).symlink_to(distribution.locate_file(top))
-    run(sys.executable, "-m", "pip", "--python", folder / "bin/python", "install", "--no-index", "--no-deps", "--quiet", wheel)
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        folder / "bin/python",
+        "install",
+        "--no-index",
+        "--no-deps",
+        "--quiet",
+        wheel,
+    )
     return folder / "bin"
 
 
@@ -102,8 +127,19 @@ def test_a_light_installation_enhances_to_the_same_bytes_without_torch(light, tm
     run(light / "se-enhance", "fspen", NOISY, tmp_path / "light.wav")
     here("enhance", "fspen", NOISY, tmp_path / "here.wav")
     assert (tmp_path / "light.wav").read_bytes() == (tmp_path / "here.wav").read_bytes()
-    run(light / "se-enhance", "fspen", "--list", ROOT / "data/mini/test/noisy.scp", "--shard", "1/8", "--out", tmp_path / "out", "--jobs", "2",
-        cwd=ROOT)
+    run(
+        light / "se-enhance",
+        "fspen",
+        "--list",
+        ROOT / "data/mini/test/noisy.scp",
+        "--shard",
+        "1/8",
+        "--out",
+        tmp_path / "out",
+        "--jobs",
+        "2",
+        cwd=ROOT,
+    )
     assert len(list((tmp_path / "out").glob("*.wav"))) == 2
 
 
@@ -111,17 +147,22 @@ def test_a_light_installation_lists_prepares_and_scores(light, tmp_path):
     assert run(light / "se-enhance", "--list-models") == here("enhance", "--list-models")
     prepared = run(light / "se-prep", "shards", "data/mini/valid", tmp_path / "light", cwd=ROOT)
     assert prepared == here("prep", "shards", "data/mini/valid", tmp_path / "here")
-    assert sorted(p.name for p in (tmp_path / "light").iterdir()) == sorted(p.name for p in (tmp_path / "here").iterdir())
+    assert sorted(p.name for p in (tmp_path / "light").iterdir()) == sorted(
+        p.name for p in (tmp_path / "here").iterdir()
+    )
     score = ["score", "--metrics", "stoi,estoi,si_sdr,sdr,lsd", CLEAN, NOISY]
     assert run(light / "se-score", *score[1:]) == here(*score)
 
 
-@pytest.mark.parametrize("args, words", [
-    (["se-enhance", "lite_rtse", NOISY, "out.wav"], "the package torch is not installed"),
-    (["se-train", "fspen", "--train", "a", "--valid", "b", "--out", "c"], "the package torch is not installed"),
-    (["se-score", CLEAN, NOISY], "pesq_wb needs the package pesq"),
-    (["se-count", "fspen"], "the package torch is not installed"),
-])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["se-enhance", "lite_rtse", NOISY, "out.wav"], "the package torch is not installed"),
+        (["se-train", "fspen", "--train", "a", "--valid", "b", "--out", "c"], "the package torch is not installed"),
+        (["se-score", CLEAN, NOISY], "pesq_wb needs the package pesq"),
+        (["se-count", "fspen"], "the package torch is not installed"),
+    ],
+)
 def test_a_light_installation_names_what_more_is_needed(light, tmp_path, args, words):
     done = subprocess.run([light / args[0], *args[1:]], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and words in done.stderr, done.stderr
@@ -129,8 +170,18 @@ def test_a_light_installation_names_what_more_is_needed(light, tmp_path, args, w
 
 def test_a_complete_installation_trains_by_the_name_of_a_config_and_enhances(complete, tmp_path):
     settings = "config.groups=2 config.dpe_blocks=1 batch=2 segment=0.5 steps=2 warmup=1 valid_every=2 workers=0 metrics=[si_sdr] best=si_sdr"
-    run(complete / "se-train", "fspen", "--train", "data/mini/valid", "--valid", "data/mini/valid", "--out", tmp_path / "exp",
-        *(f"--set={setting}" for setting in settings.split()), cwd=ROOT)
+    run(
+        complete / "se-train",
+        "fspen",
+        "--train",
+        "data/mini/valid",
+        "--valid",
+        "data/mini/valid",
+        "--out",
+        tmp_path / "exp",
+        *(f"--set={setting}" for setting in settings.split()),
+        cwd=ROOT,
+    )
     run(complete / "se-enhance", tmp_path / "exp/best.pt", NOISY, tmp_path / "out.wav")
     assert (tmp_path / "out.wav").stat().st_size > 1000
 

@@ -62,7 +62,9 @@ def small(request, tmp_path_factory) -> tuple[models.Model, Path]:
 def with_all_outputs(path) -> tuple[onnxruntime.InferenceSession, list[str]]:
     """A session that tells the codes of every quantizer, as the file has them and the runtime does not change."""
     model = onnx.load(path)
-    names = [node.output[0] for node in model.graph.node if node.op_type in ("QLinearConv", "QuantizeLinear", "Max", "Min")]
+    names = [
+        node.output[0] for node in model.graph.node if node.op_type in ("QLinearConv", "QuantizeLinear", "Max", "Min")
+    ]
     model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.UINT8, None) for name in names)
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -82,9 +84,11 @@ def test_every_convolution_runs_in_an_integer_kernel_from_int8_weights(small, tm
     options.add_session_config_entry("session.disable_quant_qdq", "1")  # as the engine has it
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     kernels = Counter(node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node)
-    assert not {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul"} & set(kernels), kernels
+    assert not {"Conv", "FusedConv", "NhwcFusedConv", "ConvTranspose", "MatMul", "Gemm", "FusedMatMul"} & set(
+        kernels
+    ), kernels
     convolutions = sum(isinstance(m, torch.nn.Conv1d) for m in model.modules()) - 1  # nothing takes the last residual's
-    prelus = sum(isinstance(m, torch.nn.PReLU) for m in model.modules()) - 1         # all but the mask's follow one
+    prelus = sum(isinstance(m, torch.nn.PReLU) for m in model.modules()) - 1  # all but the mask's follow one
     split = model.config.residual
     assert kernels["QLinearConv"] == convolutions - split + prelus
     assert kernels["ConvInteger"] == split and kernels["MatMulInteger"] == 1 + split
@@ -145,9 +149,13 @@ def test_each_layer_of_the_file_is_within_one_step_of_the_checkpoint(small, rng)
 def saturates() -> bool:
     """Whether this processor's kernel clips sums of two products to 16 bits: x86 without VNNI."""
     node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
-    graph = helper.make_graph([node], "g", [helper.make_tensor_value_info("x", TensorProto.UINT8, [4, 64])],
-                              [helper.make_tensor_value_info("y", TensorProto.INT32, None)],
-                              [numpy_helper.from_array(np.full((64, 16), 127, np.int8), "w")])
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, [4, 64])],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, None)],
+        [numpy_helper.from_array(np.full((64, 16), 127, np.int8), "w")],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return bool((session.run(None, {"x": np.full((4, 64), 255, np.uint8)})[0] != 64 * 255 * 127).any())
@@ -156,12 +164,20 @@ def saturates() -> bool:
 def accumulators(node, x, zero, weight) -> np.ndarray:
     """Of ONNX Runtime's ConvInteger (MatMulInteger) on the same integers."""
     kind = "MatMulInteger" if node.op_type == "MatMulInteger" else "ConvInteger"
-    alone = helper.make_node(kind, ["x", "w", "z"], ["y"], **{a.name: helper.get_attribute_value(a) for a in node.attribute})
-    graph = helper.make_graph([alone], "g", [helper.make_tensor_value_info("x", TensorProto.UINT8, x.shape)],
-                              [helper.make_tensor_value_info("y", TensorProto.INT32, None)],
-                              [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(zero, "z")])
+    alone = helper.make_node(
+        kind, ["x", "w", "z"], ["y"], **{a.name: helper.get_attribute_value(a) for a in node.attribute}
+    )
+    graph = helper.make_graph(
+        [alone],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.UINT8, x.shape)],
+        [helper.make_tensor_value_info("y", TensorProto.INT32, None)],
+        [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(zero, "z")],
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+        None, {"x": x}
+    )[0]
 
 
 def test_the_integer_reference_adds_up_as_the_runtime_does_and_rounds_within_a_step(small, rng):
@@ -208,9 +224,16 @@ def test_integers_hold_products_sums_and_rounding_of_real_numbers(rng):
     a, b = (integer.Fixed(rng.integers(-255, 256, (1, 8, 100)), 10 ** rng.uniform(-4, 0)) for _ in range(2))
     gain, offset = rng.normal(size=(8, 1)).astype(np.float32), rng.normal(size=(8, 1)).astype(np.float32)
     gain[0] = 0
-    for result, expected in [(a + b, a.value() + b.value()), (a - b, a.value() - b.value()), (a * b, a.value() * b.value()),
-                             (gain * a + offset, gain * a.value() + offset)]:
-        scale, zero = np.float32(np.ptp(expected) / 255), np.uint8(np.clip(-expected.min() / (np.ptp(expected) / 255), 0, 255))
+    for result, expected in [
+        (a + b, a.value() + b.value()),
+        (a - b, a.value() - b.value()),
+        (a * b, a.value() * b.value()),
+        (gain * a + offset, gain * a.value() + offset),
+    ]:
+        scale, zero = (
+            np.float32(np.ptp(expected) / 255),
+            np.uint8(np.clip(-expected.min() / (np.ptp(expected) / 255), 0, 255)),
+        )
         exact = np.clip(np.rint(expected.astype(np.float64) / scale) + zero, 0, 255)
         assert np.abs(result.requantized(scale, zero) - exact).max() <= 1
         assert np.mean(result.requantized(scale, zero) != exact) < 0.03  # those that lie halfway
@@ -258,7 +281,10 @@ def test_recurrent_models_hold_int8_weights_and_compute_what_the_checkpoint_does
 
 
 def test_ranges_by_percentile_and_mse_are_those_of_the_values_themselves(rng):
-    parts = [torch.from_numpy(10 ** rng.uniform(-2, 1) * rng.standard_normal(int(rng.integers(1, 40000)))).float() for _ in range(8)]
+    parts = [
+        torch.from_numpy(10 ** rng.uniform(-2, 1) * rng.standard_normal(int(rng.integers(1, 40000)))).float()
+        for _ in range(8)
+    ]
     x = torch.cat(parts)
     seen = ptq.Histogram()
     for part in [torch.zeros(7), *parts]:
@@ -283,7 +309,9 @@ def mini(tmp_path_factory) -> tuple[Path, Path]:
     """A few seconds of data/mini: noisy.scp and clean.scp."""
     folder = tmp_path_factory.mktemp("mini")
     for name in ("noisy", "clean"):
-        write_list(folder / f"{name}.scp", {u: ROOT / p for u, p in list(read_list(MINI / f"valid/{name}.scp").items())[:3]})
+        write_list(
+            folder / f"{name}.scp", {u: ROOT / p for u, p in list(read_list(MINI / f"valid/{name}.scp").items())[:3]}
+        )
     return folder / "noisy.scp", folder / "clean.scp"
 
 
@@ -298,13 +326,36 @@ def test_from_a_float_checkpoint_to_an_int8_file_by_commands(se, mini, tmp_path)
     done = se("quant", "export", tmp_path / "q.pt", tmp_path / "q.onnx")
     assert done.returncode == 0 and "of 27 convolutions and matrix products are of integers" in done.err, done.err
 
-    done = se("quant", "check", tmp_path / "q.pt", tmp_path / "q.onnx", "--list", noisy, "--ref", clean, "--min-snr", 10,
-              "--metrics", "si_sdr")
+    done = se(
+        "quant",
+        "check",
+        tmp_path / "q.pt",
+        tmp_path / "q.onnx",
+        "--list",
+        noisy,
+        "--ref",
+        clean,
+        "--min-snr",
+        10,
+        "--metrics",
+        "si_sdr",
+    )
     rows = [line.split("\t") for line in done.out.splitlines()]
     assert done.returncode == 0 and rows[0] == ["utt", "snr", "d_si_sdr"] and len(rows) == 4, done.err
     assert all(10 < float(row[1]) < 80 for row in rows[1:]) and "snr" in done.err and "3 done, 0 failed" in done.err
-    done = se("quant", "check", tmp_path / "q.onnx", tmp_path / "q.onnx", "--integer", "--list", noisy, "--shard", "1/3",
-              "--min-snr", 10)
+    done = se(
+        "quant",
+        "check",
+        tmp_path / "q.onnx",
+        tmp_path / "q.onnx",
+        "--integer",
+        "--list",
+        noisy,
+        "--shard",
+        "1/3",
+        "--min-snr",
+        10,
+    )
     assert done.returncode == 0 and len(done.out.splitlines()) == 2, done.err
 
     listed = se("enhance", tmp_path / "q.onnx", "--list", noisy, "--out", tmp_path / "out")
@@ -331,7 +382,9 @@ def test_torchscript_runs_wherever_torch_does(se, untrained, mini, tmp_path):
         expected, after = model(x, model.init_state(2))
         out, *state = forward(x, *model.init_state(2))
     assert (out - expected).abs().max() < 1e-5 and all((a - b).abs().max() < 1e-5 for a, b in zip(state, after))
-    done = se("quant", "check", untrained, tmp_path / "m.ts", "--list", mini[0], "--part", "1/3", "--min-snr", 80, "--trust")
+    done = se(
+        "quant", "check", untrained, tmp_path / "m.ts", "--list", mini[0], "--part", "1/3", "--min-snr", 80, "--trust"
+    )
     assert done.returncode == 0 and len(done.out.splitlines()) == 2, done.err
     (tmp_path / "text.ts").write_text("hello")
     for name, words in (("text", "not a TorchScript file"), ("gone", "no such file")):
@@ -354,8 +407,10 @@ def test_mistakes_are_named(mini, tmp_path):
     checkpoint.save(tmp_path / "q.pt", quantized(**SMALL), {})
     audio.write(tmp_path / "silent.wav", np.zeros((1, 3200), np.float32), 16000)
     write_list(tmp_path / "silent.scp", {"s": tmp_path / "silent.wav"})
-    for words, model, list_ in [("is quantized already", tmp_path / "q.pt", mini[0]),
-                                ("nothing to calibrate with", "fspen", tmp_path / "silent.scp")]:
+    for words, model, list_ in [
+        ("is quantized already", tmp_path / "q.pt", mini[0]),
+        ("nothing to calibrate with", "fspen", tmp_path / "silent.scp"),
+    ]:
         with pytest.raises(UserError, match=words):
             quant.ptq(str(model), tmp_path / "o.pt", str(list_), quant.Calibration.mse)
         assert not (tmp_path / "o.pt").exists()

@@ -10,10 +10,25 @@ from pathlib import Path
 import pytest
 
 SETK = Path(__file__).parents[1] / "setk"
-LAYERS = ["core", "audio", "data", "metrics", "scoring", "pretrained", "nn", "models", "checkpoint", "native", "engines", "cost", "export",
-          "compress", "training", "cli"]
-TORCHLESS = LAYERS[:LAYERS.index("nn")]
-BARE = ("numpy", "soundfile", "scipy", "torch", "h5py")  # what core does without, but for numbers
+LAYERS = [
+    "core",
+    "audio",
+    "data",
+    "metrics",
+    "scoring",
+    "pretrained",
+    "nn",
+    "models",
+    "checkpoint",
+    "native",
+    "engines",
+    "cost",
+    "export",
+    "compress",
+    "training",
+    "cli",
+]
+TORCHLESS = LAYERS[: LAYERS.index("nn")]
 
 
 def layer_of(path: Path) -> str:
@@ -53,15 +68,21 @@ def test_no_torch_and_no_scipy_before_nn():
     for path in sources():
         if layer_of(path) not in TORCHLESS or path in allowed:
             continue
-        wrong += [f"{path.relative_to(SETK)} imports {name}" for name in imports(path) if name.split(".")[0] in ("torch", "scipy")]
+        wrong += [
+            f"{path.relative_to(SETK)} imports {name}"
+            for name in imports(path)
+            if name.split(".")[0] in ("torch", "scipy")
+        ]
     assert not wrong
 
 
 @pytest.mark.parametrize("name", ["prep", "train", "enhance", "score", "count", "quant", "prune"])
 def test_help_imports_nothing_heavy(name):
-    code = (f"import sys\nfrom setk.cli import {name} as c\nsys.argv=['x','--help']\n"
-            "try: c.main()\nexcept SystemExit as e: assert not e.code\n"
-            "bad=[m for m in ('torch','numpy','scipy','soundfile','h5py','rich') if m in sys.modules]\nassert not bad, bad")
+    code = (
+        f"import sys\nfrom setk.cli import {name} as c\nsys.argv=['x','--help']\n"
+        "try: c.main()\nexcept SystemExit as e: assert not e.code\n"
+        "bad=[m for m in ('torch','numpy','scipy','soundfile','h5py','rich') if m in sys.modules]\nassert not bad, bad"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout

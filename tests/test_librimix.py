@@ -46,7 +46,14 @@ def generation(place: Path, part: str) -> list[dict[str, str]]:
 
 
 def args(place: Path) -> list:
-    return ["librimix", place / "metadata/Libri2Mix", "--librispeech", place / "LibriSpeech", "--wham", place / "wham_noise"]
+    return [
+        "librimix",
+        place / "metadata/Libri2Mix",
+        "--librispeech",
+        place / "LibriSpeech",
+        "--wham",
+        place / "wham_noise",
+    ]
 
 
 def plain(place: Path, row: dict[str, str], mode: str, rate: int) -> dict[str, np.ndarray]:
@@ -63,14 +70,16 @@ def plain(place: Path, row: dict[str, str], mode: str, rate: int) -> dict[str, n
     hann = np.hanning(16001)
     while len(noise) < longest:
         longer = np.zeros(len(noise) + len(first) - 8001)
-        longer[:len(noise)] = noise
-        longer[len(noise) - 8001:len(noise)] *= hann[8000:]
+        longer[: len(noise)] = noise
+        longer[len(noise) - 8001 : len(noise)] *= hann[8000:]
         piece = first.astype(np.float64)
         piece[:8001] *= hann[:8001]
-        longer[len(noise) - 8001:] += piece
+        longer[len(noise) - 8001 :] += piece
         noise = longer
-    signals = [np.asarray(x, np.float32) * np.float32(row[f"{name}_gain"])
-               for x, name in ((one, "source_1"), (two, "source_2"), (noise[:longest], "noise"))]
+    signals = [
+        np.asarray(x, np.float32) * np.float32(row[f"{name}_gain"])
+        for x, name in ((one, "source_1"), (two, "source_2"), (noise[:longest], "noise"))
+    ]
     signals = [resample_poly(x, rate, 16000) for x in signals]
     size = (min if mode == "min" else max)(len(x) for x in signals)
     s1, s2, n = (np.pad(x[:size], (0, size - len(x[:size]))) for x in signals)
@@ -80,8 +89,9 @@ def plain(place: Path, row: dict[str, str], mode: str, rate: int) -> dict[str, n
 TARGETS = {"mix_single": "s1", "mix_both": "mix_clean", "mix_clean": "s1"}
 
 
-@pytest.mark.parametrize("mixture, mode, rate", [("mix_single", "min", 16000), ("mix_both", "max", 8000),
-                                                 ("mix_clean", "max", 16000)])
+@pytest.mark.parametrize(
+    "mixture, mode, rate", [("mix_single", "min", 16000), ("mix_both", "max", 8000), ("mix_clean", "max", 16000)]
+)
 def test_entries_are_what_the_rows_of_the_csv_say(corpora, tmp_path, se, mixture, mode, rate):
     done = se("prep", *args(corpora), tmp_path / "data", "--mixture", mixture, "--mode", mode, "--rate", rate)
     assert done.returncode == 0, done.err
@@ -110,14 +120,17 @@ def test_shards_of_array_jobs_hold_what_wavs_would_and_no_wav_is_written(corpora
     size = ["--shard-size", 2]
     assert se("prep", "shards", tmp_path / "data/train", tmp_path / "one", *size).returncode == 0
     for k in (3, 1, 2):
-        assert se("prep", "shards", tmp_path / "data/train", tmp_path / "three", *size, "--shard", f"{k}/3").returncode == 0
+        assert (
+            se("prep", "shards", tmp_path / "data/train", tmp_path / "three", *size, "--shard", f"{k}/3").returncode
+            == 0
+        )
     rows = {row["mixture_ID"]: plain(corpora, row, "min", 16000) for row in generation(corpora, "train-100")}
     for path in sorted((tmp_path / "one").glob("*.h5")):
         with h5py.File(path) as one, h5py.File(tmp_path / "three" / path.name) as three:
             for i, utt in enumerate(one["utt"].asstr()[:]):
                 for stream, name in (("noisy", "mix_single"), ("clean", "s1")):
-                    x = one[stream][one["offset"][i]:one["offset"][i + 1]]
-                    assert (x == three[stream][three["offset"][i]:three["offset"][i + 1]]).all()
+                    x = one[stream][one["offset"][i] : one["offset"][i + 1]]
+                    assert (x == three[stream][three["offset"][i] : three["offset"][i + 1]]).all()
                     np.testing.assert_allclose(x / 32768, rows[utt][name], atol=0.6 * STEP)
     assert not list(tmp_path.rglob("*.wav"))
 
@@ -132,10 +145,13 @@ def test_entries_become_wavs_by_resample_and_any_number_of_jobs_is_the_same(corp
     assert done.returncode == 0, done.err
     for utt, path in (line.split(" ", 1) for line in done.out.splitlines()):
         wav, _ = soundfile.read(path)
-        np.testing.assert_allclose(wav, audio.read_mono(read_list(tmp_path / "data1/test/noisy.scp")[utt])[0], atol=0.6 * STEP)
+        np.testing.assert_allclose(
+            wav, audio.read_mono(read_list(tmp_path / "data1/test/noisy.scp")[utt])[0], atol=0.6 * STEP
+        )
 
 
 # --- a tree of wavs --------------------------------------------------------------------------------------------------
+
 
 @pytest.fixture
 def tree(corpora, tmp_path) -> Path:
@@ -156,16 +172,20 @@ def tree(corpora, tmp_path) -> Path:
         folder = root / "wav16k/min/metadata"
         folder.mkdir(exist_ok=True)
         for name, rows in tables.items():
-            sources = ["source_1_path", "source_2_path"][:1 + (name == "mix_both")]
+            sources = ["source_1_path", "source_2_path"][: 1 + (name == "mix_both")]
             with open(folder / f"mixture_{part}_{name}.csv", "w", newline="") as f:
                 csv.writer(f).writerows([["mixture_ID", "mixture_path", *sources, "noise_path", "length"], *rows])
             with open(folder / f"metrics_{part}_{name}.csv", "w", newline="") as f:
-                csv.writer(f).writerows([["mixture_ID", "source_1_SNR", "noise_SNR"], *([row[0], 3.25, -1.5] for row in rows)])
+                csv.writer(f).writerows(
+                    [["mixture_ID", "source_1_SNR", "noise_SNR"], *([row[0], 3.25, -1.5] for row in rows)]
+                )
     return root
 
 
 @pytest.mark.parametrize("mixture, snr", [("mix_single", "3.2500"), ("mix_both", "1.5000")])
-def test_a_tree_of_wavs_that_was_moved_is_used_in_place_and_agrees_with_the_rendering(corpora, tree, tmp_path, se, mixture, snr):
+def test_a_tree_of_wavs_that_was_moved_is_used_in_place_and_agrees_with_the_rendering(
+    corpora, tree, tmp_path, se, mixture, snr
+):
     done = se("prep", "librimix", tree, tmp_path / "wavs", "--mixture", mixture)
     assert done.returncode == 0, done.err
     assert "train-360.csv" not in done.err and "has 6 mixtures, the complete train-100 13,900" in done.err
@@ -205,19 +225,29 @@ def test_what_is_wrong_with_a_tree_is_named_and_the_rest_is_used(tree, tmp_path,
     loop.unlink()
     loop.symlink_to(loop)
     evil = lines[6].replace(utts[6], "../evil", 1)
-    table.write_bytes("\r\n".join([*lines[:6], evil, lines[1], "short,", "x,/elsewhere/x.wav,a,b,3"]).encode() + b"\r\n")
+    table.write_bytes(
+        "\r\n".join([*lines[:6], evil, lines[1], "short,", "x,/elsewhere/x.wav,a,b,3"]).encode() + b"\r\n"
+    )
     done = se("prep", "librimix", tree, tmp_path / "out")
     assert done.returncode == 1
     assert list(DataDir(tmp_path / "out/train").pairs()) == [utts[1]]
-    reasons = [(utts[2], "no such file"), (utts[3], "truncated"), (utts[4], "100"), (utts[5], "symbolic links"),
-               ("../evil", "cannot be an utterance id"), (utts[1], "duplicate"), ("short", "fewer cells"),
-               ("x", "is not a path of a LibriMix tree")]
+    reasons = [
+        (utts[2], "no such file"),
+        (utts[3], "truncated"),
+        (utts[4], "100"),
+        (utts[5], "symbolic links"),
+        ("../evil", "cannot be an utterance id"),
+        (utts[1], "duplicate"),
+        ("short", "fewer cells"),
+        ("x", "is not a path of a LibriMix tree"),
+    ]
     for number, (utt, words) in enumerate(reasons, 3):
         start = f"se-prep: {utt}: {table}:{number}: "
         assert any(line.startswith(start) and words in line for line in done.err.splitlines()), (words, done.err)
 
 
 # --- what is wrong with the sources ----------------------------------------------------------------------------------
+
 
 def test_sources_that_are_missing_or_no_audio_are_named_with_the_line_of_the_csv(own, tmp_path, se):
     rows = generation(own, "train-100")
@@ -246,19 +276,35 @@ def test_a_truncated_flac_shows_when_it_is_read(own, tmp_path, se):
     assert not list((tmp_path / "shards").iterdir())
 
 
-@pytest.mark.parametrize("change, words", [
-    (lambda f: f.write_bytes(b"\xff\xfe\x00"), "is not a CSV"), (lambda f: f.write_text("a,b\n1,2\n"), "has no column mixture_ID"),
-    (lambda f: f.write_text(f.read_text().replace("0.9,", "loud,", 1)), ":2: source_1_gain is 'loud', not a number")])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda f: f.write_bytes(b"\xff\xfe\x00"), "is not a CSV"),
+        (lambda f: f.write_text("a,b\n1,2\n"), "has no column mixture_ID"),
+        (
+            lambda f: f.write_text(f.read_text().replace("0.9,", "loud,", 1)),
+            ":2: source_1_gain is 'loud', not a number",
+        ),
+    ],
+)
 def test_a_csv_that_is_none_is_told_in_a_line(own, tmp_path, se, change, words):
     change(own / "metadata/Libri2Mix/libri2mix_train-clean-100.csv")
     done = se("prep", *args(own), tmp_path / "out")
     assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1, done.err
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--wham", "/nope"], "need each other"), (["--librispeech", "/nope", "--wham", "/nope"], "no such folder"),
-    (["--mixture", "mix_triple"], "choose mix_single"), (["--mode", "mean"], "min or max"), (["--rate", 44100], "16000 or 8000"),
-    (["--train", "train-900"], "train-100 or train-360"), ([], "has no mixture_")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--wham", "/nope"], "need each other"),
+        (["--librispeech", "/nope", "--wham", "/nope"], "no such folder"),
+        (["--mixture", "mix_triple"], "choose mix_single"),
+        (["--mode", "mean"], "min or max"),
+        (["--rate", 44100], "16000 or 8000"),
+        (["--train", "train-900"], "train-100 or train-360"),
+        ([], "has no mixture_"),
+    ],
+)
 def test_usage(tmp_path, se, options, words):
     done = se("prep", "librimix", tmp_path, tmp_path / "out", *options)
     assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1, done.err
@@ -266,26 +312,40 @@ def test_usage(tmp_path, se, options, words):
 
 # --- on-the-fly mixtures ------------------------------------------------------------------------------------------------------------
 
+
 def test_a_list_of_mixtures_is_scored_like_one_of_files(corpora, tmp_path, se):
     assert se("prep", *args(corpora), tmp_path / "data").returncode == 0
-    done = se("score", "--ref", tmp_path / "data/valid/clean.scp", tmp_path / "data/valid/noisy.scp", "--metrics", "si_sdr")
+    done = se(
+        "score", "--ref", tmp_path / "data/valid/clean.scp", tmp_path / "data/valid/noisy.scp", "--metrics", "si_sdr"
+    )
     assert done.returncode == 0, done.err
     found = [float(row["si_sdr"]) for row in csv.DictReader(done.out.splitlines(), delimiter="\t")]
     assert len(found) == 3 and all(np.isfinite(found))
 
 
-@pytest.mark.parametrize("text", [
-    "", "{}", "[]", "null", '{"length": 5, "rate": 16000, "parts": []}',
-    '{"length": -5, "rate": 16000, "parts": [{"path": "a.wav"}]}',
-    '{"length": 1e15, "rate": 16000, "parts": [{"path": "a.wav"}]}',
-    '{"length": 5, "rate": 0, "parts": [{"path": "a.wav"}]}', '{"length": 5, "rate": 16000, "parts": [{"path": 3}]}',
-    '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "gain": "x"}]}',
-    '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "colour": 1}]}',
-    '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "gain": NaN}]}',
-    '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "reach": 99999999999}]}',
-    '{"length": 1e999, "rate": 16000, "parts": [{"path": "a.wav"}]}', '{"length": 5, "rate": Infinity, "parts": [{"path": "a.wav"}]}',
-    '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "reach": 1.5}]}',
-    '{"length": 5, "rate": 16000, "parts": [{"path": "a\\u0000.wav"}]}', "[" * 100_000])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[]",
+        "null",
+        '{"length": 5, "rate": 16000, "parts": []}',
+        '{"length": -5, "rate": 16000, "parts": [{"path": "a.wav"}]}',
+        '{"length": 1e15, "rate": 16000, "parts": [{"path": "a.wav"}]}',
+        '{"length": 5, "rate": 0, "parts": [{"path": "a.wav"}]}',
+        '{"length": 5, "rate": 16000, "parts": [{"path": 3}]}',
+        '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "gain": "x"}]}',
+        '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "colour": 1}]}',
+        '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "gain": NaN}]}',
+        '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "reach": 99999999999}]}',
+        '{"length": 1e999, "rate": 16000, "parts": [{"path": "a.wav"}]}',
+        '{"length": 5, "rate": Infinity, "parts": [{"path": "a.wav"}]}',
+        '{"length": 5, "rate": 16000, "parts": [{"path": "a.wav", "reach": 1.5}]}',
+        '{"length": 5, "rate": 16000, "parts": [{"path": "a\\u0000.wav"}]}',
+        "[" * 100_000,
+    ],
+)
 def test_a_malformed_mixture_is_an_audio_error(text):
     for prefix in (PREFIX, OLD_PREFIX):
         for use in (audio.probe, audio.read):
@@ -297,11 +357,13 @@ def test_parts_of_other_rates_and_too_short_to_repeat_are_refused(tmp_path, rng)
     for name, samples in (("a.wav", 8001), ("b.wav", 8002)):
         audio.write(tmp_path / name, rng.standard_normal(samples) * 0.1, 16000)
     path, longer = str(tmp_path / "a.wav"), str(tmp_path / "b.wav")
-    for reason, mixture in [("16000 Hz; expected 44100 Hz", Mixture(5, 44100, (Part(path),))),
-                            ("too few to be repeated", Mixture(5, 16000, (Part(path, reach=8002),))),
-                            # Each repetition would add one sample.
-                            ("too few to be repeated", Mixture(5, 16000, (Part(longer, reach=60 * 16000),))),
-                            ("no such file", Mixture(5, 16000, (Part("touch ran |"),)))]:
+    for reason, mixture in [
+        ("16000 Hz; expected 44100 Hz", Mixture(5, 44100, (Part(path),))),
+        ("too few to be repeated", Mixture(5, 16000, (Part(path, reach=8002),))),
+        # Each repetition would add one sample.
+        ("too few to be repeated", Mixture(5, 16000, (Part(longer, reach=60 * 16000),))),
+        ("no such file", Mixture(5, 16000, (Part("touch ran |"),))),
+    ]:
         with pytest.raises(AudioError, match=reason):
             Location.parse(mixture.text(), allow_commands=True).read()
     assert len(audio.read_mono(Mixture(8902, 16000, (Part(longer, reach=8902),)).text())[0]) == 8902

@@ -10,7 +10,14 @@ import pytest
 from conftest import ROOT
 
 
-@pytest.mark.parametrize("tool, args", [("ruff", ["check", "--quiet", "setk", "tests", "recipes", "setup.py"]), ("mypy", [])])
+@pytest.mark.parametrize(
+    "tool, args",
+    [
+        ("ruff", ["format", "--check", "--quiet", "."]),
+        ("ruff", ["check", "--quiet", "setk", "tests", "recipes", "setup.py"]),
+        ("mypy", []),
+    ],
+)
 def test_there_is_nothing_to_say(tool, args):
     if not util.find_spec(tool):
         pytest.skip(f"{tool} is not installed (pip install 'setk[test]')")

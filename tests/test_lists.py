@@ -27,12 +27,15 @@ def test_spaces_crlf_blank_lines_and_any_order_are_read(tmp_path):
     assert lists.read_list(tmp_path / "b.scp") == lists.read_list(path)
 
 
-@pytest.mark.parametrize("text, words", [
-    ("a x.wav\na y.wav\n", [":2:", "duplicate id"]),
-    ("a\n", [":1:", "no value"]),
-    ("a x\n../b y.wav\n", [":2:", "cannot be an utterance id"]),
-    (".. y.wav\n", [":1:", "cannot be"]),
-])
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("a x.wav\na y.wav\n", [":2:", "duplicate id"]),
+        ("a\n", [":1:", "no value"]),
+        ("a x\n../b y.wav\n", [":2:", "cannot be an utterance id"]),
+        (".. y.wav\n", [":1:", "cannot be"]),
+    ],
+)
 def test_a_bad_line_is_named_with_its_mend(tmp_path, text, words):
     path = tmp_path / "a.scp"
     path.write_text(text)
@@ -93,12 +96,19 @@ class Outer:
 
 
 def test_a_config_is_built_strictly():
-    good = config.build(Outer, {"name": "a", "rate": "1e-3", "pair": [1, 2], "inner": {"low": 2}, "weights": {"l1": 1}}, "x")
+    good = config.build(
+        Outer, {"name": "a", "rate": "1e-3", "pair": [1, 2], "inner": {"low": 2}, "weights": {"l1": 1}}, "x"
+    )
     assert good == Outer("a", 3, 0.001, (1.0, 2.0), Inner(2.0), {"l1": 1.0})
     assert config.build(Outer, config.plain(good), "x") == good
-    for values, words in [({"name": "a", "step": 1}, "did you mean 'steps'"), ({}, "'name' is missing"),
-                          ({"name": 3}, "expected str"), ({"name": "a", "steps": True}, "expected int"),
-                          ({"name": "a", "pair": [1]}, "expected 2 values"), ({"name": "a", "inner": {"lo": 1}}, "did you mean 'low'")]:
+    for values, words in [
+        ({"name": "a", "step": 1}, "did you mean 'steps'"),
+        ({}, "'name' is missing"),
+        ({"name": 3}, "expected str"),
+        ({"name": "a", "steps": True}, "expected int"),
+        ({"name": "a", "pair": [1]}, "expected 2 values"),
+        ({"name": "a", "inner": {"lo": 1}}, "did you mean 'low'"),
+    ]:
         with pytest.raises(UserError, match=words):
             config.build(Outer, values, "x.yaml")
 
@@ -114,7 +124,11 @@ def test_settings_from_the_command_line():
 
 def test_yaml_holds_values_only(tmp_path):
     path = tmp_path / "c.yaml"
-    for text, word in [("a: !!python/object/apply:os.system [true]", "is not YAML"), ("- 1", "has no"), ("a: [1", ":1|is not YAML")]:
+    for text, word in [
+        ("a: !!python/object/apply:os.system [true]", "is not YAML"),
+        ("- 1", "has no"),
+        ("a: [1", ":1|is not YAML"),
+    ]:
         path.write_text(text)
         with pytest.raises(UserError, match=word):
             config.read_yaml(path)
@@ -147,7 +161,12 @@ def test_relative_paths_are_taken_from_here_or_else_from_the_folder_of_the_list(
     (folder / "l.scp").write_text(f"a b.wav\nb none.wav\nc {mixture.text()}\nd cat x |\ne {folder}/b.wav\n")
     monkeypatch.chdir(tmp_path)
     found = lists.read_wavs("wavs/l.scp")
-    assert found["a"] == "wavs/b.wav" and found["b"] == "none.wav" and found["d"] == "cat x |" and found["e"] == f"{folder}/b.wav"
+    assert (
+        found["a"] == "wavs/b.wav"
+        and found["b"] == "none.wav"
+        and found["d"] == "cat x |"
+        and found["e"] == f"{folder}/b.wav"
+    )
     assert np.allclose(found["c"].read_mono(16000)[0], 0.15, atol=1e-4)
     audio.write("b.wav", np.zeros(7), 8000)  # the current directory comes first
     assert lists.read_wavs("wavs/l.scp")["a"] == "b.wav"
@@ -158,7 +177,10 @@ def test_a_list_of_a_folder_at_the_shell(folder, se):
     done = se("prep", "list", folder)
     assert done.returncode == 0 and done.out == f"b {folder}/b.wav\nsub_dir-a {folder}/sub dir/a.flac\n"
     done = se("prep", "resample", folder, folder.parent / "out", "--rate", 8000)
-    assert done.returncode == 0 and sorted(p.name for p in (folder.parent / "out").glob("*.wav")) == ["b.wav", "sub_dir-a.wav"]
+    assert done.returncode == 0 and sorted(p.name for p in (folder.parent / "out").glob("*.wav")) == [
+        "b.wav",
+        "sub_dir-a.wav",
+    ]
     done = se("prep", "list", folder / "none")
     assert done.returncode == 2 and "no such list" in done.err
 

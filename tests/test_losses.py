@@ -58,7 +58,14 @@ def test_gradients_are_numbers_whatever_is_silent(name, transform, rng):
     speech = spoken(2, 0.5)
     zero, click = torch.zeros_like(speech), torch.zeros_like(speech)
     click[:, rng.integers(click.shape[1])] = 1.0
-    for noisy, clean in ((zero, zero), (speech, zero), (zero, speech), (speech, speech), (click, speech), (speech, click)):
+    for noisy, clean in (
+        (zero, zero),
+        (speech, zero),
+        (zero, speech),
+        (speech, speech),
+        (click, speech),
+        (speech, click),
+    ):
         frames = transform.analysis(noisy).requires_grad_()
         loss = LOSSES[name](example(noisy, clean, frames, transform))
         loss.backward()
@@ -69,7 +76,7 @@ def test_gradients_are_numbers_whatever_is_silent(name, transform, rng):
 def test_a_batch_is_the_mean_of_its_items(name, rng):
     clean = spoken(3, 1.0) * torch.tensor([[0.1], [1.0], [3.0]])
     noisy = clean + noise_like(clean, rng, 5)
-    one_by_one = [float(LOSSES[name](example(noisy[i:i + 1], clean[i:i + 1]))) for i in range(3)]
+    one_by_one = [float(LOSSES[name](example(noisy[i : i + 1], clean[i : i + 1]))) for i in range(3)]
     assert float(LOSSES[name](example(noisy, clean))) == pytest.approx(np.mean(one_by_one), rel=1e-4)
 
 
@@ -97,7 +104,9 @@ def test_phase_is_the_published_sum_and_agreement_is_nothing_for_the_spectrum_of
     wrapped = sum(np.mean(np.abs((x + np.pi) % (2 * np.pi) - np.pi)) for x in parts)
     assert float(LOSSES["phase"](e)) == pytest.approx(wrapped, rel=1e-2)
     assert float(LOSSES["agreement"](e)) < 1e-6
-    turned = e.stft.analysis(noisy) * torch.from_numpy(rng.choice([-1.0, 1.0], (1, *e.direct.shape[1:3], 1)).astype(np.float32))
+    turned = e.stft.analysis(noisy) * torch.from_numpy(
+        rng.choice([-1.0, 1.0], (1, *e.direct.shape[1:3], 1)).astype(np.float32)
+    )
     assert float(LOSSES["agreement"](example(noisy, clean, turned))) > 0.1
 
 
@@ -109,7 +118,9 @@ def test_multi_resolution_stft_is_the_published_sum(rng):
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
         padded = [np.pad(x.numpy()[0].astype(float), (window - hop, window)) for x in (e.estimate, e.clean)]
         frames = -(-(e.clean.shape[1] + window - hop) // hop)
-        est, ref = (np.abs(np.fft.rfft([x[t * hop:t * hop + window] * hann for t in range(frames)], points)) for x in padded)
+        est, ref = (
+            np.abs(np.fft.rfft([x[t * hop : t * hop + window] * hann for t in range(frames)], points)) for x in padded
+        )
         est, ref = (np.sqrt(m**2 + 1e-4) for m in (est, ref))
         found.append(np.linalg.norm(ref - est) / np.linalg.norm(ref) + np.mean(np.abs(np.log(ref / est))))
     assert float(LOSSES["multi_resolution_stft"](e)) == pytest.approx(np.mean(found), rel=1e-3)
@@ -139,7 +150,10 @@ def degraded(rng):
     noisy = speech + noise_like(speech, rng, 5)
     frames = STFT().analysis(noisy)
     power = frames.square().sum(-1, keepdim=True)
-    pairs += [(speech, STFT().synthesis(frames * (power / (power + k * power.mean())), speech.shape[1])) for k in (0.05, 0.5, 2)]
+    pairs += [
+        (speech, STFT().synthesis(frames * (power / (power + k * power.mean())), speech.shape[1]))
+        for k in (0.05, 0.5, 2)
+    ]
     return (torch.cat(part).contiguous() for part in zip(*pairs))
 
 

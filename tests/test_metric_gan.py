@@ -122,12 +122,16 @@ def test_the_discriminator_learns_late_by_a_fixed_delay_and_of_what_has_a_label(
     silent = torch.cat([clean[:1], torch.zeros_like(clean[:1])])
     terms = [gan.update([(noisy, silent if step == 0 else clean)]) for step in range(5)]
     assert ["discriminator" in t for t in terms] == [False] * 3 + [True] * 2
-    assert [t["unlabelled"] for t in terms[3:]] == [0.5, 0.0] and all(np.isfinite(t["discriminator"]) for t in terms[3:])
+    assert [t["unlabelled"] for t in terms[3:]] == [0.5, 0.0] and all(
+        np.isfinite(t["discriminator"]) for t in terms[3:]
+    )
     assert all("metric" in t for t in terms) and len(gan.waiting) == 3
 
 
 def test_the_discriminator_comes_to_know_its_labels_and_its_judgement_moves_the_model(work):
-    gan = objective(work, "losses={compressed_magnitude: 0}", "discriminator.delay=1", "lr=1e-3", "discriminator.weight=1")
+    gan = objective(
+        work, "losses={compressed_magnitude: 0}", "discriminator.delay=1", "lr=1e-3", "discriminator.weight=1"
+    )
     noisy, clean = batch_of(work, 2)
     before = [p.clone() for p in gan.model.parameters()]
     terms = [gan.update([(noisy, clean)]) for _ in range(12)]
@@ -157,8 +161,10 @@ def test_a_stopped_run_goes_on_with_the_same_bits_of_both_networks_and_of_what_w
     out, said = work / "stopped", []
     s = resolve(str(work / "conf.yaml"), ["workers=2"])
     data, valid = TrainingData(work / "train", s), DataDir(work / "valid").pairs()
-    codes = [loop.train(s, data, valid, out, fresh=False, init=None, say=said.append, objective=kind)
-             for kind in (Stopped, MetricGAN)]
+    codes = [
+        loop.train(s, data, valid, out, fresh=False, init=None, say=said.append, objective=kind)
+        for kind in (Stopped, MetricGAN)
+    ]
     assert codes == [143, 0] and f"resuming {out} at step 4 of 6" in said
     one, two = tensors(state(whole)), tensors(state(out))
     assert len(one) == len(two) > 300 and all(torch.equal(a, b) for a, b in zip(one, two))
@@ -170,7 +176,9 @@ def test_a_stopped_run_goes_on_with_the_same_bits_of_both_networks_and_of_what_w
 def test_two_ranks_follow_the_curve_of_one(work, whole):
     out = work / "ranks"
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run([*torchrun, *command("train", *arguments(work, out))[2:]], cwd=ROOT, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        [*torchrun, *command("train", *arguments(work, out))[2:]], cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
     assert done.returncode == 0, done.stderr
     one, two = ({k: v for k, v in row(path).items() if k != "hours"} for path in (whole, out))
     own = {"metric": 0, "discriminator": 0}  # the discriminator's dropout is each rank's

@@ -193,11 +193,19 @@ def test_sdr_of_signals_with_empty_bands(rng):
 def test_lsd_is_its_definition(pairs):
     ref, est, rate = pairs[1]
     window = [0.5 - 0.5 * math.cos(2 * math.pi * k / 512) for k in range(512)]
-    x, y = (np.array([abs(np.fft.fft(s[i : i + 512] * window)[:257]) ** 2 for i in range(0, len(s) - 511, 128)]) for s in (ref, est))
+    x, y = (
+        np.array([abs(np.fft.fft(s[i : i + 512] * window)[:257]) ** 2 for i in range(0, len(s) - 511, 128)])
+        for s in (ref, est)
+    )
     floor = 1e-5 * x.max()
-    values = [math.sqrt(np.mean((10 * np.log10(np.maximum(a, floor) / np.maximum(b, floor))) ** 2)) for a, b in zip(x, y, strict=True)]
+    values = [
+        math.sqrt(np.mean((10 * np.log10(np.maximum(a, floor) / np.maximum(b, floor))) ** 2))
+        for a, b in zip(x, y, strict=True)
+    ]
     assert metrics.compute(ref, est, rate, ["lsd"])[0]["lsd"] == pytest.approx(np.mean(values), abs=1e-9)
-    assert metrics.compute(1e-170 * ref, 1e-170 * est, rate, ["lsd"])[0]["lsd"] == pytest.approx(np.mean(values), abs=1e-9)
+    assert metrics.compute(1e-170 * ref, 1e-170 * est, rate, ["lsd"])[0]["lsd"] == pytest.approx(
+        np.mean(values), abs=1e-9
+    )
 
 
 def test_gains_are_differences(pairs):
@@ -215,8 +223,11 @@ def test_gains_without_a_noisy_signal_that_can_be_scored(pair):
     ref, est, rate = pair
     assert metrics.compute(ref, est, rate, ["si_sdri"])[1]["si_sdri"] == "needs --noisy: the unprocessed signals"
     holed = np.where(np.arange(len(ref)) == 5, np.nan, est)
-    for noisy, reason in ((0 * est, "the noisy signal is silent"), (est[1:], f"the noisy signal {len(est) - 1}"),
-                          (holed, "the noisy signal has NaN")):
+    for noisy, reason in (
+        (0 * est, "the noisy signal is silent"),
+        (est[1:], f"the noisy signal {len(est) - 1}"),
+        (holed, "the noisy signal holds NaN"),
+    ):
         scores, reasons = metrics.compute(ref, est, rate, ["si_sdri", "stoi", "sdri"], noisy=noisy)
         assert math.isfinite(scores["stoi"]) and set(reasons) == set(GAINS)
         assert all(math.isnan(scores[name]) and reason in reasons[name] for name in GAINS), reasons
@@ -237,8 +248,25 @@ def test_a_perfect_copy(pair):
     scores, reasons = metrics.compute(ref, ref, rate, ALL, noisy=ref)
     assert not reasons
     assert scores.pop("ssnr") > 30  # 35 but for silent frames, which are at -10
-    assert scores == pytest.approx({"pesq_wb": 4.644, "pesq_nb": 4.549, "stoi": 1, "estoi": 1, "si_sdr": 100, "si_sdri": 0, "sdr": 100,
-                                    "sdri": 0, "llr": 0, "wss": 0, "lsd": 0, "csig": 5, "cbak": 5, "covl": 5}, abs=1e-3)
+    assert scores == pytest.approx(
+        {
+            "pesq_wb": 4.644,
+            "pesq_nb": 4.549,
+            "stoi": 1,
+            "estoi": 1,
+            "si_sdr": 100,
+            "si_sdri": 0,
+            "sdr": 100,
+            "sdri": 0,
+            "llr": 0,
+            "wss": 0,
+            "lsd": 0,
+            "csig": 5,
+            "cbak": 5,
+            "covl": 5,
+        },
+        abs=1e-3,
+    )
 
 
 def broken(kind: str, ref: np.ndarray, est: np.ndarray):
@@ -258,8 +286,10 @@ def broken(kind: str, ref: np.ndarray, est: np.ndarray):
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ["silent reference", "silent estimate", "constant reference", "NaN", "infinite", "lengths",
-                                  "no samples", "stereo"])
+@pytest.mark.parametrize(
+    "kind",
+    ["silent reference", "silent estimate", "constant reference", "NaN", "infinite", "lengths", "no samples", "stereo"],
+)
 def test_what_cannot_be_scored_is_nan_with_a_reason(pair, kind, capfd):
     ref, est, rate, reason = broken(kind, *pair[:2])
     scores, reasons = metrics.compute(ref, est, rate, ALL, noisy=pair[1][: len(ref)])
@@ -292,6 +322,7 @@ def test_faults_that_pesq_finds_become_reasons(rng, capfd):
 
 def test_more_speech_than_pesq_has_room_for_is_refused(rng):
     """With over 50 stretches of speech the C code overruns its arrays: wrong scores, or a dead process."""
+
     def bursts(n):
         x = np.zeros((n, 16000))
         x[:, :8000] = 0.1 * rng.standard_normal((n, 8000))
@@ -335,9 +366,11 @@ def test_select():
 
 
 def test_neither_torch_nor_scipy_is_imported():
-    code = ("import sys, numpy as np\nfrom setk import metrics\nx = np.random.default_rng(0).standard_normal((2, 16000))\n"
-            "metrics.compute(*x, 16000, ['si_sdr', 'stoi', 'estoi'])\n"
-            "bad = [m for m in ('torch', 'scipy', 'pesq', 'pystoi') if m in sys.modules]\nassert not bad, bad")
+    code = (
+        "import sys, numpy as np\nfrom setk import metrics\nx = np.random.default_rng(0).standard_normal((2, 16000))\n"
+        "metrics.compute(*x, 16000, ['si_sdr', 'stoi', 'estoi'])\n"
+        "bad = [m for m in ('torch', 'scipy', 'pesq', 'pystoi') if m in sys.modules]\nassert not bad, bad"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
@@ -358,4 +391,6 @@ def test_summary_is_deterministic_and_does_not_depend_on_order(rng):
 def test_summary_leaves_out_what_is_missing():
     assert summary.summarise([1.0, math.nan, 3.0])["mean"] == 2
     assert summary.summarise([1.0, math.nan]) == {"mean": 1.0, "low": None, "high": None, "scored": 1}
-    assert summary.summarise([math.nan]) == summary.summarise([]) == {"mean": None, "low": None, "high": None, "scored": 0}
+    assert (
+        summary.summarise([math.nan]) == summary.summarise([]) == {"mean": None, "low": None, "high": None, "scored": 0}
+    )

@@ -118,9 +118,9 @@ def test_noise_is_looped_or_cut(rng):
     for place in (0.0, 0.5, 0.999999, 1 - 2**-53):
         start = mixing.noise_start(100, 30, place)
         assert 0 <= start <= 70
-        np.testing.assert_array_equal(mixing.loop(noise, start, 30), noise[start:start + 30])
+        np.testing.assert_array_equal(mixing.loop(noise, start, 30), noise[start : start + 30])
         start = mixing.noise_start(100, 250, place)
-        np.testing.assert_array_equal(mixing.loop(noise, start, 250), np.tile(noise, 4)[start:start + 250])
+        np.testing.assert_array_equal(mixing.loop(noise, start, 250), np.tile(noise, 4)[start : start + 250])
     assert mixing.noise_start(0, 5, 0.5) == 0 and not mixing.loop(noise[:0], 0, 5).any()
 
 
@@ -155,7 +155,7 @@ def test_an_equaliser_is_smooth_bounded_and_has_no_phase():
     gain = 20 * np.log10(np.abs(np.fft.rfft(y)))
     assert np.abs(gain).max() <= 12.001 and np.ptp(gain) > 1
     assert np.abs(np.diff(gain[64:])).max() < 1
-    np.testing.assert_allclose(y[2048 - 500:2048], y[2049:2549][::-1], atol=1e-9)
+    np.testing.assert_allclose(y[2048 - 500 : 2048], y[2049:2549][::-1], atol=1e-9)
     assert (y == mixing.equalise(click, mixing.rng(1, "a"), 12)).all()
 
 

@@ -15,8 +15,10 @@ from setk.core.errors import UserError
 PRESETS = sorted(models.presets())
 CAUSAL = [preset for preset in PRESETS if models.model_class(models.presets()[preset][0]).causal]
 OTHERS = [preset for preset in PRESETS if preset not in CAUSAL]
-IDLE = {"readout.threshold",  # DPSNN's: stands in a comparison only
-        *(f"masker.TCN.{last}.res_conv.{p}" for last in (13, 23) for p in ("weight", "bias"))}  # Conv-TasNet's: ends nowhere
+IDLE = {
+    "readout.threshold",  # DPSNN's: stands in a comparison only
+    *(f"masker.TCN.{last}.res_conv.{p}" for last in (13, 23) for p in ("weight", "bias")),
+}  # Conv-TasNet's: ends nowhere
 torch.set_num_threads(1)
 
 
@@ -59,24 +61,38 @@ def in_chunks(model, wave, sizes):
     frames = torch.cat([frames, frames.new_zeros(len(frames), model.lookahead, *model.transform.shape)], 1)
     while at < frames.shape[1]:
         n = int(sizes())
-        y, state = model(frames[:, at:at + n], state)
+        y, state = model(frames[:, at : at + n], state)
         out.append(y)
         at += n
-    return model.transform.synthesis(torch.cat(out, 1)[:, model.lookahead:], wave.shape[-1])
+    return model.transform.synthesis(torch.cat(out, 1)[:, model.lookahead :], wave.shape[-1])
 
 
 class InProcess(TorchEngine):
     """The engine of a model that has no file."""
 
     def __init__(self, model):
-        self.model, self.name, self.sample_rate, self.transform, self.lookahead = model, model.name, 16000, model.transform, model.lookahead
+        self.model, self.name, self.sample_rate, self.transform, self.lookahead = (
+            model,
+            model.name,
+            16000,
+            model.transform,
+            model.lookahead,
+        )
         self.causal, self.chunk_s = model.causal, model.chunk_s
 
 
 class Smoother:
     """An engine that is not causal: each frame becomes the mean of those about it, as far as the window goes."""
 
-    name, sample_rate, transform, lookahead, frames, causal, chunk_s = "smoother", 16000, Frames(16, 16), 0, None, False, 10.0
+    name, sample_rate, transform, lookahead, frames, causal, chunk_s = (
+        "smoother",
+        16000,
+        Frames(16, 16),
+        0,
+        None,
+        False,
+        10.0,
+    )
     reach = 5
 
     def start(self, channels):
@@ -85,7 +101,7 @@ class Smoother:
     def run(self, frames, state, active=None):
         self.longest = max(getattr(self, "longest", 0), frames.shape[1])
         at = range(frames.shape[1])
-        return np.stack([frames[:, max(0, i - self.reach):i + self.reach + 1].mean(1) for i in at], 1), ()
+        return np.stack([frames[:, max(0, i - self.reach) : i + self.reach + 1].mean(1) for i in at], 1), ()
 
 
 def affordable(model, seconds):
@@ -142,8 +158,13 @@ def test_a_signal_of_one_window_is_taken_whole(noncausal, rng):
 
 @torch.no_grad()
 def test_silence_dc_one_sample_and_full_scale_are_finite(model):
-    for wave in (torch.zeros(1, 8000), torch.full((1, 8000), 0.5), torch.zeros(1, 0), torch.ones(1, 1),
-                 torch.ones(1, 8000) * (-1) ** torch.arange(8000)):
+    for wave in (
+        torch.zeros(1, 8000),
+        torch.full((1, 8000), 0.5),
+        torch.zeros(1, 0),
+        torch.ones(1, 1),
+        torch.ones(1, 8000) * (-1) ** torch.arange(8000),
+    ):
         out = model.enhance(wave)
         assert out.shape == wave.shape and torch.isfinite(out).all()
     if isinstance(model.transform, STFT):  # an encoder and decoder of waveform have biases
@@ -195,7 +216,9 @@ def test_unknown_names_and_configs_are_told():
         models.build("fspen", {"group": 8})
 
 
-@pytest.mark.parametrize("stft", [STFT(512, 256), STFT(400, 100, fft=512, power=1.0), STFT(320, 160), STFT(512, 128)], ids=str)
+@pytest.mark.parametrize(
+    "stft", [STFT(512, 256), STFT(400, 100, fft=512, power=1.0), STFT(320, 160), STFT(512, 128)], ids=str
+)
 def test_the_stft_in_torch_and_numpy_is_one_and_inverts(stft, rng):
     window = stft.window
     n = int(rng.integers(0, 9000))
@@ -206,7 +229,7 @@ def test_the_stft_in_torch_and_numpy_is_one_and_inverts(stft, rng):
 
     stream, frames, out, at = StreamTransform(stft, 2), [], [], 0
     while at < n:
-        piece = x[:, at:at + int(rng.integers(1, 3 * window))]
+        piece = x[:, at : at + int(rng.integers(1, 3 * window))]
         at += piece.shape[1]
         frames.append(stream.analysis(piece))
         out.append(stream.synthesis(frames[-1]))
@@ -227,7 +250,7 @@ def test_an_engines_stream_keeps_length_and_does_not_depend_on_the_pieces(untrai
         for sizes in (lambda: n or 1, lambda: int(rng.integers(1, 3000))):
             stream, out, at = Stream(engine, rate, 2, chunk=7), [], 0
             while at < n:
-                piece = x[:, at:at + sizes()]
+                piece = x[:, at : at + sizes()]
                 at += piece.shape[1]
                 out.append(stream.push(piece))
             outs.append(np.concatenate([*out, stream.flush()], 1))
@@ -245,18 +268,20 @@ def test_windows_that_overlap_join_without_a_seam(rng):
     for n in (0, 1, 15, 16, 640, 641, 16 * 35 + 640, int(rng.integers(700, 20000))):
         x = rng.standard_normal((2, n)).astype(np.float32)
         engine = Smoother()
-        whole = engine.run(np.pad(x, ((0, 0), (0, -n % 16))).reshape(2, -1, 16), ())[0].reshape(2, -1)[:, :n] if n else x
+        whole = (
+            engine.run(np.pad(x, ((0, 0), (0, -n % 16))).reshape(2, -1, 16), ())[0].reshape(2, -1)[:, :n] if n else x
+        )
         engine.longest = 0
         stream, out, at = Overlapped(engine, 16000, 2, chunk=40), [], 0
         while at < n:
-            piece = x[:, at:at + int(rng.integers(1, 2000))]
+            piece = x[:, at : at + int(rng.integers(1, 2000))]
             at += piece.shape[1]
             out.append(stream.push(piece))
         out = np.concatenate([*out, stream.flush()], 1)
         assert out.shape == x.shape and engine.longest <= 40
         assert np.abs(out - whole).max(initial=0) < 1.5  # at most the mean of fewer frames
         if n:
-            frames = np.abs(out - whole)[:, :n // 16 * 16].reshape(2, -1, 16).max((0, 2))
+            frames = np.abs(out - whole)[:, : n // 16 * 16].reshape(2, -1, 16).max((0, 2))
             exact = np.flatnonzero(frames < 1e-6)
             assert set(range(min(25, len(frames)))) <= set(exact)  # before the first overlap
             if n <= 640:

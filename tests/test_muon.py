@@ -22,8 +22,10 @@ def descend(module, optimizer, x, steps):
 def test_one_matrix_moves_as_by_torchs(shape):
     found, start = [], torch.randn(shape)
     x = torch.randn(64, shape[1])
-    for make in (lambda m: Muon(m, 0.01, (0.9, 0.99), 0.1),
-                 lambda m: torch.optim.Muon(m.parameters(), lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")):
+    for make in (
+        lambda m: Muon(m, 0.01, (0.9, 0.99), 0.1),
+        lambda m: torch.optim.Muon(m.parameters(), lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+    ):
         module = nn.Linear(shape[1], shape[0], bias=False)
         module.weight.data.copy_(start)
         descend(module, make(module), x, 3)
@@ -61,7 +63,9 @@ def test_a_stack_moves_as_its_matrices_would_alone():
             assert torch.allclose(gru.weight_ih[g, rows], alone.weight, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["conv_tasnet-small", "dccrn", "dpcrn_cf", "dpsnn", "effifusion_gan-small", "fspen", "lite_rtse"])
+@pytest.mark.parametrize(
+    "name", ["conv_tasnet-small", "dccrn", "dpcrn_cf", "dpsnn", "effifusion_gan-small", "fspen", "lite_rtse"]
+)
 def test_weights_of_layers_move_by_muon_and_nothing_else(name):
     model = models.build_preset(name)
     matrices, wide, vectors = (group["params"] for group in Muon(model, 1e-3, (0.9, 0.99), 0.01).param_groups)

@@ -26,7 +26,9 @@ SETS = {"train": "training_set", "valid": "validation_set", "test": "test_set_1"
 @pytest.fixture(scope="session")
 def sources(tmp_path_factory) -> Path:
     """Folders clean and noise, with an awkward place and a few awkward files."""
-    place = tmp_path_factory.mktemp("dns") / "a b ü reader_1"  # a folder called like a reader must not hold all together
+    place = (
+        tmp_path_factory.mktemp("dns") / "a b ü reader_1"
+    )  # a folder called like a reader must not hold all together
     runpy.run_path(str(MINI / "trees.py"))["ndns"](place)
     place = place / "sources"
     x, _ = audio.read(str(place / "noise/ada_0001.wav"))
@@ -54,7 +56,17 @@ def own(made, tmp_path) -> Path:
 
 
 def make(sources: Path, place: Path, clips: str = "4,2,2") -> list:
-    return ["ndns", place / "tree", place / "data", "--clean", sources / "clean", "--noise", sources / "noise", "--clips", clips]
+    return [
+        "ndns",
+        place / "tree",
+        place / "data",
+        "--clean",
+        sources / "clean",
+        "--noise",
+        sources / "noise",
+        "--clips",
+        clips,
+    ]
 
 
 def wavs(tree: Path) -> dict[str, bytes]:
@@ -96,7 +108,9 @@ def test_clips_have_the_layout_of_the_challenge_and_the_snr_and_level_that_their
             said = re.search(r"_snr(-?\d+)_tl(-?\d+)_fileid_(\d+)\.wav$", places[0])
             assert data.table("utt2snr")[utt] == said[1] and -5 <= int(said[1]) < 20
             np.testing.assert_allclose(noisy, clean + noise, atol=2 / 32768)
-            assert mixing.active_level(clean, 16000)[0] - mixing.rms_level(noise) == pytest.approx(int(said[1]), abs=0.1)
+            assert mixing.active_level(clean, 16000)[0] - mixing.rms_level(noise) == pytest.approx(
+                int(said[1]), abs=0.1
+            )
             assert mixing.rms_level(noisy) == pytest.approx(int(said[2]), abs=0.51)
             # No second of the speech is empty: the sources follow each other.
             assert np.abs(clean.reshape(30, -1)).max(axis=1).min() > 1e-3
@@ -138,6 +152,7 @@ def test_more_clips_can_be_made_later_and_other_settings_are_refused(own, source
 
 
 # --- trees that are read ---------------------------------------------------------------------------------------------
+
 
 def test_sources_that_two_sets_share_fail_the_build(own, tmp_path, se):
     def refused(words: str) -> None:
@@ -182,17 +197,31 @@ def test_an_awkward_tree_is_used_as_far_as_it_is_good(own, tmp_path, se):
     assert done.returncode == 1 and "has 3 clips" not in done.err
     data = DataDir(tmp_path / "out/train")
     assert list(data.pairs()) == ["fileid_0", "fileid_3"] and data.table("utt2snr")["fileid_3"] == "-4"
-    for words in (["fileid_1", "no such file"], ["fileid_2", "truncated"], ["x_snr5", "the same number"],
-                  ["the complete set 60,000"], ["notes.txt", "is not named"], ["speech.wav", "is not named"],
-                  ["a_snr5_tl2_fileid_.wav", "is not named"], ["no utterances for valid"]):
+    for words in (
+        ["fileid_1", "no such file"],
+        ["fileid_2", "truncated"],
+        ["x_snr5", "the same number"],
+        ["the complete set 60,000"],
+        ["notes.txt", "is not named"],
+        ["speech.wav", "is not named"],
+        ["a_snr5_tl2_fileid_.wav", "is not named"],
+        ["no utterances for valid"],
+    ):
         assert any(all(word in line for word in words) for line in done.err.splitlines()), (words, done.err)
     assert "hidden" not in done.err and sorted(p.name for p in (tmp_path / "out").iterdir()) == ["test", "train"]
 
 
-@pytest.mark.parametrize("options, words", [
-    ([], "is not an N-DNS tree"), (["--clean", "."], "need each other"), (["--clean", ".", "--noise", "/nope"], "no such folder"),
-    (["--clean", ".", "--noise", ".", "--clips", "1,2"], "three numbers"),
-    (["--clean", ".", "--noise", ".", "--group", "("], "regular expression"), (["--clean", ".", "--noise", "."], "has no audio files")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ([], "is not an N-DNS tree"),
+        (["--clean", "."], "need each other"),
+        (["--clean", ".", "--noise", "/nope"], "no such folder"),
+        (["--clean", ".", "--noise", ".", "--clips", "1,2"], "three numbers"),
+        (["--clean", ".", "--noise", ".", "--group", "("], "regular expression"),
+        (["--clean", ".", "--noise", "."], "has no audio files"),
+    ],
+)
 def test_usage(tmp_path, se, options, words):
     done = se("prep", "ndns", tmp_path / "tree", tmp_path / "out", *options, cwd=tmp_path)
     assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1, done.err
@@ -207,6 +236,7 @@ def test_a_tree_that_was_not_made_here_is_not_added_to(own, sources, tmp_path, s
 
 
 # --- sources ---------------------------------------------------------------------------------------------------------
+
 
 def test_bad_sources_are_named_once_and_left_out(tmp_path, se, rng):
     for kind in ("clean", "noise"):
@@ -223,7 +253,9 @@ def test_bad_sources_are_named_once_and_left_out(tmp_path, se, rng):
     for words in ("none.flac: is empty", "words.wav: is no"):
         assert words in done.err
     truncated = re.findall(r"^se-prep: \S*/(noise\d+\.flac): .*truncated", done.err, re.MULTILINE)
-    assert truncated and len(truncated) == len(set(truncated)) and set(truncated) <= {f"noise{i}.flac" for i in range(8)}
+    assert (
+        truncated and len(truncated) == len(set(truncated)) and set(truncated) <= {f"noise{i}.flac" for i in range(8)}
+    )
     assert "silent.flac" not in done.err
 
 

@@ -67,6 +67,7 @@ def test_python_m_setk_runs_a_command_as_its_program_does():
     code, out, err = setk("enhanse")
     assert (code, out, err) == (2, "", "setk: no command is called 'enhanse'; did you mean 'enhance'?\n")
 
+
 # ── what is needed ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -109,7 +110,9 @@ def test_the_set_up_pins_everything_that_it_installs():
     needed = names_in([*project()["dependencies"], *project()["optional-dependencies"]["test"]])
     installed = {name: found.version.partition("+")[0] for name, found in closure(needed).items()}
     # A CUDA build of torch requires further packages, which it pins itself.
-    installed = {name: version for name, version in installed.items() if not name.startswith(("nvidia", "cuda", "triton"))}
+    installed = {
+        name: version for name, version in installed.items() if not name.startswith(("nvidia", "cuda", "triton"))
+    }
     assert {name: pinned.get(name) for name in installed} == installed
 
 
@@ -131,14 +134,25 @@ def test_every_package_that_setk_imports_is_a_dependency_with_a_known_use():
     assert {package for package, _ in packages.USES.values()} <= names_in(project()["dependencies"])
 
 
-@pytest.mark.parametrize("missing, args, words", [
-    ("torch", ["enhance", "setk/pretrained/fspen.pt", "a.wav", "b.wav"], "se-enhance: the package torch is not installed"),
-    ("torch", ["train", "fspen", "--train", "a", "--valid", "b", "--out", "c"], "se-train: the package torch is not installed"),
-    ("onnxruntime", ["enhance", "fspen", "data/mini/wav/none.wav", "b.wav"], "pip install onnxruntime"),
-    ("h5py", ["prep", "shards", "data/mini/train", "out"], "it is needed for shards: pip install h5py"),
-    ("yaml", ["enhance", "--list-models"], "it is needed for configs: pip install pyyaml"),
-    ("typer", ["score", "--help"], "setk: the package typer is not installed; it is needed for every command"),
-])
+@pytest.mark.parametrize(
+    "missing, args, words",
+    [
+        (
+            "torch",
+            ["enhance", "setk/pretrained/fspen.pt", "a.wav", "b.wav"],
+            "se-enhance: the package torch is not installed",
+        ),
+        (
+            "torch",
+            ["train", "fspen", "--train", "a", "--valid", "b", "--out", "c"],
+            "se-train: the package torch is not installed",
+        ),
+        ("onnxruntime", ["enhance", "fspen", "data/mini/wav/none.wav", "b.wav"], "pip install onnxruntime"),
+        ("h5py", ["prep", "shards", "data/mini/train", "out"], "it is needed for shards: pip install h5py"),
+        ("yaml", ["enhance", "--list-models"], "it is needed for configs: pip install pyyaml"),
+        ("typer", ["score", "--help"], "setk: the package typer is not installed; it is needed for every command"),
+    ],
+)
 def test_a_missing_package_is_one_line_that_names_it(tmp_path, missing, args, words):
     code = f"import runpy, sys; sys.modules[{missing!r}] = None; sys.argv = ['setk', *{args!r}]; runpy.run_module('setk', run_name='__main__')"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=ROOT)
@@ -148,14 +162,20 @@ def test_a_missing_package_is_one_line_that_names_it(tmp_path, missing, args, wo
 
 def test_a_missing_module_of_setk_is_not_explained_away():
     assert packages.explain(ModuleNotFoundError("No module named 'setk.x'", name="setk.x")) is None
-    assert packages.explain(ModuleNotFoundError("", name="numba")) == "the package numba is not installed: pip install numba"
+    assert (
+        packages.explain(ModuleNotFoundError("", name="numba"))
+        == "the package numba is not installed: pip install numba"
+    )
 
 
 def test_the_index_of_the_included_models_is_current():
     facts = pretrained.index()
     assert list(facts) == list(pretrained.included())
     for name, path in pretrained.included().items():
-        assert facts[name] == checkpoint.describe(path), "run: python -c 'from setk import checkpoint; checkpoint.write_index()'"
+        assert facts[name] == checkpoint.describe(path), (
+            "run: python -c 'from setk import checkpoint; checkpoint.write_index()'"
+        )
+
 
 # ── version, citation, references ───────────────────────────────────────────────────────────────────────────────────
 
@@ -164,7 +184,10 @@ def test_the_version_is_the_same_everywhere():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     changes = re.findall(r"^## (\S+)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert citation["version"] == changes[0] == package.__version__
-    assert citation["license"] == project()["license"] and {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert (
+        citation["license"] == project()["license"]
+        and {"cff-version", "message", "title", "authors"} <= citation.keys()
+    )
 
 
 def test_the_references_hold_every_model_with_a_key_and_balanced_braces():
@@ -172,7 +195,7 @@ def test_the_references_hold_every_model_with_a_key_and_balanced_braces():
     entries = re.findall(r"^@(\w+)\{(\w+),\n((?:  .*\n)+)\}$", text, re.MULTILINE)
     keys = [key for _, key, _ in entries]
     assert len(keys) == text.count("\n@") and len(set(keys)) == len(keys)
-    assert set(models.MODELS) <= set(keys)
+    assert set(models.names()) <= set(keys)
     for kind, key, body in entries:
         fields = dict(re.findall(r"^  (\w+)\s*= \{(.*)\},$", body, re.MULTILINE))
         assert len(fields) == len(body.splitlines()) and body.count("{") == body.count("}"), key

@@ -30,16 +30,28 @@ def wav(path: Path, rng: np.random.Generator, n: int = 3000, rate: int = 16000, 
 
 def tree(folder: Path) -> dict[str, bytes]:
     """relative path -> bytes of every file that is a result."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*"))
-            if p.is_file() and not any(part.startswith(".") for part in p.relative_to(folder).parts) and p.name != "provenance.json"}
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file()
+        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
+        and p.name != "provenance.json"
+    }
 
 
 # --- pairs -----------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def folders(tmp_path, rng):
     for kind in ("noisy", "clean"):
-        for name, n in [("a b.wav", 100), ("sub/ü.wav", 200), ("sub/deep/x.flac", 300), (".hidden.wav", 50), ("notes.txt", 10)]:
+        for name, n in [
+            ("a b.wav", 100),
+            ("sub/ü.wav", 200),
+            ("sub/deep/x.flac", 300),
+            (".hidden.wav", 50),
+            ("notes.txt", 10),
+        ]:
             if name.endswith(".txt"):
                 (tmp_path / kind / name).write_text("no audio")
             else:
@@ -50,10 +62,16 @@ def folders(tmp_path, rng):
 def test_pairs_of_folders(folders, se):
     done = se("prep", "pairs", "noisy", "clean", "out dir/data", cwd=folders)
     assert done.returncode == 0 and done.out == ""
-    assert (folders / "out dir/data/noisy.scp").read_text() == "a_b noisy/a b.wav\nsub-deep-x noisy/sub/deep/x.flac\nsub-ü noisy/sub/ü.wav\n"
+    assert (
+        folders / "out dir/data/noisy.scp"
+    ).read_text() == "a_b noisy/a b.wav\nsub-deep-x noisy/sub/deep/x.flac\nsub-ü noisy/sub/ü.wav\n"
     data = DataDir(folders / "out dir/data")
     assert data.pairs()["sub-ü"] == ("noisy/sub/ü.wav", "clean/sub/ü.wav")
-    assert {k: float(v) for k, v in data.table("utt2dur").items()} == {"a_b": 0.0063, "sub-ü": 0.0125, "sub-deep-x": 0.0187}
+    assert {k: float(v) for k, v in data.table("utt2dur").items()} == {
+        "a_b": 0.0063,
+        "sub-ü": 0.0125,
+        "sub-deep-x": 0.0187,
+    }
 
 
 def test_pairs_without_partner_or_unlike_are_named_and_left_out(folders, se, rng):
@@ -63,14 +81,21 @@ def test_pairs_without_partner_or_unlike_are_named_and_left_out(folders, se, rng
     (folders / "noisy/a b.wav").write_bytes(b"RIFF")
     done = se("prep", "pairs", "noisy", "clean", "out", cwd=folders)
     assert done.returncode == 1
-    for words in (["alone", "no partner in clean"], ["solo", "no partner in noisy"], ["sub-ü", "201"], ["a_b", "not a wav"]):
+    for words in (
+        ["alone", "no partner in clean"],
+        ["solo", "no partner in noisy"],
+        ["sub-ü", "201"],
+        ["a_b", "not a wav"],
+    ):
         assert any(all(w in line for w in words) for line in done.err.splitlines()), (words, done.err)
     assert list(DataDir(folders / "out").pairs()) == ["sub-deep-x"]
     assert se("prep", "pairs", "noisy", "clean", "out", "--max-fail", 4, cwd=folders).returncode == 0
 
 
-@pytest.mark.parametrize("name, words", [
-    ("sub-ü.wav", ["sub-ü", "rename"]), ("ends in pipe |.wav", None), ("ends|", None), (" leads.wav", None)])
+@pytest.mark.parametrize(
+    "name, words",
+    [("sub-ü.wav", ["sub-ü", "rename"]), ("ends in pipe |.wav", None), ("ends|", None), (" leads.wav", None)],
+)
 def test_names_that_make_one_id_or_no_path(folders, se, rng, name, words):
     for kind in ("noisy", "clean"):
         shutil.copy(folders / kind / "a b.wav", folders / kind / name)
@@ -97,8 +122,13 @@ def test_pairs_of_what_is_nothing(folders, se):
 @pytest.mark.parametrize("out", ["file", "file/below"])
 def test_output_that_cannot_be_a_folder(folders, se, out):
     (folders / "file").write_text("mine")
-    for args in (["pairs", "noisy", "clean"], ["shards", "good"], ["sources", "--speech", "l.scp", "--noise", "l.scp"],
-                 ["mix", "--speech", "l.scp", "--noise", "l.scp", "--snr", 3], ["resample", "l.scp", "--rate", 8000]):
+    for args in (
+        ["pairs", "noisy", "clean"],
+        ["shards", "good"],
+        ["sources", "--speech", "l.scp", "--noise", "l.scp"],
+        ["mix", "--speech", "l.scp", "--noise", "l.scp", "--snr", 3],
+        ["resample", "l.scp", "--rate", 8000],
+    ):
         (folders / "l.scp").write_text("a noisy/a b.wav\n")
         if args[0] == "shards":
             assert se("prep", "pairs", "noisy", "clean", "good", cwd=folders).returncode == 0
@@ -116,7 +146,10 @@ def test_output_that_may_not_be_written(folders, se):
 
 # --- VoiceBank+DEMAND ------------------------------------------------------------------------------------------------
 
-VBD = {"trainset_28spk": ["p226_001", "p226_002", "p287_003", "p227_001", "p228_226"], "testset": ["p232_001", "p257_002"]}
+VBD = {
+    "trainset_28spk": ["p226_001", "p226_002", "p287_003", "p227_001", "p228_226"],
+    "testset": ["p232_001", "p257_002"],
+}
 
 
 def vbd_tree(root: Path, rng: np.random.Generator, rate: int = 48000, suffix: str = "_wav") -> Path:
@@ -126,7 +159,9 @@ def vbd_tree(root: Path, rng: np.random.Generator, rate: int = 48000, suffix: st
                 wav(root / f"{kind}_{stem}{suffix}" / f"{utt}.wav", rng, rate // 10 + i, rate)
     (root / "logfiles").mkdir(exist_ok=True)
     (root / "logfiles/log_testset.txt").write_text("p232_001 bus 17.5\np257_002 cafe 2.5\n")
-    (root / "log_trainset_28spk.txt").write_text("".join(f"{u} kitchen {5 * i}\r\n" for i, u in enumerate(VBD["trainset_28spk"])))
+    (root / "log_trainset_28spk.txt").write_text(
+        "".join(f"{u} kitchen {5 * i}\r\n" for i, u in enumerate(VBD["trainset_28spk"]))
+    )
     return root
 
 
@@ -138,7 +173,10 @@ def test_vbd(tmp_path, rng, se):
     assert "5 pairs" in done.err and "11,572" in done.err and "824" in done.err and "not comparable" in done.err
     found = {split: DataDir(tmp_path / "data" / split) for split in ("train", "valid", "test")}
     assert {s: list(d.pairs()) for s, d in found.items()} == {
-        "train": ["p227_001", "p228_226"], "valid": ["p226_001", "p226_002", "p287_003"], "test": ["p232_001", "p257_002"]}
+        "train": ["p227_001", "p228_226"],
+        "valid": ["p226_001", "p226_002", "p287_003"],
+        "test": ["p232_001", "p257_002"],
+    }
     assert found["valid"].table("utt2spk") == {"p226_001": "p226", "p226_002": "p226", "p287_003": "p287"}
     assert found["valid"].table("utt2snr") == {"p226_001": "0", "p226_002": "5", "p287_003": "10"}
     assert found["test"].table("utt2snr") == {"p232_001": "17.5", "p257_002": "2.5"}
@@ -148,7 +186,9 @@ def test_vbd(tmp_path, rng, se):
             assert abs(audio.probe(noisy).frames / 16000 - float(data.table("utt2dur")[utt])) < 1e-4
             assert Path(noisy).is_relative_to(tmp_path / "data/wav16k")
     source, _ = audio.read_mono(str(root / "noisy_testset_wav/p257_002.wav"))
-    np.testing.assert_allclose(audio.read_mono(found["test"].pairs()["p257_002"][0])[0], audio.resample(source, 48000, 16000), atol=1e-4)
+    np.testing.assert_allclose(
+        audio.read_mono(found["test"].pairs()["p257_002"][0])[0], audio.resample(source, 48000, 16000), atol=1e-4
+    )
     assert tree(root) == originals
     for split in ("train", "test"):
         done = se("prep", "check", tmp_path / "data" / split)
@@ -198,6 +238,7 @@ def test_vbd_partial_trees(tmp_path, rng, se):
 
 # --- mix -------------------------------------------------------------------------------------------------------------
 
+
 @pytest.fixture
 def talk(tmp_path, rng):
     """Folder with speech.scp (7), noise.scp (4, one shorter than the speech), rir.scp and utt2spk, paths relative to it."""
@@ -235,15 +276,21 @@ def test_mix_has_the_snr_it_says_and_tells_what_it_is_made_of(talk, se):
         snr = mixing.rms_level(clean) - mixing.rms_level(noisy - clean)
         assert snr == pytest.approx(float(row["snr_db"]), abs=0.05)
         assert float(data.table("utt2snr")[row["utt"]]) == float(row["snr_db"]) and -5 <= float(row["snr_db"]) <= 20
-        assert -35 <= float(row["level_db"]) <= -25 and mixing.rms_level(noisy) == pytest.approx(float(row["level_db"]), abs=0.05)
+        assert -35 <= float(row["level_db"]) <= -25 and mixing.rms_level(noisy) == pytest.approx(
+            float(row["level_db"]), abs=0.05
+        )
         noise = mixing.loop(source, int(row["noise_offset"]), len(speech))
-        np.testing.assert_allclose(noisy, float(row["gain"]) * speech + float(row["noise_gain"]) * noise, atol=2 / 32768)
+        np.testing.assert_allclose(
+            noisy, float(row["gain"]) * speech + float(row["noise_gain"]) * noise, atol=2 / 32768
+        )
     assert json.loads((talk / "out/provenance.json").read_text())["settings"]["seed"] == 0
 
 
 def test_mix_by_active_level_leaves_pauses_out_and_by_rir_is_in_a_room(talk, se, rng):
     for i in range(7):
-        audio.write(talk / f"wav/s {i}.wav", np.concatenate([rng.standard_normal(16000) * 0.05, np.zeros(24000)]), 16000)
+        audio.write(
+            talk / f"wav/s {i}.wav", np.concatenate([rng.standard_normal(16000) * 0.05, np.zeros(24000)]), 16000
+        )
     for extra in ([], ["--active-level"], ["--active-level", "--rir", "rir.scp"]):
         assert se("prep", *MIX, "out", *extra, cwd=talk).returncode == 0
         for row in rows(talk / "out/mix.tsv"):
@@ -332,7 +379,13 @@ def test_mix_names_what_cannot_be_mixed_and_goes_on(talk, se, rng):
     audio.write(talk / "wav/n0.wav", np.zeros(3000), 16000)  # silent noise: another is drawn
     done = se("prep", *MIX, "out", cwd=talk)
     assert done.returncode == 1
-    for utt, word in [("s1", "silent"), ("s2", "48000"), ("s3", "2 channels"), ("s4", "no such file"), ("s5", "silent")]:
+    for utt, word in [
+        ("s1", "silent"),
+        ("s2", "48000"),
+        ("s3", "2 channels"),
+        ("s4", "no such file"),
+        ("s5", "silent"),
+    ]:
         assert f"se-prep: {utt}: " in done.err and word in done.err
     assert list(DataDir(talk / "out").pairs()) == ["s0", "s6"] and se("prep", "check", "out", cwd=talk).returncode == 0
     for i in range(1, 6):
@@ -349,8 +402,17 @@ def test_commands_in_lists_run_only_when_allowed(talk, se):
     assert se("prep", *MIX, "yes", "--allow-commands", cwd=talk).returncode == 0 and (talk / "ran").exists()
 
 
-@pytest.mark.parametrize("options", [["--snr", "20:0"], ["--snr", "x"], ["--snr", "0", "--level", "loud"], ["--snr", 1, "--shard", "0/2"],
-                                     ["--snr", 1, "--noise", "noise.scp"], ["--snr", 1, "--jobs", 0]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--snr", "20:0"],
+        ["--snr", "x"],
+        ["--snr", "0", "--level", "loud"],
+        ["--snr", 1, "--shard", "0/2"],
+        ["--snr", 1, "--noise", "noise.scp"],
+        ["--snr", 1, "--jobs", 0],
+    ],
+)
 def test_mix_usage(talk, se, options):
     done = se("prep", "mix", "--speech", "speech.scp", "--noise", "noise.scp", *options, "out", cwd=talk)
     assert done.returncode == 2 and len(done.err.splitlines()) == 1, done.err
@@ -358,7 +420,9 @@ def test_mix_usage(talk, se, options):
 
 def test_sources_are_a_data_directory_to_be_sharded(talk, se):
     write_list(talk / "more.scp", {"m": read_list(talk / "noise.scp")["n0"]})
-    done = se("prep", "sources", "out", "--speech", "speech.scp", "--noise", "noise.scp", "--noise", "more.scp", cwd=talk)
+    done = se(
+        "prep", "sources", "out", "--speech", "speech.scp", "--noise", "noise.scp", "--noise", "more.scp", cwd=talk
+    )
     assert done.returncode == 0
     data = DataDir(talk / "out")
     assert data.streams == ("speech", "noise") and "m" in data.table("noise.scp")
@@ -367,6 +431,7 @@ def test_sources_are_a_data_directory_to_be_sharded(talk, se):
 
 
 # --- check and fix ---------------------------------------------------------------------------------------------------
+
 
 def harm_truncate(path, rng):
     path.write_bytes(path.read_bytes()[:-100])
@@ -414,9 +479,19 @@ def harm_folder(path, rng):
     path.mkdir()
 
 
-HARMS = {"truncated": harm_truncate, "is empty": harm_empty, "has no samples": harm_no_data, "not an audio file": harm_text, "NaN": harm_nan,
-         "silent": harm_silence, "2 channels": harm_stereo, "48000 Hz": harm_rate, "2999": harm_length,
-         "no such file": harm_missing, "directory": harm_folder}
+HARMS = {
+    "truncated": harm_truncate,
+    "is empty": harm_empty,
+    "has no samples": harm_no_data,
+    "not an audio file": harm_text,
+    "NaN": harm_nan,
+    "silent": harm_silence,
+    "2 channels": harm_stereo,
+    "48000 Hz": harm_rate,
+    "2999": harm_length,
+    "no such file": harm_missing,
+    "directory": harm_folder,
+}
 
 
 @pytest.fixture
@@ -443,7 +518,12 @@ def test_check_names_every_bad_wav_and_fix_drops_them(data, rng, se):
         found = faults(done)
         for i, words in enumerate(HARMS):
             mine = [f for f in found if f["utt"] == f"u{i:02}"]
-            assert any(words in f["fault"] and f["file"] in (str(data / "noisy.scp"), str(data / "clean.scp")) and int(f["line"]) == i + 1 for f in mine), (words, mine)
+            assert any(
+                words in f["fault"]
+                and f["file"] in (str(data / "noisy.scp"), str(data / "clean.scp"))
+                and int(f["line"]) == i + 1
+                for f in mine
+            ), (words, mine)
         assert all(f["fix"] for f in found)
     assert se("prep", "fix", data).returncode == 0
     assert list(DataDir(data).pairs()) == ["u11"] == list(DataDir(data).table("utt2dur"))
@@ -465,9 +545,17 @@ def test_check_names_every_bad_line_and_fix_mends_them(data, se):
     done = se("prep", "check", data)
     found = {(Path(f["file"]).name, int(f["line"])): f for f in faults(done)}
     assert done.returncode == 1
-    for key, word in {("noisy.scp", 2): "no value", ("noisy.scp", 4): "cannot be an utterance id", ("noisy.scp", 12): "also in line 5",
-                      ("noisy.scp", 11): "is not in", ("clean.scp", 3): "is not in", ("clean.scp", 5): "is not in",
-                      ("utt2dur", 13): "in no list", ("utt2dur", 2): "0.1875", ("utt2snr", 1): "loud"}.items():
+    for key, word in {
+        ("noisy.scp", 2): "no value",
+        ("noisy.scp", 4): "cannot be an utterance id",
+        ("noisy.scp", 12): "also in line 5",
+        ("noisy.scp", 11): "is not in",
+        ("clean.scp", 3): "is not in",
+        ("clean.scp", 5): "is not in",
+        ("utt2dur", 13): "in no list",
+        ("utt2dur", 2): "0.1875",
+        ("utt2snr", 1): "loud",
+    }.items():
         assert key in found and word in found[key]["fault"], (key, word, done.out)
     assert se("prep", "fix", data).returncode == 0
     done = se("prep", "check", data)
@@ -481,7 +569,11 @@ def test_clipping_is_a_remark(data, se):
     x[50] = 0.3
     audio.write(data.parent / "clean/u03.wav", x, 16000)
     done = se("prep", "check", data)
-    assert done.returncode == 0 and [f["grade"] for f in faults(done)] == ["remark"] and "4 samples are clipped" in done.out
+    assert (
+        done.returncode == 0
+        and [f["grade"] for f in faults(done)] == ["remark"]
+        and "4 samples are clipped" in done.out
+    )
 
 
 def test_check_of_no_data_directory(tmp_path, se):
@@ -544,6 +636,7 @@ def test_a_reader_that_leaves_early_is_no_error(data):
 
 # --- split -----------------------------------------------------------------------------------------------------------
 
+
 def test_split_shares_out_everything_once_about_equally(data, rng, se):
     seconds = {utt: float(rng.uniform(1, 9)) for utt in DataDir(data).pairs()}
     write_list(data / "utt2dur", seconds)
@@ -559,7 +652,10 @@ def test_split_shares_out_everything_once_about_equally(data, rng, se):
     assert max(totals) - min(totals) <= max(seconds.values())
     for p in parts:
         assert p.pairs() == {utt: DataDir(data).pairs()[utt] for utt in p.pairs()}
-        assert p.table("utt2spk") == {utt: speakers[utt] for utt in p.pairs()} and set(p.table("utt2snr")) == {"u03"} & p.pairs().keys()
+        assert (
+            p.table("utt2spk") == {utt: speakers[utt] for utt in p.pairs()}
+            and set(p.table("utt2snr")) == {"u03"} & p.pairs().keys()
+        )
     before = tree(data / f"split{n}")
     assert se("prep", "split", data, n).returncode == 0 and tree(data / f"split{n}") == before
     done = se("prep", "split", data, n, "--by-speaker")
@@ -571,20 +667,34 @@ def test_split_shares_out_everything_once_about_equally(data, rng, se):
 
 
 def test_split_of_speech_and_noise_gives_all_noise_to_each(talk, se):
-    assert se("prep", "sources", "out", "--speech", "speech.scp", "--noise", "noise.scp", "--rir", "rir.scp", cwd=talk).returncode == 0
+    assert (
+        se(
+            "prep", "sources", "out", "--speech", "speech.scp", "--noise", "noise.scp", "--rir", "rir.scp", cwd=talk
+        ).returncode
+        == 0
+    )
     done = se("prep", "split", "out", 3, cwd=talk)  # durations by the wavs' headers
     parts = [DataDir(talk / path) for path in done.out.split()]
     assert sorted(utt for p in parts for utt in p.table("speech.scp")) == sorted(read_list(talk / "speech.scp"))
-    assert all(p.table("noise.scp") == read_list(talk / "noise.scp") and p.table("rir.scp") == read_list(talk / "rir.scp") for p in parts)
+    assert all(
+        p.table("noise.scp") == read_list(talk / "noise.scp") and p.table("rir.scp") == read_list(talk / "rir.scp")
+        for p in parts
+    )
 
 
-@pytest.mark.parametrize("n, extra, words", [(13, [], "12 utterances cannot be split into 13 parts"), (0, [], "0 parts"), (2, ["--by-speaker"], "no speaker")])
+@pytest.mark.parametrize(
+    "n, extra, words",
+    [(13, [], "12 utterances cannot be split into 13 parts"), (0, [], "0 parts"), (2, ["--by-speaker"], "no speaker")],
+)
 def test_split_that_cannot_be_made(data, se, n, extra, words):
     done = se("prep", "split", data, n, *extra)
-    assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1 and not list(data.glob("split*"))
+    assert (
+        done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1 and not list(data.glob("split*"))
+    )
 
 
 # --- resample --------------------------------------------------------------------------------------------------------
+
 
 def test_resample_passes_a_list_through(tmp_path, rng, se):
     wav(tmp_path / "a.wav", rng, 4801, 48000)
@@ -592,7 +702,9 @@ def test_resample_passes_a_list_through(tmp_path, rng, se):
     audio.write(tmp_path / "c.wav", rng.standard_normal((2, 882)) * 0.1, 44100)
     lines = "b b.wav\na a.wav\nc c.wav\n"
     done = se("prep", "resample", "-", "out", cwd=tmp_path, input=lines.encode())
-    assert done.returncode == 1 and done.out == "b b.wav\na out/a.wav\n" and "c: " in done.err and "--channel" in done.err
+    assert (
+        done.returncode == 1 and done.out == "b b.wav\na out/a.wav\n" and "c: " in done.err and "--channel" in done.err
+    )
     assert audio.probe(str(tmp_path / "out/a.wav")) == audio.Info(16000, 1, 1601)
     made = json.loads((tmp_path / "out/provenance.json").read_text())
     assert made["settings"]["resampler"] == "soxr" and "soxr" in made["versions"]
@@ -600,4 +712,6 @@ def test_resample_passes_a_list_through(tmp_path, rng, se):
     assert done.returncode == 0 and done.out == "b b.wav\na out2/a.wav\nc out2/c.wav\n"
     expected = audio.resample(audio.read(str(tmp_path / "c.wav"))[0][1], 44100, 16000)
     np.testing.assert_allclose(audio.read_mono(str(tmp_path / "out2/c.wav"))[0], expected, atol=1e-4)
-    assert se("prep", "resample", "-", "out3", "--resampler", "sinc", cwd=tmp_path, input=lines.encode()).returncode == 2
+    assert (
+        se("prep", "resample", "-", "out3", "--resampler", "sinc", cwd=tmp_path, input=lines.encode()).returncode == 2
+    )

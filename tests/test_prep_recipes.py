@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import runpy
 import subprocess
+import sys
 
 import pytest
 from conftest import MINI, ROOT
@@ -16,7 +17,7 @@ from setk.data.datadir import DataDir
 @pytest.fixture
 def prepare(tmp_path):
     if not (ROOT / ".venv").exists():
-        pytest.skip("recipes run bin/se-*, which want the .venv of bin/setup")
+        pytest.skip("recipes run bin/se-*, which need the .venv of bin/setup")
 
     def run(dataset, *args):
         clean = {key: value for key, value in os.environ.items() if not key.endswith("_ROOT")}
@@ -43,10 +44,40 @@ def test_without_a_root_a_generated_tree_is_prepared_and_that_is_said(prepare, t
 @pytest.mark.full
 def test_ndns_is_made_where_there_was_nothing(prepare, tmp_path):
     runpy.run_path(str(MINI / "trees.py"))["ndns"](tmp_path)
-    done = prepare("ndns", "--root", "new", "--clean", "sources/clean", "--noise", "sources/noise", "--clips", "2,1,1",
-                   "--dir", "exp", "--data", "data", "--stop-stage", 0, "--nj", 1)
+    done = prepare(
+        "ndns",
+        "--root",
+        "new",
+        "--clean",
+        "sources/clean",
+        "--noise",
+        "sources/noise",
+        "--clips",
+        "2,1,1",
+        "--dir",
+        "exp",
+        "--data",
+        "data",
+        "--stop-stage",
+        0,
+        "--nj",
+        1,
+    )
     assert done.returncode == 0, done.stderr
     assert len(list(tmp_path.glob("new/*/noisy/*.wav"))) == 4 and len(DataDir(tmp_path / "data/train").pairs()) == 2
+
+
+@pytest.mark.full
+def test_a_recipe_runs_with_the_launcher_of_kaldi(prepare, tmp_path):
+    launcher = f"{sys.executable} {ROOT}/tests/kaldi_run.py --mem 1G --num-threads 1"
+    done = prepare("vbd", "--dir", "here", "--cmd", launcher)
+    assert done.returncode == 0, done.stderr
+    assert (
+        len(DataDir(tmp_path / "here/data/train").pairs()) == 4
+        and len(shards.Shards(tmp_path / "here/shards").ids) == 4
+    )
+    log = (tmp_path / "here/log/shards.2.log").read_text()
+    assert "--shard 2/2" in log and "\n# Host " not in log and "# Ended (code 0) at now" in log
 
 
 def test_a_librimix_tree_without_what_is_wanted_stops_the_recipe(prepare, tmp_path):
@@ -60,10 +91,16 @@ def test_settings_of_a_slow_model_are_between_those_of_data_mini_and_the_users(t
         recipe = tmp_path / "recipe.sh"
         recipe.write_text(f"""conf=fspen; . {ROOT}/recipes/utils/recipe.sh vbd x "$@"; {script}
             training_settings lr=1 steps=7; printf '%s\\n' "${{settings[@]}}" """)
-        done = subprocess.run(["bash", recipe, *args], capture_output=True, text=True, env={**os.environ, "VBD_ROOT": ""})
+        done = subprocess.run(
+            ["bash", recipe, *args], capture_output=True, text=True, env={**os.environ, "VBD_ROOT": ""}
+        )
         return [line.removeprefix("--set=") for line in done.stdout.splitlines()]
 
-    assert settings("")[:2] == ["lr=1", "steps=7"] and settings("")[-1].startswith("betas=") and "steps=300" in settings("")
+    assert (
+        settings("")[:2] == ["lr=1", "steps=7"]
+        and settings("")[-1].startswith("betas=")
+        and "steps=300" in settings("")
+    )
     assert settings("mini_set='steps=100'")[-1] == "steps=100"
     assert settings("mini_set='steps=100'", "--set", "steps=5 ema=0")[-3:] == ["steps=100", "steps=5", "ema=0"]
     assert settings("", "--root", str(tmp_path), "--set", "ema=0") == ["lr=1", "steps=7", "ema=0"]

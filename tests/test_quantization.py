@@ -16,6 +16,7 @@ from conftest import MINI
 from setk import checkpoint, models
 from setk.core import config
 from setk.core.errors import UserError
+from setk.nn.exporting import exporting
 from setk.nn.quantization import ActivationQuantizer, Scheme, Signal, WeightQuantizer, quantize, unquantized
 
 torch.set_num_threads(1)
@@ -101,7 +102,9 @@ def test_frozen_ranges_take_no_gradient_and_round_alike(rng):
     assert torch.equal(*grads) and torch.equal(learned(x), frozen(x))
 
 
-@pytest.mark.parametrize("shape, dims", [((6, 4, 3), (0,)), ((4, 1, 32), (1,)), ((1, 5, 3), (0,)), ((3, 12, 5), (0, 1)), ((7, 9), (0,))])
+@pytest.mark.parametrize(
+    "shape, dims", [((6, 4, 3), (0,)), ((4, 1, 32), (1,)), ((1, 5, 3), (0,)), ((3, 12, 5), (0, 1)), ((7, 9), (0,))]
+)
 def test_a_weight_is_rounded_channel_by_channel_and_learns_by_the_table(shape, dims, rng):
     channels = tuple(n if d in dims else 1 for d, n in enumerate(shape))
     w = torch.from_numpy(rng.standard_normal(shape).astype(np.float32)).requires_grad_()
@@ -159,7 +162,9 @@ def _observe(rank, x, path):
 
 def test_ranks_observe_one_range(tmp_path, rng):
     x = torch.from_numpy(rng.standard_normal((2, 4, 50)).astype(np.float32))
-    ranks = [multiprocessing.get_context("fork").Process(target=_observe, args=(rank, x, tmp_path)) for rank in range(2)]
+    ranks = [
+        multiprocessing.get_context("fork").Process(target=_observe, args=(rank, x, tmp_path)) for rank in range(2)
+    ]
     for process in ranks:
         process.start()
     for process in ranks:
@@ -174,29 +179,61 @@ def test_ranks_observe_one_range(tmp_path, rng):
 def test_the_quantizers_of_conv_tasnet_stand_where_the_paper_has_them():
     """FQSE's table: 200 and 101, vanilla's 199 and 100, less the two behind the last residual, which nothing reads; the
     splitter's planes have one here, which alters nothing and tells the exporter their scale."""
-    blocks = [f"masker/TCN/{i}/{part}" for i in range(24) for part in
-              (*(f"shared_block/{k}" for k in (1, 2, 4, 5)), *(["res_conv"] if i < 23 else []), "skip_conv")]
+    blocks = [
+        f"masker/TCN/{i}/{part}"
+        for i in range(24)
+        for part in (*(f"shared_block/{k}" for k in (1, 2, 4, 5)), *(["res_conv"] if i < 23 else []), "skip_conv")
+    ]
     adds = [f"masker/{kind}/{i}" for kind in ("residual_adds", "skip_adds") for i in range(23)]
-    shared = {"input", "encoder", "masker/bottleneck/0", "masker/bottleneck/1", *blocks, *adds, "masker/mask_net/0",
-              "masker/mask_net/2", "mul", "output"}
-    for preset, method, besides, weights in (("conv_tasnet", "vanilla", set(), 100),
-                                             ("fqse", "fqse", {"sub", "residual_output"}, 101)):
+    shared = {
+        "input",
+        "encoder",
+        "masker/bottleneck/0",
+        "masker/bottleneck/1",
+        *blocks,
+        *adds,
+        "masker/mask_net/0",
+        "masker/mask_net/2",
+        "mul",
+        "output",
+    }
+    for preset, method, besides, weights in (
+        ("conv_tasnet", "vanilla", set(), 100),
+        ("fqse", "fqse", {"sub", "residual_output"}, 101),
+    ):
         model = small(preset, method)
         assert set(model.activation_quantizers) == shared | besides
         assert len(shared | besides) == {"conv_tasnet": 199 - 2, "fqse": 200 - 2 + 1}[preset]
         assert sum(isinstance(m, WeightQuantizer) for m in model.modules()) == weights
-        assert models.count_parameters(unquantized(model))["params"] == {"conv_tasnet": 5000881, "fqse": 5033649}[preset]
+        assert (
+            models.count_parameters(unquantized(model))["params"] == {"conv_tasnet": 5000881, "fqse": 5033649}[preset]
+        )
     assert len(model.decoder.parametrizations.weight[0].peak) == 1
     assert float(model.activation_quantizers["input"].grid()[0]) == 1 / 128
 
 
 def test_one_quantizer_stands_behind_a_convolution_with_its_norm_and_activation():
-    model = quantize(Toy(nn.Conv1d(1, 2, 1), nn.BatchNorm1d(2), nn.ELU(), nn.Conv1d(2, 2, 1), nn.PReLU(), nn.GroupNorm(1, 2),
-                         nn.ReLU(), nn.Conv1d(2, 2, 1), nn.Linear(5, 5), Signal()), Scheme())
+    model = quantize(
+        Toy(
+            nn.Conv1d(1, 2, 1),
+            nn.BatchNorm1d(2),
+            nn.ELU(),
+            nn.Conv1d(2, 2, 1),
+            nn.PReLU(),
+            nn.GroupNorm(1, 2),
+            nn.ReLU(),
+            nn.Conv1d(2, 2, 1),
+            nn.Linear(5, 5),
+            Signal(),
+        ),
+        Scheme(),
+    )
     assert list(model.activation_quantizers) == [f"layers/{i}" for i in (2, 4, 5, 6, 7, 8, 9)]
 
 
-@pytest.mark.parametrize("preset", ["fspen", "lite_rtse", "dpsnn", "dccrn", "dpcrn_cf", "conv_tasnet-small", "fqse-small"])
+@pytest.mark.parametrize(
+    "preset", ["fspen", "lite_rtse", "dpsnn", "dccrn", "dpcrn_cf", "conv_tasnet-small", "fqse-small"]
+)
 @pytest.mark.parametrize("method", ["vanilla", "fqse"])
 def test_every_model_trains_and_runs_in_eight_bits(preset, method, rng):
     plain, model = small(preset), small(preset, method)
@@ -214,7 +251,8 @@ def test_every_model_trains_and_runs_in_eight_bits(preset, method, rng):
         whole, before = model.eval().enhance(wave), plain.eval().enhance(wave)
         warnings.simplefilter("ignore")
         args = (model.transform.analysis(wave), model.init_state(2))
-        traced = torch.jit.trace(model, args, check_trace=False)(*args)[0]
+        with exporting(model):
+            traced = torch.jit.trace(model, args, check_trace=False)(*args)[0]
         assert (traced - model(*args)[0]).square().mean() < 0.05 * before.square().mean()  # roundings flip, no more
         again = small(preset, method, seed=9).eval()
         again.load_state_dict(model.state_dict())
@@ -239,11 +277,21 @@ def test_recurrent_weights_are_rounded_whatever_runs_them(rng):
             assert not torch.equal(w, layer.get_parameter(f"parametrizations.{name}.original"))
 
 
-
-
-CONF = {"model": "conv_tasnet", "segment": 0.25, "batch": 4, "steps": 12, "warmup": 2, "lr": 1e-3, "valid_every": 11,
-        "save_every": 4, "config": {"window": 16, "filters": 16, "bottleneck": 8, "hidden": 12, "skip": 8, "blocks": 3, "repeats": 1},
-        "losses": {"snr": 1.0}, "metrics": ["si_sdr"], "best": "si_sdr", "augment": {"snr": [-6, 18]}}
+CONF = {
+    "model": "conv_tasnet",
+    "segment": 0.25,
+    "batch": 4,
+    "steps": 12,
+    "warmup": 2,
+    "lr": 1e-3,
+    "valid_every": 11,
+    "save_every": 4,
+    "config": {"window": 16, "filters": 16, "bottleneck": 8, "hidden": 12, "skip": 8, "blocks": 3, "repeats": 1},
+    "losses": {"snr": 1.0},
+    "metrics": ["si_sdr"],
+    "best": "si_sdr",
+    "augment": {"snr": [-6, 18]},
+}
 SPLIT = {"splitter": 2, "residual": True}
 
 
@@ -277,13 +325,18 @@ def test_a_run_stopped_while_or_after_ranges_are_observed_ends_with_the_same_bit
 
     def go(out):
         out.mkdir(exist_ok=True)
-        return loop.train(s, TrainingData(MINI / "train", s), valid, out, fresh=False, init=None, say=lambda message: None)
+        return loop.train(
+            s, TrainingData(MINI / "train", s), valid, out, fresh=False, init=None, say=lambda message: None
+        )
 
     assert go(tmp_path / "whole") == 0
     monkeypatch.setattr(loop.Run, "_update", stopping)
     assert go(tmp_path / "parts") == 128 + 15
-    seen = {name: int(v) for name, v in checkpoint.read(tmp_path / "parts" / "resume.pt")["objective"]["model"]["module"].items()
-            if name.endswith("seen") and "/" in name}
+    seen = {
+        name: int(v)
+        for name, v in checkpoint.read(tmp_path / "parts" / "resume.pt")["objective"]["model"]["module"].items()
+        if name.endswith("seen") and "/" in name
+    }
     assert set(seen.values()) == {min(stop, 6)}
     monkeypatch.setattr(loop.Run, "_update", update)
     assert go(tmp_path / "parts") == 0
@@ -313,12 +366,15 @@ def test_se_quant_train_goes_from_float_to_eight_bits_and_the_other_commands_tak
     assert yaml.safe_load(done.out)["params"] == expected
 
 
-@pytest.mark.parametrize("values, told", [
-    ({"quantization": {"method": "fqs"}}, "method 'fqs' is unknown"),
-    ({"quantization": {"observe": 0}}, "observe 0"),
-    ({"quantization": {"observe": 11}}, "nothing is rounded in these 11 calls"),
-    ({"quantization": {"bits": 4}}, "unknown key 'bits'"),
-])
+@pytest.mark.parametrize(
+    "values, told",
+    [
+        ({"quantization": {"method": "fqs"}}, "method 'fqs' is unknown"),
+        ({"quantization": {"observe": 0}}, "observe 0"),
+        ({"quantization": {"observe": 11}}, "nothing is rounded in these 11 calls"),
+        ({"quantization": {"bits": 4}}, "unknown key 'bits'"),
+    ],
+)
 def test_a_bad_quantization_block_is_one_clear_line(conf, values, told):
     from setk.training.settings import resolve
 
@@ -334,7 +390,11 @@ def test_what_init_cannot_give_is_told(conf, tmp_path, monkeypatch):
     monkeypatch.chdir(MINI.parents[1])
     checkpoint.save(tmp_path / "quantized.pt", models.build("conv_tasnet", CONF["config"], {"method": "vanilla"}), {})
     checkpoint.save(tmp_path / "other.pt", models.build("conv_tasnet", {**CONF["config"], "filters": 8}), {})
-    for values, name in (({}, "quantized"), ({"quantization": {"method": "fqse", "observe": 5}}, "quantized"), ({}, "other")):
+    for values, name in (
+        ({}, "quantized"),
+        ({"quantization": {"method": "fqse", "observe": 5}}, "quantized"),
+        ({}, "other"),
+    ):
         s = settings.resolve(str(conf(**values)))
         run = loop.Run(s, TrainingData(MINI / "train", s), tmp_path, print, Ranks(torch.device("cpu")))
         with pytest.raises(UserError, match="not the model of the conf"):

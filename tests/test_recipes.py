@@ -20,13 +20,19 @@ TINY = "config.groups=2 config.dpe_blocks=1 batch=2 segment=0.5 steps=4 warmup=1
 def recipe(tmp_path):
     """Run a recipe with tiny training into tmp_path."""
     if not (ROOT / ".venv").exists():
-        pytest.skip("recipes run bin/se-*, which want the .venv of bin/setup")
+        pytest.skip("recipes run bin/se-*, which need the .venv of bin/setup")
 
     def run(name, *args, env=None):
         # The test writes outside the checkout's exp/, which a user may be using.
         argv = ["bash", ROOT / "recipes" / name, "--dir", tmp_path / "exp", "--set", TINY, *map(str, args)]
-        return subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=300,
-                              env={**os.environ, "VBD_ROOT": "", **(env or {})})
+        return subprocess.run(
+            argv,
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=300,
+            env={**os.environ, "VBD_ROOT": "", **(env or {})},
+        )
 
     return run
 
@@ -42,14 +48,19 @@ def test_without_a_root_the_chain_runs_on_the_embedded_corpus_and_says_so(recipe
     assert noisy["scored"] == enhanced["scored"] == 16
     # The last two commands of RESULTS.md give its numbers again.
     command = [line.strip() for line in results.splitlines() if line.strip().startswith("se-count")][0]
-    again = subprocess.run(["bash", "-c", f"PATH={ROOT}/bin:$PATH; {command}"], capture_output=True, text=True, cwd=ROOT)
+    again = subprocess.run(
+        ["bash", "-c", f"PATH={ROOT}/bin:$PATH; {command}"], capture_output=True, text=True, cwd=ROOT
+    )
     assert json.loads(again.stdout)["params"] == json.loads((tmp_path / "exp/count.json").read_text())["params"]
 
 
 def vbd_tree(root):
     """A tree of VoiceBank+DEMAND's layout at 48 kHz: training speakers, the two held out, and test ones."""
     sources = iter(DataDir(MINI / "test").pairs().values())
-    for split, names in [("train", ["p226_001", "p287_001", "p228_001", "p228_002", "p230_001"]), ("test", ["p232_001", "p257_002"])]:
+    for split, names in [
+        ("train", ["p226_001", "p287_001", "p228_001", "p228_002", "p230_001"]),
+        ("test", ["p232_001", "p257_002"]),
+    ]:
         part = "trainset_28spk" if split == "train" else "testset"
         for name in names:
             for kind, path in zip(("noisy", "clean"), next(sources)):
@@ -63,17 +74,39 @@ def test_a_tree_of_vbd_stops_at_the_noisy_gate_unless_told(recipe, tmp_path):
     root = vbd_tree(tmp_path / "a tree p226")
     # From another directory, with a path relative to it.
     done = recipe("vbd/fspen.sh", "--root", root.name, "--data", tmp_path / "data", "--shards", tmp_path / "shards")
-    assert done.returncode == 1 and "noisy_gate" in done.stderr and "expected 1.965 to 1.975" in done.stderr, done.stderr
+    assert done.returncode == 1 and "noisy_gate" in done.stderr and "expected 1.965 to 1.975" in done.stderr, (
+        done.stderr
+    )
     assert not (tmp_path / "exp/enhanced.tsv").exists()
-    done = recipe("vbd/fspen.sh", "--root", root, "--data", tmp_path / "data", "--shards", tmp_path / "shards",
-                  "--noisy-gate", "false", "--stage", 5)
+    done = recipe(
+        "vbd/fspen.sh",
+        "--root",
+        root,
+        "--data",
+        tmp_path / "data",
+        "--shards",
+        tmp_path / "shards",
+        "--noisy-gate",
+        "false",
+        "--stage",
+        5,
+    )
     assert done.returncode == 0, done.stderr
     assert sorted(line.split()[0] for line in open(tmp_path / "data/valid/noisy.scp")) == ["p226_001", "p287_001"]
-    assert not list((root / "noisy_testset_wav").glob("*16*")) and "# fspen on vbd" in (tmp_path / "exp/RESULTS.md").read_text()
+    assert (
+        not list((root / "noisy_testset_wav").glob("*16*"))
+        and "# fspen on vbd" in (tmp_path / "exp/RESULTS.md").read_text()
+    )
 
 
-@pytest.mark.parametrize("args, words", [(["--stagee", "1"], "did you mean --stage"), (["--root", "/nope"], "no such directory"),
-                                         (["--noisy-gate", "yes"], "true or false")])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--stagee", "1"], "did you mean --stage"),
+        (["--root", "/nope"], "no such directory"),
+        (["--noisy-gate", "yes"], "true or false"),
+    ],
+)
 def test_wrong_options_are_told(recipe, args, words):
     done = recipe("vbd/fspen.sh", *args)
     assert done.returncode == 2 and words in done.stderr
@@ -83,29 +116,62 @@ def test_help_prints_the_usage_and_every_option_with_its_meaning(recipe):
     done = recipe("vbd/fspen.sh", "--help")
     assert done.returncode == 0 and done.stderr == ""
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("FSPEN on VoiceBank+DEMAND") and "  bash recipes/vbd/fspen.sh --root /data/VBD" in done.stdout
+    assert (
+        lines[0].startswith("FSPEN on VoiceBank+DEMAND")
+        and "  bash recipes/vbd/fspen.sh --root /data/VBD" in done.stdout
+    )
     options = {line.split()[0]: line for line in lines if line.startswith("  --")}
-    assert set(options) == {f"--{name}" for name in ("root", "dir", "data", "shards", "conf", "init", "noisy-gate", "set", "stage",
-                                                     "stop-stage", "nj", "train-cmd", "cpu-cmd")}
-    assert "'fspen'" in options["--conf"] and "parallel jobs" in options["--nj"] and lines[-1].startswith("Stages: 0 prepare, 1 shards")
+    assert set(options) == {
+        f"--{name}"
+        for name in (
+            "root",
+            "dir",
+            "data",
+            "shards",
+            "conf",
+            "init",
+            "noisy-gate",
+            "set",
+            "stage",
+            "stop-stage",
+            "nj",
+            "cmd",
+            "train-cmd",
+            "cpu-cmd",
+        )
+    }
+    assert (
+        "'fspen'" in options["--conf"]
+        and "parallel jobs" in options["--nj"]
+        and lines[-1].startswith("Stages: 0 prepare, 1 shards")
+    )
 
 
 def test_a_path_is_relative_to_where_the_user_is(tmp_path):
     (tmp_path / "my.yaml").write_text("")
     (tmp_path / "corpus").mkdir()
-    script = f'conf=fspen; . "{ROOT}/recipes/utils/recipe.sh" vbd x "$@"; echo "$root|$dir|$data|$conf|$init|$train|$shards"'
+    script = (
+        f'conf=fspen; . "{ROOT}/recipes/utils/recipe.sh" vbd x "$@"; echo "$root|$dir|$data|$conf|$init|$train|$shards"'
+    )
     (tmp_path / "recipe.sh").write_text(script)
     args = ["--root", "corpus", "--dir", "exp", "--conf", "my.yaml", "--init", "fspen"]
     done = subprocess.run(["bash", "recipe.sh", *args], capture_output=True, text=True, cwd=tmp_path)
-    assert done.stdout.strip() == f"{tmp_path}/corpus|{tmp_path}/exp|exp/vbd/data|{tmp_path}/my.yaml|fspen|exp/vbd/data/train|exp/vbd/shards"
+    assert (
+        done.stdout.strip()
+        == f"{tmp_path}/corpus|{tmp_path}/exp|exp/vbd/data|{tmp_path}/my.yaml|fspen|exp/vbd/data/train|exp/vbd/shards"
+    )
 
 
 @pytest.mark.full
 def test_a_model_trained_in_parts_begins_each_from_the_best_of_the_one_before(recipe, tmp_path):
     done = recipe("open/fspen.sh", "--stop-stage", 2)
     assert done.returncode == 0, done.stderr
-    begun = {part: yaml.safe_load((tmp_path / "exp" / part / "config.yaml").read_text()) for part in ("first", "second", ".")}
-    assert begun["first"]["losses"] != begun["second"]["losses"] and {config["steps"] for config in begun.values()} == {4}
+    begun = {
+        part: yaml.safe_load((tmp_path / "exp" / part / "config.yaml").read_text()) for part in ("first", "second", ".")
+    }
+    assert begun["first"]["losses"] != begun["second"]["losses"] and {config["steps"] for config in begun.values()} == {
+        4
+    }
     again = recipe("open/fspen.sh", "--stop-stage", 2, "--init", tmp_path / "exp/best.pt", "--dir", tmp_path / "mine")
     assert again.returncode == 0 and not (tmp_path / "mine/first").exists() and (tmp_path / "mine/best.pt").exists()
 
@@ -119,35 +185,84 @@ def test_the_mean_of_two_checkpoints_lies_between_them(tmp_path):
         torch.manual_seed(seed)
         model = models.build("fspen", {"groups": 2, "dpe_blocks": 1})
         checkpoint.save(tmp_path / f"{seed}.pt", model, {}, settings={"seed": seed})
-    done = subprocess.run([*command("train"), "average", tmp_path / "mean.pt", tmp_path / "1.pt", tmp_path / "2.pt",
-                           "--valid", MINI / "valid", "--metrics", "stoi"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [
+            *command("train"),
+            "average",
+            tmp_path / "mean.pt",
+            tmp_path / "1.pt",
+            tmp_path / "2.pt",
+            "--valid",
+            MINI / "valid",
+            "--metrics",
+            "stoi",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.stderr
     a, b, mean = (checkpoint.read(tmp_path / f"{name}.pt") for name in ("1", "2", "mean"))
-    assert all(torch.allclose(x.double(), (a["weights"][name].double() + b["weights"][name]) / 2) for name, x in mean["weights"].items())
+    assert all(
+        torch.allclose(x.double(), (a["weights"][name].double() + b["weights"][name]) / 2)
+        for name, x in mean["weights"].items()
+    )
     assert mean["provenance"]["settings"] == [{"seed": 1}, {"seed": 2}] and mean["scores"]["valid"]["stoi"] > 0
     checkpoint.save(tmp_path / "other.pt", models.build("fspen", {"groups": 4, "dpe_blocks": 1}), {})
-    done = subprocess.run([*command("train"), "average", tmp_path / "no.pt", tmp_path / "1.pt", tmp_path / "other.pt",
-                           "--valid", MINI / "valid"], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [
+            *command("train"),
+            "average",
+            tmp_path / "no.pt",
+            tmp_path / "1.pt",
+            tmp_path / "other.pt",
+            "--valid",
+            MINI / "valid",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
     assert done.returncode == 2 and "not the same config" in done.stderr and not (tmp_path / "no.pt").exists()
 
 
 @pytest.mark.full
 def test_variants_are_trained_alike_and_compared(recipe, tmp_path):
-    done = recipe("open/ablation.sh", "--only", "P1_D1 P8_D3", "--set", TINY.replace("config.groups=2 config.dpe_blocks=1 ", ""))
+    done = recipe(
+        "open/ablation.sh", "--only", "P1_D1 P8_D3", "--set", TINY.replace("config.groups=2 config.dpe_blocks=1 ", "")
+    )
     assert done.returncode == 0, done.stderr
     rows = [line.strip("| ").split(" | ") for line in (tmp_path / "exp/ablation.md").read_text().splitlines()]
     table = {row[0]: row for row in rows}
     assert table["P1_D1"][1] == "30.9 k" and table["P8_D3"][1] == "86.4 k"
-    compared = subprocess.run([*command("score"), "--compare", tmp_path / "exp/P8_D3/enhanced.tsv", tmp_path / "exp/P1_D1/enhanced.tsv"],
-                              capture_output=True, text=True)
+    compared = subprocess.run(
+        [*command("score"), "--compare", tmp_path / "exp/P8_D3/enhanced.tsv", tmp_path / "exp/P1_D1/enhanced.tsv"],
+        capture_output=True,
+        text=True,
+    )
     header, first = [line.split("\t") for line in compared.stdout.splitlines()[:2]]
     assert table["P1_D1"][4].split()[0] == f"{float(first[header.index('diff')]):+.2f}"
 
 
 @pytest.mark.full
 def test_the_ablation_counts_its_grid(tmp_path):
-    done = subprocess.run(["bash", ROOT / "recipes/vbd/fspen_ablation.sh", "--stop-stage", "0", "--paths", "1 8", "--blocks", "1 2",
-                           "--grid", tmp_path], capture_output=True, text=True, env={**os.environ, "VBD_ROOT": ""})
+    done = subprocess.run(
+        [
+            "bash",
+            ROOT / "recipes/vbd/fspen_ablation.sh",
+            "--stop-stage",
+            "0",
+            "--paths",
+            "1 8",
+            "--blocks",
+            "1 2",
+            "--grid",
+            tmp_path,
+        ],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "VBD_ROOT": ""},
+    )
     assert done.returncode == 0, done.stderr
     rows = [line.split("\t") for line in (tmp_path / "cost.tsv").read_text().splitlines()]
     macs = {r[0].rpartition("/")[2]: float(r[rows[0].index("macs_per_second")]) for r in rows[1:]}

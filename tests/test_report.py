@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import math
 import re
-import shutil
-import subprocess
-import time
-import urllib.request
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,8 +14,8 @@ import pytest
 
 from setk import audio
 from setk.audio import Location
-from setk.scoring import report
 from setk.core.errors import UserError
+from setk.scoring import report
 
 NAMES = ("pesq_wb", "si_sdr")
 EVIL = "<script>alert(1)</script>", '"><img/src=x/onerror="alert(1)">'
@@ -35,9 +30,15 @@ def summary_of(rows: list[dict], **more) -> dict:
         mean = sum(values) / len(values) if values else None
         metrics[name] = {"mean": mean, "low": mean and mean - 0.1, "high": mean and mean + 0.1, "scored": len(values)}
     failed = {row["utt"]: row["error"] for row in rows if row["error"]}
-    return {"utterances": len(rows), "scored": len(rows) - len(failed), "failed": failed, "metrics": metrics,
-            "interval": {"level": 0.95, "method": "percentile bootstrap", "resamples": 10_000, "seed": 1},
-            "provenance": {"command": "se-score --html r.html", "git": None, "versions": {"numpy": "2.0"}}, **more}
+    return {
+        "utterances": len(rows),
+        "scored": len(rows) - len(failed),
+        "failed": failed,
+        "metrics": metrics,
+        "interval": {"level": 0.95, "method": "percentile bootstrap", "resamples": 10_000, "seed": 1},
+        "provenance": {"command": "se-score --html r.html", "git": None, "versions": {"numpy": "2.0"}},
+        **more,
+    }
 
 
 def row(utt: str, pesq: float, sdr: float, error: str = "") -> dict:
@@ -59,7 +60,10 @@ def scored(places):
     """Rows and places of 250 utterances, of which two fail and two have ids that try to be HTML."""
     rows = [row(f"utt_{i:03d}", 1 + (i * 37 % 250) / 100, i / 10) for i in range(246)]
     rows += [row(utt, 1.5, -3.25) for utt in EVIL]
-    rows += [row("broken_1", math.nan, math.nan, "lengths differ: <b>3</b> & 4"), row("broken_2", math.nan, 2, "pesq_wb: too short")]
+    rows += [
+        row("broken_1", math.nan, math.nan, "lengths differ: <b>3</b> & 4"),
+        row("broken_2", math.nan, 2, "pesq_wb: too short"),
+    ]
     return rows, {r["utt"]: places for r in rows}
 
 
@@ -103,7 +107,13 @@ def test_the_page_tells_everything(tmp_path, scored):
     report.write_report(tmp_path / "r.html", rows, places, summary_of(rows, groups=groups))
     page = Page(tmp_path / "r.html")
     text = page.all("body")[0][1]
-    for told in ("250 utterances, 248 scored, 2 failed", "By utt2snr", "95% intervals", "se-score --html r.html", "Worst by pesq_wb"):
+    for told in (
+        "250 utterances, 248 scored, 2 failed",
+        "By utt2snr",
+        "95% intervals",
+        "se-score --html r.html",
+        "Worst by pesq_wb",
+    ):
         assert told in text
     rows_told = [words for _, words in page.all("tr")]
     assert len(rows_told) == 1 + 2 + 1 + 2 + 1 + 250
@@ -120,11 +130,15 @@ def test_sound_and_pictures_are_those_of_the_files(tmp_path, places):
 
     page = write(tmp_path / "r.html", [row("a", 2, 3)], {"a": places})
     for (attrs, _), location in zip(page.all("audio"), reversed(places), strict=True):
-        x, rate = soundfile.read(io.BytesIO(base64.b64decode(attrs["src"].removeprefix("data:audio/flac;base64,"))), dtype="int16")
+        x, rate = soundfile.read(
+            io.BytesIO(base64.b64decode(attrs["src"].removeprefix("data:audio/flac;base64,"))), dtype="int16"
+        )
         expected, _ = soundfile.read(location, dtype="int16")
         assert rate == 16000 and np.array_equal(x, expected)
-    noisy, enhanced, clean = (matplotlib.image.imread(io.BytesIO(base64.b64decode(attrs["src"].removeprefix("data:image/png;base64,"))))
-                              for attrs, _ in page.all("img"))
+    noisy, enhanced, clean = (
+        matplotlib.image.imread(io.BytesIO(base64.b64decode(attrs["src"].removeprefix("data:image/png;base64,"))))
+        for attrs, _ in page.all("img")
+    )
     assert noisy.shape == clean.shape == (128, 125, 4)
     loudest = clean[:, :, :3].sum(axis=(1, 2)).argmax()
     assert abs((128 - loudest) * 62.5 - 0.2 / (2 * math.pi) * 16000) < 100
@@ -142,7 +156,11 @@ def test_any_rate_and_length(tmp_path, rate, n):
 
 def test_nothing_from_outside_is_taken_for_html(tmp_path, places):
     rows = [row(utt, 2, 3, f"si_sdr: {utt}") for utt in EVIL] + [row("bad", math.nan, math.nan, EVIL[1])]
-    record = summary_of(rows, groups={EVIL[1]: {EVIL[0]: summary_of(rows)["metrics"]}}, provenance={"command": EVIL[0], EVIL[1]: {EVIL[0]: 1}})
+    record = summary_of(
+        rows,
+        groups={EVIL[1]: {EVIL[0]: summary_of(rows)["metrics"]}},
+        provenance={"command": EVIL[0], EVIL[1]: {EVIL[0]: 1}},
+    )
     where = {rows[0]["utt"]: places, rows[1]["utt"]: (*EVIL, "no\udcffutf8.wav")}
     report.write_report(tmp_path / "r.html", rows, where, record)
     page = Page(tmp_path / "r.html")
@@ -168,20 +186,37 @@ def test_what_cannot_be_read_any_more_is_told(tmp_path, places):
     (tmp_path / "torn.wav").write_bytes(Path(places[0]).read_bytes()[:2000])
     (tmp_path / "none.wav").write_bytes(audio.wav_header(16000, 1, 0))
     audio.write(tmp_path / "two.wav", np.zeros((2, 100)), 16000)
-    odd = {"gone.wav": "no such file", "-": "-: is not a file", "/dev/null": "a second time",
-           str(tmp_path): f"{tmp_path}: is not a file", str(tmp_path / "torn.wav"): "truncated", str(tmp_path / "two.wav"): "2 channels",
-           str(tmp_path / "none.wav"): "no samples", f"cat {places[1]} |": "shell command"}
+    odd = {
+        "gone.wav": "no such file",
+        "-": "-: is not a file",
+        "/dev/null": "a second time",
+        str(tmp_path): f"{tmp_path}: is not a file",
+        str(tmp_path / "torn.wav"): "truncated",
+        str(tmp_path / "two.wav"): "2 channels",
+        str(tmp_path / "none.wav"): "no samples",
+        f"cat {places[1]} |": "shell command",
+    }
     rows = [row(f"u{i}", i, i) for i in range(len(odd))]
-    page = write(tmp_path / "r.html", rows, {r["utt"]: (places[0], where, None) for r, where in zip(rows, odd)}, worst=9, best=0)
+    page = write(
+        tmp_path / "r.html", rows, {r["utt"]: (places[0], where, None) for r, where in zip(rows, odd)}, worst=9, best=0
+    )
     told = [words for attrs, words in page.all("figure") if attrs.get("class") == "gone"]
     assert len(told) == len(odd) and all(any(reason in words for words in told) for reason in odd.values())
     assert len(page.all("audio")) == len(odd)
-    page = write(tmp_path / "r.html", rows[-1:], {"u7": (places[0], Location.parse(f"cat {places[1]} |", allow_commands=True), None)})
+    page = write(
+        tmp_path / "r.html",
+        rows[-1:],
+        {"u7": (places[0], Location.parse(f"cat {places[1]} |", allow_commands=True), None)},
+    )
     assert len(page.all("audio")) == 2
 
 
 def test_few_or_no_scores(tmp_path, places):
-    page = write(tmp_path / "r.html", [row("a", 2, math.inf), row("b", 2, -math.inf), row("c", 1, 5)], dict.fromkeys("abc", places))
+    page = write(
+        tmp_path / "r.html",
+        [row("a", 2, math.inf), row("b", 2, -math.inf), row("c", 1, 5)],
+        dict.fromkeys("abc", places),
+    )
     assert [words[0] for _, words in page.all("article")] == ["c", "a", "b"]
     page = write(tmp_path / "r.html", [row("a", math.nan, math.nan, "silent")], {})
     assert not page.all("article") and "No utterance has a score" in page.all("body")[0][1]
@@ -196,80 +231,10 @@ def test_the_metric_that_orders(tmp_path, scored):
         write(tmp_path / "r.html", *scored, by="stoi")
 
 
-class Browser:
-    """A headless Chromium behind chromedriver's WebDriver interface."""
-
-    FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-             "--disable-component-update", "--disable-sync", "--window-size=1280,1600"]
-
-    def __init__(self, directory: Path):
-        self._log = directory / "chromedriver.log"
-        with open(self._log, "wb") as log:
-            self._driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=log, stderr=log)
-        self._session = f"http://127.0.0.1:{self._port()}/session"
-        options = {"args": [*self.FLAGS, f"--user-data-dir={directory / 'profile'}"], "binary": shutil.which("chromium")}
-        wanted = {"browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-        self._session += "/" + self._call("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
-
-    def _port(self) -> int:
-        for _ in range(300):
-            if found := re.search(r"started successfully on port (\d+)", self._log.read_text()):
-                return int(found[1])
-            time.sleep(0.1)
-        raise TimeoutError(self._log.read_text())
-
-    def _call(self, method: str, path: str, body: dict | None = None):
-        request = urllib.request.Request(self._session + path, json.dumps(body).encode() if body is not None else None,
-                                         {"Content-Type": "application/json"}, method=method)
-        # Not through a proxy that the environment may name.
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
-            return json.load(answer)["value"]
-
-    def open(self, path: Path) -> None:
-        self._call("POST", "/url", {"url": path.as_uri()})
-
-    def run(self, script: str):
-        return self._call("POST", "/execute/sync", {"script": script, "args": []})
-
-    def wait(self, script: str):
-        """Value of a script that hands it to `done`."""
-        return self._call("POST", "/execute/async", {"script": "const done = arguments[0];" + script, "args": []})
-
-    def _element(self, css: str) -> str:
-        return "/element/" + next(iter(self._call("POST", "/element", {"using": "css selector", "value": css}).values()))
-
-    def click(self, css: str) -> None:
-        self._call("POST", self._element(css) + "/click", {})
-
-    def type(self, css: str, text: str) -> None:
-        self._call("POST", self._element(css) + "/value", {"text": text})
-
-    def complaints(self) -> list[str]:
-        return [entry["message"] for entry in self._call("POST", "/se/log", {"type": "browser"})]
-
-    def screenshot(self, path: Path, scheme: str) -> None:
-        media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-        self._call("POST", "/goog/cdp/execute", {"cmd": "Emulation.setEmulatedMedia", "params": media})
-        path.write_bytes(base64.b64decode(self._call("GET", "/screenshot")))
-
-    def close(self) -> None:
-        self._call("DELETE", "")
-        self._driver.terminate()
-        self._driver.wait()
-
-
-@pytest.fixture
-def browser(tmp_path):
-    for program in ("chromium", "chromedriver"):
-        if not shutil.which(program):
-            pytest.skip(f"{program} is not installed (Debian: apt-get install chromium chromium-driver)")
-    browser = Browser(tmp_path)
-    yield browser
-    browser.close()
-
-
-def first_cells(browser: Browser, column: int) -> list[str]:
-    return browser.run(f"return [...document.querySelectorAll('#scores tbody tr')].map(row => row.cells[{column}].textContent)")
+def first_cells(browser, column: int) -> list[str]:
+    return browser.run(
+        f"return [...document.querySelectorAll('#scores tbody tr')].map(row => row.cells[{column}].textContent)"
+    )
 
 
 @pytest.mark.full
@@ -299,10 +264,15 @@ def test_clicked_through_in_chromium(tmp_path, scored, browser):
     browser.type("#filter", "1 lengths")
     assert first_cells(browser, 0) == ["broken_1"]
     browser.type("#filter", " nowhere")
-    assert first_cells(browser, 0) == [] and browser.run("return document.getElementById('shown').textContent") == "none matches"
+    assert (
+        first_cells(browser, 0) == []
+        and browser.run("return document.getElementById('shown').textContent") == "none matches"
+    )
 
-    seconds = browser.wait("const sound = document.querySelector('audio'); sound.onloadedmetadata = () => done(sound.duration);"
-                           "sound.onerror = () => done(sound.error.message); sound.load()")
+    seconds = browser.wait(
+        "const sound = document.querySelector('audio'); sound.onloadedmetadata = () => done(sound.duration);"
+        "sound.onerror = () => done(sound.error.message); sound.load()"
+    )
     assert seconds == pytest.approx(1.0, abs=0.01)
     assert browser.run("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert browser.complaints() == []

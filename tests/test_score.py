@@ -115,7 +115,9 @@ def test_rows_come_while_standard_input_is_open(corpus):
     argv = command("score", "--ref", corpus / "clean.scp", "-", *FAST)
     lines = (corpus / "noisy.scp").read_text().splitlines(keepends=True)
     for jobs in (1, 2):
-        with subprocess.Popen([*argv, "--jobs", str(jobs)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as p:
+        with subprocess.Popen(
+            [*argv, "--jobs", str(jobs)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        ) as p:
             assert p.stdout.readline().startswith("utt\t")
             for line in lines[:2]:
                 p.stdin.write(line)
@@ -134,6 +136,7 @@ def test_empty_standard_input(se, corpus):
 
 def processes_marked(mark: str) -> list[str]:
     """Process ids of those that inherited SETK_TEST_MARK=mark."""
+
     def is_marked(pid: str) -> bool:
         try:
             with open(f"/proc/{pid}/environ", "rb") as f:
@@ -147,19 +150,26 @@ def processes_marked(mark: str) -> list[str]:
 @pytest.mark.parametrize("jobs, lines", [(1, 1), (2, 3)])
 def test_head_is_quiet_and_leaves_nobody_behind(tmp_path, jobs, lines):
     line = " ".join(f"'{word}'" for word in command("score", "--ref", CLEAN, NOISY, "--jobs", jobs))
-    done = subprocess.run(["bash", "-c", f"{line} | head -{lines}; exit ${{PIPESTATUS[0]}}"], capture_output=True, text=True,
-                          cwd=ROOT, env={**os.environ, "SETK_TEST_MARK": str(tmp_path)})
+    done = subprocess.run(
+        ["bash", "-c", f"{line} | head -{lines}; exit ${{PIPESTATUS[0]}}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "SETK_TEST_MARK": str(tmp_path)},
+    )
     assert done.stdout.startswith("utt\tpesq_wb\tstoi\testoi\tsi_sdr\terror\n") and done.stdout.count("\n") == lines
     assert done.returncode == 128 + signal.SIGPIPE
     assert done.stderr == ""
     if os.path.isdir("/proc/self"):
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while processes_marked(str(tmp_path)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not processes_marked(str(tmp_path))
 
 
-@pytest.mark.parametrize("fault", ["missing", "directory", "text", "empty", "NaN", "stereo", "rate", "length", "silent", "short"])
+@pytest.mark.parametrize(
+    "fault", ["missing", "directory", "text", "empty", "NaN", "stereo", "rate", "length", "silent", "short"]
+)
 def test_one_bad_utterance_of_four(se, corpus, fault):
     """The other three are scored; the bad one is nan with a reason, named on stderr; exit 1, or 0 with --max-fail."""
     path = corpus / "noisy übung" / "b 1.wav"
@@ -219,7 +229,9 @@ def test_tolerance_cuts_the_longer(se, corpus):
     done = scored(se, corpus, "--tolerance", 0.00625)
     ref, _ = audio.read_mono(str(corpus / "clean übung" / "b 1.wav"))
     assert done.returncode == 0
-    assert float(table(done.out)["b"]["si_sdr"]) == metrics.compute(ref[:7900], x[:7900], 16000, ["si_sdr"])[0]["si_sdr"]
+    assert (
+        float(table(done.out)["b"]["si_sdr"]) == metrics.compute(ref[:7900], x[:7900], 16000, ["si_sdr"])[0]["si_sdr"]
+    )
 
 
 def test_rate_resamples_both_sides(se, corpus):
@@ -255,9 +267,15 @@ def test_crlf_lists_are_read(se, corpus):
     assert scored(se, corpus).returncode == 0
 
 
-@pytest.mark.parametrize("line, reason", [
-    ("a x.wav", "duplicate id"), ("../up x.wav", "utterance id"), ("e", "no value"), ("e\udcff x.wav", "not a text file"),
-])
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        ("a x.wav", "duplicate id"),
+        ("../up x.wav", "utterance id"),
+        ("e", "no value"),
+        ("e\udcff x.wav", "not a text file"),
+    ],
+)
 @pytest.mark.parametrize("pipe", [False, True])
 def test_bad_lists_are_usage_errors(se, corpus, line, reason, pipe):
     text = (corpus / "noisy.scp").read_bytes() + line.encode(errors="surrogateescape") + b"\n"
@@ -268,16 +286,30 @@ def test_bad_lists_are_usage_errors(se, corpus, line, reason, pipe):
         assert ":5: " in done.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("args, reason", [
-    ((), "se-score clean.wav enhanced.wav"), (("a.wav",), "se-score clean.wav"), (("a", "b", "c"), "se-score clean.wav"),
-    (("-", "-"), "standard input"), (("--ref", "-", "-"), "standard input"), (("--ref", "a"), "one wav list"),
-    (("--ref", "nowhere.scp", "b.scp"), "no such list"), (("--metrics", "stio", "a", "b"), "did you mean stoi"),
-    (("--metrics", ",", "a", "b"), "no metrics"), (("--ref", CLEAN, NOISY, "--shard", "3/2"), "3/2"),
-    (("a.wav", "b.wav", "--shard", "1/2"), "for lists"), (("--jobs", "0", "a", "b"), "--jobs"),
-    (("--metrics", "si_sdri,stoi,sdri", "a", "b"), "si_sdri, sdri: a gain needs the noisy signal; name it with --noisy"),
-    (("--metrics", "dnsmos_ovrl", "--dnsmos-model", "nowhere.onnx", "a", "b"), "nowhere.onnx"),
-    (("--noisy", "-", "a", "-"), "standard input"), (("--ref", CLEAN, NOISY, "--by", "nowhere"), "nowhere: no such list"),
-])
+@pytest.mark.parametrize(
+    "args, reason",
+    [
+        ((), "se-score clean.wav enhanced.wav"),
+        (("a.wav",), "se-score clean.wav"),
+        (("a", "b", "c"), "se-score clean.wav"),
+        (("-", "-"), "standard input"),
+        (("--ref", "-", "-"), "standard input"),
+        (("--ref", "a"), "one wav list"),
+        (("--ref", "nowhere.scp", "b.scp"), "no such list"),
+        (("--metrics", "stio", "a", "b"), "did you mean stoi"),
+        (("--metrics", ",", "a", "b"), "no metrics"),
+        (("--ref", CLEAN, NOISY, "--shard", "3/2"), "3/2"),
+        (("a.wav", "b.wav", "--shard", "1/2"), "for lists"),
+        (("--jobs", "0", "a", "b"), "--jobs"),
+        (
+            ("--metrics", "si_sdri,stoi,sdri", "a", "b"),
+            "si_sdri, sdri: a gain needs the noisy signal; name it with --noisy",
+        ),
+        (("--metrics", "dnsmos_ovrl", "--dnsmos-model", "nowhere.onnx", "a", "b"), "nowhere.onnx"),
+        (("--noisy", "-", "a", "-"), "standard input"),
+        (("--ref", CLEAN, NOISY, "--by", "nowhere"), "nowhere: no such list"),
+    ],
+)
 def test_usage_errors(se, args, reason):
     done = se("score", *args)
     assert done.returncode == 2 and reason in done.err
@@ -296,31 +328,44 @@ def test_commands_in_lists_run_only_when_allowed(se, corpus):
 def test_a_list_on_standard_input_is_not_audio_too(se, corpus):
     text = (corpus / "noisy.scp").read_text().splitlines(keepends=True)
     done = se("score", "--ref", corpus / "clean.scp", "-", *FAST, input="".join(["a -\n", *text[1:]]).encode())
-    assert done.returncode == 1 and list(table(done.out)) == list("abcd") and "which is a list" in table(done.out)["a"]["error"]
+    assert (
+        done.returncode == 1
+        and list(table(done.out)) == list("abcd")
+        and "which is a list" in table(done.out)["a"]["error"]
+    )
 
 
 def test_file_names_that_are_no_utf8(se, corpus):
     odd = os.fsencode(corpus) + b"/b\xff 1.wav"
     os.rename(os.fsencode(corpus / "noisy übung" / "b 1.wav"), odd)
     done = se("score", corpus / "clean übung" / "b 1.wav", os.fsdecode(odd), *FAST, "--summary", corpus / "s.json")
-    assert done.returncode == 0 and list(table(done.out)) == ["b\\udcff_1"] and json.loads((corpus / "s.json").read_text())
+    assert (
+        done.returncode == 0 and list(table(done.out)) == ["b\\udcff_1"] and json.loads((corpus / "s.json").read_text())
+    )
 
 
 def test_list_metrics(se):
     done = se("score", "--list-metrics")
-    assert [line.split("\t")[0] for line in done.out.splitlines()] == list(metrics.METRICS) and done.returncode == 0
+    assert [line.split("\t")[0] for line in done.out.splitlines()] == [
+        "name",
+        *metrics.METRICS,
+    ] and done.returncode == 0
     rows = {line.split("\t")[0]: line.split("\t") for line in done.out.splitlines()}
     assert all(len(row) == 5 for row in rows.values()) and rows["stoi"][4] == rows["lsd"][4] == "here"
     done = se("score", "--list-metrics", "--dnsmos-p808-model", "nowhere.onnx")
-    assert "nowhere.onnx" in next(line for line in done.out.splitlines() if line.startswith("dnsmos_p808")).split("\t")[4]
+    assert (
+        "nowhere.onnx" in next(line for line in done.out.splitlines() if line.startswith("dnsmos_p808")).split("\t")[4]
+    )
 
 
 @pytest.mark.parametrize("args", [["--ref", str(CLEAN), str(NOISY), "--shard", "1/16"], ["--list-metrics"]])
 def test_scoring_imports_neither_torch_nor_scipy(args):
-    code = ("import sys\nfrom setk.cli import score\n"
-            f"sys.argv = ['se-score', *{args!r}]\n"
-            "try: score.main()\nexcept SystemExit as e: assert not e.code\n"
-            "bad = [m for m in ('torch', 'scipy', 'pystoi', 'soxr', 'onnxruntime') if m in sys.modules]\nassert not bad, bad")
+    code = (
+        "import sys\nfrom setk.cli import score\n"
+        f"sys.argv = ['se-score', *{args!r}]\n"
+        "try: score.main()\nexcept SystemExit as e: assert not e.code\n"
+        "bad = [m for m in ('torch', 'scipy', 'pystoi', 'soxr', 'onnxruntime') if m in sys.modules]\nassert not bad, bad"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     if "--ref" in args:
@@ -379,14 +424,17 @@ def test_every_kind_of_bad_file_in_one_list(se, tmp_path):
     assert scored(se, tmp_path, "--max-fail", 11).returncode == 0
 
 
-@pytest.mark.parametrize("change, advice", [
-    (lambda x, y: x[:-100], "they begin together (offset 0): --tolerance SECONDS cuts the longer one"),
-    (lambda x, y: x[333:], "the estimate is 333 samples (20.8 ms) early: pad its beginning"),
-    (lambda x, y: np.append(np.zeros(48), -0.5 * x), "the estimate is 48 samples (3.0 ms) late: cut its beginning"),
-    (lambda x, y: y[:-9], "no offset aligns the two"),
-    (lambda x, y: x[:0], "no offset aligns the two"),
-    (lambda x, y: 0 * x[1:], "no offset aligns the two"),
-])
+@pytest.mark.parametrize(
+    "change, advice",
+    [
+        (lambda x, y: x[:-100], "they begin together (offset 0): --tolerance SECONDS cuts the longer one"),
+        (lambda x, y: x[333:], "the estimate is 333 samples (20.8 ms) early: pad its beginning"),
+        (lambda x, y: np.append(np.zeros(48), -0.5 * x), "the estimate is 48 samples (3.0 ms) late: cut its beginning"),
+        (lambda x, y: y[:-9], "no offset aligns the two"),
+        (lambda x, y: x[:0], "no offset aligns the two"),
+        (lambda x, y: 0 * x[1:], "no offset aligns the two"),
+    ],
+)
 def test_lengths_that_differ_are_told_with_the_offset(change, advice):
     rng = np.random.default_rng(11)
     x, y = rng.standard_normal((2, 20000)).astype(np.float32)
@@ -402,7 +450,9 @@ def test_gains_over_the_noisy_input(se, tmp_path):
         enhanced[utt] = tmp_path / f"{utt}.wav"
         audio.write(enhanced[utt], 0.5 * (ref + est), 16000, "FLOAT")
     lists.write_list(tmp_path / "e.scp", enhanced)
-    done = se("score", "--ref", CLEAN, "-", "--noisy", NOISY, "--metrics", names, input=(tmp_path / "e.scp").read_bytes())
+    done = se(
+        "score", "--ref", CLEAN, "-", "--noisy", NOISY, "--metrics", names, input=(tmp_path / "e.scp").read_bytes()
+    )
     plain = se("score", "--ref", CLEAN, NOISY, "--metrics", "si_sdr,sdr")
     assert done.returncode == plain.returncode == 0, done.err
     before = table(plain.out)
@@ -410,8 +460,15 @@ def test_gains_over_the_noisy_input(se, tmp_path):
         for name in ("si_sdr", "sdr"):
             assert float(row[name + "i"]) == pytest.approx(float(row[name]) - float(before[utt][name]), abs=1e-9)
             assert 5.5 < float(row[name + "i"]) < 6.5  # half of the noise is gone
-    one = se("score", lists.read_list(CLEAN)["mona_0001"], enhanced["mona_0001"], "--noisy", lists.read_list(NOISY)["mona_0001"],
-             "--metrics", names)
+    one = se(
+        "score",
+        lists.read_list(CLEAN)["mona_0001"],
+        enhanced["mona_0001"],
+        "--noisy",
+        lists.read_list(NOISY)["mona_0001"],
+        "--metrics",
+        names,
+    )
     assert one.returncode == 0 and table(one.out) == {"mona_0001": table(done.out)["mona_0001"]}
 
 
@@ -419,13 +476,29 @@ def test_a_bad_noisy_file_costs_the_gain_only(se, corpus):
     shutil.copy(corpus / "noisy.scp", corpus / "before.scp")
     x, _ = audio.read_mono(str(corpus / "noisy übung" / "a 1.wav"))
     audio.write(corpus / "long.wav", np.append(x, x[:50]), 16000)
-    lists.write_list(corpus / "before.scp", {"a": corpus / "long.wav", "b": corpus / "gone.wav", "c": corpus / "noisy übung" / "c 1.wav"})
-    done = se("score", "--ref", corpus / "clean.scp", corpus / "noisy.scp", "--noisy", corpus / "before.scp",
-              "--metrics", "stoi,si_sdr,si_sdri")
+    lists.write_list(
+        corpus / "before.scp",
+        {"a": corpus / "long.wav", "b": corpus / "gone.wav", "c": corpus / "noisy übung" / "c 1.wav"},
+    )
+    done = se(
+        "score",
+        "--ref",
+        corpus / "clean.scp",
+        corpus / "noisy.scp",
+        "--noisy",
+        corpus / "before.scp",
+        "--metrics",
+        "stoi,si_sdr,si_sdri",
+    )
     rows = table(done.out)
     assert done.returncode == 1 and rows["c"] == {**rows["c"], "si_sdri": "0.0", "error": ""}
-    assert rows["a"]["error"].startswith("si_sdri: lengths differ: the reference has 8000 samples (0.500 s), the noisy signal 8050")
-    assert "gone.wav: no such file" in rows["b"]["error"] and rows["d"]["error"] == "si_sdri: is not in the list of noisy files"
+    assert rows["a"]["error"].startswith(
+        "si_sdri: lengths differ: the reference has 8000 samples (0.500 s), the noisy signal 8050"
+    )
+    assert (
+        "gone.wav: no such file" in rows["b"]["error"]
+        and rows["d"]["error"] == "si_sdri: is not in the list of noisy files"
+    )
     assert all(rows[u]["si_sdri"] == "nan" and rows[u]["si_sdr"] != "nan" for u in "abd")
 
 
@@ -439,7 +512,10 @@ def test_means_by_group(se, corpus):
     groups = summary["groups"]
     assert list(groups[str(snr)]) == ["2.5", "17.5"] and list(groups[str(spk)]) == ["ann", "dan"]
     wide = groups[str(snr)]["17.5"]["si_sdr"]
-    assert wide["mean"] == pytest.approx((float(rows["a"]["si_sdr"]) + float(rows["c"]["si_sdr"])) / 2) and wide["scored"] == 2
+    assert (
+        wide["mean"] == pytest.approx((float(rows["a"]["si_sdr"]) + float(rows["c"]["si_sdr"])) / 2)
+        and wide["scored"] == 2
+    )
     assert f"utt2snr 17.5: stoi {groups[str(snr)]['17.5']['stoi']['mean']:.3f} [" in done.err
     assert groups[str(snr)]["2.5"]["stoi"]["low"] is None
     assert groups[str(spk)]["ann"] == summary["metrics"] and groups[str(spk)]["dan"]["stoi"]["mean"] is None
@@ -449,8 +525,20 @@ def test_means_by_group(se, corpus):
 
 def test_a_report_from_lists_on_a_pipe(se, corpus):
     (corpus / "noisy übung" / "d 1.wav").unlink()
-    done = se("score", "--ref", corpus / "clean.scp", "-", *FAST, "--html", corpus / "r.html", "--noisy", corpus / "noisy.scp",
-              "--by", MINI / "test" / "utt2spk", input=(corpus / "noisy.scp").read_bytes())
+    done = se(
+        "score",
+        "--ref",
+        corpus / "clean.scp",
+        "-",
+        *FAST,
+        "--html",
+        corpus / "r.html",
+        "--noisy",
+        corpus / "noisy.scp",
+        "--by",
+        MINI / "test" / "utt2spk",
+        input=(corpus / "noisy.scp").read_bytes(),
+    )
     page = (corpus / "r.html").read_text()
     assert done.returncode == 1 and list(table(done.out)) == list("abcd")
     assert all(word in page for word in ("si_sdr", "no such file", "4 utterances, 3 scored"))
@@ -461,10 +549,26 @@ def test_the_model_of_dnsmos_is_in_the_summary(se, tmp_path):
     if reason := metrics.availability("dnsmos_p808"):
         pytest.skip(f"dnsmos_p808 {reason}")
     model = dnsmos.model_file("dnsmos_p808", metrics.Extras())
-    done = se("score", "--ref", CLEAN, NOISY, "--shard", "1/8", "--metrics", "dnsmos_p808", "--dnsmos-p808-model", model,
-              "--summary", tmp_path / "s.json")
+    done = se(
+        "score",
+        "--ref",
+        CLEAN,
+        NOISY,
+        "--shard",
+        "1/8",
+        "--metrics",
+        "dnsmos_p808",
+        "--dnsmos-p808-model",
+        model,
+        "--summary",
+        tmp_path / "s.json",
+    )
     stamp = json.loads((tmp_path / "s.json").read_text())["provenance"]
-    assert done.returncode == 0 and stamp["dnsmos"] == {"dnsmos_p808": files.sha256(model)} and "onnxruntime" in stamp["versions"]
+    assert (
+        done.returncode == 0
+        and stamp["dnsmos"] == {"dnsmos_p808": files.sha256(model)}
+        and "onnxruntime" in stamp["versions"]
+    )
     assert all(1 < float(row["dnsmos_p808"]) < 5 for row in table(done.out).values())
 
 
@@ -487,11 +591,17 @@ def test_a_score_that_differs_from_its_reference_is_an_error(se, corpus, monkeyp
     stoi = verify.REFERENCES["stoi"]
     monkeypatch.setitem(verify.REFERENCES, "stoi", lambda ref, est, rate: stoi(ref, est, rate) + 2e-6)
     done = scored(se, corpus, "--verify")
-    assert done.returncode == 1 and "verify: stoi: largest difference to the reference 2e-06" in done.err and "above 1e-06" in done.err
+    assert (
+        done.returncode == 1
+        and "verify: stoi: largest difference to the reference 2e-06" in done.err
+        and "above 1e-06" in done.err
+    )
 
 
-@pytest.mark.parametrize("args, reason", [
-    (("--metrics", "si_sdr", "--verify"), "no reference implementation of si_sdr"), (("--verify", "0"), "--verify")])
+@pytest.mark.parametrize(
+    "args, reason",
+    [(("--metrics", "si_sdr", "--verify"), "no reference implementation of si_sdr"), (("--verify", "0"), "--verify")],
+)
 def test_what_cannot_be_verified(se, args, reason):
     done = se("score", "--ref", CLEAN, NOISY, *args)
     assert done.returncode == 2 and reason in done.err and done.out == ""

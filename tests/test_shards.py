@@ -27,7 +27,9 @@ from setk.data.shards import Shards
 from setk.data.shards.format import open_shard
 
 
-def write_pairs(folder: Path, rng: np.random.Generator, count: int, longest: int = 6000) -> dict[str, dict[str, np.ndarray]]:
+def write_pairs(
+    folder: Path, rng: np.random.Generator, count: int, longest: int = 6000
+) -> dict[str, dict[str, np.ndarray]]:
     """A data directory of `count` pairs; stream -> utt -> int16 samples."""
     lists: dict[str, dict] = {"noisy": {}, "clean": {}}
     samples: dict[str, dict] = {"noisy": {}, "clean": {}}
@@ -81,7 +83,7 @@ def test_random_segments_are_the_samples_of_the_wavs(pairs, made, rng):
         found = data.read(i, start, count)
         for stream, x in found.items():
             assert x.dtype == np.float32
-            np.testing.assert_array_equal(x, samples[stream][data.ids[i]][start:start + count] / np.float32(32768))
+            np.testing.assert_array_equal(x, samples[stream][data.ids[i]][start : start + count] / np.float32(32768))
     np.testing.assert_array_equal(data.read(0)["clean"] * 32768, samples["clean"][data.ids[0]])
 
 
@@ -283,9 +285,29 @@ def _repeat_another(path):
     path.write_bytes(path.with_name("pairs.1.h5").read_bytes())
 
 
-@pytest.mark.parametrize("harm", [_truncate, _cut_to_nothing, _be_text, _be_foreign, _link_outside, _link_softly, _be_virtual,
-                                  _store_outside, _compress, _be_float, _misfit_offsets, _reverse_offsets, _lose_ids, _be_newer,
-                                  _lose_an_attribute, _be_a_folder, _be_missing, _repeat_another])
+@pytest.mark.parametrize(
+    "harm",
+    [
+        _truncate,
+        _cut_to_nothing,
+        _be_text,
+        _be_foreign,
+        _link_outside,
+        _link_softly,
+        _be_virtual,
+        _store_outside,
+        _compress,
+        _be_float,
+        _misfit_offsets,
+        _reverse_offsets,
+        _lose_ids,
+        _be_newer,
+        _lose_an_attribute,
+        _be_a_folder,
+        _be_missing,
+        _repeat_another,
+    ],
+)
 def test_a_harmed_shard_is_one_clear_error(made, harm):
     harm(made / "pairs.2.h5")
     with pytest.raises(UserError, match="pairs") as e:
@@ -297,7 +319,7 @@ def test_any_flipped_byte_of_the_header_raises_nothing_but_user_error(made, rng)
     path = made / "pairs.2.h5"
     whole = path.read_bytes()
     for at in rng.integers(0, 4096, 150):
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ int(rng.integers(1, 256))]) + whole[at + 1:])
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ int(rng.integers(1, 256))]) + whole[at + 1 :])
         try:
             Shards(made, "pairs").read(12)
         except UserError:
@@ -383,6 +405,7 @@ def test_speech_noise_and_rooms_are_sets_of_their_own(tmp_path, rng, se):
 
 # --- other features --------------------------------------------------------------------------------------------------
 
+
 def torch_stft(x: np.ndarray, window: int, hop: int) -> np.ndarray:
     """[frames, bins, 2] by the definition that models use."""
     torch = pytest.importorskip("torch")
@@ -395,7 +418,11 @@ def torch_stft(x: np.ndarray, window: int, hop: int) -> np.ndarray:
 def test_stft_shards_hold_the_compressed_spectrum_of_the_models(pairs, tmp_path, rng, monkeypatch, window, hop):
     monkeypatch.setattr(features, "_BLOCK", int(rng.integers(500, 3000)))  # the block is a matter of memory only
     out = tmp_path / "out"
-    made = list(shards.write_shards(DataDir(pairs[0]), out, size=10, feature=features.make("stft", 16000, window=window, hop=hop)))
+    made = list(
+        shards.write_shards(
+            DataDir(pairs[0]), out, size=10, feature=features.make("stft", 16000, window=window, hop=hop)
+        )
+    )
     assert [done.state for done in made] == ["made"] * 3
     data = Shards(out, "pairs", "stft")
     assert data.settings == {"window": window, "hop": hop, "power": 0.3}
@@ -436,13 +463,13 @@ def test_plain_h5py_gives_the_signal_back_from_stft(pairs, tmp_path):
     list(shards.write_shards(DataDir(pairs[0]), tmp_path, feature=features.make("stft", 16000)))
     with h5py.File(tmp_path / "pairs.1.h5") as f:
         offset, utt, window, hop = f["offset"], f["utt"].asstr(), f.attrs["window"], f.attrs["hop"]
-        x = f["noisy"][offset[4]:offset[5]].astype(np.float32).view(np.complex64)[..., 0]
+        x = f["noisy"][offset[4] : offset[5]].astype(np.float32).view(np.complex64)[..., 0]
         x = x * np.maximum(np.abs(x), 1e-9) ** (1 / f.attrs["power"] - 1)
         frames = np.fft.irfft(x, window) * np.sqrt(0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window))
         wave = np.zeros((len(frames) + 1) * hop)
         for t, frame in enumerate(frames):
-            wave[t * hop:t * hop + window] += frame
-        wave = wave[window - hop:][:f["samples"][4]]
+            wave[t * hop : t * hop + window] += frame
+        wave = wave[window - hop :][: f["samples"][4]]
         wanted = pairs[1]["noisy"][utt[4]] / 32768
     np.testing.assert_allclose(wave, wanted, atol=5e-3 * np.abs(wanted).max())
 
@@ -459,23 +486,37 @@ def test_shards_of_another_feature_are_refused_in_one_line(pairs, made, tmp_path
 
 def test_a_change_of_feature_makes_the_shards_anew(pairs, tmp_path):
     def states(feature, **options):
-        return [d.state for d in shards.write_shards(DataDir(pairs[0]), tmp_path, 20, feature=features.make(feature, 16000, **options))]
+        return [
+            d.state
+            for d in shards.write_shards(
+                DataDir(pairs[0]), tmp_path, 20, feature=features.make(feature, 16000, **options)
+            )
+        ]
 
     assert states("pcm") == states("stft") == states("stft", hop=128) == states("logmel", hop=128) == ["made"] * 2
     assert states("logmel", hop=128) == ["kept"] * 2
 
 
-@pytest.mark.parametrize("options, words", [
-    (["--feature", "mfcc"], "pcm, stft, logmel"), (["--hop", 128], "does not apply to --feature pcm"),
-    (["--feature", "stft", "--bands", 40], "--bands 40"), (["--feature", "stft", "--hop", 200], "multiple of the hop"),
-    (["--feature", "logmel", "--bands", 400], "without a bin"), (["--feature", "logmel", "--bands", 0], "more than 0"),
-    (["--shard-size", 0], "--shard-size 0"), (["--resampler", "sinc"], "soxr or resampy")])
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--feature", "mfcc"], "pcm, stft, logmel"),
+        (["--hop", 128], "does not apply to --feature pcm"),
+        (["--feature", "stft", "--bands", 40], "--bands 40"),
+        (["--feature", "stft", "--hop", 200], "multiple of the hop"),
+        (["--feature", "logmel", "--bands", 400], "without a bin"),
+        (["--feature", "logmel", "--bands", 0], "more than 0"),
+        (["--shard-size", 0], "--shard-size 0"),
+        (["--resampler", "sinc"], "soxr or resampy"),
+    ],
+)
 def test_options_of_shards_that_cannot_be(pairs, tmp_path, se, options, words):
     done = se("prep", "shards", pairs[0], tmp_path / "out", *options)
     assert done.returncode == 2 and words in done.err and len(done.err.splitlines()) == 1
 
 
 # --- rates, speed, memory --------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("resampler", ["soxr", "resampy"])
 def test_other_rates_are_converted_on_the_way_if_a_resampler_is_named(tmp_path, rng, se, resampler):
@@ -502,8 +543,10 @@ def test_other_rates_are_converted_on_the_way_if_a_resampler_is_named(tmp_path, 
 
 def peak_memory(*args) -> int:
     """Highest resident set of a finished se-prep in KiB. Its own word: rusage counts the process it was forked from."""
-    code = ("import atexit, re, sys\nfrom setk.cli import prep\n"
-            "atexit.register(lambda: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr))\nprep.main()")
+    code = (
+        "import atexit, re, sys\nfrom setk.cli import prep\n"
+        "atexit.register(lambda: print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1], file=sys.stderr))\nprep.main()"
+    )
     done = subprocess.run([sys.executable, "-P", "-c", code, *map(str, args)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return int(done.stderr.split()[-1])
@@ -522,8 +565,11 @@ def test_peak_memory_does_not_grow_with_the_corpus(tmp_path, rng):
         data.mkdir()
         for stream in ("noisy", "clean"):
             write_list(data / f"{stream}.scp", {f"u{i}": tmp_path / f"{stream}{i}.wav" for i in range(count)})
-        for kind, args in {"pcm": ["shards", data], "stft": ["shards", data, "--feature", "stft"],
-                           "mix": ["mix", "--speech", data / "clean.scp", "--noise", data / "noisy.scp", "--snr", 5]}.items():
+        for kind, args in {
+            "pcm": ["shards", data],
+            "stft": ["shards", data, "--feature", "stft"],
+            "mix": ["mix", "--speech", data / "clean.scp", "--noise", data / "noisy.scp", "--snr", 5],
+        }.items():
             peaks.setdefault(kind, []).append(peak_memory(*args, tmp_path / f"{kind}{count}"))
         peaks.setdefault("check", []).append(peak_memory("check", data))
     assert all(large < small + 6000 for small, large in peaks.values()), peaks

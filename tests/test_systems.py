@@ -31,7 +31,14 @@ def scores(path, seed_or_values, metrics=("si_sdr",)):
 @pytest.fixture
 def tables(tmp_path):
     metrics = ("pesq_wb", "stoi", "si_sdr")
-    count = {"params": 86354, "params_nonzero": 50000, "macs_per_second": 72528000, "bytes": 10, "latency_ms": 32.0, "convention": "setk"}
+    count = {
+        "params": 86354,
+        "params_nonzero": 50000,
+        "macs_per_second": 72528000,
+        "bytes": 10,
+        "latency_ms": 32.0,
+        "convention": "setk",
+    }
     (tmp_path / "count.json").write_text(json.dumps(count))
     (tmp_path / "ptflops.json").write_text(json.dumps({**count, "macs_per_second": 79500000, "convention": "ptflops"}))
     scores(tmp_path / "noisy.tsv", 1, metrics)
@@ -45,34 +52,61 @@ def cells(text):
 
 
 def test_a_table_has_costs_means_intervals_and_differences(tables, se):
-    done = se("score", "--table", "md", f"noisy={tables}/noisy.tsv", f"mine={tables}/enhanced.tsv,{tables}/count.json,{tables}/ptflops.json",
-                  "--against", "noisy", "--metrics", "pesq_wb,stoi")
+    done = se(
+        "score",
+        "--table",
+        "md",
+        f"noisy={tables}/noisy.tsv",
+        f"mine={tables}/enhanced.tsv,{tables}/count.json,{tables}/ptflops.json",
+        "--against",
+        "noisy",
+        "--metrics",
+        "pesq_wb,stoi",
+    )
     assert done.returncode == 0, done.err
     table = cells(done.out)
-    assert table["mine"]["params"] == "86.4 k (50 k non-zero)" and table["mine"]["MACs/s"] == "72.5 M" and table["noisy"]["MACs/s"] == ""
+    assert (
+        table["mine"]["params"] == "86.4 k (50 k non-zero)"
+        and table["mine"]["MACs/s"] == "72.5 M"
+        and table["noisy"]["MACs/s"] == ""
+    )
     assert table["mine"]["MACs/s, ptflops"] == "79.5 M" and "SI-SDR, dB" not in table["mine"]
     compared = se("score", "--compare", tables / "noisy.tsv", tables / "enhanced.tsv").out.splitlines()
     values = dict(zip(compared[0].split("\t"), compared[1].split("\t")))
     assert values["metric"] == "pesq_wb"
-    assert table["mine"]["PESQ-WB against noisy"] == f"{float(values['diff']):+.2f} [{float(values['low']):.2f}, {float(values['high']):.2f}]"
-    assert table["mine"]["PESQ-WB"].split()[0] == f"{float(values['mean_b']):.2f}" and table["noisy"]["STOI against noisy"] == ""
+    assert (
+        table["mine"]["PESQ-WB against noisy"]
+        == f"{float(values['diff']):+.2f} [{float(values['low']):.2f}, {float(values['high']):.2f}]"
+    )
+    assert (
+        table["mine"]["PESQ-WB"].split()[0] == f"{float(values['mean_b']):.2f}"
+        and table["noisy"]["STOI against noisy"] == ""
+    )
 
 
 def test_numbers_of_a_table_as_tsv_and_json_are_the_same(tables, se):
     specs = [f"{tables}/noisy.tsv", f"{tables}/enhanced.tsv,{tables}/count.json"]
     rows = [json.loads(line) for line in se("score", "--table", "json", *specs).out.splitlines()]
-    lines = [line.split("\t") for line in se("score", "--table", "tsv", *specs, "--png", tables / "x.png").out.splitlines()]
+    lines = [
+        line.split("\t") for line in se("score", "--table", "tsv", *specs, "--png", tables / "x.png").out.splitlines()
+    ]
     assert lines[0] == list(rows[0]) and [row["system"] for row in rows] == ["noisy", tables.name]
     for row, line in zip(rows, lines[1:]):
         for value, text in zip(list(row.values())[1:], line[1:]):
             assert (value is None and text == "nan") or float(text) == value
-    assert rows[1]["params_nonzero"] == 50000 and rows[0]["params"] is None and rows[1]["stoi_low"] < rows[1]["stoi"] < rows[1]["stoi_high"]
+    assert (
+        rows[1]["params_nonzero"] == 50000
+        and rows[0]["params"] is None
+        and rows[1]["stoi_low"] < rows[1]["stoi"] < rows[1]["stoi_high"]
+    )
     assert (tables / "x.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_scores_by_the_snr_of_the_input(tmp_path, se):
     noisy, ours = scores(tmp_path / "noisy.tsv", [-7, 1, 5, 20]), scores(tmp_path / "ours.tsv", [3, 9, 11, 21])
-    done = se("score", "--table", "md", f"noisy={noisy}", f"ours={ours}", "--by", f"{noisy}:si_sdr", "--bins", "-6,0,6,12,18")
+    done = se(
+        "score", "--table", "md", f"noisy={noisy}", f"ours={ours}", "--by", f"{noisy}:si_sdr", "--bins", "-6,0,6,12,18"
+    )
     assert done.returncode == 0, done.err
     assert "| system | below -6 (1) | 0 to 6 (2) | 18 and above (1) | all |" in done.out
     assert "| ours | 3.00 | 10.00 [9.00, 11.00] | 21.00 | 11.00 [" in done.out
@@ -94,34 +128,62 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
         (tmp_path / f"{kind}.scp").write_text("".join((MINI / "test" / f"{kind}.scp").read_text().splitlines(True)[:2]))
     first, second = [line.split()[0] for line in (tmp_path / "noisy.scp").read_text().splitlines()]
     (tmp_path / "utt2snr").write_text(f"{first} 3.5\n{second} 17\n")
-    done = se("score", "--ref", tmp_path / "clean.scp", tmp_path / "noisy.scp", "--metrics", "si_sdr", "--by", tmp_path / "utt2snr",
-                  "--bins", "0,10", "--summary", summary, "--expect", "si_sdr=-50:50", cwd=ROOT)
+    done = se(
+        "score",
+        "--ref",
+        tmp_path / "clean.scp",
+        tmp_path / "noisy.scp",
+        "--metrics",
+        "si_sdr",
+        "--by",
+        tmp_path / "utt2snr",
+        "--bins",
+        "0,10",
+        "--summary",
+        summary,
+        "--expect",
+        "si_sdr=-50:50",
+        cwd=ROOT,
+    )
     assert done.returncode == 0, done.err
     assert list(json.loads(summary.read_text())["groups"][str(tmp_path / "utt2snr")]) == ["0 to 10", "10 and above"]
-    done = se("score", "--ref", tmp_path / "clean.scp", tmp_path / "noisy.scp", "--metrics", "si_sdr", "--expect", "si_sdr=60:70", cwd=ROOT)
+    done = se(
+        "score",
+        "--ref",
+        tmp_path / "clean.scp",
+        tmp_path / "noisy.scp",
+        "--metrics",
+        "si_sdr",
+        "--expect",
+        "si_sdr=60:70",
+        cwd=ROOT,
+    )
     assert done.returncode == 1 and "expected 60 to 70" in done.err and done.out.count("\n") == 3
 
 
-@pytest.mark.parametrize("args, words", [
-    (["--table", "csv", "n.tsv"], ["--table csv", "md, tsv, json"]),
-    (["--table", "md"], ["name the systems"]),
-    (["--table", "md", "none.tsv"], ["none.tsv", "no such score table"]),
-    (["--table", "md", "n.tsv,none.json"], ["none.json", "se-count MODEL --json"]),
-    (["--table", "md", "n.tsv,n.tsv"], ["n.tsv", "not JSON"]),
-    (["--table", "md", "n.tsv", "--metrics", "stoi"], ["'stoi'", "si_sdr"]),
-    (["--table", "md", "n.tsv", "--against", "x"], ["--against x", "there are n"]),
-    (["--table", "tsv", "n.tsv", "--by", "n.tsv:si_sdr"], ["Markdown"]),
-    (["--table", "md", "n.tsv", "--bins", "1,2"], ["--bins needs --by"]),
-    (["--table", "md", "n.tsv", "--by", "n.tsv:si_sdr", "--bins", "2,1"], ["--bins 2,1", "rise"]),
-    (["--table", "md", "n.tsv", "--by", "n.tsv:si_sdr", "--bins", "a"], ["--bins a"]),
-    (["--table", "md", "n.tsv", "--by", "n.tsv:stoi"], ["no column stoi"]),
-    (["--table", "md", "n.tsv", "--png", "x.png"], ["no MACs"]),
-    (["--table", "md", "n.tsv", "--jobs", "2"], ["--jobs does not apply with --table"]),
-    (["a.wav", "b.wav", "--png", "x.png"], ["--png does not apply without --table"]),
-    (["a.wav", "b.wav", "--expect", "stoi"], ["METRIC=LOW:HIGH"]),
-    (["a.wav", "b.wav", "--expect", "stoi=2:1"], ["range is empty"]),
-    (["a.wav", "b.wav", "--expect", "srmr=1:2"], ["not among the metrics"]),
-])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--table", "csv", "n.tsv"], ["--table csv", "md, tsv, json"]),
+        (["--table", "md"], ["name the systems"]),
+        (["--table", "md", "none.tsv"], ["none.tsv", "no such score table"]),
+        (["--table", "md", "n.tsv,none.json"], ["none.json", "se-count MODEL --json"]),
+        (["--table", "md", "n.tsv,n.tsv"], ["n.tsv", "not JSON"]),
+        (["--table", "md", "n.tsv", "--metrics", "stoi"], ["'stoi'", "si_sdr"]),
+        (["--table", "md", "n.tsv", "--against", "x"], ["--against x", "there are n"]),
+        (["--table", "tsv", "n.tsv", "--by", "n.tsv:si_sdr"], ["Markdown"]),
+        (["--table", "md", "n.tsv", "--bins", "1,2"], ["--bins needs --by"]),
+        (["--table", "md", "n.tsv", "--by", "n.tsv:si_sdr", "--bins", "2,1"], ["--bins 2,1", "rise"]),
+        (["--table", "md", "n.tsv", "--by", "n.tsv:si_sdr", "--bins", "a"], ["--bins a"]),
+        (["--table", "md", "n.tsv", "--by", "n.tsv:stoi"], ["no column stoi"]),
+        (["--table", "md", "n.tsv", "--png", "x.png"], ["no MACs"]),
+        (["--table", "md", "n.tsv", "--jobs", "2"], ["--jobs does not apply with --table"]),
+        (["a.wav", "b.wav", "--png", "x.png"], ["--png does not apply without --table"]),
+        (["a.wav", "b.wav", "--expect", "stoi"], ["METRIC=LOW:HIGH"]),
+        (["a.wav", "b.wav", "--expect", "stoi=2:1"], ["range is empty"]),
+        (["a.wav", "b.wav", "--expect", "srmr=1:2"], ["not among the metrics"]),
+    ],
+)
 def test_a_wrong_table_is_one_line_and_exit_2(tmp_path, se, args, words):
     scores(tmp_path / "n.tsv", [1, 2, 3])
     done = se("score", *args, cwd=tmp_path)
@@ -140,23 +202,36 @@ def test_curves_add_up_the_hours_of_parts(tmp_path):
         (tmp_path / "exp" / part).mkdir(parents=True, exist_ok=True)
         rows = "".join(f"{100000 * (i + 1)}\t{h}\t0.1\t{1.5 + h}\tnan\n" for i, h in enumerate(hours))
         (tmp_path / "exp" / part / "history.tsv").write_text("step\thours\tloss\tvalid_pesq_wb\tvalid_stoi\n" + rows)
-    lines = [line.split("\t") for line in curves.table([tmp_path / "exp"], ["first", "none", "second", "."]).splitlines()]
+    lines = [
+        line.split("\t") for line in curves.table([tmp_path / "exp"], ["first", "none", "second", "."]).splitlines()
+    ]
     assert lines[0] == ["model", "part", "step", "hours", "valid_pesq_wb", "valid_stoi"]
-    assert [(line[1], line[2], float(line[3])) for line in lines[1:]] == [("1", "100000", 0.5), ("1", "200000", 1.0), ("2", "100000", 1.25), ("3", "100000", 3.25)]
+    assert [(line[1], line[2], float(line[3])) for line in lines[1:]] == [
+        ("1", "100000", 0.5),
+        ("1", "200000", 1.0),
+        ("2", "100000", 1.25),
+        ("3", "100000", 3.25),
+    ]
     assert math.isnan(float(lines[1][5])) and float(lines[1][4]) == 2.0
     with pytest.raises(UserError, match="has no history.tsv"):
         curves.table([tmp_path])
 
 
 def test_a_released_model_has_its_test_scores(tmp_path, monkeypatch):
-    checkpoint.save(tmp_path / "best.pt", models.build("fspen", {"groups": 2, "dpe_blocks": 1}), {"valid": {"stoi": 0.5}})
+    checkpoint.save(
+        tmp_path / "best.pt", models.build("fspen", {"groups": 2, "dpe_blocks": 1}), {"valid": {"stoi": 0.5}}
+    )
     with pytest.raises(UserError, match="no such summary"):
         release.release(tmp_path, tmp_path / "out.pt")
     for name, value in (("noisy", 1.5), ("enhanced", 2.5)):
         (tmp_path / f"{name}.json").write_text(json.dumps({"metrics": {"pesq_wb": {"mean": value}}}))
     release.release(tmp_path, tmp_path / "out.pt")
-    assert checkpoint.read(tmp_path / "out.pt")["scores"] == {"valid": {"stoi": 0.5}, "test_noisy": {"pesq_wb": 1.5}, "test": {"pesq_wb": 2.5}}
-    assert "shipped" in checkpoint.load(tmp_path / "out.pt")[1]["provenance"]
+    assert checkpoint.read(tmp_path / "out.pt")["scores"] == {
+        "valid": {"stoi": 0.5},
+        "test_noisy": {"pesq_wb": 1.5},
+        "test": {"pesq_wb": 2.5},
+    }
+    assert "release" in checkpoint.load(tmp_path / "out.pt")[1]["provenance"]
     # Among the included models, it gets a line in their index.
     monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "included/__init__.py"))
     monkeypatch.setattr(pretrained, "INDEX", tmp_path / "included/index.json")

@@ -29,13 +29,26 @@ def corpus(tmp_path_factory):
 
 
 def table(*args):
-    return subprocess.run(["bash", "recipes/open/table.sh", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(
+        ["bash", "recipes/open/table.sh", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
 
 
 @pytest.mark.full
 def test_a_model_of_mine_stands_beside_noisy_with_every_number_from_its_file(corpus, untrained, tmp_path):
     out = tmp_path / "results"
-    args = ["--models", untrained, "--dir", tmp_path / "exp", "--data", tmp_path / "data", "--out", out, "--table", tmp_path / "T.md"]
+    args = [
+        "--models",
+        untrained,
+        "--dir",
+        tmp_path / "exp",
+        "--data",
+        tmp_path / "data",
+        "--out",
+        out,
+        "--table",
+        tmp_path / "T.md",
+    ]
     done = table("--root", corpus, *args)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "T.md").read_text()

@@ -86,8 +86,10 @@ def assert_same_run(a, b):
     for name in ("last.pt", "best.pt", "average.pt"):
         x, y = weights(a / name), weights(b / name)
         assert all(torch.equal(x[k], y[k]) for k in x), name
-    drop_hours = [[[v for i, v in enumerate(line.split("\t")) if i != 1] for line in (p / "history.tsv").read_text().splitlines()]
-                  for p in (a, b)]
+    drop_hours = [
+        [[v for i, v in enumerate(line.split("\t")) if i != 1] for line in (p / "history.tsv").read_text().splitlines()]
+        for p in (a, b)
+    ]
     assert drop_hours[0] == drop_hours[1]
 
 
@@ -102,7 +104,11 @@ def test_a_run_leaves_what_it_promises(work, whole):
     assert set(promised) <= {p.name for p in whole.iterdir()}
     assert not list(whole.glob(".*"))
     rows = (whole / "history.tsv").read_text().splitlines()
-    assert rows[0].split("\t")[:3] == ["step", "hours", "lr"] and [r.split("\t")[0] for r in rows[1:]] == ["5", "10", "14"]
+    assert rows[0].split("\t")[:3] == ["step", "hours", "lr"] and [r.split("\t")[0] for r in rows[1:]] == [
+        "5",
+        "10",
+        "14",
+    ]
     assert (whole / "curves.png").read_bytes()[:4] == b"\x89PNG"
     model, about = checkpoint.load(whole / "best.pt")
     assert about["config"]["groups"] == 2 and about["scores"]["valid"]["si_sdr"] > -50
@@ -148,8 +154,13 @@ print(ends)
 def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(work, whole, rng):
     lives = " ".join(f"{part:.3f}" for part in rng.uniform(0.1, 0.7, 10))
     args = argv(work, "")[4:-2]  # without the interpreter, the command and --out
-    done = subprocess.run([sys.executable, "-P", "-c", LIVES, work / "killed", *args, lives], cwd=ROOT, capture_output=True,
-                          text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LIVES, work / "killed", *args, lives],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     ends = int(done.stdout.split()[-1])
     assert ends >= 1 and "resuming" in done.stderr
@@ -236,7 +247,12 @@ def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
     from setk.data.shards import write_shards
 
     assert {d.state for d in write_shards(DataDir(work / "mixed"), work / "mixed_shards", size=7)} == {"made"}
-    more = ("--set", "steps=6", "--set", "mixing={snr: [0, 10], second_noise: 0.5, noise_speed: [0.7, 1.5], noise_eq: 10, speech_eq: 3}")
+    more = (
+        "--set",
+        "steps=6",
+        "--set",
+        "mixing={snr: [0, 10], second_noise: 0.5, noise_speed: [0.7, 1.5], noise_eq: 10, speech_eq: 3}",
+    )
     finish(work, work / "lists", *more, train="mixed")
     finish(work, work / "mixed_out", *more, train="mixed_shards")
     x, y = weights(work / "lists" / "last.pt"), weights(work / "mixed_out" / "last.pt")
@@ -244,8 +260,20 @@ def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
 
 
 def test_a_metric_of_which_less_is_better_picks_its_least(work):
-    finish(work, work / "lsd", "--set", "metrics=[lsd]", "--set", "best=lsd", "--set", "steps=8", "--set", "valid_every=2",
-           "--set", "average=0")
+    finish(
+        work,
+        work / "lsd",
+        "--set",
+        "metrics=[lsd]",
+        "--set",
+        "best=lsd",
+        "--set",
+        "steps=8",
+        "--set",
+        "valid_every=2",
+        "--set",
+        "average=0",
+    )
     rows = [line.split("\t") for line in (work / "lsd/history.tsv").read_text().splitlines()]
     seen = [float(row[rows[0].index("valid_lsd")]) for row in rows[1:]]
     assert checkpoint.read(work / "lsd/best.pt")["scores"]["valid"]["lsd"] == min(seen)
@@ -290,7 +318,7 @@ def poisoned(work):
         path = work / f"poisoned{n}"
         path.mkdir()
         for name in ("noisy", "clean"):
-            kept = dict(list(read_list(work / "train" / f"{name}.scp").items())[:n - 1])
+            kept = dict(list(read_list(work / "train" / f"{name}.scp").items())[: n - 1])
             write_list(path / f"{name}.scp", {**kept, "zz": work / f"{name}.wav"})
         return path.name
 
@@ -319,8 +347,10 @@ def test_two_ranks_stopped_on_the_way_follow_the_curve_of_one(work, whole):
     assert err.count("the same command goes on from here") == 1, err
     done = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0 and "resuming" in done.stderr, done.stderr
-    one, two = ([[float(v) for v in line.split("\t")] for line in (path / "history.tsv").read_text().splitlines()[1:]]
-                for path in (whole, out))
+    one, two = (
+        [[float(v) for v in line.split("\t")] for line in (path / "history.tsv").read_text().splitlines()[1:]]
+        for path in (whole, out)
+    )
     assert [row[0] for row in one] == [row[0] for row in two]
     for a, b in zip(one, two):
         assert a[2:] == pytest.approx(b[2:], rel=2e-3, abs=1e-4)
@@ -347,7 +377,9 @@ def test_micro_batches_give_the_gradient_of_their_batch(work):
         torch.manual_seed(1)
         module = torch.nn.Linear(5, 5)
         learner = Learner(module, torch.optim.SGD(module.parameters(), lr=0.1), settings_of(work, "clip=0"), alone())
-        terms = learner.descend(list(zip(x.chunk(parts), y.chunk(parts))), lambda m, a, b: ((m(a) - b).square().mean(), {}))
+        terms = learner.descend(
+            list(zip(x.chunk(parts), y.chunk(parts))), lambda m, a, b: ((m(a) - b).square().mean(), {})
+        )
         found.append((terms["loss"], module.weight.detach()))
     assert found[0][0] == pytest.approx(found[1][0]) and torch.allclose(found[0][1], found[1][1], atol=1e-6)
 
@@ -366,9 +398,15 @@ def test_a_step_without_a_finite_gradient_leaves_weights_and_statistics_as_they_
     assert all(torch.isfinite(value).all() for value in module.state_dict().values())
 
 
-@pytest.mark.parametrize("overrides, words", [
-    (["precision=fp16"], "float32, tf32, bf16"), (["ema=1"], "decay"), (["accumulate=0"], "above 0"),
-    (["accumulate=3"], "cannot be divided evenly")])
+@pytest.mark.parametrize(
+    "overrides, words",
+    [
+        (["precision=fp16"], "float32, tf32, bf16"),
+        (["ema=1"], "decay"),
+        (["accumulate=0"], "above 0"),
+        (["accumulate=3"], "cannot be divided evenly"),
+    ],
+)
 def test_settings_that_cannot_be_are_told(work, overrides, words):
     from setk.core.errors import UserError
     from setk.training import loop
@@ -508,8 +546,12 @@ def test_speech_stands_in_rooms_where_a_list_of_them_is_given(work, rng):
     response[[0, 1500]] = 1, 0.8  # the echo comes after what counts as the target
     audio.write(work / "room.wav", response / 2, 16000)
     write_list(work / "rooms" / "rir.scp", {"room": work / "room.wav"})
-    dry, wet = (TrainingData(work / "rooms", settings_of(work, "mixing.snr=[90, 90]", f"mixing.room={p}", "augment={}"))[0, 0, 1]
-                for p in (0.0, 1.0))
+    dry, wet = (
+        TrainingData(work / "rooms", settings_of(work, "mixing.snr=[90, 90]", f"mixing.room={p}", "augment={}"))[
+            0, 0, 1
+        ]
+        for p in (0.0, 1.0)
+    )
     residue = [(noisy - clean).square().mean().item() / clean.square().mean().item() for noisy, clean in (dry, wet)]
     assert residue[0] < 1e-6 and residue[1] > 0.1
 
@@ -522,17 +564,42 @@ def test_loss_falls(work):
 
 
 def test_init_takes_weights_of_the_same_model_only(work, whole):
-    finish(work, work / "init", "--init", whole / "last.pt", "--set", "steps=1", "--set", "lr=1e-12", "--set", "valid_every=1")
+    finish(
+        work,
+        work / "init",
+        "--init",
+        whole / "last.pt",
+        "--set",
+        "steps=1",
+        "--set",
+        "lr=1e-12",
+        "--set",
+        "valid_every=1",
+    )
     x, y = weights(whole / "last.pt"), weights(work / "init" / "last.pt")
-    assert all(torch.allclose(x[k].float(), y[k].float(), atol=1e-6) for k in x if "running" not in k and "num_batches" not in k)
+    assert all(
+        torch.allclose(x[k].float(), y[k].float(), atol=1e-6)
+        for k in x
+        if "running" not in k and "num_batches" not in k
+    )
     assert "--init" in finish(work, work / "init2", "--init", whole / "last.pt", "--set", "config.groups=4", code=2).err
 
 
-@pytest.mark.parametrize("setting, words", [
-    ("step=3", "did you mean 'steps'"), ("model=fspn", "did you mean 'fspen'"), ("losses.l3=1", "'l3' is unknown"),
-    ("optimizer=sgd", "adamw or muon"), ("best=pesq_wb", "not among the metrics"), ("device=cuda:9", "no GPU|cuda"), ("config.groups=5", "groups"),
-    ("batch=1000", "fewer than one batch"), ("metrics=[pesk]", "'pesk' is unknown"),
-    ("metrics=[si_sdri]", "take 'si_sdr'")])
+@pytest.mark.parametrize(
+    "setting, words",
+    [
+        ("step=3", "did you mean 'steps'"),
+        ("model=fspn", "did you mean 'fspen'"),
+        ("losses.l3=1", "'l3' is unknown"),
+        ("optimizer=sgd", "adamw or muon"),
+        ("best=pesq_wb", "not among the metrics"),
+        ("device=cuda:9", "no GPU|cuda"),
+        ("config.groups=5", "groups"),
+        ("batch=1000", "fewer than one batch"),
+        ("metrics=[pesk]", "'pesk' is unknown"),
+        ("metrics=[si_sdri]", "take 'si_sdr'"),
+    ],
+)
 def test_a_wrong_setting_is_one_clear_line(work, setting, words):
     import re
 
@@ -564,7 +631,11 @@ def test_the_rate_follows_its_schedule():
     made = {"model": "fspen", "steps": 1000, "warmup": 10, "lr": 1e-2, "lr_end": 1e-3}
     cosine, exponential = Settings(**made), Settings(**made, schedule="exponential")
     assert learning_rate(4, cosine) == learning_rate(4, exponential) == pytest.approx(5e-3)
-    assert learning_rate(505, cosine) == pytest.approx((1e-2 + 1e-3) / 2) and learning_rate(1000, cosine) == pytest.approx(1e-3)
+    assert learning_rate(505, cosine) == pytest.approx((1e-2 + 1e-3) / 2) and learning_rate(
+        1000, cosine
+    ) == pytest.approx(1e-3)
     assert learning_rate(500, exponential) == pytest.approx(1e-2 * 0.9999**500)
     long = Settings(**{**made, "steps": 96000}, schedule="exponential")
-    assert learning_rate(48000, long) == pytest.approx(1e-2 * 0.1**0.5) and learning_rate(96000, long) == pytest.approx(1e-3)
+    assert learning_rate(48000, long) == pytest.approx(1e-2 * 0.1**0.5) and learning_rate(96000, long) == pytest.approx(
+        1e-3
+    )

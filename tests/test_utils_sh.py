@@ -1,7 +1,8 @@
-"""What recipes stand on: options, launchers (this machine and a real Slurm), split lists, bin/setup and the se-* links."""
+"""What recipes use: options, launchers (this machine, a real Slurm, fakes of Grid Engine and PBS), split lists, bin/setup, se-* links."""
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -24,8 +25,9 @@ HOSTILE = ["a b", "it's", 'say "hi"', "$HOME `id` \\", "*", "", "two\nlines", "�
 def bash(script: str, *args: str, cwd: Path, env: dict | None = None) -> subprocess.CompletedProcess:
     path = cwd / "recipe.sh"
     path.write_text(script)
-    return subprocess.run(["bash", path, *args], cwd=cwd, env={**BASH, **(env or {})}, capture_output=True, text=True,
-                          timeout=60)
+    return subprocess.run(
+        ["bash", path, *args], cwd=cwd, env={**BASH, **(env or {})}, capture_output=True, text=True, timeout=60
+    )
 
 
 # ── parse_options.sh ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -38,16 +40,19 @@ echo "$nj|$stop_stage|$fresh|$root|$train_cmd|$#|$*"
 """
 
 
-@pytest.mark.parametrize("args, out", [
-    ("", "4|9|false||run.sh|0|"),
-    ("--nj 8 --stop-stage 2 --fresh true x y", "8|2|true||run.sh|2|x y"),
-    ("--stop_stage 3", "4|3|false||run.sh|0|"),
-    ("--root '/a b/$c*' -- --nj 1", "4|9|false|/a b/$c*|run.sh|2|--nj 1"),
-    ("--root '' x --nj 3", "4|9|false||run.sh|3|x --nj 3"),
-    ("--train-cmd 'slurm.sh --gpu 2' --root -5", "4|9|false|-5|slurm.sh --gpu 2|0|"),
-    ("--root ' --x' -", "4|9|false| --x|run.sh|1|-"),
-    ("--nj 7 --config c.conf", "7|5|true||run.sh|0|"),
-])
+@pytest.mark.parametrize(
+    "args, out",
+    [
+        ("", "4|9|false||run.sh|0|"),
+        ("--nj 8 --stop-stage 2 --fresh true x y", "8|2|true||run.sh|2|x y"),
+        ("--stop_stage 3", "4|3|false||run.sh|0|"),
+        ("--root '/a b/$c*' -- --nj 1", "4|9|false|/a b/$c*|run.sh|2|--nj 1"),
+        ("--root '' x --nj 3", "4|9|false||run.sh|3|x --nj 3"),
+        ("--train-cmd 'slurm.sh --gpu 2' --root -5", "4|9|false|-5|slurm.sh --gpu 2|0|"),
+        ("--root ' --x' -", "4|9|false| --x|run.sh|1|-"),
+        ("--nj 7 --config c.conf", "7|5|true||run.sh|0|"),
+    ],
+)
 def test_options_become_variables(tmp_path, args, out):
     (tmp_path / "c.conf").write_text("nj=2 fresh=true\nstop_stage=5\n")
     words = subprocess.run(["bash", "-c", f"printf '%s\\0' {args}"], capture_output=True, text=True).stdout
@@ -55,23 +60,26 @@ def test_options_become_variables(tmp_path, args, out):
     assert (done.returncode, done.stdout, done.stderr) == (0, out + "\n", "")
 
 
-@pytest.mark.parametrize("args, words", [
-    (["--stp-stage", "1"], ["--stp-stage", "--stop-stage?"]),
-    (["--wholly-other", "1"], ["--wholly-other", "--nj"]),
-    (["--PATH", "1"], ["--PATH"]),
-    (["--help-message", "1"], ["--help-message"]),
-    (["--nj=4"], ["--nj=4", "--nj '4'"]),
-    (["--nj"], ["--nj needs a value"]),
-    (["--nj", "--stop-stage", "2"], ["--nj needs a value", "--stop-stage"]),
-    (["--nj", "--help"], ["--nj needs a value"]),
-    (["--fresh", "yes"], ["--fresh", "true or false", "yes"]),
-    (["--fresh", ""], ["--fresh", "true or false"]),
-    (["--train-cmd", ""], ["--train-cmd", "empty"]),
-    (["--config", "none.conf"], ["none.conf", "no such file"]),
-    (["--config"], ["--config", "no such file"]),
-    (["--config", "typo.conf"], ["typo.conf", "stop_stag,", "--stop-stage?"]),
-    (["--config", "flag.conf"], ["flag.conf", "fresh", "maybe"]),
-])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--stp-stage", "1"], ["--stp-stage", "--stop-stage?"]),
+        (["--wholly-other", "1"], ["--wholly-other", "--nj"]),
+        (["--PATH", "1"], ["--PATH"]),
+        (["--help-message", "1"], ["--help-message"]),
+        (["--nj=4"], ["--nj=4", "--nj '4'"]),
+        (["--nj"], ["--nj needs a value"]),
+        (["--nj", "--stop-stage", "2"], ["--nj needs a value", "--stop-stage"]),
+        (["--nj", "--help"], ["--nj needs a value"]),
+        (["--fresh", "yes"], ["--fresh", "true or false", "yes"]),
+        (["--fresh", ""], ["--fresh", "true or false"]),
+        (["--train-cmd", ""], ["--train-cmd", "empty"]),
+        (["--config", "none.conf"], ["none.conf", "no such file"]),
+        (["--config"], ["--config", "no such file"]),
+        (["--config", "typo.conf"], ["typo.conf", "stop_stag,", "--stop-stage?"]),
+        (["--config", "flag.conf"], ["flag.conf", "fresh", "maybe"]),
+    ],
+)
 def test_a_wrong_option_is_one_line_and_exit_2(tmp_path, args, words):
     (tmp_path / "typo.conf").write_text("stop_stag=5\n")
     (tmp_path / "flag.conf").write_text("fresh=maybe\n")
@@ -130,7 +138,7 @@ def why_no_slurm() -> str:
     missing = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
     if missing:
         return f"no {missing[0]} here (Debian: apt-get install slurm-wlm munge)"
-    return "" if os.geteuid() == 0 else "a Slurm of one's own needs root"
+    return "" if os.geteuid() == 0 else "a private Slurm needs root"
 
 
 def stop_by_pid_file(path: Path) -> None:
@@ -164,14 +172,30 @@ def slurm(tmp_path_factory):
     key.chmod(0o600)
     env = {**BASH, "SLURM_CONF": str(dir / "slurm.conf")}
     try:
-        subprocess.run(["munged", "--force", f"--socket={dir}/munge/socket", f"--key-file={key}",
-                        f"--pid-file={dir}/munged.pid", f"--log-file={dir}/munged.log", f"--seed-file={dir}/munge/seed"],
-                       check=True, timeout=30, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(
+            [
+                "munged",
+                "--force",
+                f"--socket={dir}/munge/socket",
+                f"--key-file={key}",
+                f"--pid-file={dir}/munged.pid",
+                f"--log-file={dir}/munged.log",
+                f"--seed-file={dir}/munge/seed",
+            ],
+            check=True,
+            timeout=30,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         for daemon in ("slurmctld", "slurmd"):
-            subprocess.run([daemon], env=env, check=True, timeout=30, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL)
-        wait_for(lambda: b"idle" in subprocess.run(["sinfo", "-h", "-o", "%t"], env=env, capture_output=True).stdout,
-                 "a Slurm node that is idle", 60)
+            subprocess.run(
+                [daemon], env=env, check=True, timeout=30, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        wait_for(
+            lambda: b"idle" in subprocess.run(["sinfo", "-h", "-o", "%t"], env=env, capture_output=True).stdout,
+            "a Slurm node that is idle",
+            60,
+        )
         yield env
     finally:
         subprocess.run(["scancel", "--user=root"], env=env, capture_output=True, timeout=30)
@@ -179,17 +203,41 @@ def slurm(tmp_path_factory):
             stop_by_pid_file(dir / f"{daemon}.pid")
 
 
-@pytest.fixture(params=["run.sh", pytest.param("slurm.sh", marks=pytest.mark.full)])
+def queue_of(flavour: str, folder: Path) -> dict:
+    """The environment in which qsub, qstat and qdel are those of fake_queue.py."""
+    tools = folder / "queue"
+    (tools / "state").mkdir(parents=True)
+    for name in ("qsub", "qstat", "qdel"):
+        (tools / name).write_text(
+            (ROOT / "tests/fake_queue.py").read_text().replace("/usr/bin/env python3", sys.executable, 1)
+        )
+        (tools / name).chmod(0o755)
+    return {**BASH, "QUEUE": flavour, "QUEUE_STATE": str(tools / "state"), "PATH": f"{tools}:{BASH['PATH']}"}
+
+
+@pytest.fixture(
+    params=["run.sh", *(pytest.param(name, marks=pytest.mark.full) for name in ("slurm.sh", "sge.sh", "pbs.sh"))]
+)
 def launcher(request, tmp_path):
     """launcher(args…) runs either launcher with the same command line; start=True leaves it running."""
-    env = BASH if request.param == "run.sh" else request.getfixturevalue("slurm")
+    if request.param in ("sge.sh", "pbs.sh"):
+        env = queue_of(request.param[:3], tmp_path)
+    else:
+        env = BASH if request.param == "run.sh" else request.getfixturevalue("slurm")
     # As in a recipe, where nproc would say 1.
     env = {**env, "OMP_NUM_THREADS": "1"}
 
     def run(*args, start=False):
         argv = [UTILS / request.param, *map(str, args)]
-        process = subprocess.Popen(argv, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                   start_new_session=True)
+        process = subprocess.Popen(
+            argv,
+            cwd=tmp_path,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
         if start:
             return process
         out, err = process.communicate(timeout=120)
@@ -222,7 +270,11 @@ def test_every_argument_arrives_as_it_was_given(tmp_path, launcher):
     assert launcher("JOB=1:3", "log dir/JOB/x 100%d.JOB.log", "python3", show, *HOSTILE) == (0, "")
     for i in "123":
         lines = (tmp_path / "log dir" / i / f"x 100%d.{i}.log").read_text().splitlines()
-        assert lines[0].startswith("# python3 ") and lines[1].startswith("# Started at ") and lines[2].startswith("# Host ")
+        assert (
+            lines[0].startswith("# python3 ")
+            and lines[1].startswith("# Started at ")
+            and lines[2].startswith("# Host ")
+        )
         assert set(lines[4:6]) == {str([a.replace("JOB", i) for a in HOSTILE]), "talk"} and lines[6] == "no newline"
         assert trailer(tmp_path / "log dir" / i / f"x 100%d.{i}.log") == 0
         # The first line is the command, to be pasted into a shell.
@@ -231,7 +283,9 @@ def test_every_argument_arrives_as_it_was_given(tmp_path, launcher):
 
 
 def test_one_job_needs_no_range_and_a_shell_word_is_no_program(tmp_path, launcher):
-    assert launcher("--mem", "50M", "--gpu", 1, "--threads", 2, "--time", "0:05:00", "x.log", "sh", "-c", "echo JOB") == (0, "")
+    assert launcher(
+        "--mem", "50M", "--gpu", 1, "--threads", 2, "--time", "0:05:00", "x.log", "sh", "-c", "echo JOB"
+    ) == (0, "")
     text = (tmp_path / "x.log").read_text()
     assert "\nJOB\n" in text and "threads=2" in text
     code, err = launcher("y.log", "exit", "0")
@@ -242,11 +296,18 @@ def test_one_job_needs_no_range_and_a_shell_word_is_no_program(tmp_path, launche
 def test_failures_are_counted_and_pick_mends_them(tmp_path, launcher):
     for job in (2, 4):
         (tmp_path / f"break.{job}").touch()
-    job = ["JOB=1:5", "x.JOB.log", "sh", "-c", "echo ran >> ran.JOB; test ! -e break.JOB || { echo no break.JOB; exit 7; }"]
+    job = [
+        "JOB=1:5",
+        "x.JOB.log",
+        "sh",
+        "-c",
+        "echo ran >> ran.JOB; test ! -e break.JOB || { echo no break.JOB; exit 7; }",
+    ]
     code, err = launcher(*job)
     assert code == 1
-    assert err.splitlines()[0] == (f"{launcher.name}: 2 / 5 failed, log is in x.*.log (job 2 4); "
-                                   "--pick incomplete reruns those")
+    assert err.splitlines()[0] == (
+        f"{launcher.name}: 2 / 5 failed, log is in x.*.log (job 2 4); --pick incomplete reruns those"
+    )
     assert err.splitlines()[1] == "x.2.log: no break.2"
     assert [trailer(tmp_path / f"x.{i}.log") for i in range(1, 6)] == [0, 7, 0, 7, 0]
 
@@ -256,7 +317,7 @@ def test_failures_are_counted_and_pick_mends_them(tmp_path, launcher):
     (tmp_path / "break.4").unlink()
     (tmp_path / "x.3.log").write_text("# half a log\n")
     code, err = launcher("--pick", "failed", *job)
-    assert code == 0 and "passes over 1" in err
+    assert code == 0 and "skips 1" in err
     assert launcher("--pick", "incomplete", *job) == (0, "")
     assert launcher("--pick", "incomplete", *job) == (0, "")
     assert [len((tmp_path / f"ran.{i}").read_text().split()) for i in range(1, 6)] == [1, 2, 2, 3, 1]
@@ -264,22 +325,26 @@ def test_failures_are_counted_and_pick_mends_them(tmp_path, launcher):
 
 def test_jobs_run_beside_each_other_up_to_max_jobs(tmp_path, launcher):
     meet = tmp_path / "meet.py"
-    meet.write_text("import os, sys, time\nme, total = sys.argv[1:]\nopen('here.' + me, 'w').close()\n"
-                    "end = time.time() + 30\n"
-                    "while sum(f.startswith('here.') for f in os.listdir()) < int(total):\n"
-                    "    if time.time() > end: sys.exit('nobody came')\n    time.sleep(0.02)\n")
+    meet.write_text(
+        "import os, sys, time\nme, total = sys.argv[1:]\nopen('here.' + me, 'w').close()\n"
+        "end = time.time() + 30\n"
+        "while sum(f.startswith('here.') for f in os.listdir()) < int(total):\n"
+        "    if time.time() > end: sys.exit('nobody came')\n    time.sleep(0.02)\n"
+    )
     assert launcher("--max-jobs", 2, "J=1:2", "x.J.log", "python3", meet, "J", 2) == (0, "")
     count = ["sh", "-c", "mkdir only || exit 1; sleep 0.3; rmdir only"]
     assert launcher("--max-jobs", 1, "J=1:3", "y.J.log", *count) == (0, "")
 
 
 def test_a_stopped_launcher_stops_its_jobs_and_no_log_claims_an_end(tmp_path, launcher):
-    # A program that makes a clean exit of the signal, and a child of its own that would outlive it.
+    # A program that exits with code 0 on the signal, and its child, which would outlive it.
     work = "trap 'exit 0' TERM; touch on.JOB; (sleep 300 & echo $! > pid.JOB; wait) & wait"
     for how, code in ((signal.SIGINT, -2), (signal.SIGTERM, -15)):
         process = launcher("--max-jobs", 2, "JOB=1:3", "x.JOB.log", "bash", "-c", work, start=True)
-        wait_for(lambda: all((tmp_path / f"pid.{i}").exists() and (tmp_path / f"pid.{i}").read_text() for i in (1, 2)),
-                 "two jobs at work")
+        wait_for(
+            lambda: all((tmp_path / f"pid.{i}").exists() and (tmp_path / f"pid.{i}").read_text() for i in (1, 2)),
+            "two jobs at work",
+        )
         process.send_signal(how)
         out, err = process.communicate(timeout=60)
         assert process.returncode == code and f"{launcher.name}: stopped" in err
@@ -299,30 +364,109 @@ def alive(pid: int) -> bool:
 
 
 def test_a_job_killed_outright_has_failed(tmp_path, launcher):
-    code, err = launcher("JOB=1:2", "x.JOB.log", "python3", "-c",
-                         "import os, signal\nif JOB == 2: os.kill(os.getppid(), signal.SIGKILL)\n")
+    code, err = launcher(
+        "JOB=1:2",
+        "x.JOB.log",
+        "python3",
+        "-c",
+        "import os, signal\nif JOB == 2: os.kill(os.getppid(), signal.SIGKILL)\n",
+    )
     assert code == 1 and "1 / 2 failed, log is in x.*.log (job 2)" in err
     assert [trailer(tmp_path / f"x.{i}.log") for i in (1, 2)] == [0, None]
 
 
-@pytest.mark.parametrize("args, words", [
-    (["JOB=1:2", "x.log", "true"], ["x.log", "put JOB"]),
-    (["JOB=2:1", "x.JOB.log", "true"], ["JOB=2:1", "no job"]),
-    (["JOB=1:2", "x.JOB.log"], ["needs a log and a program"]),
-    (["--max-job", "2", "x.log", "true"], ["--max-job", "unknown"]),
-    (["--max-jobs", "0", "x.log", "true"], ["--max-jobs 0"]),
-    (["--max-jobs=2", "x.log", "true"], ["--max-jobs 2"]),
-    (["--mem", "lots", "x.log", "true"], ["--mem lots", "4G"]),
-    (["--pick", "some", "x.log", "true"], ["--pick some", "incomplete"]),
-    (["--gpu", "--mem", "x.log", "true"], ["--gpu needs a value"]),
-    (["file/x.log", "true"], ["file"]),
-])
-@pytest.mark.parametrize("name", ["run.sh", "slurm.sh"])
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["JOB=1:2", "x.log", "true"], ["x.log", "put JOB"]),
+        (["JOB=2:1", "x.JOB.log", "true"], ["JOB=2:1", "no job"]),
+        (["JOB=1:2", "x.JOB.log"], ["needs a log and a program"]),
+        (["--max-job", "2", "x.log", "true"], ["--max-job", "unknown"]),
+        (["--max-jobs", "0", "x.log", "true"], ["--max-jobs 0"]),
+        (["--max-jobs=2", "x.log", "true"], ["--max-jobs 2"]),
+        (["--mem", "lots", "x.log", "true"], ["--mem lots", "4G"]),
+        (["--pick", "some", "x.log", "true"], ["--pick some", "incomplete"]),
+        (["--gpu", "--mem", "x.log", "true"], ["--gpu needs a value"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["run.sh", "slurm.sh", "sge.sh", "pbs.sh"])
 def test_a_wrong_command_line_is_exit_2(tmp_path, name, args, words):
-    (tmp_path / "file").touch()
     done = subprocess.run([UTILS / name, *args], cwd=tmp_path, env=BASH, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert all(word in done.stderr for word in words), done.stderr
+
+
+def test_a_log_that_cannot_be_written_is_exit_2(tmp_path, launcher):
+    (tmp_path / "file").touch()
+    code, err = launcher("file/x.log", "true")
+    assert code == 2 and "file" in err
+
+
+KALDI_SCRIPT = """#!/usr/bin/env bash
+nj=3
+cmd=run.pl
+dir=exp
+. {utils}/parse_options.sh || exit 1
+mkdir -p $dir
+$cmd --max-jobs-run 2 --mem 2G --num-threads 1 --gpu 0 JOB=1:$nj $dir/log/count.JOB.log \\
+    echo "a  b" c JOB \\| tr a-c A-C \\> $dir/out.JOB || exit 1
+$cmd JOB=1:$nj --config conf/queue.conf $dir/log/check.JOB.log \\
+    test JOB -ne 2 '&&' echo "it's \\$((JOB + 1))" \\; exit \\$? || exit 1
+"""
+
+
+@pytest.mark.parametrize("cmd", [f"{UTILS}/run.sh --shell", f"{sys.executable} {ROOT}/tests/kaldi_run.py"])
+def test_a_script_written_for_kaldi_runs_with_either_launcher(tmp_path, cmd):
+    done = bash(KALDI_SCRIPT.format(utils=UTILS), "--cmd", cmd, cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert [(tmp_path / f"exp/out.{i}").read_text() for i in (1, 2, 3)] == [f"A  B C {i}\n" for i in (1, 2, 3)]
+    assert "1 / 3 failed, log is in exp/log/check.*.log" in done.stderr
+    codes = [
+        re.search(r"# Ended \(code (\d+)\)", (tmp_path / f"exp/log/check.{i}.log").read_text())[1] for i in (1, 2, 3)
+    ]
+    assert codes == ["0", "1", "0"] and "it's 4" in (tmp_path / "exp/log/check.3.log").read_text()
+    assert done.stderr.count("conf/queue.conf: not read") == cmd.endswith("--shell")
+
+
+def test_options_of_kaldi_mean_the_same(tmp_path):
+    run = [
+        UTILS / "run.sh",
+        "--max-jobs-run",
+        "3",
+        "--num-threads",
+        "2",
+        "JOB=1:3",
+        "-tc",
+        "1",
+        "--mem",
+        "4G",
+        "--gpu",
+        "1",
+        "x.JOB.log",
+    ]
+    done = subprocess.run(
+        [*run, "sh", "-c", "mkdir only || exit 1; sleep 0.1; rmdir only"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "threads=2" in (tmp_path / "x.3.log").read_text()
+
+
+@pytest.mark.parametrize("name, missing", [("slurm.sh", "sbatch"), ("sge.sh", "qsub"), ("pbs.sh", "qsub")])
+def test_without_the_cluster_the_logs_of_the_run_before_stay(tmp_path, name, missing):
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for tool in ("bash", "readlink", "dirname", "seq"):
+        (tools / tool).symlink_to(shutil.which(tool))
+    (tmp_path / "x.1.log").write_text("# Ended (code 0) at some time, elapsed time 1 seconds\n")
+    done = subprocess.run(
+        [UTILS / name, "JOB=1:2", "x.JOB.log", "true"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**BASH, "PATH": str(tools)},
+    )
+    assert done.returncode == 2 and f"no {missing} on this machine" in done.stderr
+    assert (tmp_path / "x.1.log").read_text().startswith("# Ended (code 0)") and not (tmp_path / "x.2.log").exists()
 
 
 @pytest.mark.full
@@ -330,17 +474,102 @@ def test_slurm_sees_only_the_picked_jobs_and_what_they_ask_for(tmp_path, slurm):
     ask = "scontrol show job $SLURM_JOB_ID > asked.JOB; scontrol -o show job $SLURM_ARRAY_JOB_ID | wc -l > tasks.JOB"
     run = [UTILS / "slurm.sh", "--mem", "60M", "--gpu", "1", "--threads", "2", "--time", "0:07:00", "--max-jobs", "3"]
     for i in range(1, 7):
-        (tmp_path / f"x.{i}.log").write_text(f"# Ended (code {int(i in (2, 5))}) at some time, elapsed time 1 seconds\n")
-    done = subprocess.run([*run, "--pick", "failed", "JOB=1:6", "x.JOB.log", "sh", "-c", ask], cwd=tmp_path, env=slurm,
-                          capture_output=True, text=True, timeout=120)
+        (tmp_path / f"x.{i}.log").write_text(
+            f"# Ended (code {int(i in (2, 5))}) at some time, elapsed time 1 seconds\n"
+        )
+    done = subprocess.run(
+        [*run, "--pick", "failed", "JOB=1:6", "x.JOB.log", "sh", "-c", ask],
+        cwd=tmp_path,
+        env=slurm,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(p.name for p in tmp_path.glob("asked.*")) == ["asked.2", "asked.5"]
     asked = (tmp_path / "asked.5").read_text()
-    for word in ("MinMemoryNode=60M", "TresPerNode=gres:gpu:1", "TimeLimit=00:07:00", "CPUs/Task=2", "ArrayTaskThrottle=3"):
+    for word in (
+        "MinMemoryNode=60M",
+        "TresPerNode=gres:gpu:1",
+        "TimeLimit=00:07:00",
+        "CPUs/Task=2",
+        "ArrayTaskThrottle=3",
+    ):
         assert word in asked, asked
-    done = subprocess.run([UTILS / "slurm.sh", "--mem", "900G", "y.log", "true"], cwd=tmp_path, env=slurm,
-                          capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [UTILS / "slurm.sh", "--mem", "900G", "y.log", "true"],
+        cwd=tmp_path,
+        env=slurm,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
     assert done.returncode == 2 and "sbatch refused" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "flavour, words",
+    [
+        (
+            "sge",
+            [
+                ["-tc", "2"],
+                ["-pe", "smp", "2"],
+                ["-l", "mem_free=60M,h_vmem=60M"],
+                ["-l", "h_rt=0:07:00"],
+                ["-l", "gpu=1"],
+                ["-q", "short.q"],
+            ],
+        ),
+        ("pbs", [["-l", "select=1:ncpus=2:mem=60Mb:ngpus=1"], ["-l", "walltime=0:07:00"], ["-q", "short.q"]]),
+    ],
+)
+def test_a_queue_gets_the_picked_jobs_and_what_they_ask_for(tmp_path, flavour, words):
+    env = queue_of(flavour, tmp_path) | {"SETK_QSUB": "-q short.q"}
+    for i in range(1, 8):
+        (tmp_path / f"x.{i}.log").write_text(
+            f"# Ended (code {int(i in (2, 5, 6, 7))}) at some time, elapsed time 1 seconds\n"
+        )
+    run = [
+        UTILS / f"{flavour}.sh",
+        "--mem",
+        "60M",
+        "--gpu",
+        "1",
+        "--threads",
+        "2",
+        "--time",
+        "0:07:00",
+        "--max-jobs",
+        "2",
+    ]
+    done = subprocess.run(
+        [*run, "--pick", "failed", "JOB=1:7", "x.JOB.log", "sh", "-c", "echo it is JOB"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    records = [json.loads(path.read_text()) for path in sorted((tmp_path / "queue/state").glob("*.json"))]
+    assert [record["tasks"] if record["array"] else None for record in records] == (
+        [[2], [5, 6, 7]] if flavour == "sge" else [None, [5, 6, 7]]
+    )
+    asked = [[option, *value] for option, values in records[1]["options"].items() for value in values]
+    assert all(word in asked for word in words), asked
+    assert records[1]["limit"] == 2
+    assert all(f"it is {i}\n" in (tmp_path / f"x.{i}.log").read_text() for i in (2, 5, 6, 7)) and not list(
+        tmp_path.glob("q/*")
+    )
+    done = subprocess.run(
+        [UTILS / f"{flavour}.sh", "--mem", "999G", "y.log", "true"],
+        cwd=tmp_path,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and "qsub refused" in done.stderr
 
 
 TRAINING = """
@@ -362,9 +591,28 @@ device: cpu
 def test_a_training_of_two_ranks_under_slurm_is_preempted_and_goes_on(tmp_path, slurm):
     (tmp_path / "conf.yaml").write_text(TRAINING)
     mini, out = ROOT / "data" / "mini", tmp_path / "out"
-    run = [UTILS / "slurm.sh", "--threads", "2", tmp_path / "train.log", "srun", "--ntasks=2", "--cpus-per-task=1", "--overlap",
-           sys.executable, "-P", "-m", "setk", "train", tmp_path / "conf.yaml", "--train", mini / "train",
-           "--valid", mini / "valid", "--out", out]
+    run = [
+        UTILS / "slurm.sh",
+        "--threads",
+        "2",
+        tmp_path / "train.log",
+        "srun",
+        "--ntasks=2",
+        "--cpus-per-task=1",
+        "--overlap",
+        sys.executable,
+        "-P",
+        "-m",
+        "setk",
+        "train",
+        tmp_path / "conf.yaml",
+        "--train",
+        mini / "train",
+        "--valid",
+        mini / "valid",
+        "--out",
+        out,
+    ]
     env = {**slurm, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(run, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
     wait_for(lambda: (out / "resume.pt").exists() or process.poll() is not None, "a saved state", 120)
@@ -389,8 +637,12 @@ def test_a_recipe_finds_its_tools_from_anywhere(tmp_path):
 echo "$PWD|$SETK_ROOT|$LC_ALL$PYTHONUNBUFFERED$OMP_NUM_THREADS|$train_cmd|$cpu_cmd"
 command -v run.sh se-score; echo "${{PATH%%:/usr*}}" """
     done = bash(script, cwd=tmp_path, env={"CDPATH": "/", "OMP_NUM_THREADS": "3", "PATH": "/usr/bin:/bin"})
-    assert done.stdout.splitlines() == [f"{tmp_path}|{ROOT}|C13|run.sh|run.sh", f"{UTILS}/run.sh", f"{ROOT}/bin/se-score",
-                                        f"{ROOT}/bin:{UTILS}"]
+    assert done.stdout.splitlines() == [
+        f"{tmp_path}|{ROOT}|C13|run.sh|run.sh",
+        f"{UTILS}/run.sh",
+        f"{ROOT}/bin/se-score",
+        f"{ROOT}/bin:{UTILS}",
+    ]
     assert "slurm.sh --gpu 0|slurm.sh" in bash(script, cwd=tmp_path, env={"SETK_CMD": "slurm", "SETK_GPU": "0"}).stdout
     done = bash(script, cwd=tmp_path, env={"SETK_CMD": "slrum"})
     assert done.returncode == 2 and "SETK_CMD=slrum" in done.stderr
@@ -399,8 +651,13 @@ command -v run.sh se-score; echo "${{PATH%%:/usr*}}" """
 @pytest.mark.skipif(not shutil.which("zsh"), reason="no zsh here (Debian: apt-get install zsh)")
 def test_zsh_finds_the_tools_of_recipes_too(tmp_path):
     script = f"set -eu; . '{ROOT}/recipes/path.sh'; print -r -- \"$SETK_ROOT|$LC_ALL\"; command -v se-score"
-    done = subprocess.run(["zsh", "-f", "-c", script], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "") and done.stdout.splitlines() == [f"{ROOT}|C", f"{ROOT}/bin/se-score"]
+    done = subprocess.run(
+        ["zsh", "-f", "-c", script], cwd=tmp_path, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.splitlines() == [
+        f"{ROOT}|C",
+        f"{ROOT}/bin/se-score",
+    ]
 
 
 def test_another_shell_is_refused_in_one_line():
@@ -424,7 +681,7 @@ def test_split_keeps_order_and_evens_lengths(tmp_path, lines, n):
 
 # ── bin/ ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-# Stands in for python3: makes a .venv that holds itself, and an "install" that takes its time and is counted.
+# A fake python3: makes a .venv that holds itself, and an "install" that takes some time and is counted.
 PYTHON = """#!/bin/bash
 case "$*" in
     *"version_info"* | *"import ensurepip"* | "-m pip --version") exit 0 ;;
@@ -442,7 +699,7 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A checkout with the real bin/ and a stand-in for python3, and the environment to run it in."""
+    """A checkout with the real bin/ and a fake python3, and the environment to run it in."""
     root = tmp_path / "a checkout"
     shutil.copytree(ROOT / "bin", root / "bin", symlinks=True)
     (root / "setk" / "nn").mkdir(parents=True)
@@ -459,8 +716,18 @@ def checkout(tmp_path):
 def test_commands_set_themselves_up_once_and_run_from_anywhere(tmp_path, checkout):
     root, env = checkout
     commands = ["prep", "train", "enhance", "score", "count"]
-    running = [subprocess.Popen([root / "bin" / f"se-{c}", "a b", "*"], cwd=tmp_path, env=env, text=True,
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for c in commands]
+    running = [
+        subprocess.Popen(
+            [root / "bin" / f"se-{c}", "a b", "*"],
+            cwd=tmp_path,
+            env=env,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for c in commands
+    ]
     for c, process in zip(commands, running):
         out, err = process.communicate("input", timeout=60)
         assert out == f"{tmp_path}\n-P\n-m\nsetk.cli.{c}\na b\n*\ninput" and "setup: " in err
@@ -474,8 +741,14 @@ def test_commands_set_themselves_up_once_and_run_from_anywhere(tmp_path, checkou
     for command in ("bin/se-score", "other/link", "./other/alias", root / "bin" / "se-score"):
         done = subprocess.run([command, "x"], cwd=tmp_path, env=env, input="", capture_output=True, text=True)
         assert done.stdout == f"{tmp_path}\n-P\n-m\nsetk.cli.score\nx\n" and done.stderr == ""
-    done = subprocess.run(["se-score"], cwd=tmp_path / "other", env={**env, "PATH": f"../bin:{env['PATH']}"}, input="",
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        ["se-score"],
+        cwd=tmp_path / "other",
+        env={**env, "PATH": f"../bin:{env['PATH']}"},
+        input="",
+        capture_output=True,
+        text=True,
+    )
     assert done.stdout.endswith("setk.cli.score\n") and done.stderr == ""
 
 
@@ -483,7 +756,9 @@ def test_setup_runs_again_only_for_a_change(tmp_path, checkout):
     root, env = checkout
 
     def score():
-        return subprocess.run([root / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            [root / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60
+        )
 
     def installs():
         return len((root / "installs").read_text().splitlines())
@@ -512,7 +787,9 @@ def test_a_command_that_would_run_does_though_nothing_can_be_installed(checkout)
     root, env = checkout
 
     def score():
-        done = subprocess.run([root / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60)
+        done = subprocess.run(
+            [root / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60
+        )
         return done.returncode, done.stdout.splitlines()[-1:], done.stderr.splitlines()
 
     assert score()[0] == 0
@@ -520,7 +797,10 @@ def test_a_command_that_would_run_does_though_nothing_can_be_installed(checkout)
     (root / "constraints.txt").write_text("changed")
     code, out, err = score()
     assert (code, out) == (0, ["setk.cli.score"]) and "no such wheel" in err
-    assert err[-1] == f"se-score: the set-up of {root} is not up to date; running with {root}/.venv/bin/python; bin/setup tries again"
+    assert (
+        err[-1]
+        == f"se-score: the set-up of {root} is not up to date; running with {root}/.venv/bin/python; bin/setup tries again"
+    )
     # The next command does not try again, until something changes or bin/setup is called.
     assert score() == (0, out, err[-1:])
     (root / "broken").unlink()
@@ -535,10 +815,18 @@ def test_a_checkout_that_cannot_be_written_runs_with_the_users_python(checkout):
     (root / "setk").rmdir()
     (root / "setk").symlink_to(ROOT / "setk")
     (root / ".venv").touch()
-    done = subprocess.run([root / "bin/se-enhance", "--help"], env={**env, "PYTHON": sys.executable}, input="", capture_output=True, text=True)
+    done = subprocess.run(
+        [root / "bin/se-enhance", "--help"],
+        env={**env, "PYTHON": sys.executable},
+        input="",
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0 and "Usage: se-enhance" in done.stdout
-    assert done.stderr.splitlines() == [f"setup: cannot write {root}/.venv; make it writable",
-                                        f"se-enhance: the set-up of {root} is not up to date; running with {sys.executable}; bin/setup tries again"]
+    assert done.stderr.splitlines() == [
+        f"setup: cannot write {root}/.venv; make it writable",
+        f"se-enhance: the set-up of {root} is not up to date; running with {sys.executable}; bin/setup tries again",
+    ]
 
 
 def test_setup_shows_what_it_works_on(checkout):
@@ -550,22 +838,33 @@ def test_setup_shows_what_it_works_on(checkout):
     shown = os.read(here, 1 << 16).decode()
     os.close(here)
     assert done.returncode == 0
-    for words in ("step 1 of 3: make", "step 2 of 3: install", "package 1 of about 2: torch", "package 2 of about 2: numpy", "building pesq",
-                  "unpacking 3 packages", "step 3 of 3: check", "done"):
+    for words in (
+        "step 1 of 3: make",
+        "step 2 of 3: install",
+        "package 1 of about 2: torch",
+        "package 2 of about 2: numpy",
+        "building pesq",
+        "unpacking 3 packages",
+        "step 3 of 3: check",
+        "done",
+    ):
         assert words in shown, shown
     log = (root / ".venv/setup.log").read_text()
     assert "Collecting torch>=2.4 (from setk==1)\n" in log
 
 
-@pytest.mark.parametrize("pattern, answer, words", [
-    ("*version_info*", "exit 1", ["3.11 or newer", "Python 3.11.0", "PYTHON="]),
-    ("*ensurepip*", "exit 1", ["python3-venv"]),
-    ("*sysconfig*", "echo /none", ["/none/Python.h", "python3-dev"]),
-])
+@pytest.mark.parametrize(
+    "pattern, answer, words",
+    [
+        ("*version_info*", "exit 1", ["3.11 or newer", "Python 3.11.0", "PYTHON="]),
+        ("*ensurepip*", "exit 1", ["python3-venv"]),
+        ("*sysconfig*", "echo /none", ["/none/Python.h", "python3-dev"]),
+    ],
+)
 def test_setup_says_what_is_missing(tmp_path, checkout, pattern, answer, words):
     root, env = checkout
     python = Path(env["PYTHON"])
-    python.write_text(PYTHON.replace("case \"$*\" in", f"case \"$*\" in\n    {pattern}) {answer} ;;", 1))
+    python.write_text(PYTHON.replace('case "$*" in', f'case "$*" in\n    {pattern}) {answer} ;;', 1))
     done = subprocess.run([root / "bin" / "setup"], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and done.stdout == "" and all(word in done.stderr for word in words), done.stderr
 

@@ -40,7 +40,9 @@ def test_array_jobs_make_the_same_wavs(root, tmp_path, se):
 @pytest.mark.full
 def test_a_killed_job_leaves_nothing_half_made_and_the_next_ends_its_work(root, tmp_path, se):
     assert se("prep", "vbd", root, tmp_path / "one").returncode == 0
-    process = subprocess.Popen(command("prep", "vbd", root, tmp_path / "killed", "--shard", "1/1"), stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command("prep", "vbd", root, tmp_path / "killed", "--shard", "1/1"), stderr=subprocess.DEVNULL
+    )
     while not wavs(tmp_path / "killed") and process.poll() is None:
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
@@ -59,10 +61,13 @@ def test_what_is_held_out_can_be_named_by_speaker_or_utterance(root, tmp_path, s
         assert len(train) == 5 and not set(expected) & set(train)
 
 
-@pytest.mark.parametrize("valid, culprit", [("p226,p232", "p232"), ("ids.txt", "p232_001"),
-                                            ("none.txt", "none.txt")])
+@pytest.mark.parametrize("valid, culprit", [("p226,p232", "p232"), ("ids.txt", "p232_001"), ("none.txt", "none.txt")])
 def test_an_entry_that_occurs_nowhere_is_an_error(root, tmp_path, se, valid, culprit):
     (tmp_path / "ids.txt").write_text("p226_001\np232_001\n")
     done = se("prep", "vbd", root, "out", "--valid", valid, cwd=tmp_path)
-    assert done.returncode == 2 and f"{culprit} is not in the training subset" in done.err and len(done.err.splitlines()) == 1, done.err
+    assert (
+        done.returncode == 2
+        and f"{culprit} is not in the training subset" in done.err
+        and len(done.err.splitlines()) == 1
+    ), done.err
     assert not (tmp_path / "out").exists()

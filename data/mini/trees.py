@@ -18,16 +18,20 @@ from setk.data import mixing
 
 MINI = Path(__file__).resolve().parent
 RATE = 16000
-VBD = {"trainset_28spk": ["p226_001", "p226_002", "p287_001", "p227_001", "p227_002", "p228_001", "p230_001"],
-       "testset": ["p232_001", "p232_002", "p257_001"]}
+VBD = {
+    "trainset_28spk": ["p226_001", "p226_002", "p287_001", "p227_001", "p227_002", "p228_001", "p230_001"],
+    "testset": ["p232_001", "p232_002", "p257_001"],
+}
 # CSV: folder of LibriSpeech, folder of WHAM, mixtures.
 LIBRIMIX = {"train-clean-100": ("train", "tr", 6), "dev-clean": ("valid", "cv", 3), "test-clean": ("test", "tt", 4)}
 
 
 def load(split: str) -> list[tuple[str, np.ndarray, np.ndarray]]:
     """(utterance, noisy, clean) of a split of data/mini."""
-    return [(path.stem, *(audio.read_mono(str(MINI / split / kind / path.name), RATE)[0] for kind in ("noisy", "clean")))
-            for path in sorted((MINI / split / "clean").glob("*.flac"))]
+    return [
+        (path.stem, *(audio.read_mono(str(MINI / split / kind / path.name), RATE)[0] for kind in ("noisy", "clean")))
+        for path in sorted((MINI / split / "clean").glob("*.flac"))
+    ]
 
 
 def vbd(out: Path) -> None:

@@ -9,8 +9,6 @@ conf=conv_tasnet
 . "$(dirname "$0")/../utils/recipe.sh" librimix conv_tasnet "$@"
 
 mini_set='steps=80 preset=conv_tasnet-small'
-published='| Conv-TasNet, float (Libri1Mix, published) | 5.00 M | 4.91 G | | | 0.931 | | 14.74 |
-| vanilla QAT, 8 bits (published with FQSE) | 5.00 M | 4.91 G | | | | | 14.42 |
-| FQSE, 8 bits (published) | 5.03 M | 4.96 G | | | | | 14.77 |'
+published=$(cat recipes/librimix/published.md)
 run_stages
 by_snr "float, here=$dir/enhanced.tsv"

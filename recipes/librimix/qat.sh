@@ -11,8 +11,6 @@ float=  # experiment of conv_tasnet.sh, whose best model this one starts from; d
 
 mini_set='steps=60 preset=conv_tasnet-small quantization.observe=20'
 init_from conv_tasnet "$float"
-published='| Conv-TasNet, float (Libri1Mix, published) | 5.00 M | 4.91 G | | | 0.931 | | 14.74 |
-| vanilla QAT, 8 bits (published with FQSE) | 5.00 M | 4.91 G | | | | | 14.42 |
-| FQSE, 8 bits (published) | 5.03 M | 4.96 G | | | | | 14.77 |'
+published=$(cat recipes/librimix/published.md)
 run_stages
 by_snr "float, here=$float/enhanced.tsv" "FQSE, here=${dir%qat}fqse/enhanced.tsv" "**vanilla QAT, here**=$dir/enhanced.tsv"

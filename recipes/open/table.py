@@ -12,7 +12,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-METRICS = {"pesq_wb": "PESQ-WB", "stoi": "STOI", "estoi": "ESTOI", "si_sdr": "SI-SDR, dB", "csig": "CSIG", "cbak": "CBAK", "covl": "COVL"}
+METRICS = {
+    "pesq_wb": "PESQ-WB",
+    "stoi": "STOI",
+    "estoi": "ESTOI",
+    "si_sdr": "SI-SDR, dB",
+    "csig": "CSIG",
+    "cbak": "CBAK",
+    "covl": "COVL",
+}
 TEXT = """# The included models on one test set
 
 60 pairs of real recorded speech and noise at 2.5 to 17.5 dB, of speakers and noise files that are in neither training
@@ -56,7 +64,9 @@ def rows_of(results: Path) -> dict[str, dict]:
     found = {}
     for folder in (path.parent for path in results.glob("*/scores.json")):
         files = {part: folder / f"{part}.json" for part in ("scores", "count", "count.ptflops", "time", "spikes")}
-        found[folder.name] = {part: json.loads(file.read_text()) if file.exists() else {} for part, file in files.items()}
+        found[folder.name] = {
+            part: json.loads(file.read_text()) if file.exists() else {} for part, file in files.items()
+        }
     return dict(sorted(found.items(), key=lambda item: item[1]["count"].get("macs_per_second", 0)))
 
 
@@ -78,7 +88,9 @@ def read_tsv(path: Path) -> list[dict[str, str]]:
 
 def published(name: str, papers: list[dict[str, str]]) -> str:
     """The paper's own figures for a model: the longest row name that its name begins with."""
-    known = {row["model"]: row["figures"] for row in papers if name == row["model"] or name.startswith(row["model"] + "-")}
+    known = {
+        row["model"]: row["figures"] for row in papers if name == row["model"] or name.startswith(row["model"] + "-")
+    }
     return known[max(known, key=len)] if known else ""
 
 
@@ -88,7 +100,9 @@ def score(metrics: dict, name: str) -> str:
     digits = 3 if name in ("stoi", "estoi") else 2
     if m["mean"] is None:
         return "-"
-    return f"{m['mean']:.{digits}f}" + (f" [{m['low']:.{digits}f}, {m['high']:.{digits}f}]" if m["low"] is not None else "")
+    return f"{m['mean']:.{digits}f}" + (
+        f" [{m['low']:.{digits}f}, {m['high']:.{digits}f}]" if m["low"] is not None else ""
+    )
 
 
 def short(n: float) -> str:
@@ -107,9 +121,18 @@ def cost_row(name: str, row: dict) -> list[str]:
     count, time, spikes = row["count"], row["time"], row["spikes"].get("synops_per_second")
     live = time["rtf_stream"]
     latency = count["latency_ms"]
-    return [name, f"{count['params']:,}", f"{count['params_nonzero']:,}", f"{count['bytes']:,}", short(count["macs_per_second"]),
-            short(row["count.ptflops"]["macs_per_second"]), short(spikes) if spikes else "",
-            "complete signal" if latency is None else f"{latency:g} ms", number(live, ".3f"), number(time["rtf"], ".3f")]
+    return [
+        name,
+        f"{count['params']:,}",
+        f"{count['params_nonzero']:,}",
+        f"{count['bytes']:,}",
+        short(count["macs_per_second"]),
+        short(row["count.ptflops"]["macs_per_second"]),
+        short(spikes) if spikes else "",
+        "complete signal" if latency is None else f"{latency:g} ms",
+        number(live, ".3f"),
+        number(time["rtf"], ".3f"),
+    ]
 
 
 def draw(models: dict[str, dict], peers: list[dict[str, str]], curves: Path, picture: Path) -> None:
@@ -147,11 +170,23 @@ def draw_costs(models: dict[str, dict], peers: list[dict[str, str]], axes: Any) 
     noisy = models["noisy"]["scores"]["metrics"]["pesq_wb"]["mean"]
     axes.axhline(noisy, color="grey", linewidth=1, linestyle=":", label=f"noisy, {noisy:.2f}")
     ours = {name: row for name, row in models.items() if row["count"]}
-    points = [(name, row["count"]["macs_per_second"] / 1e6, row["scores"]["metrics"]["pesq_wb"]) for name, row in ours.items()]
-    axes.errorbar([x for _, x, _ in points], [y["mean"] for *_, y in points],
-                  [[y["mean"] - y["low"] for *_, y in points], [y["high"] - y["mean"] for *_, y in points]],
-                  fmt="o", capsize=3, linewidth=1, label="included in setk")
-    public = [(row["system"], float(row["macs_per_second"]) / 1e6, float(row["pesq_wb"])) for row in peers if row["macs_per_second"]]
+    points = [
+        (name, row["count"]["macs_per_second"] / 1e6, row["scores"]["metrics"]["pesq_wb"]) for name, row in ours.items()
+    ]
+    axes.errorbar(
+        [x for _, x, _ in points],
+        [y["mean"] for *_, y in points],
+        [[y["mean"] - y["low"] for *_, y in points], [y["high"] - y["mean"] for *_, y in points]],
+        fmt="o",
+        capsize=3,
+        linewidth=1,
+        label="included in setk",
+    )
+    public = [
+        (row["system"], float(row["macs_per_second"]) / 1e6, float(row["pesq_wb"]))
+        for row in peers
+        if row["macs_per_second"]
+    ]
     axes.plot([x for _, x, _ in public], [y for *_, y in public], "^", color="grey", label="public models")
     for name, x, y in [(name, x, y["mean"]) for name, x, y in points] + public:
         axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=8)
@@ -165,17 +200,51 @@ def main(results: str, picture: str) -> None:
     models = rows_of(Path(results))
     papers, peers = (read_tsv(Path(results) / f"{name}.tsv") for name in ("published", "peers"))
     draw(models, peers, Path(results) / "training.tsv", Path(picture))
-    scores = [[name, *(score(row["scores"]["metrics"], m) for m in METRICS), published(name, papers)] for name, row in models.items()]
+    scores = [
+        [name, *(score(row["scores"]["metrics"], m) for m in METRICS), published(name, papers)]
+        for name, row in models.items()
+    ]
     scores.sort(key=lambda row: row[0] != "noisy")
     costs = [cost_row(name, row) for name, row in models.items() if row["count"]]
-    public = [line(row["system"], row["params"], short(float(row["macs_per_second"])) if row["macs_per_second"] else "",
-                   f"{float(row['pesq_wb']):.2f}", row["stoi"], row["estoi"], f"{float(row['si_sdr']):.2f}") for row in peers]
-    print(TEXT.format(
-        scores=table(["model", *METRICS.values(), "the paper"], scores),
-        costs=table(["model", "params", "non-zero", "bytes", "MACs/s", "by ptflops", "SynOps/s", "latency", "RTF live", "RTF complete"], costs),
-        sections="".join(path.read_text() + "\n" for path in sorted(Path(results).glob("*.md"))),
-        machine=(Path(results) / "machine").read_text().strip(), picture=Path(picture).name, peers="\n".join(public),
-        metrics=",".join(METRICS), results=results), end="")
+    public = [
+        line(
+            row["system"],
+            row["params"],
+            short(float(row["macs_per_second"])) if row["macs_per_second"] else "",
+            f"{float(row['pesq_wb']):.2f}",
+            row["stoi"],
+            row["estoi"],
+            f"{float(row['si_sdr']):.2f}",
+        )
+        for row in peers
+    ]
+    print(
+        TEXT.format(
+            scores=table(["model", *METRICS.values(), "the paper"], scores),
+            costs=table(
+                [
+                    "model",
+                    "params",
+                    "non-zero",
+                    "bytes",
+                    "MACs/s",
+                    "by ptflops",
+                    "SynOps/s",
+                    "latency",
+                    "RTF live",
+                    "RTF complete",
+                ],
+                costs,
+            ),
+            sections="".join(path.read_text() + "\n" for path in sorted(Path(results).glob("*.md"))),
+            machine=(Path(results) / "machine").read_text().strip(),
+            picture=Path(picture).name,
+            peers="\n".join(public),
+            metrics=",".join(METRICS),
+            results=results,
+        ),
+        end="",
+    )
 
 
 if __name__ == "__main__":

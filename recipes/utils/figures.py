@@ -7,4 +7,4 @@ from pathlib import Path
 exp = Path(sys.argv[1])
 scores, cost = (json.loads((exp / name).read_text()) for name in ("enhanced.json", "count.json"))
 latency = "Not causal" if cost["latency_ms"] is None else f"Latency {cost['latency_ms']:g} ms"
-print(scores["scored"], len(scores["failed"]), latency, f"{cost['stft_macs_per_second'] / 1e6:.3g} M", sep="\t")
+print(scores["scored"], len(scores["failed"]), latency, f"{cost['stft_macs_per_second'] / 1e6:.3g} M MACs/s", sep="\t")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# job.sh THREADS NAME INDEX PROG ARG…: one job of run.sh or slurm.sh; its standard output is the log. NAME (mostly JOB)
-# becomes INDEX in PROG and ARG; INDEX is the word slurm where Slurm runs the job and knows its place in the array.
-# Slurm runs a copy of this file from its spool, so it must need no other.
+# job.sh THREADS NAME INDEX PROG ARG…: one job of a launcher; its standard output is the log. NAME (usually JOB) becomes INDEX in
+# PROG and ARG. INDEX @VARIABLE is the value of a variable that the scheduler sets, such as SLURM_ARRAY_TASK_ID.
+# Slurm runs a copy of this file from its spool directory, so it must not need another file.
 set -uo pipefail
 
 threads=$1
@@ -9,14 +9,15 @@ name=$2
 index=$3
 shift 3
 settle=0
-if [[ $index == slurm ]]; then
-    index=${SLURM_ARRAY_TASK_ID-}
-    # To cancel, Slurm signals one process after the other; our turn may come when the program is already gone.
+if [[ $index == @* ]]; then
+    index=${index#@}
+    index=${!index-}
+    # To cancel, a scheduler signals one process after the other; the program may have ended before this script gets its signal.
     settle=0.5
 fi
 [[ -z $name ]] || set -- "${@//$name/$index}"
 
-# A job that was told to stop must not look as if it had ended, whatever its program makes of the signal.
+# A job that was stopped must not look as if it had ended, whatever its program does with the signal.
 stopped=
 trap 'stopped=129' HUP
 trap 'stopped=130' INT
@@ -36,7 +37,7 @@ code=$?
 [[ $settle == 0 ]] || sleep "$settle"
 [[ -z $stopped ]] || exit "$stopped"
 
-# A program that did not end its last line must not swallow the trailer's first.
+# If the program did not end its last line, the trailer still starts on a line of its own.
 log=/proc/$$/fd/1
 if [[ -f $log && $(tail -c 1 "$log" | tr '\0' x) ]]; then
     echo

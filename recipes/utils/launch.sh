@@ -1,57 +1,100 @@
 # shellcheck shell=bash
-# What run.sh and slurm.sh share, sourced by both: their command line, the choice of the jobs, the verdict.
+# What the launchers share, sourced by each: their command line, the choice of the jobs, the wait for them and the verdict.
+# The contract is that of Kaldi's run.pl: LAUNCHER [options] [JOB=1:n] LOG PROG ARG…
 
 me=${0##*/}
-usage="usage: $me [--max-jobs N] [--pick all|failed|incomplete] [--mem 4G] [--gpu N] [--threads N] [--time 1:00:00]
-           [JOB=1:n] LOG PROG ARG…
-runs PROG once, or n times with JOB in LOG and in each ARG replaced by 1 … n; what PROG prints goes into LOG.
---pick failed reruns only jobs whose log ends with a nonzero code, incomplete those too that never ended.
-PROG is started as it stands, without a shell: for a pipe, PROG is bash -c '… | …'."
+usage="usage: $me [options] [JOB=1:n] LOG PROG ARG…
+
+Run PROG once, or n times with JOB in LOG and in each ARG replaced by 1 … n. What PROG prints is written to LOG.
+
+Options:
+  --max-jobs N, --max-jobs-run N, -tc N  Run at most N jobs at the same time.
+  --pick all|failed|incomplete           Run again only the jobs whose log ends with a nonzero code (failed), or also those
+                                         that never ended (incomplete).
+  --threads N, --num-threads N           Threads of each job.
+  --mem 4G                               Memory of each job.
+  --gpu N                                GPUs of each job.
+  --time 1:00:00                         Time limit of each job.
+  --shell                                Evaluate PROG ARG… in bash, as run.pl does: the words |, >, && and ; have their meaning.
+                                         Without it, PROG is started with exactly these arguments.
+  --config FILE                          Accepted for scripts written for Kaldi, and not read.
+
+--mem, --gpu and --time have no effect in run.sh. Options may also follow JOB=1:n."
 
 die() {
     echo "$me: $1" >&2
     exit 2
 }
 
-# shellcheck disable=SC2034  # time and its like are for slurm.sh
-max_jobs='' pick=all mem='' gpu='' threads=1 time=''
+# shellcheck disable=SC2034  # time is for the launchers of clusters
+max_jobs='' pick=all mem='' gpu='' threads=1 time='' shell=''
+name='' jobs=('')
 while (($# > 0)); do
     case $1 in
         --help | -h)
             echo "$usage"
             exit 0
             ;;
-        --max-jobs | --pick | --mem | --gpu | --threads | --time)
+        --max-jobs | --max-jobs-run | -tc)
+            [[ ${2-} =~ ^[1-9][0-9]*$ ]] || die "$1 ${2-}: not a number of jobs, 1 or more"
+            # Given twice, the smaller number holds, as in Kaldi.
+            [[ $max_jobs ]] && ((max_jobs <= $2)) || max_jobs=$2
+            shift 2
+            ;;
+        --pick | --mem | --gpu | --threads | --num-threads | --time)
             [[ $# -ge 2 && ${2-} && $2 != --* ]] || die "$1 needs a value"
             option=${1#--}
-            printf -v "${option//-/_}" %s "$2"
+            printf -v "${option#num-}" %s "$2"
+            shift 2
+            ;;
+        --shell)
+            shell=true
+            shift
+            ;;
+        --config)
+            [[ ${2-} && $2 != --* ]] || die "$1 needs a value"
+            echo "$me: --config $2: not read; variables set the options of a site: SBATCH_PARTITION and the others of sbatch for" \
+                "slurm.sh, SETK_QSUB for sge.sh and pbs.sh" >&2
             shift 2
             ;;
         --*=*) die "$1: write it as two words: ${1%%=*} ${1#*=}" ;;
         -*) die "unknown option $1; --help lists them" ;;
-        *) break ;;
+        *)
+            [[ ! $name && $1 =~ ^([A-Za-z_][A-Za-z0-9_]*)=([0-9]+)(:([0-9]+))?$ ]] || break
+            name=${BASH_REMATCH[1]}
+            first=$((10#${BASH_REMATCH[2]}))
+            last=$((10#${BASH_REMATCH[4]:-$first}))
+            ((first <= last)) || die "$1: no job in that range; write $name=1:n with n at least 1"
+            mapfile -t jobs < <(seq "$first" "$last")
+            shift
+            ;;
     esac
 done
-[[ $max_jobs =~ ^([1-9][0-9]*)?$ ]] || die "--max-jobs $max_jobs: not a number of jobs, 1 or more"
 [[ $threads =~ ^[1-9][0-9]*$ ]] || die "--threads $threads: not a number of threads, 1 or more"
 [[ $gpu =~ ^[0-9]*$ ]] || die "--gpu $gpu: not a number of GPUs"
 [[ $mem =~ ^([0-9]+[KMGTkmgt]?)?$ ]] || die "--mem $mem: not a size such as 4G"
 [[ $pick =~ ^(all|failed|incomplete)$ ]] || die "--pick $pick: choose all, failed or incomplete"
 
-name='' jobs=('')
-if [[ ${1-} =~ ^([A-Za-z_][A-Za-z0-9_]*)=([0-9]+)(:([0-9]+))?$ ]]; then
-    name=${BASH_REMATCH[1]}
-    first=$((10#${BASH_REMATCH[2]}))
-    last=$((10#${BASH_REMATCH[4]:-$first}))
-    ((first <= last)) || die "$1: no job in that range; write $name=1:n with n at least 1"
-    mapfile -t jobs < <(seq "$first" "$last")
-    shift
-fi
-(($# >= 2)) || die "needs a log and a program; --help says how"
+(($# >= 2)) || die "needs a log and a program; --help shows how"
 log=$1
 shift
 ((${#jobs[@]} == 1)) || [[ $log == *"$name"* ]] ||
     die "$log: ${#jobs[@]} jobs would write that one log; put $name into its name"
+
+# Words without white space are code for bash, the others are arguments: as run.pl does.
+if [[ $shell ]]; then
+    line=
+    for word; do
+        if [[ $word =~ ^[^[:space:]]+$ ]]; then
+            line+="$word "
+        elif [[ $word == *\"* ]]; then
+            line+="'$word' "
+        else
+            line+="\"$word\" "
+        fi
+    done
+    set -- bash -c "$line"
+fi
 
 log_of() { REPLY=${log//"$name"/$1}; }
 
@@ -77,26 +120,29 @@ if [[ $pick != all ]]; then
         fi
     done
     ((${#passed[@]} == 0)) ||
-        echo "$me: --pick failed passes over ${#passed[@]} jobs that never ended, log is in ${log//"$name"/"*"};" \
+        echo "$me: --pick failed skips ${#passed[@]} jobs that never ended, log is in ${log//"$name"/"*"};" \
             "--pick incomplete reruns them too" >&2
     ((${#jobs[@]} > 0)) || exit 0
 fi
 
-# Emptied before anything starts: an old trailer would speak for a job that has yet to run.
-for i in "${jobs[@]}"; do
-    log_of "$i"
-    [[ $REPLY != */* || -d ${REPLY%/*} ]] || mkdir -p -- "${REPLY%/*}" || exit 2
-    : >"$REPLY" || die "$REPLY: cannot write that log"
-done
+# Called by each launcher when it can start jobs, and before it starts any: the trailer of an earlier run must not be read as that
+# of a job that has not run yet.
+empty_logs() {
+    for i in "${jobs[@]}"; do
+        log_of "$i"
+        [[ $REPLY != */* || -d ${REPLY%/*} ]] || mkdir -p -- "${REPLY%/*}" || exit 2
+        : >"$REPLY" || die "$REPLY: cannot write that log"
+    done
+}
 
-# Each launcher says how it ends its jobs.
+# Each launcher defines how it ends its jobs.
 cancel() { :; }
 
 stop() {
     trap '' HUP INT TERM
     cancel
-    echo "$me: stopped; --pick incomplete runs what is left" >&2
-    # By the signal itself, so that the recipe above us stops too.
+    echo "$me: stopped; --pick incomplete runs the rest" >&2
+    # By the signal itself, so that the recipe that called this stops too.
     trap - "$1"
     kill -s "$1" $$
 }
@@ -104,7 +150,7 @@ trap 'stop HUP' HUP
 trap 'stop INT' INT
 trap 'stop TERM' TERM
 
-# Ends this script by what the logs say.
+# Exit as the logs show: 0 if every job ended with code 0.
 verdict() {
     local failed=() which='' said
     for i in "${jobs[@]}"; do

@@ -57,6 +57,8 @@ for _word; do
 done
 . recipes/utils/parse_options.sh
 
+train_cmd=${cmd:-$train_cmd} cpu_cmd=${cmd:-$cpu_cmd}
+
 # Recipes run in the checkout; a path is relative to the folder where the user started.
 if [[ $OLDPWD != "$PWD" ]]; then
     for word in root more dir data shards clean noise out table float grid; do

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# run.sh [options] [JOB=1:n] LOG PROG ARG…: runs jobs on this machine, --max-jobs at a time. --help tells the rest.
-# --mem, --gpu and --time are for slurm.sh and mean nothing here.
+# run.sh [options] [JOB=1:n] LOG PROG ARG…: run jobs on this machine, --max-jobs at a time. --help lists the options.
 set -euo pipefail
 here=$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")
 # shellcheck source=recipes/utils/launch.sh
 source "$here/launch.sh"
 
+empty_logs
 if [[ -z $max_jobs ]]; then
     # nproc obeys OMP_NUM_THREADS, which path.sh sets to 1.
     max_jobs=$(($(env -u OMP_NUM_THREADS -u OMP_THREAD_LIMIT nproc) / threads))
@@ -32,7 +32,7 @@ for i in "${jobs[@]}"; do
         wait -n || true
     done
     log_of "$i"
-    # setsid gives each job a process group, so that stop reaches whatever it started.
+    # setsid makes each job a process group, so that a stop reaches all that the job has started.
     setsid "$here/job.sh" "$threads" "$name" "$i" "$@" </dev/null >>"$REPLY" 2>&1 &
 done
 wait

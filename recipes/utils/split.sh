@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# split.sh LIST N OUTDIR: OUTDIR/<name of LIST>.1 … .N, runs of lines in their order, so that cat puts LIST together
-# again. Their lengths differ by one at most; with fewer lines than N some parts are empty.
+# split.sh LIST N OUTDIR: write OUTDIR/<name of LIST>.1 … .N, consecutive lines in their order, so that cat restores LIST.
+# Their lengths differ by one at most; with fewer lines than N some parts are empty.
 set -euo pipefail
 
 die() {
@@ -12,7 +12,7 @@ die() {
 [[ -f $1 && -r $1 ]] || die "$1: no such list to read"
 mkdir -p -- "$3" || exit 2
 
-# Written aside and renamed: a job that is reading an older split must not see it half replaced.
+# Written elsewhere and renamed, so that a job that reads an older split does not see half of a new one.
 work=$(mktemp -d -- "$3/.split.XXXXXX") || exit 2
 trap 'rm -rf -- "$work"' EXIT
 lines=$(awk 'END { print NR }' <"$1")

@@ -190,8 +190,7 @@ result_table() {
     [[ ! ${published-} ]] || echo "$published"
     cat <<END
 
-$scored utterances of $label; means with their 95 % bootstrap interval over utterances. $latency; the STFT takes $stft/s, which are
-not in the MACs.
+$scored utterances of $label; means with their 95 % bootstrap interval over utterances. $latency; the STFT takes another $stft.
 END
     ((failed == 0)) || printf '\n**%d utterances failed.**\n' "$failed"
     cat <<END

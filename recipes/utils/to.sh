@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# to.sh FILE PROG ARGS...: the standard output of PROG in FILE, which appears when PROG has ended well.
-# Launchers send a job's output to its log; this keeps its data apart.
+# to.sh FILE PROG ARGS...: write the standard output of PROG to FILE, which appears when PROG has ended with code 0.
+# Launchers write a job's output to its log; this writes its data to another file.
 set -euo pipefail
 (($# >= 2)) || { echo "usage: to.sh FILE PROG ARGS..." >&2; exit 2; }
 file=$1

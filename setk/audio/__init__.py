@@ -1,7 +1,12 @@
 """Audio in and out: files, pipes and commands; resampling; the STFT."""
 
 from setk.audio.io import (
-    SUBTYPES as SUBTYPES, Writer as Writer, open_blocks as open_blocks, probe as probe, read as read, read_mono as read_mono,
+    SUBTYPES as SUBTYPES,
+    Writer as Writer,
+    open_blocks as open_blocks,
+    probe as probe,
+    read as read,
+    read_mono as read_mono,
     write as write,
 )
 from setk.audio.location import Location as Location, check_mono as check_mono

@@ -70,7 +70,9 @@ def _read_blocks(f, stream: BinaryIO, name: str, frames: int) -> Iterator[np.nda
             done += len(x)
             yield check_finite(np.ascontiguousarray(x.T), name)
         if done < f.frames:
-            raise AudioError(f"{name}: is truncated: {f.frames - done} of {f.frames} samples are missing; make the file again")
+            raise AudioError(
+                f"{name}: is truncated: {f.frames - done} of {f.frames} samples are missing; make the file again"
+            )
 
 
 def probe_file(stream: BinaryIO, name: str) -> Info:
@@ -81,8 +83,10 @@ def probe_file(stream: BinaryIO, name: str) -> Info:
         wav = WavReader(stream, name)
         present = (os.fstat(stream.fileno()).st_size - stream.tell()) // wav.align
         if wav.info.frames is not None and present < wav.info.frames:
-            raise AudioError(f"{name}: is truncated: {wav.info.frames - present} of {wav.info.frames} samples are missing; "
-                             "make the file again")
+            raise AudioError(
+                f"{name}: is truncated: {wav.info.frames - present} of {wav.info.frames} samples are missing; "
+                "make the file again"
+            )
         return Info(wav.info.rate, wav.info.channels, present if wav.info.frames is None else wav.info.frames)
     if not stream.peek(1):  # type: ignore[attr-defined]
         raise AudioError(f"{name}: is empty")
@@ -94,4 +98,6 @@ def probe_file(stream: BinaryIO, name: str) -> Info:
 
 
 def _unreadable(name: str, error) -> str:
-    return f"{name}: is not an audio file that setk can read ({error.error_string.rstrip('.')}); convert it to wav or FLAC"
+    return (
+        f"{name}: is not an audio file that setk can read ({error.error_string.rstrip('.')}); convert it to wav or FLAC"
+    )

@@ -69,7 +69,9 @@ class Writer:
 
             self._kind = Path(path).suffix.lstrip(".").upper()
             if self._kind not in soundfile.available_formats() or not soundfile.check_format(self._kind, subtype):
-                raise UserError(f"{path}: {subtype} in '.{self._kind.lower()}' cannot be written; use .wav or .flac with PCM_16")
+                raise UserError(
+                    f"{path}: {subtype} in '.{self._kind.lower()}' cannot be written; use .wav or .flac with PCM_16"
+                )
         elif self.path == "-" and sys.stdout.isatty():
             raise UserError("standard output is a terminal; send the audio to a file or a pipe")
         elif subtype != "PCM_16":
@@ -86,7 +88,8 @@ class Writer:
 
         tmp = self._stack.enter_context(atomic_path(self.path))
         self._file = self._stack.enter_context(
-            soundfile.SoundFile(tmp, "w", self.rate, self.channels, self.subtype, format=self._kind))
+            soundfile.SoundFile(tmp, "w", self.rate, self.channels, self.subtype, format=self._kind)
+        )
         return self
 
     def __exit__(self, *error) -> None:

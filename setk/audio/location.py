@@ -1,9 +1,9 @@
 """Where a signal is: a file, standard input, the output of a shell command, or an on-the-fly mixture.
 
-    Location.parse("a.wav")                                       a path: any format that libsndfile reads
-    Location.parse("-")                                           standard input
-    Location.parse("sox in.mp3 -t wav - |", allow_commands=True)  a shell command whose output is the audio
-    Location.parse('mix:{"length": ...}')                         a mixture (see setk.audio.mixture)
+Location.parse("a.wav")                                       a path: any format that libsndfile reads
+Location.parse("-")                                           standard input
+Location.parse("sox in.mp3 -t wav - |", allow_commands=True)  a shell command whose output is the audio
+Location.parse('mix:{"length": ...}')                         a mixture (see setk.audio.mixture)
 """
 
 from __future__ import annotations
@@ -152,7 +152,9 @@ class AllowedCommand(Command):
     """`command |`: run by bash, its standard output read to the end before the first block."""
 
     def open(self, frames: int = _BLOCK) -> tuple[Info, Iterator[np.ndarray]]:
-        done = subprocess.run(["bash", "-o", "pipefail", "-c", self[:-1]], stdin=subprocess.DEVNULL, capture_output=True)
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", self[:-1]], stdin=subprocess.DEVNULL, capture_output=True
+        )
         if done.returncode:
             tail = done.stderr.decode(errors="replace").strip().splitlines()[-2:]
             raise AudioError(f"'{self}' ended with code {done.returncode}{': ' if tail else ''}{' / '.join(tail)}")
@@ -187,6 +189,8 @@ class OnTheFlyMixture(Location):
 def check_mono(name: str, channels: int, found: int, rate: int | None) -> None:
     """Raise AudioError unless there is one channel, and `found` is `rate` in Hz where that is given."""
     if channels != 1:
-        raise AudioError(f"{name}: has {channels} channels; expected mono (se-prep resample --channel 1 keeps the first)")
+        raise AudioError(
+            f"{name}: has {channels} channels; expected mono (se-prep resample --channel 1 keeps the first)"
+        )
     if rate and found != rate:
         raise AudioError(f"{name}: is at {found} Hz; expected {rate} Hz (se-prep resample converts)")

@@ -37,8 +37,13 @@ class Part:
     speed: float = 1.0
 
     def is_valid(self) -> bool:
-        return (isinstance(self.path, str) and "\0" not in self.path and abs(self.gain) < 1e6 and 0.1 <= self.speed <= 10
-                and (self.reach is None or _is_length(self.reach)))
+        return (
+            isinstance(self.path, str)
+            and "\0" not in self.path
+            and abs(self.gain) < 1e6
+            and 0.1 <= self.speed <= 10
+            and (self.reach is None or _is_length(self.reach))
+        )
 
 
 @dataclass(frozen=True)
@@ -55,8 +60,13 @@ class Mixture:
         try:
             fields = json.loads(text.removeprefix(PREFIX).removeprefix(OLD_PREFIX))
             mixture = cls(fields["length"], fields["rate"], tuple(Part(**part) for part in fields["parts"]))
-            valid = (_is_length(mixture.length) and _is_length(mixture.rate) and mixture.rate > 0
-                     and 0 < len(mixture.parts) <= _MAX_PARTS and all(part.is_valid() for part in mixture.parts))
+            valid = (
+                _is_length(mixture.length)
+                and _is_length(mixture.rate)
+                and mixture.rate > 0
+                and 0 < len(mixture.parts) <= _MAX_PARTS
+                and all(part.is_valid() for part in mixture.parts)
+            )
         except (ValueError, TypeError, KeyError, RecursionError):
             valid = False
         if not valid:
@@ -93,14 +103,16 @@ class Mixture:
         if rate == 2 * self.rate:
             return _halve_rate(x)
         if rate != self.rate:
-            raise AudioError(f"{part.path}: is at {rate} Hz; expected {self.rate} Hz or twice that (se-prep resample converts)")
+            raise AudioError(
+                f"{part.path}: is at {rate} Hz; expected {self.rate} Hz or twice that (se-prep resample converts)"
+            )
         return x
 
     def blocks(self, read: Callable[[str], tuple[np.ndarray, int]], frames: int) -> Iterator[np.ndarray]:
         """Yield the mixture as float32 [1, 1 ... frames]."""
         x = self.render(read)
         for start in range(0, len(x), frames):
-            yield x[None, start:start + frames]
+            yield x[None, start : start + frames]
 
 
 def _is_length(value: object) -> bool:
@@ -110,18 +122,20 @@ def _is_length(value: object) -> bool:
 def _bring_to(x: np.ndarray, length: int, name: str) -> np.ndarray:
     """`x` [n] cut to `length` samples, or repeated, each time cross-faded into the next over _FADE samples."""
     if len(x) < length and (len(x) <= _FADE or (length - len(x)) / (len(x) - _FADE) > _MAX_REPEATS):
-        raise AudioError(f"{name}: has {len(x)} samples, too few to be repeated up to {length} with a cross-fade of "
-                         f"{_FADE}; choose a longer file")
+        raise AudioError(
+            f"{name}: has {len(x)} samples, too few to be repeated up to {length} with a cross-fade of "
+            f"{_FADE}; choose a longer file"
+        )
     if len(x) >= length:
         return x[:length]
     rise = np.hanning(2 * _FADE - 1)[:_FADE]
     step = len(x) - _FADE
     repeats = -(-(length - len(x)) // step)
     y = np.empty(len(x) + repeats * step)
-    y[:len(x)] = x
+    y[: len(x)] = x
     for end in range(len(x), len(y), step):
-        y[end - _FADE:end] = y[end - _FADE:end] * rise[::-1] + x[:_FADE] * rise
-        y[end:end + step] = x[_FADE:]
+        y[end - _FADE : end] = y[end - _FADE : end] * rise[::-1] + x[:_FADE] * rise
+        y[end : end + step] = x[_FADE:]
     return y[:length]
 
 
@@ -129,4 +143,4 @@ def _halve_rate(x: np.ndarray) -> np.ndarray:
     """Every second sample of `x` [n] after a Kaiser-windowed sinc filter (beta 5, 41 taps): [ceil(n / 2)]. The same
     as scipy.signal.resample_poly with its defaults."""
     h = np.sinc(np.arange(-20, 21) / 2) * np.kaiser(41, 5.0)
-    return np.convolve(x, h / h.sum())[20:20 + len(x):2]
+    return np.convolve(x, h / h.sum())[20 : 20 + len(x) : 2]

@@ -79,7 +79,7 @@ class Transform:
         # Piece p of frame t belongs at hop t + p: shift each piece by its number and add.
         pieces = self.decode(frames).reshape(batch, t, parts, self.hop)
         wave = sum(torch.nn.functional.pad(pieces[:, :, p], (0, 0, p, parts - 1 - p)) for p in range(parts))
-        return wave.reshape(batch, -1)[:, self.overlap:self.overlap + samples]
+        return wave.reshape(batch, -1)[:, self.overlap : self.overlap + samples]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ class STFT(Transform):
     @cached_property
     def analysis_window(self) -> np.ndarray:
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
-        return (hann ** self.power).astype(np.float32)
+        return (hann**self.power).astype(np.float32)
 
     @cached_property
     def synthesis_window(self) -> np.ndarray:
@@ -124,12 +124,14 @@ class STFT(Transform):
     def encode(self, frames: torch.Tensor) -> torch.Tensor:
         import torch
 
-        return torch.view_as_real(torch.fft.rfft(frames * torch.from_numpy(self.analysis_window).to(frames), self.points))
+        return torch.view_as_real(
+            torch.fft.rfft(frames * torch.from_numpy(self.analysis_window).to(frames), self.points)
+        )
 
     def decode(self, frames: torch.Tensor) -> torch.Tensor:
         import torch
 
-        wave = torch.fft.irfft(torch.view_as_complex(frames.contiguous()), self.points)[..., :self.window]
+        wave = torch.fft.irfft(torch.view_as_complex(frames.contiguous()), self.points)[..., : self.window]
         return wave * torch.from_numpy(self.synthesis_window).to(wave)
 
     def encode_numpy(self, frames: np.ndarray) -> np.ndarray:
@@ -137,7 +139,7 @@ class STFT(Transform):
         return spectrum.view(np.float32).reshape(*spectrum.shape, 2)
 
     def decode_numpy(self, frames: np.ndarray) -> np.ndarray:
-        wave = np.fft.irfft(np.ascontiguousarray(frames).view(np.complex64)[..., 0], self.points)[..., :self.window]
+        wave = np.fft.irfft(np.ascontiguousarray(frames).view(np.complex64)[..., 0], self.points)[..., : self.window]
         return wave * self.synthesis_window
 
 
@@ -185,13 +187,15 @@ class StreamTransform:
         self._seen += x.shape[1]
         buffer = np.concatenate([self._input, x], axis=1)
         t = max(0, (buffer.shape[1] - s.overlap) // s.hop)
-        self._input = buffer[:, t * s.hop:]
+        self._input = buffer[:, t * s.hop :]
         self._framed += t
         if t == 0:
             return np.zeros((len(x), 0, *s.shape), np.float32)
         if t == 1:  # a live hop, to which numpy's sliding window would add a tenth
-            return s.encode_numpy(buffer[:, None, :s.window])
-        return s.encode_numpy(np.lib.stride_tricks.sliding_window_view(buffer, s.window, axis=1)[:, :t * s.hop:s.hop])
+            return s.encode_numpy(buffer[:, None, : s.window])
+        return s.encode_numpy(
+            np.lib.stride_tricks.sliding_window_view(buffer, s.window, axis=1)[:, : t * s.hop : s.hop]
+        )
 
     def flush(self) -> np.ndarray:
         """Frames still owed, the signal continued by silence."""
@@ -210,16 +214,16 @@ class StreamTransform:
         s = self.transform
         t = frames.shape[1]
         wave = np.zeros((len(frames), t * s.hop + s.overlap), np.float32)
-        wave[:, :s.overlap] = self._tail
+        wave[:, : s.overlap] = self._tail
         if t:
             pieces = s.decode_numpy(frames)
             for p in range(s.window // s.hop):
-                wave[:, p * s.hop:(p + t) * s.hop] += pieces[:, :, p * s.hop:(p + 1) * s.hop].reshape(len(wave), -1)
-        self._tail = wave[:, t * s.hop:].copy()
+                wave[:, p * s.hop : (p + t) * s.hop] += pieces[:, :, p * s.hop : (p + 1) * s.hop].reshape(len(wave), -1)
+        self._tail = wave[:, t * s.hop :].copy()
         first = max(0, s.overlap - self._given)
         self._given += t * s.hop
         last = t * s.hop - max(0, self._given - s.overlap - self._seen)
-        return wave[:, first:max(first, last)]
+        return wave[:, first : max(first, last)]
 
 
 def compress(spectrum: torch.Tensor, power: float, floor: float = 1e-5, dim: int = -1) -> torch.Tensor:

@@ -34,8 +34,10 @@ class Info:
 def check_limits(info: Info, name: str) -> Info:
     """Return `info`. Raises AudioError on a rate or a channel count that no recording has: memory follows both."""
     if not MIN_RATE <= info.rate <= MAX_RATE or not 1 <= info.channels <= MAX_CHANNELS:
-        raise AudioError(f"{name}: {info.rate} Hz with {info.channels} channels is outside the limits "
-                         f"({MIN_RATE} ... {MAX_RATE} Hz, 1 ... {MAX_CHANNELS} channels); convert the file")
+        raise AudioError(
+            f"{name}: {info.rate} Hz with {info.channels} channels is outside the limits "
+            f"({MIN_RATE} ... {MAX_RATE} Hz, 1 ... {MAX_CHANNELS} channels); convert the file"
+        )
     return info
 
 
@@ -44,8 +46,22 @@ def wav_header(rate: int, channels: int, frames: int | None, bits: int = 16) -> 
     align = channels * bits // 8
     # sox, ffmpeg and libsndfile all accept this one of the sizes that mean "until the end"; sox warns of others.
     size = 0x7FFFF000 if frames is None else frames * align
-    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", min(size + 36, 0xFFFFFFFF), b"WAVE", b"fmt ", 16,
-                       PCM, channels, rate, rate * align, align, bits, b"data", size)
+    return struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        min(size + 36, 0xFFFFFFFF),
+        b"WAVE",
+        b"fmt ",
+        16,
+        PCM,
+        channels,
+        rate,
+        rate * align,
+        align,
+        bits,
+        b"data",
+        size,
+    )
 
 
 class WavReader:
@@ -89,12 +105,19 @@ class WavReader:
     def _use_layout(self, layout: tuple[int, ...], size: int) -> None:
         code, channels, rate, _, align, bits = layout
         if (code, bits) not in DECODERS or align != channels * bits // 8:
-            raise AudioError(f"{self.name}: wav format {code} with {bits} bits is not supported; convert it to 16-bit PCM")
+            raise AudioError(
+                f"{self.name}: wav format {code} with {bits} bits is not supported; convert it to 16-bit PCM"
+            )
         check_limits(Info(rate, channels, None), self.name)
         self._decode, self.align, self._is_float = DECODERS[code, bits], align, code == FLOAT
         open_ended = size in _OPEN_SIZES or 0xFFFFFFFF - 64 <= size <= 0xFFFFFFFF
         self._size = None if open_ended else size
         self.info = Info(rate, channels, None if open_ended else size // align)
+
+    def decode(self, data: bytes) -> np.ndarray:
+        """Complete frames to float32 [channels, n]. Raises AudioError on NaN or infinite samples."""
+        x = self._decode(data).reshape(-1, self.info.channels).T
+        return check_finite(x, self.name) if self._is_float else x
 
     def blocks(self, frames: int) -> Iterator[np.ndarray]:
         """Yield float32 [channels, 1 ... frames] as bytes arrive.
@@ -105,10 +128,11 @@ class WavReader:
         seen = 0
         for data in byte_blocks(self.stream, self.align, frames, self._size):
             seen += len(data)
-            x = self._decode(data).reshape(-1, self.info.channels).T
-            yield check_finite(x, self.name) if self._is_float else x
+            yield self.decode(data)
         if self._size is not None and self._size - seen >= self.align:
-            raise AudioError(f"{self.name}: is truncated: {self._size - seen} bytes of audio are missing; make the file again")
+            raise AudioError(
+                f"{self.name}: is truncated: {self._size - seen} bytes of audio are missing; make the file again"
+            )
 
 
 def _read_exactly(stream: BinaryIO, size: int) -> bytes:

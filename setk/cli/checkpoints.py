@@ -11,13 +11,21 @@ import typer
 from setk.cli import shell
 
 NAMES = ("average", "curves", "release")
-app = shell.new_app(no_args_is_help=True)
+app = shell.new_app(
+    """
+se-train average mean.pt a.pt b.pt --valid data/valid
+se-train curves exp/mine > curves.tsv
+""",
+    no_args_is_help=True,
+)
 
 
-@app.command()
+@shell.command(app, examples="se-train average mean.pt exp/a/best.pt exp/b/best.pt --valid data/valid")
 def average(
     out: Annotated[Path, typer.Argument(help="Checkpoint to write.")],
-    checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT", help="Checkpoints of one model, two or more.")],
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT", help="Checkpoints of one model, two or more.")
+    ],
     valid: Annotated[Path, typer.Option(help="Data directory of pairs, to score the result on.")],
     metrics: Annotated[str, typer.Option(metavar="A,B,…", help="Metrics of that score.")] = "pesq_wb,stoi,si_sdr",
 ) -> None:
@@ -33,14 +41,24 @@ def average(
 
     if len(checkpoints) < 2:
         raise UserError("average: name two checkpoints or more after OUT")
-    scores = averages.average(out, checkpoints, DataDir(valid).pairs(), measures.select(measures.listed(metrics)), shell.say)
-    shell.say(f"se-train: {out}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
+    scores = averages.average(
+        out, checkpoints, DataDir(valid).pairs(), measures.select(measures.listed(metrics)), shell.note
+    )
+    shell.note(f"se-train: {out}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
 
 
-@app.command()
+@shell.command(app, examples="se-train curves exp/mine exp/other > curves.tsv")
 def curves(
-    experiments: Annotated[list[Path], typer.Argument(metavar="EXP", help="Experiment directories, as in --out of a training.")],
-    parts: Annotated[str, typer.Option(metavar="DIR,DIR,…", help="Folders of each EXP whose trainings continue each other, in this order; those that are missing are left out.")] = ".",
+    experiments: Annotated[
+        list[Path], typer.Argument(metavar="EXP", help="Experiment directories, as in --out of a training.")
+    ],
+    parts: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR,DIR,…",
+            help="Folders of each EXP whose trainings continue each other, in this order; those that are missing are left out.",
+        ),
+    ] = ".",
 ) -> None:
     """Print how models validated during training: tab-separated, a row per validation.
 
@@ -51,9 +69,11 @@ def curves(
     sys.stdout.write(library.table(experiments, parts.split(",")))
 
 
-@app.command()
+@shell.command(app, examples="se-train release exp/open/fspen fspen.pt")
 def release(
-    exp: Annotated[Path, typer.Argument(help="Experiment of a recipe: best.pt, and noisy.json and enhanced.json of the test set.")],
+    exp: Annotated[
+        Path, typer.Argument(help="Experiment of a recipe: best.pt, and noisy.json and enhanced.json of the test set.")
+    ],
     out: Annotated[Path, typer.Argument(help="Checkpoint to write.")],
 ) -> None:
     """Write the best model of an experiment with its test scores, as a checkpoint to share."""

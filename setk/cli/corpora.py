@@ -14,17 +14,37 @@ if TYPE_CHECKING:
     from setk.data.datadir import Report
 
 Out = Annotated[Path, typer.Argument(help="Folder to write.")]
-Jobs = Annotated[int, typer.Option(help="Worker processes. The result does not depend on it.")]
-WavPart = Annotated[Optional[str], typer.Option("--part", metavar="K/N", help="Make every N-th wav from the K-th, as one array "
-                                                "job, and no lists. A run without it then writes the lists.")]
-MaxFail = Annotated[int, typer.Option(metavar="N", help="Exit 0 with up to this many failures.")]
-Resampler = Annotated[str, typer.Option(help="soxr, or resampy (kaiser_best, about 80 times slower).")]
+Jobs = Annotated[
+    int,
+    typer.Option(
+        rich_help_panel=shell.PARALLEL, min=1, metavar="N", help="Worker processes. The result does not depend on it."
+    ),
+]
+WavPart = Annotated[
+    Optional[str],
+    typer.Option(
+        "--part",
+        rich_help_panel=shell.PARALLEL,
+        metavar="K/N",
+        help="Make every N-th wav from the K-th, as one array "
+        "job, and no lists. A run without it then writes the lists.",
+    ),
+]
+Resampler = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=shell.ADVANCED, metavar="NAME", help="soxr, or resampy (kaiser_best, about 80 times slower)."
+    ),
+]
 
 
 def get(
     corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="vbd, librimix or ndns.")],
     root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the corpus.")],
-    only: Annotated[list[str], typer.Option(metavar="PATTERN", help="Archives whose name matches, such as '*test*'; may be repeated.")] = [],
+    only: Annotated[
+        list[str],
+        typer.Option(metavar="PATTERN", help="Archives whose name matches, such as '*test*'; may be repeated."),
+    ] = [],
 ):
     """Download a public corpus into DIR, verify it and unpack it.
 
@@ -35,53 +55,75 @@ def get(
     from setk.data.corpora import get as library
 
     found = library.find(corpus)
-    shell.say(f"se-prep: {found.title}; licence: {found.licence}; {found.page}")
+    shell.note(f"se-prep: {found.title}; licence: {found.licence}; {found.page}")
     failures, done = shell.Failures("se-prep"), 0
     for row in library.get(found, root, only, shell.progress):
         print(row.archive.name, row.state, sep="\t", flush=True)
         if row.error and row.archive.optional:
-            shell.say(f"se-prep: optional: {row.error}")
+            shell.note(f"se-prep: optional: {row.error}")
         elif row.error:
             failures.add(row.archive.name, row.error)
         else:
             done += 1
     if not failures.count:
-        shell.say("se-prep: next:")
+        shell.note("se-prep: next:")
         for command in found.then:
-            shell.say(f"  {command.format(root=root)}")
+            shell.note(f"  {command.format(root=root)}")
     failures.finish(done)
 
 
 def vbd(
-    root: Annotated[Path, typer.Argument(help="Folder with noisy_trainset_28spk_wav and the other folders of the corpus.")],
+    root: Annotated[
+        Path, typer.Argument(help="Folder with noisy_trainset_28spk_wav and the other folders of the corpus.")
+    ],
     out: Out,
-    valid: Annotated[Optional[str], typer.Option(metavar="SPEAKERS|FILE", help="Held out for validation: speakers, separated by "
-                                                 "commas, or a file of utterance ids.  [default: p226,p287]")] = None,
+    valid: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="SPEAKERS|FILE",
+            help="Held out for validation: speakers, separated by "
+            "commas, or a file of utterance ids.  [default: p226,p287]",
+        ),
+    ] = None,
     jobs: Jobs = 1,
     part: WavPart = None,
     resampler: Resampler = "soxr",
-    max_fail: MaxFail = 0,
+    max_fail: shell.MaxFail = 0,
 ):
     """Write VoiceBank+DEMAND at 16 kHz to OUT/{train,valid,test}."""
     from setk.data.corpora.vbd import vbd as write_vbd
 
-    _report(write_vbd(root, out, valid, jobs, part, resampler, shell.progress), out, shell.Failures("se-prep", max_fail))
+    _report(
+        write_vbd(root, out, valid, jobs, part, resampler, shell.progress), out, shell.Failures("se-prep", max_fail)
+    )
 
 
 def librimix(
-    root: Annotated[Path, typer.Argument(help="A Libri2Mix tree; with --librispeech and --wham, the folder of the generation "
-                                         "CSVs libri2mix_*.csv.")],
+    root: Annotated[
+        Path,
+        typer.Argument(
+            help="A Libri2Mix tree; with --librispeech and --wham, the folder of the generation CSVs libri2mix_*.csv."
+        ),
+    ],
     out: Out,
-    mixture: Annotated[str, typer.Option(help="mix_single (target s1), mix_both (mix_clean) or mix_clean (s1).")] = "mix_single",
+    mixture: Annotated[
+        str, typer.Option(help="mix_single (target s1), mix_both (mix_clean) or mix_clean (s1).")
+    ] = "mix_single",
     mode: Annotated[str, typer.Option(help="min: cut to the shorter speaker; max: padded to the longer.")] = "min",
     rate: Annotated[int, typer.Option(help="16000 or 8000 Hz.")] = 16000,
-    train: Annotated[str, typer.Option(metavar="SETS", help="Sets for training, separated by commas.")] = "train-100,train-360",
-    moved: Annotated[Optional[Path], typer.Option("--root", metavar="DIR", help="Where the wav16k/... of the CSVs' paths is now, "
-                                                  "if not in ROOT.")] = None,
-    librispeech: Annotated[Optional[Path], typer.Option(metavar="DIR", help="LibriSpeech: has train-clean-360 ...")] = None,
+    train: Annotated[
+        str, typer.Option(metavar="SETS", help="Sets for training, separated by commas.")
+    ] = "train-100,train-360",
+    moved: Annotated[
+        Optional[Path],
+        typer.Option("--root", metavar="DIR", help="Where the wav16k/... of the CSVs' paths is now, if not in ROOT."),
+    ] = None,
+    librispeech: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="LibriSpeech: has train-clean-360 ...")
+    ] = None,
     wham: Annotated[Optional[Path], typer.Option(metavar="DIR", help="wham_noise: has tr, cv and tt.")] = None,
     jobs: Jobs = 1,
-    max_fail: MaxFail = 0,
+    max_fail: shell.MaxFail = 0,
 ):
     """Write Libri2Mix to OUT/{train,valid,test}: its wavs, or on-the-fly mixtures, which need no disk space."""
     from setk.data.corpora import librimix as library
@@ -91,24 +133,39 @@ def librimix(
         raise UserError("--librispeech and --wham need each other: the mixtures are made of both")
     if librispeech and moved:
         raise UserError("--root is for a tree of wavs; with --librispeech and --wham, remove it")
-    report = (library.rendered(root, librispeech, wham, out, variant, jobs, shell.progress) if librispeech else
-              library.librimix(root, out, variant, moved, jobs, shell.progress))
+    report = (
+        library.rendered(root, librispeech, wham, out, variant, jobs, shell.progress)
+        if librispeech
+        else library.librimix(root, out, variant, moved, jobs, shell.progress)
+    )
     _report(report, out, shell.Failures("se-prep", max_fail))
 
 
 def ndns(
-    root: Annotated[Path, typer.Argument(help="Folder of training_set, validation_set and test_set_1, existing or to be made.")],
+    root: Annotated[
+        Path, typer.Argument(help="Folder of training_set, validation_set and test_set_1, existing or to be made.")
+    ],
     out: Out,
-    clean: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Make the sets in ROOT first, of this speech ...")] = None,
-    noise: Annotated[Optional[Path], typer.Option(metavar="DIR", help="... and this noise, each file for one set only.")] = None,
-    clips: Annotated[str, typer.Option(metavar="N,N,N", help="Number of clips of 30 s to make: training, validation, "
-                                       "test.")] = "60000,60000,60000",
-    group: Annotated[Optional[str], typer.Option(metavar="REGEX", help="Files in whose paths this matches the same text are one "
-                                                 "source.  [default: reader_\\d+]")] = None,
+    clean: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="Make the sets in ROOT first, of this speech ...")
+    ] = None,
+    noise: Annotated[
+        Optional[Path], typer.Option(metavar="DIR", help="... and this noise, each file for one set only.")
+    ] = None,
+    clips: Annotated[
+        str, typer.Option(metavar="N,N,N", help="Number of clips of 30 s to make: training, validation, test.")
+    ] = "60000,60000,60000",
+    group: Annotated[
+        Optional[str],
+        typer.Option(
+            metavar="REGEX",
+            help="Files in whose paths this matches the same text are one source.  [default: reader_\\d+]",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of each clip.")] = 0,
     jobs: Jobs = 1,
     part: WavPart = None,
-    max_fail: MaxFail = 0,
+    max_fail: shell.MaxFail = 0,
 ):
     """Write the Intel N-DNS corpus to OUT/{train,valid,test}. Sources that two sets share are an error."""
     from setk.data.corpora import ndns as library
@@ -126,25 +183,34 @@ def ndns(
                 if name not in named:  # a broken source is drawn for many clips
                     failures.add(name, reason)
                 named.add(name)
-        shell.say(f"se-prep: {root}: {made} clips made")
+        shell.note(f"se-prep: {root}: {made} clips made")
     if part:
         failures.finish(made)
     else:
         _report(library.ndns(root, out, jobs, shell.progress), out, failures)
 
 
-COMMANDS = (get, vbd, librimix, ndns)
+# Command -> the examples of its help.
+COMMANDS = {
+    get: "se-prep get vbd /data/VoiceBank-DEMAND",
+    vbd: "se-prep vbd /data/VoiceBank-DEMAND data/vbd --jobs 8",
+    librimix: """
+se-prep librimix /data/Libri2Mix data/l2m
+se-prep librimix metadata/Libri2Mix data/l2m --librispeech /data/LibriSpeech --wham /data/wham_noise
+""",
+    ndns: "se-prep ndns /data/ndns data/ndns --clean dns/clean --noise dns/noise",
+}
 
 
 def _report(report: Report, out: Path, failures: shell.Failures) -> None:
     """Print the result of preparing a corpus; exit 1 on failures."""
     for warning in report.warnings:
-        shell.say(f"se-prep: warning: {warning}")
+        shell.note(f"se-prep: warning: {warning}")
     add_all(failures, report.faults)
     if report.clipped:
-        shell.say(f"se-prep: {report.clipped} samples clipped in resampling")
+        shell.note(f"se-prep: {report.clipped} samples clipped in resampling")
     for split, count in report.counts.items():
-        shell.say(f"se-prep: {out / split}: {count} utterances")
+        shell.note(f"se-prep: {out / split}: {count} utterances")
     failures.finish(sum(report.counts.values()))
 
 

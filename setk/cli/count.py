@@ -10,6 +10,12 @@ import typer
 from setk.cli import shell
 
 app = shell.new_app()
+EXAMPLES = """
+se-count fspen dpcrn_cf
+se-count fspen --convention ptflops --layers
+se-count fspen exp/mine/best.pt --time
+se-count dpsnn --list noisy.scp                          # synaptic operations
+"""
 
 
 class Convention(str, Enum):
@@ -18,19 +24,56 @@ class Convention(str, Enum):
     legacy = "legacy"
 
 
-@app.command()
+@shell.command(app, examples=EXAMPLES)
 def count(
     ctx: typer.Context,
-    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="A checkpoint or its export, an included model, a preset, or a YAML config.")],
-    layers: Annotated[bool, typer.Option("--layers", help="Print a row for each layer; they sum to the model's figures.")] = False,
-    convention: Annotated[Convention, typer.Option(
-        help="What a MAC is: setk's definition; the rules of ptflops; or those of thop (legacy), as in published tables.")] = Convention.setk,
-    timed: Annotated[bool, typer.Option("--time", help="Measure time per hop, real-time factor, start and memory, on one thread.")] = False,
-    list_: Annotated[Optional[str], typer.Option("--list", help="Wav list on which spiking models are measured.")] = None,
-    published_rates: Annotated[
-        bool, typer.Option("--published-rates", help="With --list: count recurrent weights at the rate of their layer's input.")
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...", help="A checkpoint or its export, an included model, a preset, or a YAML config."
+        ),
+    ],
+    layers: Annotated[
+        bool,
+        typer.Option(
+            "--layers",
+            rich_help_panel=shell.OUTPUT,
+            help="Print a row for each layer; they sum to the model's figures.",
+        ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per model and line, not a table.")] = False,
+    convention: Annotated[
+        Convention,
+        typer.Option(
+            rich_help_panel=shell.METRICS,
+            help="What a MAC is: setk's definition; the rules of ptflops; or those of thop (legacy), as in published tables.",
+        ),
+    ] = Convention.setk,
+    timed: Annotated[
+        bool,
+        typer.Option(
+            "--time",
+            rich_help_panel=shell.METRICS,
+            help="Measure time per hop, real-time factor, start and memory, on one thread.",
+        ),
+    ] = False,
+    list_: Annotated[
+        Optional[str],
+        typer.Option(
+            "--list",
+            rich_help_panel=shell.METRICS,
+            metavar="LIST",
+            help="Wav list on which spiking models are measured.",
+        ),
+    ] = None,
+    published_rates: Annotated[
+        bool,
+        typer.Option(
+            "--published-rates",
+            rich_help_panel=shell.METRICS,
+            help="With --list: count recurrent weights at the rate of their layer's input.",
+        ),
+    ] = False,
+    as_json: shell.Json = False,
     trust: shell.Trust = False,
 ) -> None:
     """Count a model's parameters and multiply-accumulates (MACs) per second of audio.
@@ -43,9 +86,9 @@ def count(
     if layers and not as_json:
         shell.only(ctx, "with --layers, except with --json", "models", "layers", "convention")
     if not timed:
-        shell.only(ctx, "without --time", *(set(ctx.params) - {"trust"}))
+        shell.refuse(ctx, "without --time", "trust")
     if list_ is None:
-        shell.only(ctx, "without --list", *(set(ctx.params) - {"published_rates"}))
+        shell.refuse(ctx, "without --list", "published_rates")
     from setk.cost import table
     from setk.data import lists
 
@@ -53,13 +96,19 @@ def count(
     if layers and not as_json:
         shell.print_table(row for spec in models for row in table.layer_rows(spec, convention.value))
         return
-    rows = (table.count(spec, convention.value, layers=layers, timed=timed, signals=signals, published_rates=published_rates,
-                        trust=trust) for spec in models)
-    if as_json:
-        for row in rows:
-            shell.print_json(row)
-    else:
-        shell.print_table(rows)
+    rows = (
+        table.count(
+            spec,
+            convention.value,
+            layers=layers,
+            timed=timed,
+            signals=signals,
+            published_rates=published_rates,
+            trust=trust,
+        )
+        for spec in models
+    )
+    shell.print_rows(rows, as_json)
 
 
 def main() -> None:

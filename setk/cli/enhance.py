@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Iterable, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Iterable, Optional
 
 import typer
 
@@ -12,31 +13,107 @@ from setk.core.errors import UserError
 
 if TYPE_CHECKING:
     from setk.audio import Location
+    from setk.engines.output import Output
 
 app = shell.new_app()
+LISTS = ("out", "suffix", "jobs", "batch", "part", "max_fail", "allow_commands")  # options that apply only with --list
+RAW = ("raw", "rate", "channels", "live")  # and those only without it
+EXAMPLES = """
+se-enhance fspen noisy.wav enhanced.wav                  # one file
+arecord -t raw -f S16_LE -r 16000 | se-enhance fspen - - --raw --live | aplay -t raw -f S16_LE -r 16000
+sox in.mp3 -t wav - | se-enhance fspen - - > out.wav     # a pipe
+se-enhance fspen --list noisy.scp --out enhanced | se-score --ref clean.scp -
+se-enhance exp/mine/best.pt --list noisy.scp --out enhanced --jobs 4
+se-enhance --list-models
+"""
 
 
-@app.command()
+@shell.command(app, examples=EXAMPLES)
 def enhance(
     ctx: typer.Context,
-    model: Annotated[str, typer.Argument(help="A checkpoint, a file of se-quant export, or an included model (--list-models).")] = "",
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A checkpoint, a file of se-quant export, or an included model (--list-models)."
+        ),
+    ] = "",
     source: Annotated[Optional[str], typer.Argument(metavar="NOISY", help="Audio file; - is standard input.")] = None,
-    target: Annotated[Optional[str], typer.Argument(metavar="OUT", help="Audio file to write; - is standard output.")] = None,
-    list_: Annotated[Optional[str], typer.Option("--list", help="Wav list to enhance; - is standard input.")] = None,
-    out: Annotated[Optional[Path], typer.Option(help="With --list: directory of the enhanced files.")] = None,
-    chunk: Annotated[Optional[float], typer.Option(help="Seconds that the model processes at a time (default: one hop for -, 10 for files or what suits the model).")] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Pipes carry headerless s16le, not wav.")] = False,
-    rate: Annotated[Optional[int], typer.Option(help="With --raw on standard input: samples per second (default: the model's).")] = None,
-    channels: Annotated[int, typer.Option(help="With --raw on standard input: channels.", min=1)] = 1,
-    subtype: Annotated[str, typer.Option(help="PCM_16, PCM_24, PCM_32 or FLOAT, for files.")] = "PCM_16",
-    suffix: Annotated[str, typer.Option(help="With --list: format of the files.")] = ".wav",
-    jobs: Annotated[int, typer.Option(min=1, help="With --list: processes.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="With --list: mono signals that advance in one call of the model; they may be live pipes.")] = 1,
+    target: Annotated[
+        Optional[str], typer.Argument(metavar="OUT", help="Audio file to write; - is standard output.")
+    ] = None,
+    list_: Annotated[
+        Optional[str],
+        typer.Option(
+            "--list", rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list to enhance; - is standard input."
+        ),
+    ] = None,
+    out: Annotated[
+        Optional[Path],
+        typer.Option(rich_help_panel=shell.OUTPUT, metavar="DIR", help="With --list: directory of the enhanced files."),
+    ] = None,
+    chunk: Annotated[
+        Optional[float],
+        typer.Option(
+            rich_help_panel=shell.ADVANCED,
+            metavar="SECONDS",
+            help="Seconds that the model processes at a time (default: one hop for -, 10 for files or what suits the model).",
+        ),
+    ] = None,
+    limit: Annotated[
+        Optional[float],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT,
+            metavar="DB",
+            min=0,
+            help="Reduce noise by at most this much: mix the input into the output, DB below its level.",
+        ),
+    ] = None,
+    raw: Annotated[
+        bool, typer.Option("--raw", rich_help_panel=shell.INPUT, help="Pipes carry headerless s16le, not wav.")
+    ] = False,
+    rate: Annotated[
+        Optional[int],
+        typer.Option(
+            rich_help_panel=shell.INPUT,
+            metavar="HZ",
+            help="With --raw on standard input: samples per second (default: the model's).",
+        ),
+    ] = None,
+    channels: Annotated[
+        int, typer.Option(rich_help_panel=shell.INPUT, help="With --raw on standard input: channels.", min=1)
+    ] = 1,
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live",
+            rich_help_panel=shell.INPUT,
+            help="Standard input is a microphone: drop audio that waits, at start and after a stall. Show levels on a terminal.",
+        ),
+    ] = False,
+    subtype: Annotated[
+        str,
+        typer.Option(rich_help_panel=shell.OUTPUT, metavar="TYPE", help="PCM_16, PCM_24, PCM_32 or FLOAT, for files."),
+    ] = "PCM_16",
+    suffix: Annotated[
+        str, typer.Option(rich_help_panel=shell.OUTPUT, metavar=".EXT", help="With --list: format of the files.")
+    ] = ".wav",
+    jobs: Annotated[int, typer.Option(rich_help_panel=shell.PARALLEL, min=1, help="With --list: processes.")] = 1,
+    batch: Annotated[
+        int,
+        typer.Option(
+            rich_help_panel=shell.PARALLEL,
+            min=1,
+            help="With --list: mono signals that advance in one call of the model; they may be live pipes.",
+        ),
+    ] = 1,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
     allow_commands: shell.AllowCommands = False,
     trust: shell.Trust = False,
-    list_models: Annotated[bool, typer.Option("--list-models", help="List the included models and exit.")] = False,
+    list_models: Annotated[
+        bool, typer.Option("--list-models", rich_help_panel=shell.GENERAL, help="List the included models and exit.")
+    ] = False,
+    as_json: shell.Json = False,
 ) -> None:
     """Enhance NOISY to OUT, or each utterance of a list to a directory.
 
@@ -45,44 +122,109 @@ def enhance(
     same model wrote are kept.
     """
     if list_models:
-        shell.only(ctx, "with --list-models", "list_models")
+        shell.only(ctx, "with --list-models", "list_models", "as_json")
         from setk import pretrained
 
-        return print(*pretrained.summary(), sep="\n")
+        return shell.print_rows(pretrained.rows(), as_json)
+    shell.only(ctx, "without --list-models", *(set(ctx.params) - {"as_json"}))
     if not model:
         raise UserError("MODEL is missing; se-enhance --list-models lists the included ones")
     if list_ is not None:
-        shell.only(ctx, "with --list", "model", "list_", "out", "chunk", "subtype", "suffix", "jobs", "batch", "part", "max_fail",
-                   "allow_commands", "trust")
+        shell.refuse(ctx, "with --list", "source", "target", *RAW)
         if out is None:
             raise UserError("--list needs --out DIR")
         from setk.data import lists
 
-        return _enhance_list(model, lists.take_part(lists.open_wavs(list_, allow_commands), part), out, max_fail, chunk=chunk, subtype=subtype, suffix=suffix, jobs=jobs,
-                             batch=batch, trust=trust)
+        entries = lists.take_part(lists.open_wavs(list_, allow_commands), part)
+        return _enhance_list(
+            model,
+            entries,
+            shell.list_length(list_, part),
+            out,
+            max_fail,
+            chunk=chunk,
+            subtype=subtype,
+            suffix=suffix,
+            jobs=jobs,
+            batch=batch,
+            trust=trust,
+            output=_output(limit),
+        )
     if source is None or target is None:
         raise UserError("write 'se-enhance MODEL noisy.wav out.wav', '- -' for a pipe, or --list LIST --out DIR")
-    shell.only(ctx, "without --list", "model", "source", "target", "chunk", "raw", "rate", "channels", "subtype", "trust")
+    shell.refuse(ctx, "without --list", *LISTS)
     if raw and "-" not in (source, target):
         raise UserError("--raw is for pipes; neither NOISY nor OUT is -")
     if not raw or source != "-":
-        shell.only(ctx, "without --raw on standard input", "model", "source", "target", "chunk", "raw", "subtype", "trust")
+        shell.refuse(ctx, "without --raw on standard input", "rate", "channels")
+    if live and source != "-":
+        raise UserError("--live is for standard input; NOISY must be -")
+    from setk.engines.files import Raw
+
+    _enhance_one(
+        model,
+        source,
+        target,
+        trust,
+        live,
+        chunk=chunk,
+        subtype=subtype,
+        raw=Raw(rate, channels) if raw else None,
+        output=_output(limit),
+    )
+
+
+def _enhance_one(model: str, source: str, target: str, trust: bool, live: bool, **options: Any) -> None:
     from setk import engines
+    from setk.cli.meter import LevelMeter
     from setk.engines import files
 
     engine = engines.open(model, trust=trust)
-    done = files.enhance_file(engine, source, target, chunk=chunk, subtype=subtype, raw=files.Raw(rate, channels) if raw else None)
+    meter = LevelMeter() if live and sys.stderr.isatty() and not shell.quiet else None
+    done = files.enhance_file(
+        engine,
+        source,
+        target,
+        observers=[meter] if meter else [],
+        on_drop=_FirstDrop() if live else None,
+        **options,
+    )
+    if meter:
+        meter.finish()
     factor = done.cpu_seconds / done.seconds if done.seconds else 0.0
     latency = f", algorithmic latency {done.latency_ms:.1f} ms" if source == "-" else ""
-    shell.say(f"se-enhance: {done.seconds:.2f} s by {engine.name}, real-time factor {factor:.3f}, {done.clipped} samples clipped{latency}")
+    dropped = f", {done.dropped_seconds:.3f} s dropped" if live else ""
+    shell.note(
+        f"se-enhance: {done.seconds:.2f} s by {engine.name}, real-time factor {factor:.3f}, "
+        f"{done.clipped} samples clipped{latency}{dropped}"
+    )
 
 
-def _enhance_list(model: str, entries: Iterable[tuple[str, Location]], out: Path, max_fail: int, **options) -> None:
+class _FirstDrop:
+    """Reports the first drop of a live source; the last line of the command has the sum of all."""
+
+    reported = False
+
+    def __call__(self, seconds: float) -> None:
+        if not self.reported:
+            shell.note(f"se-enhance: dropped {seconds:.3f} s of audio that waited")
+            self.reported = True
+
+
+def _output(limit: float | None) -> Output:
+    from setk.engines import output
+
+    return output.Output(limit)
+
+
+def _enhance_list(
+    model: str, entries: Iterable[tuple[str, Location]], total: int | None, out: Path, max_fail: int, **options
+) -> None:
     from setk.engines import files
 
     failures, done, clipped = shell.Failures("se-enhance", max_fail), 0, 0
     results = files.enhance_list(model, entries, out, **options)
-    for result in shell.progress(results, None, "se-enhance"):
+    for result in shell.progress(results, total, "se-enhance"):
         if result.error:
             failures.add(result.utt, result.error)
             continue
@@ -90,7 +232,7 @@ def _enhance_list(model: str, entries: Iterable[tuple[str, Location]], out: Path
         clipped += result.clipped
         print(f"{result.utt} {result.path}", flush=True)
     if clipped:
-        shell.say(f"se-enhance: {clipped} samples clipped")
+        shell.note(f"se-enhance: {clipped} samples clipped")
     failures.finish(done)
 
 

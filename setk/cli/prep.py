@@ -7,26 +7,39 @@ from typing import Annotated, Optional
 
 import typer
 
-from setk.cli import corpora, shell
-from setk.cli.corpora import Jobs, MaxFail, Out, Resampler, add_all
+from setk.cli import checks, corpora, shell
+from setk.cli.corpora import Jobs, Out, Resampler, add_all
 
-app = shell.new_app(no_args_is_help=True, help="Prepare data: corpora and lists to data directories, data directories to shards.")
-# --shard is the earlier name of --part; no help shows it.
-app.info.context_settings = {**(app.info.context_settings or {}), "token_normalize_func": lambda name: "part" if name == "shard" else name}
-for command in corpora.COMMANDS:
-    app.command()(command)
+app = shell.new_app(
+    """
+se-prep list recordings/ > recordings.scp
+se-prep sources --speech speech.scp --noise noise.scp data/train
+se-prep pairs noisy/ clean/ data/valid
+se-prep check data/train data/valid
+se-prep shards data/train shards/train
+""",
+    no_args_is_help=True,
+    help="Prepare data: wav lists, data directories, mixtures, shards, corpora.",
+)
+for command, examples in {**corpora.COMMANDS, **checks.COMMANDS}.items():
+    shell.command(app, examples=examples)(command)
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Data directory.")]
-Dirs = Annotated[list[Path], typer.Argument(metavar="DIR", help="Data directories.")]
-Wavs = Annotated[list[Path], typer.Option(metavar="LIST", help="Wav list or folder; may be repeated.")]
-Rirs = Annotated[list[Path], typer.Option(metavar="LIST", help="Wav list or folder of room impulse responses; may be repeated.")]
-Part = Annotated[Optional[str], typer.Option("--part", metavar="K/N", help="Do every N-th item from the K-th, as one array job.")]
-Rate = Annotated[int, typer.Option(help="Sample rate in Hz.")]
-ExpectedRate = Annotated[int, typer.Option(help="Sample rate in Hz that every wav must have; 0 accepts any.")]
-AllowCommands = Annotated[bool, typer.Option("--allow-commands", help="Run list entries that end in '|' as shell commands.")]
+Wavs = Annotated[
+    list[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list or folder; may be repeated.")
+]
+Rirs = Annotated[
+    list[Path],
+    typer.Option(
+        rich_help_panel=shell.INPUT,
+        metavar="LIST",
+        help="Wav list or folder of room impulse responses; may be repeated.",
+    ),
+]
+Rate = Annotated[int, typer.Option(rich_help_panel=shell.OUTPUT, metavar="HZ", help="Sample rate.")]
 
 
-@app.command("list")
+@shell.command(app, "list", examples="se-prep list recordings/ > recordings.scp")
 def list_(
     place: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of audio files, or a wav list.")],
 ):
@@ -43,13 +56,13 @@ def list_(
     failures.finish(len(table))
 
 
-@app.command()
+@shell.command(app, examples="se-prep pairs noisy/ clean/ data/mine")
 def pairs(
     noisy: Annotated[Path, typer.Argument(help="Folder (matched by relative path without suffix) or wav list.")],
     clean: Annotated[Path, typer.Argument(help="The same for clean speech.")],
     out: Out,
-    max_fail: MaxFail = 0,
-    allow_commands: AllowCommands = False,
+    max_fail: shell.MaxFail = 0,
+    allow_commands: shell.AllowCommands = False,
 ):
     """Write a data directory of two folders or two lists, noisy and clean."""
     from setk.data.pairs import pairs as write_pairs
@@ -60,22 +73,58 @@ def pairs(
     failures.finish(count)
 
 
-@app.command()
+@shell.command(
+    app,
+    examples="""
+se-prep mix --speech speech.scp --noise noise.scp --snr 0:20 data/mixed
+se-prep mix --speech speech.scp --noise noise.scp --snr 0,5,10 --rir rooms.scp --level -35:-15 data/mixed --jobs 4
+""",
+)
 def mix(
     out: Out,
     speech: Wavs,
     noise: Wavs,
-    snr: Annotated[str, typer.Option(metavar="LO:HI|A,B,...", help="SNR in dB: a range, or values to choose from.")],
-    rir: Annotated[list[Path], typer.Option(metavar="LIST", help="Room impulse responses; the target is their early part (50 ms).")] = [],
-    level: Annotated[Optional[str], typer.Option(metavar="LO:HI|A,B,...", help="RMS level of the mixture, dB re full scale.")] = None,
-    active_level: Annotated[bool, typer.Option("--active-level", help="Speech level by ITU-T P.56: without pauses.")] = False,
-    utt2spk: Annotated[Optional[Path], typer.Option(metavar="TABLE", help="Speakers of the speech list, to be copied to OUT.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed; each mixture depends on it and on its utterance id.")] = 0,
+    snr: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=shell.OUTPUT, metavar="LO:HI|A,B,...", help="SNR in dB: a range, or values to choose from."
+        ),
+    ],
+    rir: Annotated[
+        list[Path],
+        typer.Option(
+            rich_help_panel=shell.INPUT,
+            metavar="LIST",
+            help="Room impulse responses; the target is their early part (50 ms).",
+        ),
+    ] = [],
+    level: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT, metavar="LO:HI|A,B,...", help="RMS level of the mixture, dB re full scale."
+        ),
+    ] = None,
+    active_level: Annotated[
+        bool,
+        typer.Option(
+            "--active-level", rich_help_panel=shell.OUTPUT, help="Speech level by ITU-T P.56: without pauses."
+        ),
+    ] = False,
+    utt2spk: Annotated[
+        Optional[Path],
+        typer.Option(
+            rich_help_panel=shell.INPUT, metavar="TABLE", help="Speakers of the speech list, to be copied to OUT."
+        ),
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(rich_help_panel=shell.ADVANCED, help="Seed; each mixture depends on it and on its utterance id."),
+    ] = 0,
     rate: Rate = 16000,
     jobs: Jobs = 1,
-    part: Part = None,
-    max_fail: MaxFail = 0,
-    allow_commands: AllowCommands = False,
+    part: shell.Part = None,
+    max_fail: shell.MaxFail = 0,
+    allow_commands: shell.AllowCommands = False,
 ):
     """Mix each utterance of a speech list with a noise: OUT/{noisy,clean}/*.wav, their lists, and mix.tsv."""
     from setk.data import mixtures
@@ -83,8 +132,15 @@ def mix(
     from setk.data.mixing import Spread
 
     lists = (merge_wavs(paths, allow_commands) for paths in (speech, noise, rir))
-    plan = mixtures.Plan(out, *lists, Spread.parse(snr, "--snr"),  # type: ignore[call-arg]
-                         Spread.parse(level, "--level") if level else None, active_level, seed, rate)
+    plan = mixtures.Plan(
+        out,
+        *lists,
+        Spread.parse(snr, "--snr"),  # type: ignore[call-arg]
+        Spread.parse(level, "--level") if level else None,
+        active_level,
+        seed,
+        rate,
+    )
     failures, done = shell.Failures("se-prep", max_fail), 0
     total = len(plan.speech) if part is None else None
     speakers = read_list(utt2spk) if utt2spk else {}
@@ -93,39 +149,69 @@ def mix(
         if row.error:
             failures.add(row.utt, row.error)
     if not mixtures.is_complete(plan):
-        shell.say(f"se-prep: {out}: the lists will be written by the job that makes the last mixture")
+        shell.note(f"se-prep: {out}: the lists will be written by the job that makes the last mixture")
     failures.finish(done)
 
 
-@app.command()
+@shell.command(app, examples="se-prep sources --speech speech.scp --noise noise.scp data/train")
 def sources(
     out: Out,
     speech: Wavs,
     noise: Wavs,
     rir: Rirs = [],
-    utt2spk: Annotated[Optional[Path], typer.Option(metavar="TABLE", help="Speakers of the speech list.")] = None,
+    utt2spk: Annotated[
+        Optional[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="TABLE", help="Speakers of the speech list.")
+    ] = None,
 ):
     """Write a data directory of speech and noise lists, which se-train mixes during training."""
     from setk.data.datadir import write_sources
 
     tables = write_sources(out, speech, noise, rir, utt2spk)
-    shell.say(f"se-prep: {out}: " + ", ".join(f"{len(table)} lines in {name}" for name, table in tables.items()))
+    shell.note(f"se-prep: {out}: " + ", ".join(f"{len(table)} lines in {name}" for name, table in tables.items()))
 
 
-@app.command()
+@shell.command(
+    app,
+    examples="""
+se-prep shards data/mine shards/mine
+se-prep shards data/mine shards/stft --feature stft --window 512 --hop 256
+""",
+)
 def shards(
     directory: Dir,
     out: Out,
-    feature: Annotated[str, typer.Option(help="pcm (int16), stft (compressed complex, float16), or logmel (float16).")] = "pcm",
-    window: Annotated[Optional[int], typer.Option(help="Window of stft and logmel, in samples.  [default: 512]")] = None,
-    hop: Annotated[Optional[int], typer.Option(help="Hop of stft and logmel, in samples.  [default: 256]")] = None,
-    bands: Annotated[Optional[int], typer.Option(help="Mel bands of logmel.  [default: 80]")] = None,
-    shard_size: Annotated[int, typer.Option(help="Utterances per shard.")] = 1000,
+    feature: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=shell.OUTPUT, help="pcm (int16), stft (compressed complex, float16), or logmel (float16)."
+        ),
+    ] = "pcm",
+    window: Annotated[
+        Optional[int],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT,
+            metavar="SAMPLES",
+            help="Window of stft and logmel, in samples.  [default: 512]",
+        ),
+    ] = None,
+    hop: Annotated[
+        Optional[int],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT, metavar="SAMPLES", help="Hop of stft and logmel, in samples.  [default: 256]"
+        ),
+    ] = None,
+    bands: Annotated[
+        Optional[int], typer.Option(rich_help_panel=shell.OUTPUT, help="Mel bands of logmel.  [default: 80]")
+    ] = None,
+    shard_size: Annotated[int, typer.Option(rich_help_panel=shell.OUTPUT, help="Utterances per shard.")] = 1000,
     rate: Rate = 16000,
-    resampler: Annotated[Optional[str], typer.Option(help="Convert wavs at other rates: soxr, or resampy.")] = None,
+    resampler: Annotated[
+        Optional[str],
+        typer.Option(rich_help_panel=shell.ADVANCED, help="Convert wavs at other rates: soxr, or resampy."),
+    ] = None,
     jobs: Jobs = 1,
-    part: Part = None,
-    allow_commands: AllowCommands = False,
+    part: shell.Part = None,
+    allow_commands: shell.AllowCommands = False,
 ):
     """Write a data directory as HDF5 shards. Complete and current shards are kept."""
     from setk.data import features
@@ -139,71 +225,26 @@ def shards(
     for done in library.write_shards(data, out, shard_size, part, jobs, rate, made, resampler):
         add_all(failures, done.faults)
         states.append(done.state)
-        shell.say(f"se-prep: {done.path}: {done.state}")
+        shell.note(f"se-prep: {done.path}: {done.state}")
         if done.state != "failed":
             utterances, seconds, clipped = utterances + done.utterances, seconds + done.seconds, clipped + done.clipped
     if clipped:
-        shell.say(f"se-prep: {clipped} samples clipped to 16 bits")
-    shell.say(f"se-prep: {states.count('made')} shards made, {states.count('kept')} kept, {states.count('failed')} failed; "
-              f"{seconds / 3600:.2f} h; the set is {'complete' if library.names(out) else 'not complete yet'}")
+        shell.note(f"se-prep: {clipped} samples clipped to 16 bits")
+    shell.note(
+        f"se-prep: {states.count('made')} shards made, {states.count('kept')} kept, {states.count('failed')} failed; "
+        f"{seconds / 3600:.2f} h; the set is {'complete' if library.names(out) else 'not complete yet'}"
+    )
     failures.finish(utterances)
 
 
-@app.command()
-def check(
-    directories: Dirs,
-    rate: ExpectedRate = 16000,
-    jobs: Jobs = 1,
-    allow_commands: AllowCommands = False,
-):
-    """Print every fault with file, line and fix, as a table on stdout; exit 1 if there is one.
-
-    The same audio in two of several directories is a fault.
-    """
-    if _check(directories, rate, jobs, allow_commands, fix=False):
-        raise typer.Exit(shell.SOME_FAILED)
-
-
-@app.command()
-def fix(
-    directories: Dirs,
-    rate: ExpectedRate = 16000,
-    jobs: Jobs = 1,
-    allow_commands: AllowCommands = False,
-):
-    """Drop every utterance with a fault and sort the lists. The old lists go to DIR/.backup; a directory without faults is not changed."""
-    _check(directories, rate, jobs, allow_commands, fix=True)
-
-
-def _check(directories: list[Path], rate: int, jobs: int, allow_commands: bool, fix: bool) -> int:
-    """Print the faults of the directories, fix them if asked, and return their number."""
-    from setk.data import check as library
-
-    total = 0
-    print(library.Fault.HEADER)
-    for data, found, faults in library.check_all(directories, rate or None, jobs, allow_commands):
-        grades = []
-        for fault in faults:
-            print(fault.text(), flush=True)
-            grades.append(fault.grade)
-        count = grades.count(library.FAULT)
-        total += count
-        for stream, good in found.good.items():
-            what = "pairs" if data.is_pairs else stream
-            shell.say(f"se-prep: {data.path}: {len(good)} {what} are good, {sum(good.values()) / 3600:.2f} h")
-        shell.say(f"se-prep: {data.path}: {count} faults, {grades.count(library.REMARK)} remarks")
-        if fix and count:
-            backup = library.fix(data, found)
-            shell.say(f"se-prep: {data.path}: fixed; the old lists are in {backup}")
-    return total
-
-
-@app.command()
+@shell.command(app, examples="se-prep split data/mine 8")
 def split(
     directory: Dir,
     parts: Annotated[int, typer.Argument(metavar="N", help="Number of parts.")],
-    by_speaker: Annotated[bool, typer.Option("--by-speaker", help="Keep a speaker's utterances (utt2spk) together.")] = False,
-    allow_commands: AllowCommands = False,
+    by_speaker: Annotated[
+        bool, typer.Option("--by-speaker", help="Keep a speaker's utterances (utt2spk) together.")
+    ] = False,
+    allow_commands: shell.AllowCommands = False,
 ):
     """Split a data directory into DIR/splitN/1 ... N of about equal duration; their paths go to stdout."""
     from setk.data.datadir import DataDir
@@ -211,20 +252,22 @@ def split(
 
     for path, utterances, seconds in write_parts(DataDir(directory, allow_commands), parts, by_speaker):
         print(path)
-        shell.say(f"se-prep: {path}: {utterances} utterances, {seconds / 3600:.2f} h")
+        shell.note(f"se-prep: {path}: {utterances} utterances, {seconds / 3600:.2f} h")
 
 
-@app.command()
+@shell.command(app, examples="se-prep resample originals/ wav16k --rate 16000 > wav16k.scp")
 def resample(
     wavs: Annotated[Path, typer.Argument(metavar="LIST", help="Wav list or folder; - is standard input.")],
     out: Out,
     rate: Rate = 16000,
     resampler: Resampler = "soxr",
-    channel: Annotated[Optional[int], typer.Option(min=1, help="Keep this channel of files with several.")] = None,
+    channel: Annotated[
+        Optional[int], typer.Option(rich_help_panel=shell.INPUT, min=1, help="Keep this channel of files with several.")
+    ] = None,
     jobs: Jobs = 1,
-    part: Part = None,
-    max_fail: MaxFail = 0,
-    allow_commands: AllowCommands = False,
+    part: shell.Part = None,
+    max_fail: shell.MaxFail = 0,
+    allow_commands: shell.AllowCommands = False,
 ):
     """Convert wavs to OUT/<utt>.wav, and print their list. Files that are mono at the rate are not copied."""
     from setk.data.convert import convert_all
@@ -239,7 +282,7 @@ def resample(
         print(wav.utt, wav.path, flush=True)
         done, clipped = done + 1, clipped + wav.clipped
     if clipped:
-        shell.say(f"se-prep: {clipped} samples clipped in resampling")
+        shell.note(f"se-prep: {clipped} samples clipped in resampling")
     failures.finish(done)
 
 

@@ -12,6 +12,11 @@ from setk.cli import shell
 from setk.core.errors import UserError
 
 app = shell.new_app()
+EXAMPLES = """
+se-prune fspen sparse.pt --method magnitude --amount 0.3
+se-prune fspen small.pt --method structured --target-macs 0.5
+se-prune fspen small.pt --method structured --amount 0.3 --importance taylor --list noisy.scp --ref clean.scp
+"""
 
 
 class Method(str, Enum):
@@ -25,21 +30,86 @@ class Importance(str, Enum):
     taylor = "taylor"
 
 
-@app.command()
+@shell.command(app, examples=EXAMPLES)
 def prune(
     ctx: typer.Context,
     checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint, or an included model.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Checkpoint to write.")],
-    method: Annotated[Method, typer.Option(help="magnitude: weights become zero. structured: units are removed, and the model is smaller.")],
-    amount: Annotated[Optional[float], typer.Option(help="Part of the weights, or of the units, to remove; 0 to below 1.")] = None,
-    target_macs: Annotated[Optional[float], typer.Option(help="structured: MACs per second at most; up to 1, as a part of the dense ones.")] = None,
-    target_params: Annotated[Optional[float], typer.Option(help="structured: parameters at most; up to 1, as a part of the dense ones.")] = None,
-    floor: Annotated[float, typer.Option(help="Part of each layer, or group of units, to keep.")] = 0.1,
-    importance: Annotated[Importance, typer.Option(help="structured: by norms of weights, or by gradients on --list and --ref.")] = Importance.l1,
-    multiple: Annotated[Optional[int], typer.Option(min=1, help="structured: round widths to it (default: what suits the model's kernels).")] = None,
-    list_: Annotated[Optional[str], typer.Option("--list", help="Wav list on which the pruned model is compared with the dense one.")] = None,
-    ref: Annotated[Optional[str], typer.Option(help="With --list: the clean list, for scores and for taylor.")] = None,
-    metrics: Annotated[str, typer.Option(help="With --ref: metrics of se-score, by commas.")] = "pesq_wb,stoi,si_sdr",
+    method: Annotated[
+        Method,
+        typer.Option(
+            rich_help_panel=shell.PRUNING,
+            help="magnitude: weights become zero. structured: units are removed, and the model is smaller.",
+        ),
+    ],
+    amount: Annotated[
+        Optional[float],
+        typer.Option(
+            rich_help_panel=shell.PRUNING,
+            metavar="PART",
+            help="Part of the weights, or of the units, to remove; 0 to below 1.",
+        ),
+    ] = None,
+    target_macs: Annotated[
+        Optional[float],
+        typer.Option(
+            rich_help_panel=shell.PRUNING,
+            metavar="N",
+            help="structured: MACs per second at most; up to 1, as a part of the dense ones.",
+        ),
+    ] = None,
+    target_params: Annotated[
+        Optional[float],
+        typer.Option(
+            rich_help_panel=shell.PRUNING,
+            metavar="N",
+            help="structured: parameters at most; up to 1, as a part of the dense ones.",
+        ),
+    ] = None,
+    floor: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=shell.PRUNING, metavar="PART", help="Part of each layer, or group of units, to keep."
+        ),
+    ] = 0.1,
+    importance: Annotated[
+        Importance,
+        typer.Option(
+            rich_help_panel=shell.PRUNING, help="structured: by norms of weights, or by gradients on --list and --ref."
+        ),
+    ] = Importance.l1,
+    multiple: Annotated[
+        Optional[int],
+        typer.Option(
+            rich_help_panel=shell.PRUNING,
+            min=1,
+            help="structured: round widths to it (default: what suits the model's kernels).",
+        ),
+    ] = None,
+    list_: Annotated[
+        Optional[str],
+        typer.Option(
+            "--list",
+            rich_help_panel=shell.METRICS,
+            metavar="LIST",
+            help="Wav list on which the pruned model is compared with the dense one.",
+        ),
+    ] = None,
+    ref: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.METRICS,
+            metavar="LIST",
+            help="With --list: the clean list, for scores and for taylor.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=shell.METRICS, metavar="A,B,…", help="With --ref: metrics of se-score, by commas."
+        ),
+    ] = "pesq_wb,stoi,si_sdr",
+    as_json: shell.Json = False,
 ) -> None:
     """Prune CKPT, and print what that costs and saves: a row for the dense model and one for the pruned.
 
@@ -51,34 +121,45 @@ def prune(
     if sum(x is not None for x in (amount, target_macs, target_params)) != 1:
         raise UserError("give one of --amount, --target-macs and --target-params")
     if method is Method.magnitude:
-        shell.only(ctx, "with --method magnitude", *(set(ctx.params) - {"target_macs", "target_params", "importance", "multiple"}))
+        shell.refuse(ctx, "with --method magnitude", "target_macs", "target_params", "importance", "multiple")
     if importance is Importance.taylor and not (list_ and ref):
         raise UserError("--importance taylor needs --list noisy.scp and --ref clean.scp")
-    if list_ is None or ref is None:
-        absent = ("--list", {"ref", "metrics"}) if list_ is None else ("--ref", {"metrics"})
-        shell.only(ctx, f"without {absent[0]}", *(set(ctx.params) - absent[1]))
+    if list_ is None:
+        shell.refuse(ctx, "without --list", "ref", "metrics")
+    if ref is None:
+        shell.refuse(ctx, "without --ref", "metrics")
     from setk import metrics as measures
     from setk.compress import pruned
 
     names = measures.select(measures.listed(metrics)) if ref else ()
     utts = pruned.locations(list_, ref) if list_ else {}
-    done = pruned.prune(checkpoint, out, method=method.value, amount=amount, target_macs=target_macs, target_params=target_params,
-                        floor=floor, importance=importance.value, multiple=multiple, utts=utts)
+    done = pruned.prune(
+        checkpoint,
+        out,
+        method=method.value,
+        amount=amount,
+        target_macs=target_macs,
+        target_params=target_params,
+        floor=floor,
+        importance=importance.value,
+        multiple=multiple,
+        utts=utts,
+    )
     for name, (before, after) in done.widths.items():
-        shell.say(f"se-prune: {name}: {after} of {before} units")
+        shell.note(f"se-prune: {name}: {after} of {before} units")
     rows = pruned.cost_rows([done.dense, done.pruned])
     if utts:
         outputs = pruned.Outputs(done.dense.model, done.pruned.model, names)
         waves = pruned.signals(utts, done.dense.model.sample_rate)
         for utt, signals in zip(utts, shell.progress(waves, len(utts), "se-prune")):
             for name, reason in outputs.add(*signals).items():
-                shell.say(f"se-prune: {utt}: {name}: {reason}")
+                shell.note(f"se-prune: {utt}: {name}: {reason}")
         for row, columns in zip(rows, outputs.columns()):
             row |= columns
-    shell.print_table(rows)
+    shell.print_rows(rows, as_json)
     if method is Method.magnitude:
         zeros = rows[0]["params_nonzero"] - rows[1]["params_nonzero"]
-        shell.say(f"se-prune: {out}: {zeros} more weights are zero; zeros do not make a model faster")
+        shell.note(f"se-prune: {out}: {zeros} more weights are zero; zeros do not make a model faster")
 
 
 def main() -> None:

@@ -13,7 +13,12 @@ from setk.cli import shell
 from setk.cli.train import train as se_train
 from setk.core.errors import UserError
 
-app = shell.new_app()
+app = shell.new_app("""
+se-quant export fspen fspen.onnx
+se-quant export fspen fspen.c
+se-quant ptq fspen fspen8.pt --list noisy.scp
+se-quant check fspen fspen8.pt --list noisy.scp --ref clean.scp
+""")
 Source = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint, or an included model.")]
 Form = typer.Argument(help="A checkpoint, an .onnx or .ts of se-quant export, or an included model.")
 
@@ -29,24 +34,41 @@ def quant() -> None:
     """Round models after training; import, export and compare checkpoints."""
 
 
-@app.command("train", hidden=True)
+@shell.command(
+    app, "train", examples="se-train fqse --train shards/mine --valid data/valid --out exp/mine", hidden=True
+)
 @wraps(se_train)
 def train(**options: Any) -> None:
     """Run se-train, which trains quantized models too."""
-    shell.say("se-quant: 'se-quant train' is se-train; write se-train")
+    shell.note("se-quant: 'se-quant train' is se-train; write se-train")
     se_train(**options)
 
 
 train.__doc__ = "Run se-train, which also trains quantized models: a config with a block 'quantization'."
 
 
-@app.command()
+@shell.command(
+    app,
+    examples="""
+se-quant ptq fspen fspen8.pt --list noisy.scp --method mse
+""",
+)
 def ptq(
     model: Source,
     out: Annotated[Path, typer.Argument(metavar="OUT.pt", help="Checkpoint to write.")],
-    list_: Annotated[str, typer.Option("--list", help="Wav list of noisy speech like the model's input; minutes suffice.")],
-    method: Annotated[Calibration, typer.Option(
-        help="Ranges: minmax; percentile, without 1 value of 10000; mse, of least squared error.")] = Calibration.mse,
+    list_: Annotated[
+        str,
+        typer.Option(
+            "--list",
+            rich_help_panel=shell.INPUT,
+            metavar="LIST",
+            help="Wav list of noisy speech like the model's input; minutes suffice.",
+        ),
+    ],
+    method: Annotated[
+        Calibration,
+        typer.Option(help="Ranges: minmax; percentile, without 1 value of 10000; mse, of least squared error."),
+    ] = Calibration.mse,
     allow_commands: shell.AllowCommands = False,
 ) -> None:
     """Quantize MODEL without training: measure the ranges of its activations on a list, and write a checkpoint.
@@ -70,16 +92,33 @@ def ptq(
             yield torch.from_numpy(location.read_mono(source.sample_rate)[0])[None]
 
     ptq.calibrate(source, shell.progress(waves(), len(locations), "se-quant"), method.value)
-    checkpoint.save(out, source, {}, source=about["provenance"], sha256=about["sha256"], calibration=method.value, list=list_)
-    shell.say(f"se-quant: {out}: {len(source.activation_quantizers)} ranges from {len(locations)} signals")
+    checkpoint.save(
+        out, source, {}, source=about["provenance"], sha256=about["sha256"], calibration=method.value, list=list_
+    )
+    shell.note(f"se-quant: {out}: {len(source.activation_quantizers)} ranges from {len(locations)} signals")
 
 
-@app.command()
+@shell.command(
+    app,
+    examples="""
+se-quant export fspen fspen.onnx
+se-quant export fspen fspen.c
+se-quant export exp/mine/best.pt mine8.onnx --batch 8
+""",
+)
 def export(
     model: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, or OUT.c with OUT.h.")],
-    frames: Annotated[int, typer.Option(min=1, help="Frames that a call accepts: 1 is live; 16 and more suit files. "
-                                                    "A model that is not causal accepts any number.")] = 1,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, or OUT.c and OUT.h.")
+    ],
+    frames: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Frames that a call accepts: 1 is live; 16 and more suit files. "
+            "A model that is not causal accepts any number.",
+        ),
+    ] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Signals that a call accepts, for servers.")] = 1,
 ) -> None:
     """Write MODEL as ONNX, which se-enhance runs without torch, as TorchScript, for torch.jit.load, or as C for a device.
@@ -92,29 +131,67 @@ def export(
     from setk import export as exports
 
     made = exports.write(model, out, frames=frames, batch=batch)
-    compared = "not compared with the checkpoint: no C compiler" if made["snr_db"] is None else f"SNR {made['snr_db']:.1f} dB to the checkpoint"
-    shell.say(f"se-quant: {out}: {made['nodes']} nodes, {made['bytes']} bytes, {compared}")
+    compared = "not compared with the checkpoint: no C compiler"
+    if made["snr_db"] is not None:
+        compared = f"SNR {made['snr_db']:.1f} dB to the checkpoint"
+    shell.note(f"se-quant: {out}: {made['nodes']} nodes, {made['bytes']} bytes, {compared}")
     if "integer" in made:
-        shell.say(f"se-quant: {made['integer']} of {made['products']} convolutions and matrix products are of integers")
+        shell.note(
+            f"se-quant: {made['integer']} of {made['products']} convolutions and matrix products are of integers"
+        )
         if made["integer"] < made["products"]:
-            shell.say("se-quant: the rest, recurrent layers included, computes in float from int8 weights: the file is smaller, but "
-                      "usually not faster than a float one (se-count --time); where time matters, export the float checkpoint")
+            shell.note(
+                "se-quant: the rest, recurrent layers included, computes in float from int8 weights: the file is smaller, but "
+                "usually not faster than a float one (se-count --time); where time matters, export the float checkpoint"
+            )
 
 
-@app.command()
+@shell.command(
+    app,
+    examples="""
+se-quant check fspen fspen8.pt --list noisy.scp --ref clean.scp
+se-quant check exp/fqse/best.pt fqse.onnx --list noisy.scp --integer
+""",
+)
 def check(
     ctx: typer.Context,
     a: Annotated[str, Form],
     b: Annotated[str, Form],
-    list_: Annotated[str, typer.Option("--list", help="Wav list of noisy speech.")],
-    ref: Annotated[Optional[str], typer.Option(help="Wav list of the clean speech, to score B less A.")] = None,
-    metrics: Annotated[str, typer.Option(help="With --ref: metrics of se-score, by commas.")] = "pesq_wb,stoi,si_sdr",
-    min_snr: Annotated[float, typer.Option(
-        help="SNR in dB between the outputs, below which an utterance counts as failed. Float forms of a model are above 80, int8 "
-             "is about 30 from its checkpoint, and that about 25 from float.")] = 20.0,
-    integer: Annotated[bool, typer.Option("--integer", help="Compute B, an int8 .onnx of Conv-TasNet, by integers alone.")] = False,
+    list_: Annotated[
+        str, typer.Option("--list", rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list of noisy speech.")
+    ],
+    ref: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list of the clean speech, to score B less A."
+        ),
+    ] = None,
+    metrics: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=shell.METRICS, metavar="A,B,…", help="With --ref: metrics of se-score, by commas."
+        ),
+    ] = "pesq_wb,stoi,si_sdr",
+    min_snr: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=shell.METRICS,
+            metavar="DB",
+            help="SNR in dB between the outputs, below which an utterance counts as failed. Float forms of a model are above 80, int8 "
+            "is about 30 from its checkpoint, and that about 25 from float.",
+        ),
+    ] = 20.0,
+    integer: Annotated[
+        bool,
+        typer.Option(
+            "--integer",
+            rich_help_panel=shell.METRICS,
+            help="Compute B, an int8 .onnx of Conv-TasNet, by integers alone.",
+        ),
+    ] = False,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
+    as_json: shell.Json = False,
     allow_commands: shell.AllowCommands = False,
     trust: shell.Trust = False,
 ) -> None:
@@ -124,12 +201,11 @@ def check(
     their interval go to stderr. Exits with 1 if an utterance is below --min-snr.
     """
     if ref is None:
-        shell.only(ctx, "without --ref", *(set(ctx.params) - {"metrics"}))
+        shell.refuse(ctx, "without --ref", "metrics")
     from setk import engines
     from setk import metrics as measures
     from setk.data import lists
     from setk.engines import parity
-    from setk.scoring import summary
 
     names = measures.select(measures.listed(metrics)) if ref else ()
     clean = lists.read_wavs(ref, allow_commands) if ref else {}
@@ -140,30 +216,37 @@ def check(
         two = IntegerEngine(Path(b))
     else:
         two = engines.open(b, trust=trust)
-    failures, columns, good = shell.Failures("se-quant", max_fail), {name: [] for name in ("snr", *names)}, 0
+    failures, rows, good = shell.Failures("se-quant", max_fail), [], 0
     entries = lists.take_part(lists.open_wavs(list_, allow_commands), part)
-    print("utt", "snr", *(f"d_{name}" for name in names), sep="\t", flush=True)
-    for row in shell.progress(parity.compare(one, two, entries, names=names, clean=clean), None,
-                              "se-quant"):
+    table = None if as_json else shell.Rows("utt", ["snr", *(f"d_{name}" for name in names)])
+    for row in shell.progress(
+        parity.compare(one, two, entries, names=names, clean=clean), shell.list_length(list_, part), "se-quant"
+    ):
+        rows.append(row)
         if row.error:
             failures.add(row.utt, row.error)
             continue
-        print(row.utt, f"{row.snr:.4f}", *(f"{gain:.4f}" for gain in row.gains.values()), sep="\t", flush=True)
-        for name, value in {"snr": row.snr, **row.gains}.items():
-            if abs(value) != float("inf"):
-                columns[name].append(value)
+        if table:
+            table.add(row.utt, [f"{value:.4f}" for value in (row.snr, *row.gains.values())])
+        else:
+            shell.print_json(
+                {"utt": row.utt, "snr": row.snr, **{f"d_{name}": gain for name, gain in row.gains.items()}}
+            )
         if row.snr >= min_snr:
             good += 1
         else:
             failures.add(row.utt, f"SNR {row.snr:.1f} dB, below {min_snr:g}")
-    for line in summary.words({name: summary.summarise(values) for name, values in columns.items()}):
-        shell.say(f"se-quant: {line}")
+    for line in parity.words(rows):
+        shell.note(f"se-quant: {line}")
     failures.finish(good)
 
 
-@app.command("import")
+@shell.command(app, "import", examples="se-quant import pytorch_model.bin conv_tasnet.pt")
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="pytorch_model.bin of asteroid's ConvTasNet for one source at 16 kHz.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="pytorch_model.bin of asteroid's ConvTasNet for one source at 16 kHz."),
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT.pt", help="Checkpoint to write.")],
 ) -> None:
     """Convert a checkpoint of asteroid to one of conv_tasnet, to enhance with or to quantize (se-train --init)."""

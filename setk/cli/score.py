@@ -13,39 +13,163 @@ from setk.core.errors import UserError
 
 if TYPE_CHECKING:
     from setk.metrics import Extras
-    from setk.scoring.pairing import Row
 
 app = shell.new_app()
+EXAMPLES = """
+se-score clean.wav enhanced.wav
+se-score --ref clean.scp enhanced.scp --jobs 4 --summary scores.json > scores.tsv
+se-score --ref clean.scp enhanced.scp --metrics pesq_wb,stoi --by utt2snr
+se-score --compare a.tsv b.tsv                           # paired test of two systems
+se-score --ref clean.scp --noisy noisy.scp enhanced.scp --html report.html > scores.tsv
+"""
 VERIFIED = 20  # utterances that --verify recomputes
 
 
-@app.command()
+@shell.command(app, examples=EXAMPLES)
 def score(
     ctx: typer.Context,
-    files: Annotated[Optional[list[str]], typer.Argument(metavar="[CLEAN] ENHANCED", help="Two audio files; with --ref, one wav list. - is standard input.")] = None,
-    ref: Annotated[Optional[str], typer.Option(metavar="LIST", help="Wav list of the clean references; ENHANCED is then a wav list.")] = None,
-    noisy: Annotated[Optional[str], typer.Option(metavar="LIST", help="Noisy speech, for si_sdri and sdri: a wav list with --ref, else an audio file.")] = None,
-    metrics: Annotated[Optional[str], typer.Option(metavar="A,B,…", help="Columns of the table (default pesq_wb,stoi,estoi,si_sdr).")] = None,
-    list_metrics: Annotated[bool, typer.Option("--list-metrics", help="List all metrics, with what is missing to compute them here, and exit.")] = False,
-    dnsmos_model: Annotated[Optional[str], typer.Option(metavar="FILE", help="ONNX model of DNSMOS P.835.")] = None,
-    dnsmos_p808_model: Annotated[Optional[str], typer.Option(metavar="FILE", help="ONNX model of DNSMOS P.808.")] = None,
-    by: Annotated[Optional[list[str]], typer.Option(metavar="TABLE", help="Means by group too: utt2snr, utt2spk, any 'utt-id group', or SCORES.tsv:METRIC. May be repeated.")] = None,
-    bins: Annotated[Optional[str], typer.Option(metavar="A,B,…", help="With --by: join groups that are numbers into intervals with these limits, as in 0,6,12.")] = None,
-    expect: Annotated[Optional[str], typer.Option(metavar="METRIC=LOW:HIGH,…", help="Exit with 1 if a mean is outside its range, or missing.")] = None,
-    table: Annotated[Optional[str], typer.Option(metavar="md|tsv|json", help="Print a table of several systems, each [NAME=]SCORES.tsv[,COUNT.json], and exit.")] = None,
-    against: Annotated[Optional[str], typer.Option(metavar="NAME", help="With --table: differences to this system too.")] = None,
-    png: Annotated[Optional[Path], typer.Option(metavar="FILE", help="With --table: draw the means against MACs/s.")] = None,
-    compare: Annotated[Optional[tuple[str, str]], typer.Option(metavar="A.tsv B.tsv", help="Compare two score tables on the same utterances, and exit.")] = None,
-    verify: Annotated[Optional[int], typer.Option(metavar="[N]", min=1, help=f"Recompute N random utterances (default {VERIFIED}) with pystoi and pesq; "
-                                                                          "exit with 1 if a score differs by more than 1e-6.")] = None,
-    rate: Annotated[Optional[int], typer.Option(metavar="HZ", min=1, help="Resample all signals to this rate first.")] = None,
-    tolerance: Annotated[float, typer.Option(metavar="SECONDS", min=0, help="Lengths may differ by this much; the longer is cut.")] = 0.0,
-    jobs: Annotated[int, typer.Option(min=1, help="With --ref: processes.")] = 1,
+    files: Annotated[
+        Optional[list[str]],
+        typer.Argument(
+            metavar="[CLEAN] ENHANCED", help="Two audio files; with --ref, one wav list. - is standard input."
+        ),
+    ] = None,
+    ref: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.INPUT,
+            metavar="LIST",
+            help="Wav list of the clean references; ENHANCED is then a wav list.",
+        ),
+    ] = None,
+    noisy: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.INPUT,
+            metavar="LIST",
+            help="Noisy speech, for si_sdri and sdri: a wav list with --ref, else an audio file.",
+        ),
+    ] = None,
+    metrics: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.METRICS,
+            metavar="A,B,…",
+            help="Columns of the table (default pesq_wb,stoi,estoi,si_sdr).",
+        ),
+    ] = None,
+    list_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--list-metrics",
+            rich_help_panel=shell.METRICS,
+            help="List all metrics, with what is missing to compute them here, and exit.",
+        ),
+    ] = False,
+    dnsmos_model: Annotated[
+        Optional[str], typer.Option(rich_help_panel=shell.METRICS, metavar="FILE", help="ONNX model of DNSMOS P.835.")
+    ] = None,
+    dnsmos_p808_model: Annotated[
+        Optional[str], typer.Option(rich_help_panel=shell.METRICS, metavar="FILE", help="ONNX model of DNSMOS P.808.")
+    ] = None,
+    by: Annotated[
+        Optional[list[str]],
+        typer.Option(
+            rich_help_panel=shell.METRICS,
+            metavar="TABLE",
+            help="Means by group too: utt2snr, utt2spk, any 'utt-id group', or SCORES.tsv:METRIC. May be repeated.",
+        ),
+    ] = None,
+    bins: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.METRICS,
+            metavar="A,B,…",
+            help="With --by: join groups that are numbers into intervals with these limits, as in 0,6,12.",
+        ),
+    ] = None,
+    expect: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.METRICS,
+            metavar="METRIC=LOW:HIGH,…",
+            help="Exit with 1 if a mean is outside its range, or missing.",
+        ),
+    ] = None,
+    table: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.TABLES,
+            metavar="md|tsv|json",
+            help="Print a table of several systems, each [NAME=]SCORES.tsv[,COUNT.json], and exit.",
+        ),
+    ] = None,
+    against: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.TABLES, metavar="NAME", help="With --table: differences to this system too."
+        ),
+    ] = None,
+    png: Annotated[
+        Optional[Path],
+        typer.Option(rich_help_panel=shell.TABLES, metavar="FILE", help="With --table: draw the means against MACs/s."),
+    ] = None,
+    compare: Annotated[
+        Optional[tuple[str, str]],
+        typer.Option(
+            rich_help_panel=shell.TABLES,
+            metavar="A.tsv B.tsv",
+            help="Compare two score tables on the same utterances, and exit.",
+        ),
+    ] = None,
+    verify: Annotated[
+        Optional[int],
+        typer.Option(
+            rich_help_panel=shell.METRICS,
+            metavar="[N]",
+            min=1,
+            help=f"Recompute N random utterances (default {VERIFIED}) with pystoi and pesq; "
+            "exit with 1 if a score differs by more than 1e-6.",
+        ),
+    ] = None,
+    rate: Annotated[
+        Optional[int],
+        typer.Option(rich_help_panel=shell.INPUT, metavar="HZ", min=1, help="Resample all signals to this rate first."),
+    ] = None,
+    tolerance: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=shell.INPUT,
+            metavar="SECONDS",
+            min=0,
+            help="Lengths may differ by this much; the longer is cut.",
+        ),
+    ] = 0.0,
+    jobs: Annotated[int, typer.Option(rich_help_panel=shell.PARALLEL, min=1, help="With --ref: processes.")] = 1,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="Print a JSON object per line, not a table.")] = False,
-    summary: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Write means, intervals, counts, groups and provenance as JSON.")] = None,
-    html: Annotated[Optional[Path], typer.Option(metavar="FILE", help="Write a report to look at and listen to: one page without other files.")] = None,
+    jsonl: Annotated[
+        bool,
+        typer.Option(
+            "--json", "--jsonl", rich_help_panel=shell.OUTPUT, help="Print a JSON object per line, not a table."
+        ),
+    ] = False,
+    summary: Annotated[
+        Optional[Path],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT,
+            metavar="FILE",
+            help="Write means, intervals, counts, groups and provenance as JSON.",
+        ),
+    ] = None,
+    html: Annotated[
+        Optional[Path],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT,
+            metavar="FILE",
+            help="Write a report to look at and listen to: one page without other files.",
+        ),
+    ] = None,
     allow_commands: shell.AllowCommands = False,
 ) -> None:
     """Score enhanced speech against the clean reference: two files, or two wav lists matched by utterance.
@@ -66,14 +190,14 @@ def score(
         shell.only(ctx, "with --table", "table", "metrics", "by", "bins", "against", "png", "files")
         names = measures.listed(metrics) if metrics else None
         return print(systems.table(table, files or [], names, by=by or [], bins=bins, against=against, png=png))
-    shell.only(ctx, "without --table", *(set(ctx.params) - {"against", "png"}))
+    shell.refuse(ctx, "without --table", "against", "png")
     if not by:
-        shell.only(ctx, "without --by", *(set(ctx.params) - {"bins"}))
+        shell.refuse(ctx, "without --by", "bins")
 
     extras = measures.Extras(dnsmos_model, dnsmos_p808_model)
     if list_metrics:
-        shell.only(ctx, "with --list-metrics", "list_metrics", "dnsmos_model", "dnsmos_p808_model")
-        return _list_metrics(extras)
+        shell.only(ctx, "with --list-metrics", "list_metrics", "dnsmos_model", "dnsmos_p808_model", "jsonl")
+        return _list_metrics(extras, jsonl)
     names = measures.select(measures.DEFAULT if metrics is None else measures.listed(metrics), extras)
     measures.check_gains(names, noisy, "with --noisy")
     expected = expectations.parse(expect) if expect else {}
@@ -82,7 +206,7 @@ def score(
     if ref is None and len(files) != 2:
         raise UserError("write 'se-score clean.wav enhanced.wav', or 'se-score --ref clean.scp enhanced.scp' for lists")
     if ref is None:
-        shell.only(ctx, "without --ref, which is for lists", *(set(ctx.params) - {"jobs", "part"}))
+        shell.refuse(ctx, "without --ref, which is for lists", "jobs", "part")
     elif len(files) != 1:
         raise UserError("with --ref, give one wav list: se-score --ref clean.scp enhanced.scp, or - for standard input")
     if [ref, noisy, *files, *(by or [])].count("-") > 1:
@@ -90,15 +214,23 @@ def score(
     if verify:
         verifying.referenced(names)
     groups = {path: systems.read_groups(path, bins) for path in by or []}
-    pairs = pairing.single(files[0], files[1], noisy, allow_commands) if ref is None else pairing.listed(ref, files[0], noisy, part, allow_commands)
+    pairs = (
+        pairing.single(files[0], files[1], noisy, allow_commands)
+        if ref is None
+        else pairing.listed(ref, files[0], noisy, part, allow_commands)
+    )
     how = pairing.How(names, rate or 0, tolerance, extras)
     failures = shell.Failures("se-score", max_fail)
     rows = []
-    if not jsonl:
-        print("utt", *names, "error", sep="\t", flush=True)
-    for row in shell.progress(library.score_all(pairs, how, jobs), None, "se-score"):
+    table_rows = None if jsonl else shell.Rows("utt", names, "error")
+    for row in shell.progress(
+        library.score_all(pairs, how, jobs), shell.list_length(files[0], part) if ref else None, "se-score"
+    ):
         rows.append(row)
-        _print_row(row, jsonl)
+        if table_rows:
+            table_rows.add(row.pair.utt, map(repr, row.scores.values()), row.error)
+        else:
+            shell.print_json({"utt": row.pair.utt, **row.scores, "error": row.error or None})
         if row.error:
             failures.add(row.pair.utt, row.error)
     inputs = [path for path in (ref, *files, noisy, *groups) if path] if ref is not None else [*groups]
@@ -107,24 +239,28 @@ def score(
     differences = verifying.verify(rows, how, verify, jobs) if verify else []
     unmet = expectations.unmet(expected, figures["metrics"])
     for line in (*lines, *verifying.words(differences), *(f"unexpected mean: {one}" for one in unmet)):
-        shell.say(f"se-score: {line}")
+        shell.note(f"se-score: {line}")
     failures.finish(len(rows) - failures.count)
     if unmet or not verifying.agree(differences):
         raise typer.Exit(shell.SOME_FAILED)
 
 
-def _list_metrics(extras: Extras) -> None:
+def _list_metrics(extras: Extras, jsonl: bool) -> None:
     from setk import metrics
 
-    for m in metrics.METRICS.values():
-        print(m.name, m.meaning, m.range, m.reference, metrics.availability(m.name, extras) or "here", sep="\t")
-
-
-def _print_row(row: Row, jsonl: bool) -> None:
-    if jsonl:
-        shell.print_json({"utt": row.pair.utt, **row.scores, "error": row.error or None})
-    else:
-        print(row.pair.utt, *map(repr, row.scores.values()), row.error, sep="\t", flush=True)
+    shell.print_rows(
+        (
+            {
+                "name": m.name,
+                "meaning": m.meaning,
+                "range": m.range,
+                "reference": m.reference,
+                "available": metrics.availability(m.name, extras) or "here",
+            }
+            for m in metrics.METRICS.values()
+        ),
+        jsonl,
+    )
 
 
 def _compare(path_a: str, path_b: str, jsonl: bool) -> None:
@@ -136,16 +272,15 @@ def _compare(path_a: str, path_b: str, jsonl: bool) -> None:
     a, b = compare.read_table(path_a), compare.read_table(path_b)
     metrics, utts, only_a, only_b = compare.common(a, b)
     for line in (*compare.named(f"only {path_a} has", only_a), *compare.named(f"only {path_b} has", only_b)):
-        shell.say(f"se-score: {line}")
-    if not jsonl:
-        print(*compare.COLUMNS, sep="\t", flush=True)
+        shell.note(f"se-score: {line}")
+    table_rows = None if jsonl else shell.Rows(*compare.COLUMNS[:1], compare.COLUMNS[1:])
     for one in compare.compare(a, b, metrics, utts):
         values = {name: getattr(one, name) for name in compare.COLUMNS}
-        if jsonl:
-            shell.print_json(values)
+        if table_rows:
+            table_rows.add(one.metric, map(repr, list(values.values())[1:]))
         else:
-            print(one.metric, *map(repr, list(values.values())[1:]), sep="\t", flush=True)
-        shell.say(f"se-score: {compare.words(one)}")
+            shell.print_json(values)
+        shell.note(f"se-score: {compare.words(one)}")
 
 
 def main() -> None:

@@ -9,38 +9,86 @@ import os
 import signal
 import sys
 import time
-from typing import Annotated, Any, Iterable, Iterator, Mapping, Optional, TypeVar
+from typing import Annotated, Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, TypeVar
 
 import typer
 
+from setk.cli.command import LAST_GROUP, Command, Group
 from setk.core import packages
 from setk.core.errors import AudioError, UserError
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+# What typer raises for a wrong command line; its module depends on the version.
+UsageError = typer.BadParameter.__bases__[0]
 OK, SOME_FAILED, USAGE = 0, 1, 2
-ALIASES = {"shard": "part"}  # options by their earlier names, which no help shows
 
-Part = Annotated[Optional[str], typer.Option("--part", metavar="K/N", help="Every N-th utterance from the K-th, as one array job.")]
-MaxFail = Annotated[int, typer.Option(metavar="N", min=0, help="Failed utterances that still count as success.")]
-AllowCommands = Annotated[bool, typer.Option("--allow-commands", help="Run list entries that end in '|'.")]
-Trust = Annotated[bool, typer.Option("--trust", help="Run TorchScript (.ts), which can execute any code.")]
+# Titles under which help lists options.
+INPUT, OUTPUT, METRICS, TABLES, PRUNING, PARALLEL, ADVANCED = (
+    "Input",
+    "Output",
+    "Metrics",
+    "Tables of results",
+    "Pruning",
+    "Parallel",
+    "Advanced",
+)
+GENERAL = LAST_GROUP
+
+Part = Annotated[
+    Optional[str],
+    typer.Option(
+        "--part", rich_help_panel=PARALLEL, metavar="K/N", help="Every N-th utterance from the K-th, as one array job."
+    ),
+]
+MaxFail = Annotated[
+    int,
+    typer.Option(rich_help_panel=PARALLEL, metavar="N", min=0, help="Failed utterances that still count as success."),
+]
+AllowCommands = Annotated[
+    bool, typer.Option("--allow-commands", rich_help_panel=INPUT, help="Run list entries that end in '|'.")
+]
+Json = Annotated[
+    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object per line, not a table.")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", rich_help_panel=ADVANCED, help="Run TorchScript (.ts), which can execute any code.")
+]
 
 
-def new_app(**options) -> typer.Typer:
-    """A Typer without boxes and colours: plain help suits grep too, and starts faster."""
-    context = {"token_normalize_func": lambda name: ALIASES.get(name, name), "help_option_names": ["-h", "--help"]}
-    return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=context,
-                       **options)
+quiet = False  # set by --quiet
+
+
+def new_app(examples: str | None = None, **options: Any) -> typer.Typer:
+    """A Typer without boxes and colors: plain help suits grep too, and starts faster."""
+    return typer.Typer(
+        cls=Group,
+        epilog=examples,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        **options,
+    )
+
+
+def command(app: typer.Typer, name: str | None = None, *, examples: str, **options: Any) -> Callable[[F], F]:
+    """Decorator that makes a function a command of `app`, with the examples that its help shows."""
+    return app.command(name, cls=Command, epilog=examples, **options)
 
 
 def only(ctx: typer.Context, where: str, *names: str) -> None:
     """Raise UserError if the command line has a parameter that is not in `names`: ignored, it would promise what is not done.
 
-    `where` ends the sentence "--jobs does not apply ...", as in "to a single file".
+    `where` ends the sentence "--jobs does not apply ...", as in "with --compare".
     """
+    refuse(ctx, where, *(name for name in ctx.params if name not in names))
+
+
+def refuse(ctx: typer.Context, where: str, *names: str) -> None:
+    """Raise UserError if the command line has one of the parameters `names`; the counterpart of `only`."""
     for param in ctx.command.params:
         source = ctx.get_parameter_source(param.name)
-        if param.name not in names and source and source.name == "COMMANDLINE":
+        if param.name in names and source and source.name == "COMMANDLINE":
             label = param.opts[0] if param.param_type_name == "option" else (param.metavar or param.name)
             raise UserError(f"{label} does not apply {where}; remove it")
 
@@ -58,17 +106,88 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def note(message: str) -> None:
+    """One line to stderr that --quiet silences: what was done, not what went wrong."""
+    if not quiet:
+        say(message)
+
+
 def print_json(record: Mapping[str, Any]) -> None:
     """One line of strict JSON, which has no nan, to stdout."""
-    print(json.dumps({key: None if isinstance(v, float) and math.isnan(v) else v for key, v in record.items()}), flush=True)
+    print(
+        json.dumps({key: None if isinstance(v, float) and math.isnan(v) else v for key, v in record.items()}),
+        flush=True,
+    )
+
+
+def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:
+    """Rows to stdout, as JSON lines or as a table."""
+    if not as_json:
+        return print_table(rows)
+    for row in rows:
+        print_json(row)
 
 
 def print_table(rows: Iterable[Mapping[str, Any]]) -> None:
-    """Rows as TSV with a header to stdout, each as soon as it is there; None is nan, a mapping is key=value,..."""
+    """Rows with a header to stdout. In a pipe TSV, each row as soon as it is there, numbers in full; None is nan, a mapping is
+    key=value,... On a terminal aligned columns, numbers rounded, with k, M and G."""
+    if sys.stdout.isatty():
+        return _print_aligned(list(rows))
     for i, row in enumerate(rows):
         if i == 0:
             print(*row, sep="\t")
         print(*map(_cell, row.values()), sep="\t", flush=True)
+
+
+def _print_aligned(rows: list[Mapping[str, Any]]) -> None:
+    if not rows:
+        return
+    cells = [[*rows[0]], *([_short(value) for value in row.values()] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    numeric = [
+        all(value is None or isinstance(value, (int, float)) for value in column)
+        for column in zip(*(row.values() for row in rows))
+    ]
+    for line in cells:
+        padded = [
+            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(line, widths, numeric)
+        ]
+        print("  ".join(padded).rstrip())
+
+
+class Rows:
+    """A table whose rows appear as they are computed: TSV in a pipe, on a terminal columns of fixed width."""
+
+    def __init__(self, first: str, names: Sequence[str], last: str | None = None):
+        self.widths = [max(24, len(first)), *(max(8, len(name)) for name in names)]
+        self.terminal = sys.stdout.isatty()
+        self._print([first, *names, *([last] if last else [])])
+
+    def add(self, first: str, values: Iterable[float | str], last: str | None = None) -> None:
+        """Print a row: an id, numbers (or their text for a pipe), and a remark."""
+        numbers = [f"{float(value):.3f}" for value in values] if self.terminal else [str(value) for value in values]
+        self._print([first, *numbers, *([last] if last is not None else [])])
+
+    def _print(self, cells: list[str]) -> None:
+        if not self.terminal:
+            return print(*cells, sep="\t", flush=True)
+        padded = [
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, self.widths))
+        ]
+        print("  ".join([*padded, *cells[len(self.widths) :]]).rstrip(), flush=True)
+
+
+def _short(value: Any) -> str:
+    """A value as a person reads it: 86354 is 86.4k, 0.91324 is 0.913."""
+    if value is None:
+        return "-"
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return _cell(value)
+    for unit, factor in (("G", 1e9), ("M", 1e6), ("k", 1e4)):
+        if abs(value) >= factor:
+            return f"{value / min(factor, 1e3 if unit == 'k' else factor):.3g}{unit}"
+    return str(value) if isinstance(value, int) else f"{value:.3f}" if abs(value) < 100 else f"{value:.1f}"
 
 
 def _cell(value: Any) -> str:
@@ -86,7 +205,16 @@ def run(app: typer.Typer, name: str) -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.stdout.reconfigure(encoding="utf-8")  # ids pass through pipes unchanged in any locale
     try:
-        app(prog_name=name)
+        code = app(prog_name=name, standalone_mode=False)
+        if isinstance(code, int) and code:
+            sys.exit(code)
+    except UsageError as e:
+        if not e.format_message():  # a command without arguments, which prints its help
+            e.show()
+        else:
+            where = e.ctx.command_path if e.ctx else name
+            say(f"{where}: {e.format_message().rstrip('.')}; see {where} -h")
+        sys.exit(USAGE)
     except UserError as e:
         say(f"{name}: {e}")
         sys.exit(SOME_FAILED if isinstance(e, AudioError) else USAGE)
@@ -100,7 +228,9 @@ def run(app: typer.Typer, name: str) -> None:
     except OSError as e:
         if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO):
             raise
-        say(f"{name}: {e.filename or 'output'}: {os.strerror(e.errno)}; no incomplete file was left; fix it and run again")
+        say(
+            f"{name}: {e.filename or 'output'}: {os.strerror(e.errno)}; no incomplete file was left; fix it and run again"
+        )
         # What stdout still holds cannot be written either; the interpreter would try, and exit 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SOME_FAILED)
@@ -118,13 +248,30 @@ class Failures:
 
     def finish(self, done: int) -> None:
         """Print how many were done and failed; exit with code 1 if more failed than `max_fail`."""
-        say(f"{self.command}: {done} done, {self.count} failed")
+        note(f"{self.command}: {done} done, {self.count} failed")
         if self.count > self.max_fail:
             raise typer.Exit(SOME_FAILED)
 
 
+def list_length(list_: str, part: str | None) -> int | None:
+    """Entries of a wav list that a command handles, for progress; None where counting would read what is to come."""
+    if list_ == "-" or not os.path.isfile(list_):
+        return None
+    with open(list_, "rb") as f:
+        entries = sum(1 for line in f if line.strip())
+    from setk.data import lists
+
+    return entries if part is None else sum(1 for _ in lists.take_part(range(entries), part))
+
+
 def progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
-    """Pass `items` through, with a bar on a terminal, else a line every 30 seconds."""
+    """Pass `items` through, with a bar on a terminal, else a line every 30 seconds; --quiet: neither.
+
+    Where standard output is a terminal too, the rows that appear there are the progress, and a bar would overwrite them.
+    """
+    if quiet or (sys.stderr.isatty() and sys.stdout.isatty()):
+        yield from items
+        return
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -137,4 +284,4 @@ def progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
         if now - last >= 30:
             last = now
             left = f" of {total}, {(now - start) / i * (total - i):.0f} s left" if total else ""
-            say(f"{what}: {i}{left}")
+            note(f"{what}: {i}{left}")

@@ -11,20 +11,65 @@ import typer
 from setk.cli import checkpoints, shell
 
 app = shell.new_app()
+EXAMPLES = """
+se-train fspen --train shards/mine --valid data/valid --out exp/mine
+se-train fspen --train shards/mine --valid data/valid --out exp/mine --set steps=20000 --set lr=1e-3
+se-train mine.yaml --train data/train --valid data/valid --out exp/tuned --init fspen
+se-train fspen --train shards/mine --valid data/valid --out exp/mine --dry-run
+"""
 
 
-@app.command()
+@shell.command(app, examples=EXAMPLES)
 def train(
     ctx: typer.Context,
     conf: Annotated[str, typer.Argument(metavar="CONFIG", help="An included config, such as fspen, or a YAML file.")],
-    train: Annotated[Path, typer.Option(help="Data directory or shards: pairs, or speech and noise to mix.")],
-    valid: Annotated[Path, typer.Option(help="Data directory of pairs; never the test set.")],
-    out: Annotated[Path, typer.Option(help="Experiment directory: checkpoints, resume state, history.")],
-    set_: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config; may be repeated.")] = [],
-    init: Annotated[Optional[str], typer.Option(help="Start from the weights of this checkpoint.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what OUT holds, and start over.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and an estimate of time and memory, from ten steps.")] = False,
-    threads: Annotated[int, typer.Option(min=1, help="Compute threads of this process.")] = 1,
+    train: Annotated[
+        Path,
+        typer.Option(
+            rich_help_panel=shell.INPUT,
+            metavar="DIR",
+            help="Data directory or shards: pairs, or speech and noise to mix.",
+        ),
+    ],
+    valid: Annotated[
+        Path,
+        typer.Option(rich_help_panel=shell.INPUT, metavar="DIR", help="Data directory of pairs; never the test set."),
+    ],
+    out: Annotated[
+        Path,
+        typer.Option(
+            rich_help_panel=shell.OUTPUT,
+            metavar="DIR",
+            help="Experiment directory: checkpoints, resume state, history.",
+        ),
+    ],
+    set_: Annotated[
+        list[str],
+        typer.Option(
+            "--set",
+            rich_help_panel=shell.INPUT,
+            metavar="KEY=VALUE",
+            help="Override a key of the config; may be repeated.",
+        ),
+    ] = [],
+    init: Annotated[
+        Optional[str],
+        typer.Option(rich_help_panel=shell.INPUT, metavar="MODEL", help="Start from the weights of this checkpoint."),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", rich_help_panel=shell.OUTPUT, help="Delete what OUT holds, and start over.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel=shell.GENERAL,
+            help="Print the config and an estimate of time and memory, from ten steps.",
+        ),
+    ] = False,
+    threads: Annotated[
+        int, typer.Option(rich_help_panel=shell.PARALLEL, min=1, help="Compute threads of this process.")
+    ] = 1,
 ) -> None:
     """Train CONFIG's model; best.pt and last.pt in OUT are checkpoints for se-enhance. A block `quantization` rounds while it trains.
 
@@ -49,7 +94,7 @@ def train(
     from setk.training.objective import Objective
 
     if dry_run:
-        shell.only(ctx, "with --dry-run", *(set(ctx.params) - {"fresh"}))
+        shell.refuse(ctx, "with --dry-run", "fresh")
     torch.set_num_threads(threads)
     s = settings.resolve(conf, set_, init)
     data = TrainingData(train, s)
@@ -58,11 +103,11 @@ def train(
     if not pairs:
         raise UserError(f"{valid}: lists no pairs; training needs some to validate on")
     if dry_run:
-        estimate = loop.rehearse(s, data, pairs, shell.say, objective)
+        estimate = loop.rehearse(s, data, pairs, shell.note, objective)
         if estimate:
             print(yaml.safe_dump({"conf": config.plain(s), "estimate": estimate}, sort_keys=False), end="")
         return
-    raise typer.Exit(loop.train(s, data, pairs, out, fresh=fresh, init=init, say=shell.say, objective=objective))
+    raise typer.Exit(loop.train(s, data, pairs, out, fresh=fresh, init=init, say=shell.note, objective=objective))
 
 
 def main() -> None:

@@ -26,10 +26,10 @@ from setk.engines import OnnxEngine
 from setk.core.errors import UserError
 
 MULTIPLIER = 22  # bits of a multiplier, so that its product with 40 bits stays within 63
-SUM = 20         # bits below the coarser of two scales that their sum is kept with
-NORM = 16        # fractional bits of a normalised value
-SLOPE = 14       # of PReLU's slope
-LONGEST = 48     # shift; what is smaller rounds to nothing
+SUM = 20  # bits below the coarser of two scales that their sum is kept with
+NORM = 16  # fractional bits of a normalised value
+SLOPE = 14  # of PReLU's slope
+LONGEST = 48  # shift; what is smaller rounds to nothing
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def accumulate(node: NodeProto, x: np.ndarray, zero: np.ndarray, weight: np.ndar
     weight = weight.astype(np.int32)
     kernel = weight.shape[2]
     count = (x.shape[2] - dilation * (kernel - 1) - 1) // stride + 1
-    taps = [x[:, :, k * dilation:k * dilation + stride * (count - 1) + 1:stride] for k in range(kernel)]
+    taps = [x[:, :, k * dilation : k * dilation + stride * (count - 1) + 1 : stride] for k in range(kernel)]
     if weight.shape[1] == 1 < len(weight) == attribute(node, "group", 1):
         return sum(tap * weight[:, 0, k, None] for k, tap in enumerate(taps))
     return sum(weight[:, :, k] @ tap for k, tap in enumerate(taps))
@@ -172,8 +172,14 @@ def _quantize(node: NodeProto, x: Fixed | np.ndarray, scale, zero) -> np.ndarray
 
 def _structure(operator: Callable) -> Callable:
     """What only moves numbers about."""
+
     def apply(node: NodeProto, x, *rest):
-        return Fixed(operator(node, x.codes, *rest), x.scale, x.offset) if isinstance(x, Fixed) else operator(node, x, *rest)
+        return (
+            Fixed(operator(node, x.codes, *rest), x.scale, x.offset)
+            if isinstance(x, Fixed)
+            else operator(node, x, *rest)
+        )
+
     return apply
 
 

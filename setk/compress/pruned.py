@@ -14,7 +14,7 @@ import torch
 from setk import checkpoint, engines, metrics
 from setk.audio import Location
 from setk.core.errors import AudioError, UserError
-from setk.compress import pruning
+from setk.compress import pruning, units
 from setk.cost import macs as mac_rules, timing
 from setk.data import lists
 from setk.metrics import sdr
@@ -43,9 +43,19 @@ class Pruned(NamedTuple):
     widths: dict[str, tuple[int, int]]
 
 
-def prune(spec: str | os.PathLike, out: str | os.PathLike, *, method: str, amount: float | None = None,
-          target_macs: float | None = None, target_params: float | None = None, floor: float = 0.1, importance: str = "l1",
-          multiple: int | None = None, utts: Mapping[str, tuple[Location, ...]] | None = None) -> Pruned:
+def prune(
+    spec: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    method: str,
+    amount: float | None = None,
+    target_macs: float | None = None,
+    target_params: float | None = None,
+    floor: float = 0.1,
+    importance: str = "l1",
+    multiple: int | None = None,
+    utts: Mapping[str, tuple[Location, ...]] | None = None,
+) -> Pruned:
     """Write the checkpoint that MODEL names to `out` with its least important weights zero (`method` "magnitude") or without
     its least important units ("structured").
 
@@ -62,17 +72,23 @@ def prune(spec: str | os.PathLike, out: str | os.PathLike, *, method: str, amoun
         model, facts["amount"] = copy.deepcopy(dense), amount
         pruning.prune_magnitude(model, amount, floor)
     else:
+        groups = units.groups(dense)
+        if not groups:
+            raise UserError(
+                f"{spec}: {dense.name} has no units that can be removed; --method magnitude works for any model"
+            )
         target = _target(dense, target_macs, target_params)
-        model, done = pruning.prune_structured(dense, _importance(spec, dense, importance, utts), floor, multiple, amount=amount, **target)
+        model, done = pruning.prune_structured(
+            dense, groups, _importance(dense, groups, importance, utts), floor, multiple, amount=amount, **target
+        )
         facts |= {"importance": importance, **done}
     checkpoint.save(out, model, {}, **facts)
     return Pruned(Candidate("dense", file, dense), Candidate("pruned", Path(out), model), facts.get("widths", {}))
 
 
-def _importance(spec: str | os.PathLike, dense: Model, kind: str, utts: Mapping[str, tuple[Location, ...]] | None) -> list[torch.Tensor]:
-    groups = dense.prunable()
-    if not groups:
-        raise UserError(f"{spec}: {dense.name} has no units that can be removed; --method magnitude works for any model")
+def _importance(
+    dense: Model, groups: list[units.Group], kind: str, utts: Mapping[str, tuple[Location, ...]] | None
+) -> list[torch.Tensor]:
     if kind == "taylor":
         return pruning.taylor_importance(dense, groups, signals(utts, dense.sample_rate, CALIBRATION_S))
     return pruning.norm_importance(dense, groups, NORMS[kind])
@@ -101,8 +117,16 @@ def cost_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     rows, timed = [], []
     for name, file, model in candidates:
         counts = count_parameters(model)
-        rows.append({"model": name, "params": counts["params"], "params_nonzero": counts["params_nonzero"],
-                     "bytes": file.stat().st_size, "macs_per_second": macs_per_second(model), "rtf": math.inf})
+        rows.append(
+            {
+                "model": name,
+                "params": counts["params"],
+                "params_nonzero": counts["params_nonzero"],
+                "bytes": file.stat().st_size,
+                "macs_per_second": macs_per_second(model),
+                "rtf": math.inf,
+            }
+        )
         timed.append(engines.TorchEngine(model))
     for _ in range(ROUNDS):
         for row, engine in zip(rows, timed):
@@ -124,7 +148,9 @@ def locations(noisy: str, clean: str | None) -> dict[str, tuple[Location, ...]]:
     return {utt: (location, references[utt]) for utt, location in found.items()}
 
 
-def signals(utts: Mapping[str, tuple[Location, ...]], rate: int, seconds: float = math.inf) -> Iterator[tuple[torch.Tensor, ...]]:
+def signals(
+    utts: Mapping[str, tuple[Location, ...]], rate: int, seconds: float = math.inf
+) -> Iterator[tuple[torch.Tensor, ...]]:
     """The signals [n] of each utterance, the first `seconds` of them. Raises AudioError on the first that cannot be read."""
     for utt, places in utts.items():
         waves = [location.read_mono(rate)[0] for location in places]
@@ -164,4 +190,6 @@ class Outputs:
         """`snr_db` (infinite for equal outputs) and the mean of each metric: of the dense model, then of the pruned."""
         snr = float(np.mean(self.snrs)) if self.snrs else math.inf
         for value, table in zip((math.inf, snr), self.scores):
-            yield {"snr_db": value} | {name: float(np.nanmean([row[i] for row in table])) for i, name in enumerate(self.names)}
+            yield {"snr_db": value} | {
+                name: float(np.nanmean([row[i] for row in table])) for i, name in enumerate(self.names)
+            }

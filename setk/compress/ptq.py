@@ -19,9 +19,9 @@ from setk.core.errors import UserError
 from setk.models import Model
 from setk.nn.quantization import Scheme, quantize
 
-TAIL = 5e-5     # of the values at either end
-BINS = 4096     # of a histogram
-TRIES = 64      # limits that mse tries on a side, from the whole of it downwards
+TAIL = 5e-5  # of the values at either end
+BINS = 4096  # of a histogram
+TRIES = 64  # limits that mse tries on a side, from the whole of it downwards
 
 
 class Histogram:
@@ -77,7 +77,11 @@ def mse(seen: Histogram) -> tuple[float, float]:
     return lo, hi
 
 
-METHODS: dict[str, Callable[[Histogram], tuple[float, float]]] = {"minmax": minmax, "percentile": percentile, "mse": mse}
+METHODS: dict[str, Callable[[Histogram], tuple[float, float]]] = {
+    "minmax": minmax,
+    "percentile": percentile,
+    "mse": mse,
+}
 
 
 def calibrate(model: Model, waves: Iterable[Tensor], method: str) -> None:
@@ -88,7 +92,10 @@ def calibrate(model: Model, waves: Iterable[Tensor], method: str) -> None:
     quantize(model, Scheme("vanilla")).eval()
     quantizers = {path: q for path, q in model.activation_quantizers.items() if q.observe}
     seen = {path: Histogram() for path in quantizers}
-    hooks = [q.register_forward_pre_hook(lambda _, args, path=path: seen[path].add(args[0])) for path, q in quantizers.items()]
+    hooks = [
+        q.register_forward_pre_hook(lambda _, args, path=path: seen[path].add(args[0]))
+        for path, q in quantizers.items()
+    ]
     heard = False
     with torch.no_grad():
         for wave in waves:

@@ -33,7 +33,9 @@ def find(spec: str | os.PathLike) -> Path:
         return Path(spec)
     known = included()
     if spec not in known:
-        raise UserError(f"no config is called '{spec}'; name a .yaml file or an included config ({nearest(spec, known)})")
+        raise UserError(
+            f"no config is called '{spec}'; name a .yaml file or an included config ({nearest(spec, known)})"
+        )
     return known[spec]
 
 
@@ -48,7 +50,9 @@ def read_yaml(path) -> dict[str, Any]:
         raise UserError(f"{path}: is a directory; expected a YAML file") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         mark = getattr(e, "problem_mark", None)
-        raise UserError(f"{path}{f':{mark.line + 1}' if mark else ''}: is not YAML: {getattr(e, 'problem', e)}") from None
+        raise UserError(
+            f"{path}{f':{mark.line + 1}' if mark else ''}: is not YAML: {getattr(e, 'problem', e)}"
+        ) from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: has no 'key: value' lines")
     return data
@@ -69,8 +73,11 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     for key in values:
         if key not in known:
             raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")
-    missing = [f.name for f in dataclasses.fields(cls) if f.name not in values
-               and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    missing = [
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
     if missing:
         raise UserError(f"{where}: '{missing[0]}' is missing")
     return cls(**{k: _convert(v, hints[k], f"{where}: {k}") for k, v in values.items()})
@@ -121,7 +128,7 @@ def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
         for part in path:
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
-                raise UserError(f"--set {setting}: '{part}' holds a value, not further keys")
+                raise UserError(f"--set {setting}: '{part}' has a value, not further keys")
         try:
             node[last] = yaml.safe_load(text)
         except yaml.YAMLError:

@@ -127,8 +127,10 @@ def finish_replacement(folder: str | os.PathLike) -> None:
     except FileNotFoundError:  # another process has finished it
         return
     except PermissionError:
-        raise UserError(f"{folder}: an interrupted command left this directory half replaced, and it cannot be written; "
-                        "run 'se-prep check' on it as its owner") from None
+        raise UserError(
+            f"{folder}: an interrupted command left this directory half replaced, and it cannot be written; "
+            "run 'se-prep check' on it as its owner"
+        ) from None
     except OSError as e:
         if e.errno != errno.ENOTEMPTY:  # another process has begun the next replacement
             raise

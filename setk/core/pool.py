@@ -19,7 +19,8 @@ _QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 
 def _begin(initializer: Callable | None, initargs: tuple) -> None:
-    """Prepare a worker, and let it end with its parent, which cannot tell it if a signal ends it, as `| head` does."""
+    """Prepare a worker, and let it end with its parent, which cannot end it if a signal ends the parent, as `| head` does."""
+
     def follow() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
@@ -38,8 +39,9 @@ def executor(jobs: int, initializer: Callable | None = None, initargs: tuple = (
     return ProcessPoolExecutor(jobs, multiprocessing.get_context("forkserver"), _begin, (initializer, initargs))
 
 
-def ordered_map(work: Callable[[T], R], items: Iterable[T], jobs: int = 1,
-                initializer: Callable | None = None, initargs: tuple = ()) -> Iterator[R]:
+def ordered_map(
+    work: Callable[[T], R], items: Iterable[T], jobs: int = 1, initializer: Callable | None = None, initargs: tuple = ()
+) -> Iterator[R]:
     """Yield work(item) for each item, in order, over `jobs` processes (1: in this one).
 
     A result is yielded as soon as those before it are, even if later items have not arrived, so that

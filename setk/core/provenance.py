@@ -32,8 +32,11 @@ def git_revision() -> str | None:
     if not (root / ".git").exists():
         return None
     try:
-        out = subprocess.run(["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-                             capture_output=True, text=True)
+        out = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+        )
     except FileNotFoundError:
         return None
     return out.stdout.strip() or None
@@ -52,8 +55,14 @@ def versions(*packages: str) -> dict[str, str]:
 
 def stamp(*packages: str, **facts: Any) -> dict[str, Any]:
     """Provenance of what is being written: command, setk and git version, `packages`' versions, and `facts`."""
-    return {"command": command_line(), "setk": setk.__version__, "git": git_revision(),
-            "python": sys.version.split()[0], "versions": versions(*packages), **facts}
+    return {
+        "command": command_line(),
+        "setk": setk.__version__,
+        "git": git_revision(),
+        "python": sys.version.split()[0],
+        "versions": versions(*packages),
+        **facts,
+    }
 
 
 def claim_dir(path: str | os.PathLike, settings: Mapping[str, Any], *packages: str) -> Path:
@@ -65,7 +74,9 @@ def claim_dir(path: str | os.PathLike, settings: Mapping[str, Any], *packages: s
         earlier = _recorded_settings(record)
         different = sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key))
         if different:
-            raise UserError(f"{path}: was made with another {', '.join(different)} (see {record}); choose another output, or remove it")
+            raise UserError(
+                f"{path}: was made with another {', '.join(different)} (see {record}); choose another output, or remove it"
+            )
     else:
         write_text(record, json.dumps(stamp(*packages, settings=dict(settings)), indent=1) + "\n")
     return path

@@ -22,8 +22,14 @@ def layers(model: Model, convention: str = "setk") -> list[Layer]:
     return CONVENTIONS[convention](model)
 
 
-def report(model: Model, convention: str = "setk", *, label: str | None = None, file: Path | None = None,
-           engine: Engine | None = None) -> dict[str, Any]:
+def report(
+    model: Model,
+    convention: str = "setk",
+    *,
+    label: str | None = None,
+    file: Path | None = None,
+    engine: Engine | None = None,
+) -> dict[str, Any]:
     """The row of `se-count` for a model that is built: plain values, None where there is none.
 
     `label` names the row (default: the model's name). `bytes` is the size of `file`, or of the weights of a

@@ -1,4 +1,4 @@
-"""Who spends what in a forward pass: the book that both MAC conventions write into."""
+"""The MACs of a forward pass by layer, which all conventions enter here."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch import nn
 
 from setk.models import Model
 
-Inputs = Callable[[nn.Module], tuple]          # a model on the meta device -> what to call it with
+Inputs = Callable[[nn.Module], tuple]  # a model on the meta device -> what to call it with
 Rule = Callable[[nn.Module, tuple, Any], int]  # a module, its inputs, its output -> MACs
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A module's own share of the cost; what its children do stands in their own rows."""
+    """A module's own share of the cost; its children have their own rows."""
 
-    layer: str      # path inside the model, "." is the model itself
+    layer: str  # path inside the model, "." is the model itself
     type: str
-    output: str     # shape of its (first) output, over all frames of the count
-    params: int     # learnable
+    output: str  # shape of its (first) output, over all frames of the count
+    params: int  # learnable
     macs_per_second: int | float
 
 
 class Ledger:
-    """MACs by the innermost module that was running, over a copy of `model` on the meta device.
+    """MACs by the innermost running module, over a copy of `model` on the meta device.
 
-    `rule`, if given, is asked for the MACs of every module as it returns.
+    `rule`, if given, computes the MACs of every module as it returns.
     """
 
     def __init__(self, model: nn.Module, rule: Rule | None = None):
@@ -58,23 +58,28 @@ class Ledger:
         """Path of the innermost running module."""
         return self._running[-1][0]
 
-    def inside(self, *kinds: type) -> bool:
-        """Whether the innermost running module is one of `kinds`."""
-        return isinstance(self._running[-1][1], kinds)
+    @property
+    def module(self) -> nn.Module:
+        """The innermost running module."""
+        return self._running[-1][1]
 
     @property
     def total(self) -> int:
         return self.macs.total()
 
     def layers(self, scale: Fraction = Fraction(1)) -> list[Layer]:
-        """A row for each module with parameters or MACs of its own; MACs times `scale`. Shared parameters count once."""
+        """A row for each module with its own parameters or MACs; MACs times `scale`. Shared parameters count once."""
         params: Counter[str] = Counter()
         for name, p in self.model.named_parameters():
             params[name.rpartition(".")[0] or "."] += p.numel() if p.requires_grad else 0
         modules = {path or ".": module for path, module in self.model.named_modules()}
-        return [Layer(path, type(module).__name__, self._outputs.get(path, "-"), params[path],
-                      number(self.macs[path] * scale))
-                for path, module in modules.items() if params[path] or self.macs[path]]
+        return [
+            Layer(
+                path, type(module).__name__, self._outputs.get(path, "-"), params[path], number(self.macs[path] * scale)
+            )
+            for path, module in modules.items()
+            if params[path] or self.macs[path]
+        ]
 
     def _enter(self, path: str, module: nn.Module, args: tuple) -> None:
         self._running.append((path, module))
@@ -96,8 +101,10 @@ def meta_copy(model: nn.Module) -> nn.Module:
 
 def frame_inputs(frames: int) -> Inputs:
     """One signal of `frames` frames, from the initial state on."""
+
     def inputs(model: Model) -> tuple:
         return torch.zeros(1, frames, *model.transform.shape, device="meta"), model.init_state(1)
+
     return inputs
 
 

@@ -1,13 +1,13 @@
-"""The count that tables of U-nets quote: what thop gives, in which a transposed convolution costs by its output.
+"""The count that tables of U-nets quote: that of thop, in which a transposed convolution costs by its output.
 
-With a stride of 2 over bins that is twice what it costs, as every input value meets each weight of its channel once
-and no more. Besides, to what setk counts, are added
+With a stride of 2 over bins that is twice what it costs, because every input value meets each weight of its channel only
+once. To what setk counts this convention adds
 
   - one for the bias of each output value of a convolution;
-  - two for each value that a batch norm puts out, and one for each that a PReLU does.
+  - two for each output value of a batch norm, and one for each of a PReLU.
 
-One second is as many frames as published code makes of 16000 samples: 126 at a hop of 128 and 63 at one of 256, the
-STFT being centred; but 163 at DCCRN's 400/100, where 300 zeros stand on either side. DCCRN comes to 11.13 G (the survey
+One second is as many frames as published code makes of 16000 samples: 126 at a hop of 128 and 63 at one of 256, where the
+STFT is centred; but 163 at DCCRN's 400/100, with 300 zeros on either side. DCCRN comes to 11.13 G (the survey
 of Zheng et al., 2023, Table 14: 11.13) and 14.37 G (elsewhere: 14.36), where the truth is 6.72 and 8.69.
 """
 
@@ -22,7 +22,7 @@ from setk.models import Model
 
 
 def layers(model: Model) -> list[Layer]:
-    """MACs of the frames that stand for a second, by layer."""
+    """MACs of the frames of a second, by layer."""
     return count(model, frame_inputs(frames(model.transform, model.sample_rate))).layers()
 
 
@@ -40,7 +40,7 @@ def count(model: nn.Module, inputs: Inputs) -> Ledger:
 
 
 class _Counter(OpCounter):
-    """Enters what is counted in excess beside what OpCounter enters."""
+    """Enters what this convention counts in addition to OpCounter."""
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         output = super().__torch_dispatch__(func, types, args, kwargs)
@@ -50,8 +50,18 @@ class _Counter(OpCounter):
         return output
 
 
-def _convolution(output: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, stride, padding, dilation, transposed: bool,
-                 output_padding, groups: int) -> int:
+def _convolution(
+    output: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride,
+    padding,
+    dilation,
+    transposed: bool,
+    output_padding,
+    groups: int,
+) -> int:
     """Transposed, weight is [I, O / groups, ...]: each output value is charged with the weights of its channel."""
     excess = output.numel() if bias is not None else 0
     if transposed:
@@ -67,5 +77,9 @@ def _prelu(output: Tensor, *_) -> int:
     return output.numel()
 
 
-EXCESS = {"convolution": _convolution, "_prelu_kernel": _prelu, "native_batch_norm": _batch_norm,
-          "_native_batch_norm_legit_no_training": _batch_norm}
+EXCESS = {
+    "convolution": _convolution,
+    "_prelu_kernel": _prelu,
+    "native_batch_norm": _batch_norm,
+    "_native_batch_norm_legit_no_training": _batch_norm,
+}

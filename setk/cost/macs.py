@@ -8,7 +8,8 @@ seen, not as multiply and sum. A product of complex tensors is four real ones.
 
 The model runs once on the meta device, where tensors have shapes and no data, and every aten op passes
 through OpCounter. On that device recurrent layers and attention, in all their fused variants, decompose
-into the matmuls that they are; an op that is neither counted nor known to be free is an error, never a zero.
+into matmuls, so that no layer needs a rule here. An op that is neither counted nor known to be free is an error, never a
+zero.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def count(model: nn.Module, inputs: Inputs, **options: Any) -> Ledger:
 
 
 def stft_macs_per_second(transform: Transform, sample_rate: int) -> int:
-    """Analysis and synthesis, per second of audio; none for a transform that is no STFT.
+    """Analysis and synthesis, per second of audio; 0 for a transform other than an STFT.
 
     A real FFT of N points takes (5/2) N log2 N real operations, a multiplication and an addition being two,
     so (5/4) N log2 N MACs, either way. The analysis window is N more, and the synthesis window with its
@@ -66,8 +67,10 @@ class OpCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         op = func.overloadpacket.__name__ if func.namespace == "aten" else None
         if op is None or op not in COUNTED and op.removesuffix("_") not in FREE:
-            raise UserError(f"op {func.namespace}.{func.overloadpacket.__name__} in layer {self.ledger.here} is not in the "
-                            "cost model; enter it in COUNTED or FREE of setk/cost/macs.py")
+            raise UserError(
+                f"op {func.namespace}.{func.overloadpacket.__name__} in layer {self.ledger.here} is not in the "
+                "cost model; enter it in COUNTED or FREE of setk/cost/macs.py"
+            )
         output = func(*args, **(kwargs or {}))
         if op in COUNTED:
             self.ledger.add(COUNTED[op](output, *args) * (4 if output.is_complex() else 1))
@@ -83,7 +86,9 @@ def _add_matmul(output: Tensor, bias: Tensor, a: Tensor, *_) -> int:
     return _matmul(output, a)
 
 
-def _convolution(output: Tensor, x: Tensor, weight: Tensor, bias, stride, padding, dilation, transposed: bool, *_) -> int:
+def _convolution(
+    output: Tensor, x: Tensor, weight: Tensor, bias, stride, padding, dilation, transposed: bool, *_
+) -> int:
     """x [B, I, ...], weight [O, I / groups, ...], transposed [I, O / groups, ...].
 
     Forward, each output value takes one product per weight of its channel; transposed, each input value gives one.
@@ -92,13 +97,19 @@ def _convolution(output: Tensor, x: Tensor, weight: Tensor, bias, stride, paddin
 
 
 COUNTED = {
-    "mm": _matmul, "bmm": _matmul, "mv": _matmul, "dot": _matmul,
-    "addmm": _add_matmul, "baddbmm": _add_matmul, "addmv": _add_matmul,
+    "mm": _matmul,
+    "bmm": _matmul,
+    "mv": _matmul,
+    "dot": _matmul,
+    "addmm": _add_matmul,
+    "baddbmm": _add_matmul,
+    "addmv": _add_matmul,
     "convolution": _convolution,
 }
 
 # Names without the underscore of in-place variants.
-FREE = frozenset("""
+FREE = frozenset(
+    """
     empty empty_strided empty_like zeros zeros_like ones ones_like full full_like new_empty new_zeros new_ones new_full
     arange linspace scalar_tensor lift_fresh
     alias as_strided _reshape_alias detach expand permute reshape select slice split split_with_sizes unsafe_split squeeze
@@ -115,4 +126,5 @@ FREE = frozenset("""
     sum mean prod cumsum var std var_mean amax amin max min argmax argmin any all
     avg_pool1d avg_pool2d _adaptive_avg_pool2d max_pool2d_with_indices upsample_nearest1d upsample_nearest2d upsample_linear1d
     upsample_bilinear2d
-""".split())
+""".split()
+)

@@ -1,16 +1,16 @@
 """The count that published tables quote: the rules of ptflops 0.7.5 with its pytorch backend.
 
-63 frames stand for one second at 62.5 frames per second (a centred STFT of 16000 samples). Biases, norms
-and some activations count; modules that ptflops does not know are zero. Its peculiarities are the point:
+One second is 63 frames at 62.5 frames per second (a centred STFT of 16000 samples). Biases, norms and some
+activations count; modules that ptflops does not know are zero. This module repeats its peculiarities:
 
   - an activation module counts twice, once as a module and once for the function that it calls;
   - a further layer of a stacked RNN, and the second direction, use the shapes of the forward weights;
   - attention that returns its weights has its two matrix products and the softmax counted again;
-  - torch.matmul and its like count where they are called by name, operators never; a tensor's own methods
-    matmul, add and mul, which ptflops counts, look like operators here and are left out.
+  - torch.matmul and similar functions count if they are called by name, operators never; a tensor's methods
+    matmul, add and mul, which ptflops counts, look like operators here and are not counted.
 
-GroupedGRU counts as G separate nn.GRU, PathLinear as P nn.Linear: what published models are built from.
-ptflops itself is not needed; a test compares with it.
+A layer of setk.nn has its own rule, the method `ptflops(args, output)`: that of the modules which published models are built
+from in its place. ptflops itself is not needed; a test compares with it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,6 @@ from torch.overrides import TorchFunctionMode
 from setk.cost.ledger import Inputs, Layer, Ledger, Rule, frame_inputs
 from setk.core.errors import UserError
 from setk.models import Model
-from setk.models.fspen import PathLinear
-from setk.nn.gru import GroupedGRU
 
 
 def layers(model: Model) -> list[Layer]:
@@ -54,14 +52,18 @@ class FunctionCounter(TorchFunctionMode):
         output = func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name.startswith(("avg_pool", "max_pool", "adaptive_", "interpolate", "upsample")):
-            raise UserError(f"{name} in layer {self.ledger.here} has no rule in the ptflops convention; count it with setk's")
-        if func in FUNCTIONS and not self.ledger.inside(GroupedGRU, PathLinear):
+            raise UserError(
+                f"{name} in layer {self.ledger.here} has no rule in the ptflops convention; count it with setk's"
+            )
+        if func in FUNCTIONS and not hasattr(self.ledger.module, "ptflops"):
             self.ledger.add(FUNCTIONS[func](output, *args, **kwargs))
         return output
 
 
 def _rule(module: nn.Module) -> Rule:
-    """That of its kind, or of the one that it is a kind of."""
+    """A module's own, or that of its class, or of the nearest base class."""
+    if hasattr(module, "ptflops"):
+        return type(module).ptflops
     return next((MODULES[kind] for kind in type(module).__mro__ if kind in MODULES), _nothing)
 
 
@@ -108,16 +110,6 @@ def _rnn_step(m: nn.Module, suffix: str) -> int:
     return sum(getattr(m, name + suffix).numel() for name in names) + _GATES[type(m)] * m.hidden_size
 
 
-def _grouped_gru(m: GroupedGRU, args: tuple, output: Any) -> int:
-    """x [G or 1, B, T, K, I]: G nn.GRU on B * K sequences of T."""
-    sequences, hidden = math.prod(args[0].shape[1:4]), m.hidden_size
-    return m.groups * sequences * (3 * hidden * (m.input_size + hidden + 2) + _GATES[nn.GRU] * hidden)
-
-
-def _path_linear(m: PathLinear, args: tuple, output: Tensor) -> int:
-    return output.numel() * (args[0].shape[-1] + 1)
-
-
 def _attention(m: nn.MultiheadAttention, args: tuple, output: Any) -> int:
     """Scaling, three projections, softmax, two products, and the last projection with a bias in any case."""
     q, k, v = args[:3]
@@ -131,13 +123,13 @@ def _attention(m: nn.MultiheadAttention, args: tuple, output: Any) -> int:
 MODULES = {
     **dict.fromkeys([nn.Conv1d, nn.Conv2d, nn.ConvTranspose1d, nn.ConvTranspose2d], _convolution),
     nn.Linear: _linear,
-    **dict.fromkeys([nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm], _norm),
+    **dict.fromkeys(
+        [nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.GroupNorm, nn.LayerNorm], _norm
+    ),
     **dict.fromkeys([nn.ReLU, nn.PReLU, nn.ELU, nn.LeakyReLU, nn.ReLU6, nn.GELU], _activation),
     **dict.fromkeys([nn.RNN, nn.GRU, nn.LSTM], _rnn),
     **dict.fromkeys([nn.RNNCell, nn.GRUCell, nn.LSTMCell], _rnn_cell),
     nn.MultiheadAttention: _attention,
-    GroupedGRU: _grouped_gru,
-    PathLinear: _path_linear,
 }
 
 
@@ -153,7 +145,9 @@ def _add_matmul(output: Tensor, bias: Tensor, a: Tensor, b: Tensor, **kwargs: An
     return _matmul(output, a, b) + (bias.numel() if kwargs.get("beta", 1) else 0)
 
 
-def _attention_again(output: Any, query: Tensor, key: Tensor, value: Tensor, width: int, heads: int, *_: Any, **kwargs: Any) -> int:
+def _attention_again(
+    output: Any, query: Tensor, key: Tensor, value: Tensor, width: int, heads: int, *_: Any, **kwargs: Any
+) -> int:
     """query [Lq, B, E], key [Lk, B, E]."""
     if not kwargs["need_weights"]:
         return 0

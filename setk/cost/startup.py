@@ -25,8 +25,12 @@ def startup(loaded: Loaded, trust: bool = False, seconds: int = 10) -> dict[str,
     with _file_of(loaded) as path:
         options = ([] if loaded.model.causal else ["--chunk", "1"]) + (["--trust"] if trust else [])
         start = time.perf_counter()
-        child = subprocess.Popen([sys.executable, "-P", "-m", "setk.cli.enhance", str(path), "-", "-", "--raw", *options],
-                                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        child = subprocess.Popen(
+            [sys.executable, "-P", "-m", "setk.cli.enhance", str(path), "-", "-", "--raw", *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         feeder = threading.Thread(target=child.stdin.write, args=(bytes(RATE_BYTES * seconds),))
         feeder.start()
         child.stdout.read(1)

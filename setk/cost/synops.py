@@ -9,7 +9,7 @@ per frame costs M times the part of its inputs that is not zero. With rates r of
     power proxy   synops + dense ops + 10 neuron ops (Intel Neuromorphic DNS Challenge, Timcheck et al. 2023)
     PDP proxy     power proxy x latency: the operations that a signal waits for
 
-A model takes part by declaring `synapses` (layer of weights -> layers whose output it reads), `neurons` and `other_ops`
+A spiking model declares `synapses` (layer of weights -> layers whose output it reads), `neurons` and `other_ops`
 (both per frame). Biases do not count.
 """
 
@@ -29,7 +29,7 @@ KEYS = ("synops_per_second", "dense_ops_per_second", "neuron_ops_per_second", "p
 
 
 def report(model: Model, waves: Iterable[torch.Tensor], published: bool = False) -> dict[str, Any]:
-    """KEYS of a model as it works on `waves` [n]; each is None for a model without spikes. See `synops` for `published`."""
+    """KEYS of a model, measured on `waves` [n]; each is None for a model without spikes. See `synops` for `published`."""
     if not hasattr(model, "synapses"):
         return dict.fromkeys(KEYS)
     return synops(model, spike_rates(model, waves), published)
@@ -45,6 +45,7 @@ def spike_rates(model: Model, waves: Iterable[torch.Tensor]) -> dict[str, float]
             events = output[0] if isinstance(output, tuple) else output
             counts[name][0] += int(torch.count_nonzero(events))
             counts[name][1] += events.numel()
+
         return hook
 
     hooks = [modules[name].register_forward_hook(count(name)) for name in counts]
@@ -63,12 +64,11 @@ def spike_rates(model: Model, waves: Iterable[torch.Tensor]) -> dict[str, float]
 def synops(model: Model, rates: Mapping[str, float], published: bool = False) -> dict[str, Any]:
     """The figures of KEYS for a model whose layers fire at `rates`, as `spike_rates` measures them.
 
-    `published`: recurrent weights are taken at the rate of the layer's input, as DPSNN's authors do, not at its own.
+    `published`: by the model's `published_synapses`, which differ from `synapses` where its authors count otherwise.
     """
     synapses, rate = dict(model.synapses), frame_rate(model)
     if published:
-        for layer in [name for name in synapses if name.endswith(".recurrent")]:
-            synapses[layer] = synapses[layer.removesuffix("recurrent") + "dense"]
+        synapses |= model.published_synapses
     events, dense = 0.0, model.other_ops * rate
     for layer in macs.layers(model, seconds=0.01):  # a spiking model costs the same at any length
         if layer.layer in synapses:
@@ -78,5 +78,11 @@ def synops(model: Model, rates: Mapping[str, float], published: bool = False) ->
             dense += layer.macs_per_second
     neurons = model.neurons * rate
     power = events + float(dense + NEURON_WEIGHT * neurons)
-    return {"synops_per_second": round(events), "dense_ops_per_second": number(dense), "neuron_ops_per_second": number(neurons),
-            "power_proxy": round(power), "pdp_proxy": round(power * model.latency_ms / 1000), "spike_rates": dict(rates)}
+    return {
+        "synops_per_second": round(events),
+        "dense_ops_per_second": number(dense),
+        "neuron_ops_per_second": number(neurons),
+        "power_proxy": round(power),
+        "pdp_proxy": round(power * model.latency_ms / 1000),
+        "spike_rates": dict(rates),
+    }

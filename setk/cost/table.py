@@ -15,8 +15,16 @@ from setk.cost.startup import startup
 from setk.nn.quantization import unquantized
 
 
-def count(spec: str, convention: str = "setk", *, layers: bool = False, timed: bool = False,
-          signals: Iterable[str] | None = None, published_rates: bool = False, trust: bool = False) -> dict[str, Any]:
+def count(
+    spec: str,
+    convention: str = "setk",
+    *,
+    layers: bool = False,
+    timed: bool = False,
+    signals: Iterable[str] | None = None,
+    published_rates: bool = False,
+    trust: bool = False,
+) -> dict[str, Any]:
     """The row of MODEL (included name, .pt, .onnx, .ts, preset or YAML config): plain values, None where there is none.
 
     `convention`: "setk", "ptflops" or "legacy", the definition of a multiply-accumulate (see setk.cost). Keys:

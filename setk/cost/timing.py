@@ -23,13 +23,19 @@ def timing(engine: Engine, hops: int = 300, seconds: float = 4.0) -> dict[str, f
         return {"hop_ms_median": None, "hop_ms_p99": None, "rtf": round(rtf, 6), "rtf_stream": None}
     took = 1000 * np.array(_hop_seconds(engine, hops))
     hop = engine.transform.hop * (engine.frames or 1)
-    return {"hop_ms_median": round(float(np.median(took)), 4), "hop_ms_p99": round(float(np.percentile(took, 99)), 4),
-            "rtf": round(rtf, 6), "rtf_stream": round(_seconds(engine, n, hop) / seconds, 6)}
+    return {
+        "hop_ms_median": round(float(np.median(took)), 4),
+        "hop_ms_p99": round(float(np.percentile(took, 99)), 4),
+        "rtf": round(rtf, 6),
+        "rtf_stream": round(_seconds(engine, n, hop) / seconds, 6),
+    }
 
 
 def _hop_seconds(engine: Engine, hops: int, warm_up: int = 30) -> list[float]:
     t = engine.frames or 1
-    frames = np.random.default_rng(0).standard_normal((hops + warm_up, 1, t, *engine.transform.shape)).astype(np.float32)
+    frames = (
+        np.random.default_rng(0).standard_normal((hops + warm_up, 1, t, *engine.transform.shape)).astype(np.float32)
+    )
     state, took = engine.start(1), []
     for frame in frames:
         start = time.perf_counter()
@@ -44,6 +50,6 @@ def _seconds(engine: Engine, samples: int, piece: int) -> float:
     start = time.perf_counter()
     stream = open_stream(engine, engine.sample_rate, 1, piece / engine.sample_rate)
     for at in range(0, samples, piece):
-        stream.push(wave[:, at:at + piece])
+        stream.push(wave[:, at : at + piece])
     stream.flush()
     return time.perf_counter() - start

@@ -63,8 +63,9 @@ class Found:
     tables: dict[str, dict[str, Entry]] = field(default_factory=dict)
 
 
-def check_all(directories: Iterable[str | os.PathLike], rate: int | None = 16000, jobs: int = 1,
-              allow_commands: bool = False) -> Iterator[tuple[DataDir, Found, Iterator[Fault]]]:
+def check_all(
+    directories: Iterable[str | os.PathLike], rate: int | None = 16000, jobs: int = 1, allow_commands: bool = False
+) -> Iterator[tuple[DataDir, Found, Iterator[Fault]]]:
     """Check data directories one after the other: each with what is `Found` in it, and its faults, to be used up first.
 
     Audio that is in two of the directories is a fault of the later one. Raises UserError if a directory is given twice.
@@ -78,8 +79,9 @@ def check_all(directories: Iterable[str | os.PathLike], rate: int | None = 16000
         yield data, found, check(data, found, rate, jobs, seen)
 
 
-def check(data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1,
-          seen: dict[bytes, Entry] | None = None) -> Iterator[Fault]:
+def check(
+    data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1, seen: dict[bytes, Entry] | None = None
+) -> Iterator[Fault]:
     """Yield every fault of a data directory; `found` lists in the end what is good.
 
     Lists and tables are checked first, then each wav is read completely. `rate` None accepts any rate that the files of
@@ -109,12 +111,16 @@ def check(data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1,
         seen |= own
 
 
-def _examine_all(lists: dict[str, dict[str, Entry]], rate: int | None, jobs: int,
-                 with_digests: bool) -> Iterator[tuple[str, list[Fault], float, list[tuple[Entry, bytes]]]]:
+def _examine_all(
+    lists: dict[str, dict[str, Entry]], rate: int | None, jobs: int, with_digests: bool
+) -> Iterator[tuple[str, list[Fault], float, list[tuple[Entry, bytes]]]]:
     """_examine of every utterance that is in all lists, in the order of the first."""
     first, *others = lists.values()
-    tasks = [(utt, tuple(table[utt] for table in lists.values()), rate, with_digests)
-             for utt in first if all(utt in table for table in others)]
+    tasks = [
+        (utt, tuple(table[utt] for table in lists.values()), rate, with_digests)
+        for utt in first
+        if all(utt in table for table in others)
+    ]
     for task, result in zip(tasks, ordered_map(_examine, tasks, jobs)):
         yield task[0], *result
 
@@ -124,8 +130,16 @@ def _copies(utt: str, digests: list[tuple[Entry, bytes]], seen: dict[bytes, Entr
     for entry, digest in digests:
         if first := seen.get(digest):
             what = f"{entry.value}: is the same audio as {first.value} ({first.file}:{first.line})"
-            faults.append(Fault(entry.file, entry.line, utt, FAULT, what,
-                                "drop one; se-prep fix keeps that of the directory given first"))
+            faults.append(
+                Fault(
+                    entry.file,
+                    entry.line,
+                    utt,
+                    FAULT,
+                    what,
+                    "drop one; se-prep fix keeps that of the directory given first",
+                )
+            )
     return faults
 
 
@@ -143,10 +157,20 @@ def _read_leniently(data: DataDir, file: str) -> tuple[dict[str, Entry], list[Fa
         try:
             for utt, value in parse_table([line], ""):
                 if utt in table:
-                    faults.append(Fault(name, number, utt, FAULT, f"duplicate id, also in line {table[utt].line}",
-                                        "remove one of the lines"))
+                    faults.append(
+                        Fault(
+                            name,
+                            number,
+                            utt,
+                            FAULT,
+                            f"duplicate id, also in line {table[utt].line}",
+                            "remove one of the lines",
+                        )
+                    )
                 else:
-                    table[utt] = Entry(name, number, value, Location.parse(value, data.allow_commands).resolve(data.path))
+                    table[utt] = Entry(
+                        name, number, value, Location.parse(value, data.allow_commands).resolve(data.path)
+                    )
         except UserError as e:
             fault, _, remedy = str(e).removeprefix(":1: ").partition("; ")
             faults.append(Fault(name, number, "", FAULT, fault, remedy or "write 'utt-id path'"))
@@ -160,11 +184,19 @@ def _unpaired(data: DataDir, lists: dict[str, dict[str, Entry]]) -> Iterator[Fau
         for utt, entry in table.items():
             for other in lists.keys() - {stream}:
                 if utt not in lists[other]:
-                    yield Fault(entry.file, entry.line, utt, FAULT, f"is not in {data.path / other}.scp",
-                                "add it there, or drop it with se-prep fix")
+                    yield Fault(
+                        entry.file,
+                        entry.line,
+                        utt,
+                        FAULT,
+                        f"is not in {data.path / other}.scp",
+                        "add it there, or drop it with se-prep fix",
+                    )
 
 
-def _examine(task: tuple[str, tuple[Entry, ...], int | None, bool]) -> tuple[list[Fault], float, list[tuple[Entry, bytes]]]:
+def _examine(
+    task: tuple[str, tuple[Entry, ...], int | None, bool],
+) -> tuple[list[Fault], float, list[tuple[Entry, bytes]]]:
     """Read the wavs of one utterance: the faults, the seconds of the first, and, with_digests, a digest of each."""
     utt, entries, rate, with_digests = task
     faults: list[Fault] = []
@@ -215,15 +247,33 @@ def _check_tables(data: DataDir, found: Found, utts: dict[str, Entry], good: dic
             if utt not in utts:
                 yield Fault(entry.file, entry.line, utt, FAULT, "is in no list", "drop the line; se-prep fix does")
             elif name != "utt2spk" and not _is_number(entry.value):
-                yield Fault(entry.file, entry.line, utt, FAULT, f"{entry.value} is not a number",
-                            "write one, or drop the line; se-prep fix does")
+                yield Fault(
+                    entry.file,
+                    entry.line,
+                    utt,
+                    FAULT,
+                    f"{entry.value} is not a number",
+                    "write one, or drop the line; se-prep fix does",
+                )
             elif name == "utt2dur" and utt in good and abs(float(entry.value) - good[utt]) > 0.01:
-                yield Fault(entry.file, entry.line, utt, FAULT, f"{entry.value} s is not the duration of the wav ({good[utt]:.4f})",
-                            "se-prep fix writes it again")
+                yield Fault(
+                    entry.file,
+                    entry.line,
+                    utt,
+                    FAULT,
+                    f"{entry.value} s is not the duration of the wav ({good[utt]:.4f})",
+                    "se-prep fix writes it again",
+                )
         missing = sorted(utts.keys() - table.keys()) if table else []
         if missing:
-            yield Fault(str(data.path / name), 0, missing[0], REMARK, f"has no line; {len(missing)} utterances in all have none",
-                        "complete the table, or remove it")
+            yield Fault(
+                str(data.path / name),
+                0,
+                missing[0],
+                REMARK,
+                f"has no line; {len(missing)} utterances in all have none",
+                "complete the table, or remove it",
+            )
 
 
 def _is_number(text: str) -> bool:
@@ -240,8 +290,11 @@ def fix(data: DataDir, found: Found) -> Path:
     first = data.streams[0]
     for name, table in found.tables.items():
         good = found.good[first if data.is_pairs or name in TABLES else name.removesuffix(".scp")]
-        tables[name] = {utt: entry.value for utt, entry in table.items()
-                        if utt in good and (name in (*LISTS, "utt2spk") or _is_number(entry.value))}
+        tables[name] = {
+            utt: entry.value
+            for utt, entry in table.items()
+            if utt in good and (name in (*LISTS, "utt2spk") or _is_number(entry.value))
+        }
     if not all(tables[f"{stream}.scp"] for stream in data.streams):
         raise UserError(f"{data.path}: no good utterance would be left; make the directory again")
     if "utt2dur" in tables:

@@ -53,7 +53,7 @@ def convert(task: Task) -> Converted:
         if task.channel is not None and len(x) > 1:
             if task.channel > len(x):
                 raise AudioError(f"{task.source}: has {len(x)} channels; --channel {task.channel} is not one of them")
-            x = x[task.channel - 1:task.channel]
+            x = x[task.channel - 1 : task.channel]
         audio.check_mono(task.source, len(x), rate, None)
         y = audio.resample(x, rate, task.rate, task.resampler)
         return Converted(task.utt, str(task.target), y.shape[-1], audio.write(task.target, y, task.rate))
@@ -68,12 +68,17 @@ def _needs_no_file(source: Location, info: audio.Info, rate: int) -> bool:
 
 def _is_current(task: Task) -> bool:
     """Whether the target exists and is not older than its source; a command or a mixture is always made again."""
-    return (task.source.is_file and task.target.exists()
-            and task.target.stat().st_mtime_ns >= task.source.changed_ns())
+    return task.source.is_file and task.target.exists() and task.target.stat().st_mtime_ns >= task.source.changed_ns()
 
 
-def convert_all(table: Iterable[tuple[str, Location]], folder: str | os.PathLike, rate: int, resampler: str = "soxr",
-                channel: int | None = None, jobs: int = 1) -> Iterator[Converted]:
+def convert_all(
+    table: Iterable[tuple[str, Location]],
+    folder: str | os.PathLike,
+    rate: int,
+    resampler: str = "soxr",
+    channel: int | None = None,
+    jobs: int = 1,
+) -> Iterator[Converted]:
     """Convert (utt, location) one by one, in order, to FOLDER/<utt>.wav.
 
     The folder is made when the first file needs it, and accepts one setting of rate, resampler and channel.
@@ -84,7 +89,9 @@ def convert_all(table: Iterable[tuple[str, Location]], folder: str | os.PathLike
         claimed = False
         for utt, place in table:
             if not claimed and not _is_ready(place, rate):
-                claim_dir(folder, {"rate": rate, "resampler": resampler, "channel": channel}, "soundfile", "soxr", "resampy")
+                claim_dir(
+                    folder, {"rate": rate, "resampler": resampler, "channel": channel}, "soundfile", "soxr", "resampy"
+                )
                 claimed = True
             yield Task(utt, place, folder / f"{utt}.wav", rate, resampler, channel)
 

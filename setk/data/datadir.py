@@ -40,7 +40,9 @@ class DataDir:
         finish_replacement(self.path)
         kinds = [kind for kind in (PAIR, MIXED) if all((self.path / f"{s}.scp").is_file() for s in kind)]
         if not kinds:
-            raise UserError(f"{path}: is not a data directory: it needs noisy.scp and clean.scp, or speech.scp and noise.scp")
+            raise UserError(
+                f"{path}: is not a data directory: it needs noisy.scp and clean.scp, or speech.scp and noise.scp"
+            )
         self.streams: tuple[str, ...] = kinds[0]
         if self.streams == MIXED and (self.path / "rir.scp").is_file():
             self.streams += ("rir",)
@@ -55,7 +57,9 @@ class DataDir:
         lists. Lists and tables of an earlier run that are not in `tables` are removed, since they may be of other
         utterances. Raises UserError on an id that cannot be one.
         """
-        replace_together(path, {name: format_list(table) for name, table in tables.items()}, {*LISTS, *TABLES} - tables.keys())
+        replace_together(
+            path, {name: format_list(table) for name, table in tables.items()}, {*LISTS, *TABLES} - tables.keys()
+        )
         return cls(path)
 
     @property
@@ -81,13 +85,20 @@ class DataDir:
         unpaired = sorted(noisy.keys() ^ clean.keys())
         if unpaired:
             where = "clean.scp" if unpaired[0] in noisy else "noisy.scp"
-            raise UserError(f"{self.path}/{where}: {unpaired[0]} is missing ({len(unpaired)} ids are in one list only); "
-                            "run se-prep fix")
+            raise UserError(
+                f"{self.path}/{where}: {unpaired[0]} is missing ({len(unpaired)} ids are in one list only); "
+                "run se-prep fix"
+            )
         return {utt: (noisy[utt], clean[utt]) for utt in noisy}
 
 
-def write_sources(path: str | os.PathLike, speech: Iterable[str | os.PathLike], noise: Iterable[str | os.PathLike],
-                  rir: Iterable[str | os.PathLike] = (), utt2spk: str | os.PathLike | None = None) -> dict[str, Mapping[str, str]]:
+def write_sources(
+    path: str | os.PathLike,
+    speech: Iterable[str | os.PathLike],
+    noise: Iterable[str | os.PathLike],
+    rir: Iterable[str | os.PathLike] = (),
+    utt2spk: str | os.PathLike | None = None,
+) -> dict[str, Mapping[str, str]]:
     """Write a data directory of lists (or folders) of speech, noise and room impulse responses, to be mixed during training.
 
     Returns its tables by name. Raises UserError if one is empty, or two lists of a kind have the same id.

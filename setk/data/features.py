@@ -57,7 +57,7 @@ class Stft:
     def encode(self, x: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         stream = StreamTransform(self.transform)
         for start in range(0, len(x), _BLOCK):
-            yield self._rows(stream.analysis(x[None, start:start + _BLOCK])[0]), 0
+            yield self._rows(stream.analysis(x[None, start : start + _BLOCK])[0]), 0
         yield self._rows(stream.flush()[0]), 0
 
     def _rows(self, spectrum: np.ndarray) -> np.ndarray:
@@ -75,7 +75,9 @@ class LogMel(Stft):
         super().__init__(window, hop)
         self.rate, self.shape, self.settings = rate, (bands,), {"window": window, "hop": hop, "bands": bands}
         if bands < 1 or not self._weights.any(axis=0).all():
-            raise UserError(f"--bands {bands}: must be more than 0, and so few that none is without a bin of window {window}")
+            raise UserError(
+                f"--bands {bands}: must be more than 0, and so few that none is without a bin of window {window}"
+            )
 
     @cached_property
     def _weights(self) -> np.ndarray:

@@ -30,7 +30,9 @@ Faults = list[tuple[str, str]]  # (utterance or path, why it cannot be used)
 def check_id(utt: str) -> str:
     """Return `utt` if it can be an utterance id and a file name. Raises UserError otherwise."""
     if not utt or utt in (".", "..") or "/" in utt or "\0" in utt or any(c.isspace() for c in utt):
-        raise UserError(f"{utt!r} cannot be an utterance id: ids become file names; use no white space, no '/', not '.' or '..'")
+        raise UserError(
+            f"{utt!r} cannot be an utterance id: ids become file names; use no white space, no '/', not '.' or '..'"
+        )
     return utt
 
 
@@ -151,7 +153,9 @@ def check_location(location: str) -> str:
     except UnicodeEncodeError:
         raise UserError(f"{location!r}: the name is not UTF-8; rename it") from None
     if location != location.strip() or {"\n", "\0"} & set(location) or location.endswith("|"):
-        raise UserError(f"{location!r}: a list cannot hold a name that ends in white space or '|' or has a line break; rename it")
+        raise UserError(
+            f"{location!r}: a list cannot hold a name that ends in white space or '|' or has a line break; rename it"
+        )
     return location
 
 

@@ -1,8 +1,8 @@
-"""Speech + noise (+ room) at an SNR, the same for files written by se-prep and for mixing as training goes.
+"""Speech + noise (+ room) at an SNR, the same for files written by se-prep and for mixing during training.
 
 Levels are in dB re full scale: the RMS of a signal whose every sample is 1.0 is 0 dB (a full-scale sine, -3.01).
-All chance comes from `rng`, and so depends on (seed, utterance, epoch) alone: never on the number of workers,
-shards or ranks, nor on the order of the list.
+All random choices come from `rng`, and so depend on (seed, utterance, epoch) alone: never on the number of workers,
+parts or ranks, nor on the order of the list.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from setk.core.rng import rng as rng
 # ITU-T P.56 method B.
 _MARGIN_DB, _HANGOVER_S, _TIME_CONSTANT_S = 15.9, 0.2, 0.03
 _LOWEST = -23  # thresholds are 2^-23 ... 2^-1: those of P.56 for 24 bits, which for 16-bit signals give the same level
-# The part of a room response that counts as the target: direct path and what the ear fuses with it.
+# The part of a room response that is in the target: the direct path and the early reflections.
 EARLY_S = 0.05
 
 
@@ -34,7 +34,7 @@ def active_level(x: np.ndarray, rate: int) -> tuple[float, float]:
     Returns the level in dB re full scale and the activity factor, 0 ... 1. Silence gives (-inf, 0). The level
     between two thresholds is interpolated linearly in dB, exactly. Where P.56 is undefined, because the
     envelope never comes within the margin (a lone click, a few samples), the activity at the highest threshold
-    reached is taken, and without any, the whole signal.
+    reached is used, and without any, the complete signal.
     """
     total = rms_level(x)
     if total == -math.inf:
@@ -90,7 +90,7 @@ class Spread:
 
     @classmethod
     def parse(cls, text: str, name: str) -> Spread:
-        """`0:20` is a range, `0,5,10` a choice, `5` one value; `name` stands in the UserError for what else comes."""
+        """`0:20` is a range, `0,5,10` a choice, `5` one value; `name` is used in messages. Raises UserError on anything else."""
         try:
             numbers = tuple(float(part) for part in text.split(":" if ":" in text else ","))
         except ValueError:
@@ -100,18 +100,18 @@ class Spread:
         if ":" not in text:
             return cls(values=numbers)
         if numbers[0] > numbers[1]:
-            raise UserError(f"{name} {text}: the lower end comes first")
+            raise UserError(f"{name} {text}: the lower end must come first")
         return cls(*numbers)
 
     def at(self, u: float) -> float:
-        """The value that a uniform number 0 <= u < 1 stands for."""
+        """The value at the quantile `u` (0 <= u < 1)."""
         return self.values[int(u * len(self.values))] if self.values else self.low + u * (self.high - self.low)
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What chance decides about one mixture. `noise` and `rir` are indices into the ids in C order;
-    `place`, 0 ... 1, says where in the noise to begin (see `noise_start`)."""
+    """The random choices of one mixture. `noise` and `rir` are indices into the ids in C order; `place`, 0 ... 1, is the
+    start within the noise (see `noise_start`)."""
 
     noise: int
     place: float
@@ -123,54 +123,59 @@ class Draw:
 def draw(generator: np.random.Generator, noises: int, snr: Spread, level: Spread | None = None, rirs: int = 0) -> Draw:
     """Draw one mixture out of `noises` noises and `rirs` room responses.
 
-    Always takes five numbers, so that asking for levels or rooms leaves noise, place and SNR as they were.
+    Always draws five numbers, so that noise, place and SNR do not depend on whether levels or rooms are drawn.
     """
     u = generator.random(5)
-    return Draw(int(u[0] * noises), float(u[1]), snr.at(u[2]), level.at(u[3]) if level else None,
-                int(u[4] * rirs) if rirs else None)
+    return Draw(
+        int(u[0] * noises),
+        float(u[1]),
+        snr.at(u[2]),
+        level.at(u[3]) if level else None,
+        int(u[4] * rirs) if rirs else None,
+    )
 
 
-def noise_start(length: int, wanted: int, place: float) -> int:
-    """First sample of a piece of `wanted` samples out of `length`: anywhere without wrapping round if the noise
+def noise_start(length: int, size: int, place: float) -> int:
+    """First sample of a piece of `size` samples out of `length`: anywhere without wrapping around if the noise
     is long enough, else anywhere."""
-    room = length - wanted + 1 if length >= wanted else length
-    return min(int(place * room), max(room - 1, 0))
+    starts = length - size + 1 if length >= size else length
+    return min(int(place * starts), max(starts - 1, 0))
 
 
-def loop(noise: np.ndarray, start: int, wanted: int) -> np.ndarray:
-    """`wanted` samples of `noise` [n] from `start` on, going round as often as it takes; no samples: silence."""
-    if start + wanted <= len(noise):
-        return noise[start:start + wanted]
+def loop(noise: np.ndarray, start: int, size: int) -> np.ndarray:
+    """`size` samples of `noise` [n] from `start`, wrapping around as often as necessary; silence if n is 0."""
+    if start + size <= len(noise):
+        return noise[start : start + size]
     if not len(noise):
-        return np.zeros(wanted, np.float32)
-    return np.resize(np.roll(noise, -start), wanted)
+        return np.zeros(size, np.float32)
+    return np.resize(np.roll(noise, -start), size)
 
 
 def equalise(x: np.ndarray, generator: np.random.Generator, depth_db: float) -> np.ndarray:
     """`x` [n] through a random smooth equaliser: gains of -depth_db ... depth_db at six points evenly spaced on a
     logarithmic frequency axis over the upper six octaves, straight lines between them, no phase.
 
-    A few recordings of noise then stand for more microphones and rooms than they were made with.
+    So a few recordings of noise cover more microphones and rooms.
     """
     gains = generator.uniform(-depth_db, depth_db, 6)
     octave = np.log2(np.maximum(np.fft.rfftfreq(len(x)) * 2, 2.0**-6))  # of the upper band edge, 0 at half the rate
     return np.fft.irfft(np.fft.rfft(x) * 10 ** (np.interp(octave, np.linspace(-6, 0, 6), gains) / 20), len(x))
 
 
-def respeed(x: np.ndarray, wanted: int) -> np.ndarray:
-    """`x` [n] played faster or slower so that it takes `wanted` samples, pitch and all; linear interpolation, which
-    is good enough for noise."""
-    return np.interp(np.linspace(0, len(x) - 1, wanted), np.arange(len(x)), x) if len(x) else np.zeros(wanted)
+def respeed(x: np.ndarray, size: int) -> np.ndarray:
+    """`x` [n] played faster or slower so that it has `size` samples; the pitch changes too. Linear interpolation,
+    which is good enough for noise."""
+    return np.interp(np.linspace(0, len(x) - 1, size), np.arange(len(x)), x) if len(x) else np.zeros(size)
 
 
 @dataclass(frozen=True)
 class Mixed:
-    """float32 signals [n] of one mixture, and how it came about.
+    """float32 signals [n] of one mixture, and how it was made.
 
     noisy = reverberant speech + `noise`; `clean` is the target (the same speech, early part only under an RIR).
-    `snr_db` is what was realised: +-inf if noise or speech is silent. `gain` was applied to speech and noise
-    alike (level, clipping), `noise_gain` to the noise in all; `level_db` is the RMS of `noisy`, `peak_scaled`
-    says that `gain` was lowered lest `noisy` or `clean` clip.
+    `snr_db` is the resulting SNR: +-inf if noise or speech is silent. `gain` was applied to both speech and noise
+    (level, clipping), `noise_gain` to the noise in total; `level_db` is the RMS of `noisy`. `peak_scaled`:
+    `gain` was lowered so that neither `noisy` nor `clean` is clipped.
     """
 
     noisy: np.ndarray
@@ -183,8 +188,15 @@ class Mixed:
     peak_scaled: bool
 
 
-def mix(speech: np.ndarray, noise: np.ndarray, snr_db: float, level_db: float | None = None, rate: int = 16000,
-        active: bool = False, rir: np.ndarray | None = None) -> Mixed:
+def mix(
+    speech: np.ndarray,
+    noise: np.ndarray,
+    snr_db: float,
+    level_db: float | None = None,
+    rate: int = 16000,
+    active: bool = False,
+    rir: np.ndarray | None = None,
+) -> Mixed:
     """Mix `speech` [n] and `noise` [n] (see `loop`) so that speech level minus noise RMS is `snr_db`.
 
     The speech level is its RMS, or with `active` its P.56 active level; under an RIR [k], that of the
@@ -205,8 +217,14 @@ def mix(speech: np.ndarray, noise: np.ndarray, snr_db: float, level_db: float | 
     noisy = heard + noise_gain * noise
     gain, peak_scaled = _common_gain(noisy, target, level_db)
     parts = [(gain * part).astype(np.float32) for part in (noisy, target, noise_gain * noise)]
-    return Mixed(*parts, snr_db=speech_level - noise_level if silent else snr_db, noise_gain=noise_gain * gain,
-                 gain=gain, level_db=rms_level(parts[0]), peak_scaled=peak_scaled)
+    return Mixed(
+        *parts,
+        snr_db=speech_level - noise_level if silent else snr_db,
+        noise_gain=noise_gain * gain,
+        gain=gain,
+        level_db=rms_level(parts[0]),
+        peak_scaled=peak_scaled,
+    )
 
 
 def _common_gain(noisy: np.ndarray, clean: np.ndarray, level_db: float | None) -> tuple[float, bool]:
@@ -221,7 +239,7 @@ def _common_gain(noisy: np.ndarray, clean: np.ndarray, level_db: float | None) -
 def reverberate(speech: np.ndarray, rir: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:
     """Speech [n] in a room with response `rir` [k]: all of it, and its part up to EARLY_S after the direct path.
 
-    The direct path is the largest sample of the response, and its delay is taken out, so that both are [n] and
+    The direct path is the largest sample of the response, and its delay is removed, so that both are [n] and
     aligned with the dry speech. Convolution by FFT, float64.
     """
     n, direct = len(speech), int(np.argmax(np.abs(rir)))
@@ -229,6 +247,6 @@ def reverberate(speech: np.ndarray, rir: np.ndarray, rate: int) -> tuple[np.ndar
     spectrum = np.fft.rfft(speech, size)
 
     def convolve(h: np.ndarray) -> np.ndarray:
-        return np.fft.irfft(spectrum * np.fft.rfft(h, size), size)[direct:direct + n]
+        return np.fft.irfft(spectrum * np.fft.rfft(h, size), size)[direct : direct + n]
 
-    return convolve(rir), convolve(rir[:direct + round(EARLY_S * rate)])
+    return convolve(rir), convolve(rir[: direct + round(EARLY_S * rate)])

@@ -48,11 +48,18 @@ class Plan:
 
     def settings(self) -> dict[str, Any]:
         """The settings that must be equal for two jobs to write into one folder."""
-        facts = {"snr": asdict(self.snr), "level": self.level and asdict(self.level), "active_level": self.active,
-                 "seed": self.seed, "rate": self.rate}
+        facts = {
+            "snr": asdict(self.snr),
+            "level": self.level and asdict(self.level),
+            "active_level": self.active,
+            "seed": self.seed,
+            "rate": self.rate,
+        }
         # Tuples come back from JSON as lists.
-        facts = {key: {k: list(v) if isinstance(v, tuple) else v for k, v in f.items()} if isinstance(f, dict) else f
-                 for key, f in facts.items()}
+        facts = {
+            key: {k: list(v) if isinstance(v, tuple) else v for k, v in f.items()} if isinstance(f, dict) else f
+            for key, f in facts.items()
+        }
         return facts | {name: _digest(getattr(self, name)) for name in ("speech", "noise", "rir")}
 
 
@@ -190,31 +197,50 @@ def mix_one(utt: str) -> Row:
             if mixing.rms_level(noise) >= _SILENCE_DB:
                 break
         else:
-            raise AudioError(f"{source}: is silent, as were {_DRAWS - 1} other noises that were drawn; remove them from the list")
+            raise AudioError(
+                f"{source}: is silent, as were {_DRAWS - 1} other noises that were drawn; remove them from the list"
+            )
         rir = _rirs[drawn.rir] if drawn.rir is not None else ""
-        mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, plan.rate, plan.active,
-                           read(plan.rir[rir]) if rir else None)
+        mixed = mixing.mix(
+            speech, noise, drawn.snr_db, drawn.level_db, plan.rate, plan.active, read(plan.rir[rir]) if rir else None
+        )
     except AudioError as e:
         for path in _targets(plan, utt):  # of an earlier run, from sources that have changed since
             path.unlink(missing_ok=True)
         return Row(utt, plan.speech[utt], error=str(e))
     for path, x in zip(_targets(plan, utt), (mixed.noisy, mixed.clean)):
         audio.write(path, x, plan.rate)
-    return Row(utt, plan.speech[utt], _noises[drawn.noise], rir, start, round(mixed.snr_db, 6), round(mixed.level_db, 6),
-               mixed.gain, mixed.noise_gain, int(mixed.peak_scaled), len(speech))
+    return Row(
+        utt,
+        plan.speech[utt],
+        _noises[drawn.noise],
+        rir,
+        start,
+        round(mixed.snr_db, 6),
+        round(mixed.level_db, 6),
+        mixed.gain,
+        mixed.noise_gain,
+        int(mixed.peak_scaled),
+        len(speech),
+    )
 
 
 def _write_directory(plan: Plan, rows: Mapping[str, Row], spk: Mapping[str, str]) -> None:
-    good = {utt: rows[utt] for utt in sorted(plan.speech, key=str.encode)
-            if not rows[utt].error and all(path.exists() for path in _targets(plan, utt))}
+    good = {
+        utt: rows[utt]
+        for utt in sorted(plan.speech, key=str.encode)
+        if not rows[utt].error and all(path.exists() for path in _targets(plan, utt))
+    }
     if not good:
         raise UserError(f"{plan.out}: no mixture could be made; see the reasons above")
     lines = [HEADER, *(row.text().rpartition("\t")[0] for row in good.values())]
     write_text(plan.out / "mix.tsv", "\n".join(lines) + "\n")
-    tables = {"noisy.scp": {utt: _targets(plan, utt)[0] for utt in good},
-              "clean.scp": {utt: _targets(plan, utt)[1] for utt in good},
-              "utt2snr": {utt: row.snr_db for utt, row in good.items()},
-              "utt2dur": {utt: seconds(row.frames, plan.rate) for utt, row in good.items()}}
+    tables = {
+        "noisy.scp": {utt: _targets(plan, utt)[0] for utt in good},
+        "clean.scp": {utt: _targets(plan, utt)[1] for utt in good},
+        "utt2snr": {utt: row.snr_db for utt, row in good.items()},
+        "utt2dur": {utt: seconds(row.frames, plan.rate) for utt, row in good.items()},
+    }
     if spk:
         tables["utt2spk"] = {utt: spk[utt] for utt in good if utt in spk}
     DataDir.write(plan.out, tables)

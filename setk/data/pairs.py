@@ -11,8 +11,9 @@ from setk.data.datadir import DataDir, seconds
 from setk.data.lists import Faults, find_wavs
 
 
-def pairs(noisy: str | os.PathLike, clean: str | os.PathLike, out: str | os.PathLike,
-          allow_commands: bool = False) -> tuple[int, Faults]:
+def pairs(
+    noisy: str | os.PathLike, clean: str | os.PathLike, out: str | os.PathLike, allow_commands: bool = False
+) -> tuple[int, Faults]:
     """Write the data directory `out` of the files that `noisy` and `clean` share, by relative path or by id.
 
     Returns the number of pairs, and what was left out and why: files without a partner, files that cannot be
@@ -28,13 +29,20 @@ def pairs(noisy: str | os.PathLike, clean: str | os.PathLike, out: str | os.Path
     if not durations:
         reasons = f" (first fault: {faults[0][0]}: {faults[0][1]})" if faults else ""
         raise UserError(f"{noisy} and {clean}: no usable pair among them{reasons}")
-    DataDir.write(out, {"noisy.scp": {utt: common[utt][0] for utt in durations},
-                        "clean.scp": {utt: common[utt][1] for utt in durations}, "utt2dur": durations})
+    DataDir.write(
+        out,
+        {
+            "noisy.scp": {utt: common[utt][0] for utt in durations},
+            "clean.scp": {utt: common[utt][1] for utt in durations},
+            "utt2dur": durations,
+        },
+    )
     return len(durations), faults
 
 
-def match(noisy: str | os.PathLike, clean: str | os.PathLike,
-          allow_commands: bool = False) -> tuple[dict[str, tuple[Location, Location]], Faults]:
+def match(
+    noisy: str | os.PathLike, clean: str | os.PathLike, allow_commands: bool = False
+) -> tuple[dict[str, tuple[Location, Location]], Faults]:
     """utt -> (noisy, clean) of the ids in both, and the files that have no partner."""
     (left, faults), (right, more) = find_wavs(noisy, allow_commands), find_wavs(clean, allow_commands)
     faults = faults + more
@@ -48,8 +56,10 @@ def pair_duration(noisy: str, clean: str) -> str:
     """The duration of a pair by its headers. Raises AudioError if one cannot be read or the two differ."""
     a, b = (audio.probe(place) for place in (noisy, clean))
     if a != b:
-        raise AudioError(f"{noisy} ({a.frames} samples, {a.rate} Hz, {a.channels} channels) and "
-                               f"{clean} ({b.frames}, {b.rate}, {b.channels}) do not match; replace one of them")
+        raise AudioError(
+            f"{noisy} ({a.frames} samples, {a.rate} Hz, {a.channels} channels) and "
+            f"{clean} ({b.frames}, {b.rate}, {b.channels}) do not match; replace one of them"
+        )
     if not a.frames:
         raise AudioError(f"{noisy}: has no samples")
     return seconds(a.frames, a.rate)

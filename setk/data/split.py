@@ -21,7 +21,9 @@ def split(data: DataDir, parts: int, by_speaker: bool = False) -> list[tuple[Pat
     part would be empty, or a speaker is not known.
     """
     main = data.streams[0]
-    tables = {f"{stream}.scp": data.table(f"{stream}.scp") for stream in data.streams} | {t: data.table(t) for t in TABLES}
+    tables = {f"{stream}.scp": data.table(f"{stream}.scp") for stream in data.streams} | {
+        t: data.table(t) for t in TABLES
+    }
     utts = sorted(data.pairs() if data.is_pairs else tables[f"{main}.scp"], key=str.encode)
     groups: dict[str, list[str]] = {}
     for utt in utts:
@@ -30,7 +32,9 @@ def split(data: DataDir, parts: int, by_speaker: bool = False) -> list[tuple[Pat
         groups.setdefault(tables["utt2spk"][utt] if by_speaker else utt, []).append(utt)
     if not 1 <= parts <= len(groups):
         what = "speakers" if by_speaker else "utterances"
-        raise UserError(f"{data.path}: {len(groups)} {what} cannot be split into {parts} parts; choose 1 ... {len(groups)}")
+        raise UserError(
+            f"{data.path}: {len(groups)} {what} cannot be split into {parts} parts; choose 1 ... {len(groups)}"
+        )
     length = {utt: _duration(data, tables, f"{main}.scp", utt) for utt in utts}
     durations = {group: sum(length[utt] for utt in members) for group, members in groups.items()}
     heap: list[tuple[float, int, list[str]]] = [(0.0, part, []) for part in range(1, parts + 1)]
@@ -42,8 +46,14 @@ def split(data: DataDir, parts: int, by_speaker: bool = False) -> list[tuple[Pat
     written = []
     for total, part, members in sorted(heap, key=lambda h: h[1]):
         folder = data.path / f"split{parts}" / str(part)
-        DataDir.write(folder, {name: {utt: table[utt] for utt in members if utt in table} if name in shared else table
-                               for name, table in tables.items() if table})
+        DataDir.write(
+            folder,
+            {
+                name: {utt: table[utt] for utt in members if utt in table} if name in shared else table
+                for name, table in tables.items()
+                if table
+            },
+        )
         written.append((folder, len(members), total))
     return written
 

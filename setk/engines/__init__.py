@@ -6,7 +6,12 @@ turns it into a torch model.
 
 from __future__ import annotations
 
-from setk.engines.base import Engine as Engine, first_state as first_state, frames_in as frames_in, latency_ms as latency_ms
+from setk.engines.base import (
+    Engine as Engine,
+    first_state as first_state,
+    frames_in as frames_in,
+    latency_ms as latency_ms,
+)
 from setk.engines.batch import Batch as Batch
 from setk.engines.native import NativeEngine as NativeEngine
 from setk.engines.onnx import OnnxEngine as OnnxEngine

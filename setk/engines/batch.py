@@ -41,12 +41,12 @@ class Batch:
             if ready[row]:
                 taken = signal.take(self.chunk)[0]
                 counts[row] = len(taken)
-                self._frames[row, :len(taken)], self._frames[row, len(taken):] = taken, 0
+                self._frames[row, : len(taken)], self._frames[row, len(taken) :] = taken, 0
         out, self._state = self.engine.run(self._frames, self._state, np.array(ready))
         done = []
         for row, count in counts.items():
             signal = self.slots[row]
-            done.append((signal, signal.give(out[row:row + 1, :count])))
+            done.append((signal, signal.give(out[row : row + 1, :count])))
             if signal.done:
                 self.slots[row] = None
         return done

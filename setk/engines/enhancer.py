@@ -11,6 +11,7 @@ from setk.audio.arrays import as_channels, check_rate
 from setk.core.errors import UserError
 from setk.engines.base import Engine, latency_ms
 from setk.engines.files import seconds_at_a_time
+from setk.engines.output import Output
 from setk.engines.overlap import open_stream
 from setk.engines.resolve import model, open as open_engine
 
@@ -56,22 +57,33 @@ class Enhancer:
 
         return count_parameters(model(self.spec).model)["params"]
 
-    def enhance(self, noisy: np.ndarray, rate: int, *, chunk: float | None = None) -> np.ndarray:
+    def enhance(
+        self, noisy: np.ndarray, rate: int, *, chunk: float | None = None, limit_db: float | None = None
+    ) -> np.ndarray:
         """Enhance `noisy` [n] or [channels, n] at `rate` Hz. Returns float32 of the same shape, sample-aligned.
 
         Input is float with full scale 1.0, or int16. `chunk`: seconds that the model processes at a time (None: what suits
-        the model), as `se-enhance --chunk`. The result, written as 16 bits, has the same bytes as se-enhance's. Raises
+        the model), as `se-enhance --chunk`. `limit_db`: the largest noise reduction in dB, as `se-enhance --limit`. The result, written as 16 bits, has the same bytes as se-enhance's. Raises
         UserError on another shape or type, AudioError on NaN or infinite samples.
 
         >>> clean = setk.load("fspen").enhance(noisy, 16000)
         """
         samples = as_channels(noisy)
-        stream = open_stream(self.engine, check_rate(rate), len(samples), seconds_at_a_time(self.engine, chunk, False))
-        parts = [stream.push(samples[:, at:at + BLOCK]) for at in range(0, samples.shape[1], BLOCK)]
+        stream = open_stream(
+            self.engine,
+            check_rate(rate),
+            len(samples),
+            seconds_at_a_time(self.engine, chunk, False),
+            Output(limit_db).check(),
+        )
+        parts = [stream.push(samples[:, at : at + BLOCK]) for at in range(0, samples.shape[1], BLOCK)]
         return np.concatenate([*parts, stream.flush()], axis=1).reshape(np.shape(noisy))
 
-    def stream(self, rate: int, channels: int = 1, *, chunk: float | None = None) -> BlockStream:
+    def stream(
+        self, rate: int, channels: int = 1, *, chunk: float | None = None, limit_db: float | None = None
+    ) -> BlockStream:
         """A live stream of `channels` at `rate` Hz: push blocks, get enhanced blocks. `chunk`: as in `enhance`; None: one frame.
+        `limit_db`: as in `enhance`.
 
         A model that is not causal needs `chunk`, the seconds to wait. Raises UserError without it.
 
@@ -79,7 +91,7 @@ class Enhancer:
         >>> for block in blocks: play(stream.push(block))
         >>> play(stream.flush())
         """
-        return BlockStream(self.engine, check_rate(rate), channels, chunk)
+        return BlockStream(self.engine, check_rate(rate), channels, chunk, Output(limit_db).check())
 
 
 class BlockStream:
@@ -88,10 +100,10 @@ class BlockStream:
     `latency_ms`: the algorithmic latency, and the wait for a chunk to fill.
     """
 
-    def __init__(self, engine: Engine, rate: int, channels: int, chunk: float | None):
+    def __init__(self, engine: Engine, rate: int, channels: int, chunk: float | None, output: Output):
         if channels < 1:
             raise UserError(f"channels {channels}: must be 1 or more")
-        self._stream = open_stream(engine, rate, channels, seconds_at_a_time(engine, chunk, True))
+        self._stream = open_stream(engine, rate, channels, seconds_at_a_time(engine, chunk, True), output)
         self._channels, self._flat, self._open = channels, channels == 1, True
         self.latency_ms = self._stream.latency_ms
 

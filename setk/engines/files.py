@@ -6,15 +6,17 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Iterable, Iterator, NamedTuple
+from typing import Callable, Iterable, Iterator, NamedTuple, Protocol, Sequence
 
 import numpy as np
 
 from setk import audio
 from setk.audio import Location
+from setk.audio.live import LiveSource
 from setk.core import pool, provenance
 from setk.core.errors import AudioError, UserError
 from setk.engines.base import Engine, frames_in
+from setk.engines.output import Delay, Output
 from setk.engines.overlap import open_stream
 from setk.engines.resolve import open as open_engine
 from setk.engines.stream import Stream
@@ -27,13 +29,23 @@ class Raw(NamedTuple):
     channels: int = 1
 
 
+class Observer(Protocol):
+    """What looks on while a signal is enhanced: start(info) once, then add(x, y) with aligned input and output [C, n]."""
+
+    def start(self, info: audio.Info) -> None: ...
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None: ...
+
+
 class Enhanced(NamedTuple):
-    """A file that was enhanced: seconds of audio, seconds of processor time, samples clipped, latency of the stream in ms."""
+    """A file that was enhanced: seconds of audio, seconds of processor time, samples clipped, latency of the stream in ms, and
+    the seconds that a live source lost."""
 
     seconds: float
     cpu_seconds: float
     clipped: int
     latency_ms: float
+    dropped_seconds: float = 0.0
 
 
 class Entry(NamedTuple):
@@ -45,7 +57,7 @@ class Entry(NamedTuple):
 
 
 class Done(NamedTuple):
-    """An entry that is finished; `error` is None, or the reason why there is no file. `clipped`: samples."""
+    """An entry that is finished; `error` is None, or why no file was written. `clipped`: samples."""
 
     utt: str
     path: str
@@ -58,13 +70,21 @@ def seconds_at_a_time(engine: Engine, seconds: float | None, live: bool) -> floa
     if seconds is not None:
         return seconds
     if live and not engine.causal:
-        raise UserError(f"{engine.name} is not causal: it needs the complete signal. For a pipe, choose how long to wait with "
-                        f"--chunk SECONDS (for files it is {engine.chunk_s:g}), or use a causal model")
+        raise UserError(
+            f"{engine.name} is not causal: it needs the complete signal. For a pipe, choose how long to wait with "
+            f"--chunk SECONDS (for files it is {engine.chunk_s:g}), or use a causal model"
+        )
     return 0.0 if live else engine.chunk_s
 
 
-def transfer(stream: Stream, info: audio.Info, blocks: Iterable[np.ndarray], target: str, subtype: str,
-             raw: bool = False) -> tuple[int, int]:
+def transfer(
+    stream: Stream | _Observed,
+    info: audio.Info,
+    blocks: Iterable[np.ndarray],
+    target: str,
+    subtype: str,
+    raw: bool = False,
+) -> tuple[int, int]:
     """Enhance blocks into `target`. Returns samples per channel, and samples clipped.
 
     If the input breaks off, audio on standard output stays valid: what came is enhanced, then the AudioError of the
@@ -87,23 +107,63 @@ def transfer(stream: Stream, info: audio.Info, blocks: Iterable[np.ndarray], tar
     return samples, writer.clipped
 
 
-def enhance_file(engine: Engine, source: str, target: str, *, chunk: float | None = None, subtype: str = "PCM_16",
-                 raw: Raw | None = None) -> Enhanced:
+class _Observed:
+    """A stream whose aligned input and output observers see."""
+
+    def __init__(self, stream: Stream, info: audio.Info, observers: Sequence[Observer]):
+        self._stream, self._observers, self._input = stream, observers, Delay(info.channels)
+        for observer in observers:
+            observer.start(info)
+
+    def push(self, x: np.ndarray) -> np.ndarray:
+        self._input.put(x)
+        return self._show(self._stream.push(x))
+
+    def flush(self) -> np.ndarray:
+        return self._show(self._stream.flush())
+
+    def _show(self, y: np.ndarray) -> np.ndarray:
+        x = self._input.take(y.shape[1])
+        for observer in self._observers:
+            observer.add(x, y)
+        return y
+
+
+def enhance_file(
+    engine: Engine,
+    source: str,
+    target: str,
+    *,
+    chunk: float | None = None,
+    subtype: str = "PCM_16",
+    raw: Raw | None = None,
+    output: Output = Output(),
+    observers: Sequence[Observer] = (),
+    on_drop: Callable[[float], None] | None = None,
+) -> Enhanced:
     """Enhance the audio at `source` into the file `target`; `-` is standard input or output.
 
-    Length, rate and channels of the output are those of the input. Raises AudioError on input that cannot be read.
+    Length, rate and channels of the output are those of the input. With `on_drop`, standard input is a live source: what
+    waits too long is dropped, and on_drop(seconds) is called for each drop (see LiveSource). Raises AudioError on input
+    that cannot be read.
     """
     live = source == "-"
     seconds = seconds_at_a_time(engine, chunk, live)
-    if live and raw:
-        info = audio.Info(raw.rate or engine.sample_rate, raw.channels, None)
+    raw_info = audio.Info(raw.rate or engine.sample_rate, raw.channels, None) if raw else None
+    newest = LiveSource(sys.stdin.buffer, raw_info, on_drop) if on_drop else None
+    if newest:
+        info, blocks = newest.info, newest.blocks()
+    elif live and raw:
+        info = raw_info
         blocks = audio.raw_blocks(sys.stdin.buffer, raw.channels, 1 << 14)
     else:
         info, blocks = Location.parse(source).open(1 << 14)
     start = time.process_time()
-    stream = open_stream(engine, info.rate, info.channels, seconds)
-    samples, clipped = transfer(stream, info, blocks, target, subtype, raw is not None)
-    return Enhanced(samples / info.rate, time.process_time() - start, clipped, stream.latency_ms)
+    stream = open_stream(engine, info.rate, info.channels, seconds, output.check())
+    observed = _Observed(stream, info, observers) if observers else stream
+    samples, clipped = transfer(observed, info, blocks, target, subtype, raw is not None)
+    dropped = newest.dropped / info.rate if newest else 0.0
+    return Enhanced(samples / info.rate, time.process_time() - start, clipped, stream.latency_ms, dropped)
 
 
 class _Worker:
@@ -111,15 +171,17 @@ class _Worker:
 
     engine: Engine | None = None
 
-    def __init__(self, chunk: float | None, subtype: str):
-        self.chunk, self.subtype = chunk, subtype
+    def __init__(self, chunk: float | None, subtype: str, output: Output):
+        self.chunk, self.subtype, self.output = chunk, subtype, output
 
     def __call__(self, entry: Entry) -> Done:
         engine, clipped = _Worker.engine, 0
         try:
             if not is_current(entry):
                 info, blocks = entry.location.open(1 << 16)
-                stream = open_stream(engine, info.rate, info.channels, seconds_at_a_time(engine, self.chunk, False))
+                stream = open_stream(
+                    engine, info.rate, info.channels, seconds_at_a_time(engine, self.chunk, False), self.output
+                )
                 _, clipped = transfer(stream, info, blocks, entry.path, self.subtype)
         except AudioError as e:
             return Done(entry.utt, entry.path, str(e), 0)
@@ -135,8 +197,19 @@ def is_current(entry: Entry) -> bool:
     return os.path.isfile(entry.path) and entry.location.changed_ns() <= os.stat(entry.path).st_mtime_ns
 
 
-def enhance_list(spec: str, entries: Iterable[tuple[str, Location]], out: str | os.PathLike, *, chunk: float | None = None,
-                 subtype: str = "PCM_16", suffix: str = ".wav", jobs: int = 1, batch: int = 1, trust: bool = False) -> Iterator[Done]:
+def enhance_list(
+    spec: str,
+    entries: Iterable[tuple[str, Location]],
+    out: str | os.PathLike,
+    *,
+    chunk: float | None = None,
+    subtype: str = "PCM_16",
+    suffix: str = ".wav",
+    jobs: int = 1,
+    batch: int = 1,
+    trust: bool = False,
+    output: Output = Output(),
+) -> Iterator[Done]:
     """Enhance each (utt, location) of `entries` to OUT/utt.wav, and yield a Done for each as it ends.
 
     `jobs` processes work on one utterance each, in order; or `batch` mono signals, which may be live pipes, advance
@@ -145,21 +218,31 @@ def enhance_list(spec: str, entries: Iterable[tuple[str, Location]], out: str | 
     """
     if jobs > 1 and batch > 1:
         raise UserError("--jobs and --batch do not go together; --part divides a list among several commands")
+    output.check()
     _load(spec, trust)
     engine = _Worker.engine
     if batch > 1 and not engine.causal:
         raise UserError(f"{engine.name} is not causal and accepts one signal at a time; --jobs runs several")
-    settings = {"model": engine.name, "model sha256": engine.sha256, "subtype": subtype, "chunk": chunk, "suffix": suffix}
+    settings = {
+        "model": engine.name,
+        "model sha256": engine.sha256,
+        "subtype": subtype,
+        "chunk": chunk,
+        "suffix": suffix,
+        **output.settings(),
+    }
     provenance.claim_dir(out, settings, "torch", "numpy", "soxr")
     items = (Entry(utt, location, str(Path(out) / f"{utt}{suffix}")) for utt, location in entries)
     if batch > 1:
-        yield from _in_batches(engine, batch, chunk, items, subtype)
+        yield from _in_batches(engine, batch, chunk, items, subtype, output)
         return
-    worker = _Worker(chunk, subtype)
+    worker = _Worker(chunk, subtype, output)
     yield from pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, (spec, trust) if jobs > 1 else ())
 
 
-def _in_batches(engine: Engine, batch: int, chunk: float | None, items: Iterator[Entry], subtype: str) -> Iterator[Done]:
+def _in_batches(
+    engine: Engine, batch: int, chunk: float | None, items: Iterator[Entry], subtype: str, output: Output
+) -> Iterator[Done]:
     """Enhance what is not current, `batch` at a time; then yield what was."""
     from setk.engines.live import enhance_together
 
@@ -173,6 +256,6 @@ def _in_batches(engine: Engine, batch: int, chunk: float | None, items: Iterator
                 yield entry
 
     frames = frames_in(engine, seconds_at_a_time(engine, chunk, True))
-    yield from enhance_together(engine, batch, frames, to_do(), subtype)
+    yield from enhance_together(engine, batch, frames, to_do(), subtype, output)
     for entry in kept:
         yield Done(entry.utt, entry.path, None, 0)

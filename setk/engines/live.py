@@ -15,10 +15,11 @@ from setk.core.errors import AudioError
 from setk.engines.base import Engine
 from setk.engines.batch import Batch
 from setk.engines.files import Done, Entry
+from setk.engines.output import Output
 from setk.engines.stream import Signal
 
 PATIENCE = 0.002  # seconds that ready signals wait for the others: a small part of a hop
-AHEAD = 2         # blocks that a reader may be ahead of the model
+AHEAD = 2  # blocks that a reader may be ahead of the model
 
 
 @dataclass
@@ -45,9 +46,9 @@ class Job:
 class Loop:
     """The loop over running jobs, at most `size`; `run` yields a Done for each as it ends."""
 
-    def __init__(self, engine: Engine, size: int, chunk: int, entries: Iterator[Entry], subtype: str):
+    def __init__(self, engine: Engine, size: int, chunk: int, entries: Iterator[Entry], subtype: str, output: Output):
         self.engine, self.size, self.entries = engine, size, entries
-        self.subtype = subtype
+        self.subtype, self.output = subtype, output
         self.batch, self.events = Batch(engine, size, chunk), queue.Queue()
         self.running: list[Job] = []
 
@@ -86,7 +87,7 @@ class Loop:
     def _accept(self, job: Job, event: audio.Info | np.ndarray | None) -> None:
         """A header, a block, or None for the end of the input."""
         if isinstance(event, audio.Info):
-            job.signal = Signal(self.engine, event.rate, 1)
+            job.signal = Signal(self.engine, event.rate, 1, self.output)
             job.writer = job.files.enter_context(audio.Writer(job.entry.path, event.rate, 1, self.subtype))
             self.batch.put(job.signal)
         elif event is None:
@@ -110,13 +111,15 @@ class Loop:
                 job.credit.release()
 
 
-def enhance_together(engine: Engine, size: int, chunk: int, entries: Iterator[Entry], subtype: str) -> Iterator[Done]:
+def enhance_together(
+    engine: Engine, size: int, chunk: int, entries: Iterator[Entry], subtype: str, output: Output = Output()
+) -> Iterator[Done]:
     """Enhance `entries`, up to `size` at a time by `chunk` frames, and yield a Done for each as it ends.
 
     Locations may be live: a signal moves when it has a chunk, whether the others have or not, and an output
     that is a named pipe gets its samples at once.
     """
-    yield from Loop(engine, size, chunk, entries, subtype).run()
+    yield from Loop(engine, size, chunk, entries, subtype, output).run()
 
 
 def _read(job: Job, events: queue.Queue) -> None:
@@ -125,7 +128,9 @@ def _read(job: Job, events: queue.Queue) -> None:
     try:
         info, blocks = location.open(1 << 13)
         if info.channels != 1:
-            raise AudioError(f"{location}: has {info.channels} channels; --batch needs mono, lists without it accept any")
+            raise AudioError(
+                f"{location}: has {info.channels} channels; --batch needs mono, lists without it accept any"
+            )
         events.put((job, info))
         for block in blocks:
             job.credit.acquire()

@@ -8,10 +8,9 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from setk.audio import stft
 from setk.core.errors import UserError
 from setk.core.files import sha256
-from setk.engines.base import first_state
+from setk.engines import exported, onnx_graph
 
 
 class OnnxEngine:
@@ -21,41 +20,45 @@ class OnnxEngine:
     """
 
     def __init__(self, path: Path):
-        import onnxruntime
-        from onnxruntime.capi import onnxruntime_pybind11_state as errors
-
-        if not path.is_file():
-            raise UserError(f"{path}: no such file")
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        # A quantized file names its integer kernels itself (see setk.export.onnx_int8). By default the runtime would keep
-        # the int8 weights of float kernels, and convert them to float in every call.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        self._path, self._session = path, onnx_graph.open_session(path)
+        metadata = self._session.get_modelmeta().custom_metadata_map.get("setk")
+        if metadata is None:
+            raise UserError(
+                f"{path}: was not written by se-quant export, which adds what is needed to run a file; export the checkpoint"
+            )
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.InvalidArgument) as e:
-            raise UserError(f"{path}: cannot be run ({' '.join(str(e).split())[:150]})") from None
-        about = self._session.get_modelmeta().custom_metadata_map.get("setk")
-        if about is None:
-            raise UserError(f"{path}: was not written by se-quant export, which adds what is needed to run a file; export the checkpoint")
-        try:
-            self.about = json.loads(about)
-            if self.about["format"] != 1:
-                raise UserError(f"{path}: has export format {self.about['format']}; this setk reads 1; update setk")
-            self.name, self.sample_rate, self.lookahead, self.frames, self.batch = (
-                self.about[k] for k in ("model", "sample_rate", "lookahead", "frames", "batch"))
-            self.causal, self.chunk_s = self.about.get("causal", True), self.about.get("chunk_s", 10.0)
-            self.transform = stft.restore(self.about["transform"])
-            self._states = [(x["axis"], x["start"]) for x in self.about["state"]]
-        except (ValueError, KeyError, TypeError) as e:
-            raise UserError(f"{path}: its metadata is damaged ({type(e).__name__}: {e}); export it again") from None
+            self.about = json.loads(metadata)
+        except (ValueError, RecursionError) as e:
+            raise UserError(
+                f"{path}: its metadata is damaged ({type(e).__name__}: {str(e)[:100]}); export it again"
+            ) from None
+        described, self.transform = exported.describe(self.about, str(path))
+        self.name, self.sample_rate, self.lookahead = described.model, described.sample_rate, described.lookahead
+        self.frames, self.batch, self.causal, self.chunk_s = (
+            described.frames,
+            described.batch,
+            described.causal,
+            described.chunk_s,
+        )
+        self._states = described.state
+        onnx_graph.check_run(
+            self._session,
+            path,
+            described.frame_shape(self.transform),
+            [(*state.shape[: state.axis], self.batch, *state.shape[state.axis + 1 :]) for state in self._states],
+        )
         self.sha256 = sha256(path)
 
     def start(self, channels: int) -> list[_Bound]:
-        return [] if self.frames is None else [_Bound(self._session, self._states) for _ in range(-(-channels // self.batch))]
+        return (
+            []
+            if self.frames is None
+            else [_Bound(self._session, self._path, self._states) for _ in range(-(-channels // self.batch))]
+        )
 
-    def run(self, frames: np.ndarray, state: list[_Bound], active: np.ndarray | None = None) -> tuple[np.ndarray, list[_Bound]]:
+    def run(
+        self, frames: np.ndarray, state: list[_Bound], active: np.ndarray | None = None
+    ) -> tuple[np.ndarray, list[_Bound]]:
         if self.frames is None:
             return self._whole(frames), state
         out = np.empty_like(frames)
@@ -63,7 +66,7 @@ class OnnxEngine:
             rows = slice(i * self.batch, (i + 1) * self.batch)
             idle = () if active is None else np.flatnonzero(~active[rows])
             for at in range(0, frames.shape[1], self.frames):
-                out[rows, at:at + self.frames] = bound.run(frames[rows, at:at + self.frames], idle)
+                out[rows, at : at + self.frames] = bound.run(frames[rows, at : at + self.frames], idle)
         return out, state
 
     def _whole(self, frames: np.ndarray) -> np.ndarray:
@@ -72,7 +75,11 @@ class OnnxEngine:
         padded = np.zeros((-(-c // self.batch) * self.batch, max(t, 2), *frames.shape[2:]), np.float32)
         padded[:c, :t] = frames
         groups = padded.reshape(-1, self.batch, *padded.shape[1:])
-        return np.concatenate([self._session.run(["out"], {"frames": group})[0] for group in groups])[:c, :t]
+        first_in, first_out = self._session.get_inputs()[0].name, self._session.get_outputs()[0].name
+        try:
+            return np.concatenate([self._session.run([first_out], {first_in: group})[0] for group in groups])[:c, :t]
+        except onnx_graph.runtime_errors() as e:
+            raise onnx_graph.failure(self._path, e) from None
 
     def restart(self, state: list[_Bound], channel: int) -> None:
         state[channel // self.batch].restart(channel % self.batch)
@@ -82,12 +89,13 @@ class _Bound:
     """Inputs and outputs of one group of signals, bound to their own memory once: without it each call would bind and
     allocate them again. The states alternate between two sets of arrays."""
 
-    def __init__(self, session: Any, states: list[tuple[int, float | str]]):
+    def __init__(self, session: Any, path: Path, states: Sequence[exported.State]):
         ins, outs = session.get_inputs(), session.get_outputs()
-        self._session, self._axes = session, [axis for axis, _ in states]
-        self._in, self._out = (np.zeros(x[0].shape, np.float32) for x in (ins, outs))
+        self._session, self._path, self._axes = session, path, [state.axis for state in states]
+        # onnx_graph.check_run has compared the shapes of outputs with these.
+        self._in, self._out = (np.zeros(ins[0].shape, np.float32) for _ in range(2))
         self._states = [[np.zeros(x.shape, np.float32) for x in ins[1:]] for _ in range(2)]
-        self._first = [first_state(start, np.take(x, [0], axis).shape) for (axis, start), x in zip(states, self._states[0], strict=True)]
+        self._first = [state.first() for state in states]
         self._bindings = []
         for before, after in (self._states, self._states[::-1]):
             binding = session.io_binding()
@@ -106,7 +114,10 @@ class _Bound:
         if frames.shape != self._in.shape:
             self._in[:] = 0
         self._in[:b, :t] = frames
-        self._session.run_with_iobinding(self._bindings[0])
+        try:
+            self._session.run_with_iobinding(self._bindings[0])
+        except RuntimeError as e:
+            raise onnx_graph.failure(self._path, e) from None
         if len(idle):
             for old, new, axis in zip(*self._states, self._axes):
                 np.moveaxis(new, axis, 0)[idle] = np.moveaxis(old, axis, 0)[idle]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from setk.engines.base import Engine, frames_in
+from setk.engines.output import Output
 from setk.engines.stream import Stream
 
 
@@ -14,8 +15,8 @@ class Overlapped(Stream):
     long as the others.
     """
 
-    def __init__(self, engine: Engine, rate: int, channels: int, chunk: int):
-        super().__init__(engine, rate, channels, chunk)
+    def __init__(self, engine: Engine, rate: int, channels: int, chunk: int, output: Output = Output()):
+        super().__init__(engine, rate, channels, chunk, output)
         self._overlap = self.chunk // 8
         self._seen = self._tail = None  # the last window's input, and its output that the next one shares
 
@@ -35,17 +36,18 @@ class Overlapped(Stream):
         if self._seen is None:
             window, shared = taken, 0
         else:
-            window, shared = np.concatenate([self._seen[:, taken.shape[1]:], taken], 1), self._overlap
+            window, shared = np.concatenate([self._seen[:, taken.shape[1] :], taken], 1), self._overlap
         out, _ = self.engine.run(np.ascontiguousarray(window), ())
-        out = out[:, out.shape[1] - taken.shape[1] - shared:]
+        out = out[:, out.shape[1] - taken.shape[1] - shared :]
         if shared:
             part = (np.arange(1, shared + 1, dtype=np.float32) / (shared + 1)).reshape(-1, *(1,) * (out.ndim - 2))
             out = np.concatenate([self._tail + part * (out[:, :shared] - self._tail), out[:, shared:]], 1)
         if self._signal.ended and not self._signal.waiting:
             return out
-        self._seen, self._tail = window, out[:, out.shape[1] - self._overlap:]
-        return out[:, :out.shape[1] - self._overlap]
+        self._seen, self._tail = window, out[:, out.shape[1] - self._overlap :]
+        return out[:, : out.shape[1] - self._overlap]
 
-def open_stream(engine: Engine, rate: int, channels: int, seconds: float) -> Stream:
+
+def open_stream(engine: Engine, rate: int, channels: int, seconds: float, output: Output = Output()) -> Stream:
     """The stream for an engine: `channels` at `rate` Hz, `seconds` of audio (at least one frame) at a time."""
-    return (Stream if engine.causal else Overlapped)(engine, rate, channels, frames_in(engine, seconds))
+    return (Stream if engine.causal else Overlapped)(engine, rate, channels, frames_in(engine, seconds), output)

@@ -12,6 +12,7 @@ from setk.core.errors import AudioError, UserError
 from setk.engines.base import Engine
 from setk.engines.overlap import open_stream
 from setk.metrics import sdr
+from setk.scoring import summary
 
 
 class Parity(NamedTuple):
@@ -23,8 +24,14 @@ class Parity(NamedTuple):
     error: str | None = None
 
 
-def compare(a: Engine, b: Engine, entries: Iterable[tuple[str, Location]], *, names: Sequence[str] = (),
-            clean: Mapping[str, Location] | None = None) -> Iterator[Parity]:
+def compare(
+    a: Engine,
+    b: Engine,
+    entries: Iterable[tuple[str, Location]],
+    *,
+    names: Sequence[str] = (),
+    clean: Mapping[str, Location] | None = None,
+) -> Iterator[Parity]:
     """Compare the outputs of two engines on each (utt, location) of `entries`, mono at the rate of both.
 
     `names` are metrics to score both outputs by, against the locations in `clean` (utt -> location). Raises UserError if the
@@ -45,7 +52,19 @@ def compare(a: Engine, b: Engine, entries: Iterable[tuple[str, Location]], *, na
         yield Parity(utt, sdr.snr(before, after), _gains(speech, before, after, a.sample_rate, names))
 
 
-def _gains(clean: np.ndarray | None, before: np.ndarray, after: np.ndarray, rate: int, names: Sequence[str]) -> dict[str, float]:
+def words(rows: Iterable[Parity]) -> list[str]:
+    """Means with their intervals over `rows`, one line for the SNR and one for each metric; equal outputs have no SNR."""
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        if not row.error:
+            for name, value in {"snr": row.snr, **row.gains}.items():
+                columns.setdefault(name, []).extend([value] if abs(value) != np.inf else [])
+    return summary.words({name: summary.summarise(values) for name, values in columns.items()})
+
+
+def _gains(
+    clean: np.ndarray | None, before: np.ndarray, after: np.ndarray, rate: int, names: Sequence[str]
+) -> dict[str, float]:
     if not names:
         return {}
     first, second = (metrics.compute(clean, out, rate, names)[0] for out in (before, after))

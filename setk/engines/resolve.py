@@ -21,9 +21,18 @@ if TYPE_CHECKING:
 
 YAML = (".yaml", ".yml")
 # What se-quant export writes and no engine runs, and what to do with it.
-FOREIGN = {".c": "C source; compile it", ".h": "a C header; compile the .c next to it", ".wasm": "WebAssembly; load it in a browser",
-           ".html": "a web page; open it in a browser"}
-MODEL_KEYS = ("model", "preset", "config", "quantization")  # what a config says of the model; the other keys are se-train's
+FOREIGN = {
+    ".c": "C source; compile it",
+    ".h": "a C header; compile the .c next to it",
+    ".wasm": "WebAssembly; load it in a browser",
+    ".html": "a web page; open it in a browser",
+}
+MODEL_KEYS = (
+    "model",
+    "preset",
+    "config",
+    "quantization",
+)  # what a config says of the model; the other keys are se-train's
 
 
 class Loaded(NamedTuple):
@@ -56,8 +65,10 @@ def open(spec: str | os.PathLike, *, trust: bool = False, untrained: bool = Fals
     if path is None:
         loaded = model(spec)
         if not untrained:
-            raise UserError(f"{spec}: has no weights to run; train it with se-train, or use an included model "
-                            "(se-enhance --list-models)")
+            raise UserError(
+                f"{spec}: has no weights to run; train it with se-train, or use an included model "
+                "(se-enhance --list-models)"
+            )
         return TorchEngine(loaded.model)
     if path.suffix == ".onnx":
         return OnnxEngine(path)
@@ -71,7 +82,9 @@ def _open_script(path: Path, trust: bool) -> Engine:
 
     read_about(path)
     if not trust:
-        raise UserError(f"{path}: TorchScript is a program that can run any code; if you trust it, add --trust (trust=True in Python)")
+        raise UserError(
+            f"{path}: TorchScript is a program that can run any code; if you trust it, add --trust (trust=True in Python)"
+        )
     return ScriptEngine(path)
 
 
@@ -83,8 +96,10 @@ def model(spec: str | os.PathLike, *, weights: bool = False) -> Loaded:
     """
     loaded = _load(os.fspath(spec))
     if weights and not loaded.has_weights:
-        raise UserError(f"{spec}: needs a checkpoint with weights; use " + (
-            "the .pt that it was exported from" if loaded.file else "one of se-train, or an included model"))
+        raise UserError(
+            f"{spec}: needs a checkpoint with weights; use "
+            + ("the .pt that it was exported from" if loaded.file else "one of se-train, or an included model")
+        )
     return loaded
 
 
@@ -139,4 +154,6 @@ def _path(spec: str) -> Path | None:
 
     if spec in models.presets():
         return None
-    raise UserError(f"no model is called '{spec}'; {config.nearest(spec, sorted({*included, *models.presets()}))}; or use the path of a file")
+    raise UserError(
+        f"no model is called '{spec}'; {config.nearest(spec, sorted({*included, *models.presets()}))}; or use the path of a file"
+    )

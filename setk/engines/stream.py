@@ -9,6 +9,7 @@ import numpy as np
 
 from setk.audio.stft import StreamTransform
 from setk.engines.base import Engine, whole_chunk
+from setk.engines.output import Limiter, Output
 
 
 class Signal:
@@ -19,13 +20,14 @@ class Signal:
     samples come out as went in, aligned with them; then `done` is true.
     """
 
-    def __init__(self, engine: Engine, rate: int, channels: int):
+    def __init__(self, engine: Engine, rate: int, channels: int, output: Output = Output()):
         self.lookahead = self._early = engine.lookahead  # outputs that belong to frames before the first
         self._transform = StreamTransform(engine.transform, channels)
         self._waiting = np.zeros((channels, 0, *engine.transform.shape), np.float32)
         self._seen = self._given = 0
         self._down = _resampler(rate, engine.sample_rate, channels)
         self._up = _resampler(engine.sample_rate, rate, channels)
+        self._limiter = None if output.limit_db is None else Limiter(output.limit_db, channels)
         self.ended = self.done = False
 
     @property
@@ -34,13 +36,17 @@ class Signal:
 
     def feed(self, x: np.ndarray) -> None:
         self._seen += x.shape[1]
+        if self._limiter:
+            self._limiter.feed(x)
         frames = self._transform.analysis(self._down(x, False))
         self._waiting = np.concatenate([self._waiting, frames], axis=1) if self.waiting else frames
 
     def end(self) -> None:
         rest = self._down(np.zeros((len(self._waiting), 0), np.float32), True)
         silence = np.zeros((len(self._waiting), self.lookahead, *self._waiting.shape[2:]), np.float32)
-        self._waiting = np.concatenate([self._waiting, self._transform.analysis(rest), self._transform.flush(), silence], axis=1)
+        self._waiting = np.concatenate(
+            [self._waiting, self._transform.analysis(rest), self._transform.flush(), silence], axis=1
+        )
         self.ended = True
 
     def take(self, count: int) -> np.ndarray:
@@ -53,12 +59,12 @@ class Signal:
         last = self.ended and not self.waiting
         early = min(self._early, frames.shape[1])
         self._early -= early
-        y = self._up(self._transform.synthesis(frames[:, early:]), last)[:, :self._seen - self._given]
+        y = self._up(self._transform.synthesis(frames[:, early:]), last)[:, : self._seen - self._given]
         self._given += y.shape[1]
         if last:
             y = np.pad(y, ((0, 0), (0, self._seen - self._given)))  # the two resamplers may round a sample away
             self.done = True
-        return y
+        return self._limiter.mix(y) if self._limiter else y
 
 
 class Stream:
@@ -69,10 +75,10 @@ class Stream:
     latency, and the wait for a chunk to fill.
     """
 
-    def __init__(self, engine: Engine, rate: int, channels: int, chunk: int = 1):
+    def __init__(self, engine: Engine, rate: int, channels: int, chunk: int = 1, output: Output = Output()):
         self.engine, self.chunk = engine, whole_chunk(engine, chunk)
         self.latency_ms = 1000 * engine.transform.latency(engine.lookahead + self.chunk - 1) / engine.sample_rate
-        self._signal, self._state = Signal(engine, rate, channels), engine.start(channels)
+        self._signal, self._state = Signal(engine, rate, channels, output), engine.start(channels)
         self._nothing = np.zeros((channels, 0), np.float32)
 
     def push(self, x: np.ndarray) -> np.ndarray:

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from setk.audio import stft
 from setk.core.errors import UserError
 from setk.core.files import sha256
-from setk.engines.base import first_state
+from setk.engines import exported
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -23,9 +22,11 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/extra/setk"))
-            return json.loads(archive.read(name))
-    except (zipfile.BadZipFile, StopIteration, ValueError):
+            about = json.loads(archive.read(name))
+    except (zipfile.BadZipFile, StopIteration, ValueError, RecursionError, NotImplementedError, RuntimeError, EOFError):
         raise UserError(f"{path}: not a TorchScript file of se-quant export, or damaged; export it again") from None
+    exported.describe(about, str(path))
+    return about
 
 
 class ScriptEngine:
@@ -43,19 +44,29 @@ class ScriptEngine:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)
                 self._forward = torch.jit.load(str(path), "cpu")
-            self.name, self.sample_rate, self.lookahead, self.frames, self.batch, self.causal, self.chunk_s = (
-                self.about[k] for k in ("model", "sample_rate", "lookahead", "frames", "batch", "causal", "chunk_s"))
-            self.transform = stft.restore(self.about["transform"])
-            self._first = [(x["axis"], torch.from_numpy(first_state(x["start"], tuple(x["shape"])).copy())) for x in self.about["state"]]
+            described, self.transform = exported.describe(self.about, str(path))
+            self.name, self.sample_rate, self.lookahead = described.model, described.sample_rate, described.lookahead
+            self.frames, self.batch, self.causal, self.chunk_s = (
+                described.frames,
+                described.batch,
+                described.causal,
+                described.chunk_s,
+            )
+            self._first = [(state.axis, torch.from_numpy(state.first().copy())) for state in described.state]
         except (RuntimeError, ValueError, KeyError, TypeError) as e:
             raise UserError(f"{path}: is damaged ({' '.join(str(e).split())[:100]}); export it again") from None
         self.sha256 = sha256(path)
 
     def start(self, channels: int) -> list[list[Any]]:
         """The states of each group of `batch` channels."""
-        return [[first.repeat_interleave(self.batch, axis) for axis, first in self._first] for _ in range(-(-channels // self.batch))]
+        return [
+            [first.repeat_interleave(self.batch, axis) for axis, first in self._first]
+            for _ in range(-(-channels // self.batch))
+        ]
 
-    def run(self, frames: np.ndarray, state: list[list[Any]], active: np.ndarray | None = None) -> tuple[np.ndarray, list[list[Any]]]:
+    def run(
+        self, frames: np.ndarray, state: list[list[Any]], active: np.ndarray | None = None
+    ) -> tuple[np.ndarray, list[list[Any]]]:
         c, t = frames.shape[:2]
         step = self.frames or max(t, 2)
         groups = -(-c // self.batch)
@@ -89,8 +100,10 @@ class ScriptEngine:
         if not len(idle):
             return after
         rows = torch.from_numpy(idle)
-        return [new.index_copy(axis, rows, old.index_select(axis, rows))
-                for (axis, _), old, new in zip(self._first, before, after)]
+        return [
+            new.index_copy(axis, rows, old.index_select(axis, rows))
+            for (axis, _), old, new in zip(self._first, before, after)
+        ]
 
     def restart(self, state: list[list[Any]], channel: int) -> None:
         import torch

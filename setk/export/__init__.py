@@ -16,7 +16,7 @@ from setk.core.errors import UserError
 from setk.core.files import atomic_path
 
 FORMATS = (".onnx", ".ts", ".c")
-LEAST_PARITY = 80.0   # dB; float32 in another order of summation stays above 100
+LEAST_PARITY = 80.0  # dB; float32 in another order of summation stays above 100
 LEAST_ROUNDED = 15.0  # of a quantized model on noise: a rounding that flips makes others flip, which leaves 20 to 50
 
 
@@ -76,7 +76,9 @@ def _write_c(model: Any, spec: str | os.PathLike, out: Path, frames: int, batch:
 class _Callable(ModuleType):
     """`setk.export` is this package as soon as one of its modules is imported, and a function of the Python API too."""
 
-    def __call__(self, spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, batch: int = 1) -> dict[str, Any]:
+    def __call__(
+        self, spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, batch: int = 1
+    ) -> dict[str, Any]:
         return write(spec, out, frames=frames, batch=batch)
 
 

@@ -15,10 +15,25 @@ from setk.core.errors import UserError
 from setk.core.files import sha256
 
 # Ours -> asteroid's argument, and what those may be of which ours knows one kind.
-SIZES = {"window": "kernel_size", "filters": "n_filters", "bottleneck": "bn_chan", "hidden": "hid_chan", "skip": "skip_chan",
-         "kernel": "conv_kernel_size", "blocks": "n_blocks", "repeats": "n_repeats"}
-KIND = {"fb_name": ["free"], "n_src": [1], "norm_type": ["gLN"], "mask_act": ["relu"], "causal": [False],
-        "encoder_activation": [None, "linear"], "sample_rate": [16000]}
+SIZES = {
+    "window": "kernel_size",
+    "filters": "n_filters",
+    "bottleneck": "bn_chan",
+    "hidden": "hid_chan",
+    "skip": "skip_chan",
+    "kernel": "conv_kernel_size",
+    "blocks": "n_blocks",
+    "repeats": "n_repeats",
+}
+KIND = {
+    "fb_name": ["free"],
+    "n_src": [1],
+    "norm_type": ["gLN"],
+    "mask_act": ["relu"],
+    "causal": [False],
+    "encoder_activation": [None, "linear"],
+    "sample_rate": [16000],
+}
 
 
 def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
@@ -28,24 +43,33 @@ def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
     """
     content = checkpoint.read(path)
     if content.get("model_name") != "ConvTasNet" or not {"model_args", "state_dict"} <= set(content):
-        raise UserError(f"{path}: is no Conv-TasNet of asteroid: it wants model_name ConvTasNet, model_args and state_dict")
+        raise UserError(
+            f"{path}: not a Conv-TasNet checkpoint of asteroid; expected the keys model_name (ConvTasNet), model_args and state_dict"
+        )
     args = content["model_args"]
     missing = [theirs for theirs in SIZES.values() if theirs not in args]
     if missing:
         raise UserError(f"{path}: model_args has no {missing[0]}")
     kinds = {**KIND, "stride": [args["kernel_size"] // 2]}
-    odd = [f"{key} {args[key]}, not {kind[0]}" for key, kind in kinds.items() if args.get(key, kind[0]) not in kind]
-    if odd:
-        raise UserError(f"{path}: conv_tasnet knows no {'; '.join(odd)}")
+    unsupported = [
+        f"{key} {args[key]}, not {kind[0]}" for key, kind in kinds.items() if args.get(key, kind[0]) not in kind
+    ]
+    if unsupported:
+        raise UserError(f"{path}: conv_tasnet does not support {'; '.join(unsupported)}")
     model = models.build("conv_tasnet", {ours: args[theirs] for ours, theirs in SIZES.items()})
     weights = {ours_of(name): tensor for name, tensor in content["state_dict"].items()}
-    wanted = model.state_dict()
-    faults = [f"{name} is missing" for name in wanted if name not in weights]
-    faults += [f"{name} is unknown" for name in weights if name not in wanted]
-    faults += [f"{name} is {list(weights[name].shape)}, not {list(wanted[name].shape)}" for name in wanted
-               if name in weights and weights[name].shape != wanted[name].shape]
+    expected = model.state_dict()
+    faults = [f"{name} is missing" for name in expected if name not in weights]
+    faults += [f"{name} is unknown" for name in weights if name not in expected]
+    faults += [
+        f"{name} is {list(weights[name].shape)}, not {list(expected[name].shape)}"
+        for name in expected
+        if name in weights and weights[name].shape != expected[name].shape
+    ]
     if faults:
-        raise UserError(f"{path}: {len(faults)} weights do not fit {config.plain(model.config)}: {'; '.join(faults[:3])}")
+        raise UserError(
+            f"{path}: {len(faults)} weights do not fit {config.plain(model.config)}: {'; '.join(faults[:3])}"
+        )
     model.load_state_dict(weights)
     return model.eval(), {"source": str(path), "sha256": sha256(path)}
 

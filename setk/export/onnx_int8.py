@@ -13,8 +13,8 @@ kernels for, instead of leaving it to its fusions, which know neither PReLU nor 
     ConvTranspose                 if strides divide the kernel and nothing is cropped: MatMulInteger from channels to
                                   samples of a frame, and overlap-add in int32
 
-Adds, norms and what else stands between quantizers stays as it is, in float between DequantizeLinear and QuantizeLinear.
-So do recurrent layers, and layers whose input is no 8-bit tensor, with DequantizeLinear of their int8 weights, which
+Adds, norms and all else between quantizers is unchanged, in float between DequantizeLinear and QuantizeLinear.
+So do recurrent layers, and layers whose input is not an 8-bit tensor, with DequantizeLinear of their int8 weights, which
 the engine folds when it loads the file: it is a quarter to a half of a float one, and no faster.
 
 Weights take all of -128 ... 127, as they were trained. On x86 before VNNI the runtime's kernels add up two products in
@@ -50,8 +50,11 @@ class Graph:
     def __init__(self, graph: onnx.GraphProto):
         self.graph, self.nodes = graph, [node for node in graph.node if node.op_type != "Constant"]
         self.constants = {x.name: numpy_helper.to_array(x) for x in graph.initializer}
-        self.constants |= {node.output[0]: numpy_helper.to_array(node.attribute[0].t) for node in graph.node
-                           if node.op_type == "Constant"}
+        self.constants |= {
+            node.output[0]: numpy_helper.to_array(node.attribute[0].t)
+            for node in graph.node
+            if node.op_type == "Constant"
+        }
         self.makers = {name: node for node in self.nodes for name in node.output}
         self.outputs = {x.name for x in graph.output}
 
@@ -59,7 +62,7 @@ class Graph:
         return [node for node in self.nodes if name in node.input]
 
     def only_reader(self, name: str) -> NodeProto | None:
-        """The node that reads `name`, if there is one only, and it is no output of the graph."""
+        """The node that reads `name`, if there is one only, and it is not an output of the graph."""
         readers = self.readers(name)
         return readers[0] if len(readers) == 1 and name not in self.outputs else None
 
@@ -69,7 +72,7 @@ class Graph:
 
     def replace(self, node: NodeProto, *new: NodeProto) -> None:
         at = next(i for i, other in enumerate(self.nodes) if other is node)
-        self.nodes[at:at + 1] = new
+        self.nodes[at : at + 1] = new
         self.makers |= {name: n for n in new for name in n.output}
 
     def fold_weights(self) -> None:
@@ -77,7 +80,9 @@ class Graph:
         for node in [n for n in self.nodes if n.op_type == "QuantizeLinear" and n.input[0] in self.constants]:
             weight, scale, zero = (self.constants[name] for name in node.input)
             if scale.ndim:
-                scale = scale.reshape([-1 if d == attribute(node, "axis", 1) % weight.ndim else 1 for d in range(weight.ndim)])
+                scale = scale.reshape(
+                    [-1 if d == attribute(node, "axis", 1) % weight.ndim else 1 for d in range(weight.ndim)]
+                )
             limits = np.iinfo(zero.dtype)
             self.constant(node.output[0], np.clip(np.rint(weight / scale), limits.min, limits.max), zero.dtype)
             self.nodes.remove(node)
@@ -85,7 +90,11 @@ class Graph:
     def weight(self, node: NodeProto) -> NodeProto | None:
         """The DequantizeLinear of a constant that `node` multiplies by."""
         made = self.makers.get(node.input[1])
-        return made if made is not None and made.op_type == "DequantizeLinear" and made.input[0] in self.constants else None
+        return (
+            made
+            if made is not None and made.op_type == "DequantizeLinear" and made.input[0] in self.constants
+            else None
+        )
 
     def activation(self, name: str) -> NodeProto | None:
         """The DequantizeLinear, of one scale, that made `name` of 8 unsigned bits."""
@@ -115,26 +124,41 @@ class Graph:
         slope = 1.0
         if middle and middle[0].op_type == "PRelu":
             slope = self.constants[middle[0].input[1]]
-            if slope.size != 1 or slope.item() <= 0:  # a factor for each channel has no such operator, nor has a negative one
+            if (
+                slope.size != 1 or slope.item() <= 0
+            ):  # a factor for each channel has no such operator, nor has a negative one
                 return self._accumulate(node, source, weight)
             slope = slope.item()
         scale, zero = last.input[1:]
         if middle and middle[0].op_type == "Relu" and self.constants[zero] != 0:
             return self._accumulate(node, source, weight)
         codes, scales, bias = self._weights(node, source, weight)
-        inputs = [*source.input, self.constant(f"{node.name}.codes", codes, np.int8),
-                  self.constant(f"{node.name}.scales", scales, np.float32), self.constant("zero", 0, np.int8)]
+        inputs = [
+            *source.input,
+            self.constant(f"{node.name}.codes", codes, np.int8),
+            self.constant(f"{node.name}.scales", scales, np.float32),
+            self.constant("zero", 0, np.int8),
+        ]
         rest = [zero, *([self.constant(f"{node.name}.bias", bias, np.int32)] if bias is not None else [])]
         options = geometry(node)
         if slope == 1.0:
-            return self.replace(last, helper.make_node("QLinearConv", [*inputs, scale, *rest], last.output, node.name, **options))
+            return self.replace(
+                last, helper.make_node("QLinearConv", [*inputs, scale, *rest], last.output, node.name, **options)
+            )
         steep = self.constant(f"{node.name}.steep", self.constants[scale] / slope, np.float32)
         both = [f"{node.name}.{part}" for part in ("above", "below")]
-        self.replace(last, *(helper.make_node("QLinearConv", [*inputs, s, *rest], [name], name, **options)
-                             for s, name in zip((scale, steep), both)),
-                     helper.make_node("Max" if slope < 1 else "Min", both, last.output, last.name))
+        self.replace(
+            last,
+            *(
+                helper.make_node("QLinearConv", [*inputs, s, *rest], [name], name, **options)
+                for s, name in zip((scale, steep), both)
+            ),
+            helper.make_node("Max" if slope < 1 else "Min", both, last.output, last.name),
+        )
 
-    def _weights(self, node: NodeProto, source: NodeProto, weight: NodeProto) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _weights(
+        self, node: NodeProto, source: NodeProto, weight: NodeProto
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """int8 codes, scales, and bias in steps of the accumulator."""
         codes, scales = self.constants[weight.input[0]], self.constants[weight.input[1]].astype(np.float64)
         scales = np.broadcast_to(scales.reshape(-1), codes.shape[:1])
@@ -164,8 +188,10 @@ class Graph:
 
     @staticmethod
     def _to_float(name: str, total: str, scale: str, output: str) -> list[NodeProto]:
-        return [helper.make_node("Cast", [total], [f"{name}.float"], to=onnx.TensorProto.FLOAT),
-                helper.make_node("Mul", [f"{name}.float", scale], [output], f"{name}.scale")]
+        return [
+            helper.make_node("Cast", [total], [f"{name}.float"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}.float", scale], [output], f"{name}.scale"),
+        ]
 
     def _transposed(self, node: NodeProto, source: NodeProto, weight: NodeProto) -> bool:
         """Channels to the samples of each frame, and int32 sums of frames that overlap."""
@@ -173,14 +199,20 @@ class Graph:
         stride = attribute(node, "strides", [1])[0]
         usual = {"group": 1, "pads": [0, 0], "dilations": [1], "output_padding": [0]}
         plain = codes.ndim == 3 and codes.shape[1] == 1 and codes.shape[2] % stride == 0 and scale.size == 1
-        if not plain or len(node.input) > 2 or any(attribute(node, name, value) != value for name, value in usual.items()):
+        if (
+            not plain
+            or len(node.input) > 2
+            or any(attribute(node, name, value) != value for name, value in usual.items())
+        ):
             return False
         name, parts = node.name, codes.shape[2] // stride
         matrix = self.constant(f"{weight.input[0]}.matrix", codes[:, 0], np.int8)
         pieces = [f"{name}.piece{p}" for p in range(parts)]
-        nodes = [helper.make_node("Transpose", [source.input[0]], [f"{name}.frames"], perm=[0, 2, 1]),
-                 helper.make_node("MatMulInteger", [f"{name}.frames", matrix, source.input[2]], [f"{name}.sum"], name),
-                 helper.make_node("Split", [f"{name}.sum"], pieces, axis=2)]
+        nodes = [
+            helper.make_node("Transpose", [source.input[0]], [f"{name}.frames"], perm=[0, 2, 1]),
+            helper.make_node("MatMulInteger", [f"{name}.frames", matrix, source.input[2]], [f"{name}.sum"], name),
+            helper.make_node("Split", [f"{name}.sum"], pieces, axis=2),
+        ]
         total = None
         for p, piece in enumerate(pieces):
             pads = self.constant(f"{name}.pads{p}", [0, p, 0, 0, parts - 1 - p, 0], np.int64)
@@ -213,13 +245,16 @@ class Graph:
             node.name = node.name.removeprefix("/model/") if node.op_type in (*PRODUCTS, *INTEGER) else ""
         del self.graph.node[:], self.graph.initializer[:], self.graph.value_info[:]
         self.graph.node.extend(reversed(kept))
-        self.graph.initializer.extend(numpy_helper.from_array(value, short[name]) for name, value in self.constants.items()
-                                      if name in needed)
+        self.graph.initializer.extend(
+            numpy_helper.from_array(value, short[name]) for name, value in self.constants.items() if name in needed
+        )
 
 
 def geometry(node: NodeProto) -> dict[str, Any]:
     """Attributes of a convolution that are not what they are by default."""
-    values = {a.name: helper.get_attribute_value(a) for a in node.attribute if a.name != "kernel_shape"}  # the weight tells it
+    values = {
+        a.name: helper.get_attribute_value(a) for a in node.attribute if a.name != "kernel_shape"
+    }  # the weight has it
     usual = {"dilations": {1}, "strides": {1}, "pads": {0}, "group": {1}}
     return {name: value for name, value in values.items() if set(np.atleast_1d(value).tolist()) != usual.get(name)}
 

@@ -60,7 +60,10 @@ def select(names: Iterable[str], extras: Extras = Extras()) -> tuple[str, ...]:
     for name in names:
         if name not in METRICS:
             near = difflib.get_close_matches(name, METRICS, 1)
-            raise UserError(f"metric '{name}' is unknown; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(METRICS)}"))
+            raise UserError(
+                f"metric '{name}' is unknown; "
+                + (f"did you mean {near[0]}?" if near else f"there are {', '.join(METRICS)}")
+            )
         if reason := availability(name, extras):
             raise UserError(f"{name} {reason}, or choose other --metrics")
     return names
@@ -87,8 +90,14 @@ def obstacle(ref: np.ndarray, est: np.ndarray) -> str | None:
     return None
 
 
-def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str] = DEFAULT, noisy: np.ndarray | None = None,
-            extras: Extras = Extras()) -> Scores:
+def compute(
+    ref: np.ndarray,
+    est: np.ndarray,
+    rate: int,
+    names: Sequence[str] = DEFAULT,
+    noisy: np.ndarray | None = None,
+    extras: Extras = Extras(),
+) -> Scores:
     """Score `est` [n] against `ref` [n], and for gains against `noisy` [n] too, all at `rate` Hz.
 
     Returns name -> score for each of `names` in their order, nan where there is none, and name -> reason for

@@ -58,7 +58,9 @@ _SHAPES = {"dnsmos_p835": ([("input_1", [_LENGTH])], [3]), "dnsmos_p808": ([("in
 
 METRICS = (
     Metric("dnsmos_sig", "DNSMOS P.835, speech", "1 ... 5", "Reddy, Gopal, Cutler, ICASSP 2022", needs="onnxruntime"),
-    Metric("dnsmos_bak", "DNSMOS P.835, background", "1 ... 5", "Reddy, Gopal, Cutler, ICASSP 2022", needs="onnxruntime"),
+    Metric(
+        "dnsmos_bak", "DNSMOS P.835, background", "1 ... 5", "Reddy, Gopal, Cutler, ICASSP 2022", needs="onnxruntime"
+    ),
     Metric("dnsmos_ovrl", "DNSMOS P.835, overall", "1 ... 5", "Reddy, Gopal, Cutler, ICASSP 2022", needs="onnxruntime"),
     Metric("dnsmos_p808", "DNSMOS P.808", "1 ... 5", "Reddy, Gopal, Cutler, ICASSP 2021", needs="onnxruntime"),
 )
@@ -124,7 +126,9 @@ def _windows(est: np.ndarray) -> list[tuple[np.ndarray, int]]:
     n = len(est)
     total = n * 2 ** max(0, math.ceil(math.log2(_LENGTH / n)))
     hops = range(int(total // RATE - WINDOW) + 1)
-    starts = Counter(i * RATE % n if total > n else i * RATE for i in hops if int((i + WINDOW) * RATE) - i * RATE == _LENGTH)
+    starts = Counter(
+        i * RATE % n if total > n else i * RATE for i in hops if int((i + WINDOW) * RATE) - i * RATE == _LENGTH
+    )
     tiled = np.tile(est, -(-_LENGTH // n) + 1) if total > n else est
     return [(tiled[start : start + _LENGTH], times) for start, times in starts.items()]
 
@@ -138,7 +142,10 @@ def _rate(model: str, windows: list[tuple[np.ndarray, int]], file: Path) -> dict
     times = [times for _, times in windows]
     if model == "dnsmos_p808":
         return {"dnsmos_p808": float(np.average(outputs[:, 0], weights=times))}
-    return {name: float(np.average(np.polyval(_POLYNOMIALS[name], outputs[:, i]), weights=times)) for i, name in enumerate(_P835)}
+    return {
+        name: float(np.average(np.polyval(_POLYNOMIALS[name], outputs[:, i]), weights=times))
+        for i, name in enumerate(_P835)
+    }
 
 
 @lru_cache(maxsize=2)
@@ -152,8 +159,14 @@ def _session(model: str, file: str, process: int):
     options.log_severity_level = 4  # an error is reported once, below
     try:
         session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
-    except (errors.Fail, errors.InvalidArgument, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented,
-            errors.RuntimeException) as e:
+    except (
+        errors.Fail,
+        errors.InvalidArgument,
+        errors.InvalidGraph,
+        errors.InvalidProtobuf,
+        errors.NotImplemented,
+        errors.RuntimeException,
+    ) as e:
         raise UserError(f"{file}: onnxruntime cannot read it as a model: {' '.join(str(e).split())}") from e
     inputs = [(x.name, x.shape[1:]) for x in session.get_inputs()]
     outputs = session.get_outputs()[0].shape[1:]

@@ -27,8 +27,13 @@ RANGE_DB = 50.0
 _FRAMES = 64  # taken at a time
 
 METRICS = (
-    Metric("lsd", "log-spectral distance above -50 dB, dB", "0 ...", "Cohen, Gannot, Handbook of Speech Processing, 2008",
-           lower_is_better=True),
+    Metric(
+        "lsd",
+        "log-spectral distance above -50 dB, dB",
+        "0 ...",
+        "Cohen, Gannot, Handbook of Speech Processing, 2008",
+        lower_is_better=True,
+    ),
 )
 
 

@@ -35,7 +35,9 @@ _MOST_STRETCHES = 44
 _FRAME = 0.004  # s
 _BLIP, _JOIN, _LEAST = 4, 50, 50  # frames: not speech up to here; a pause up to here joins; a stretch counts from here
 # Response of P.862's input filter, Hz and dB, as far as finding speech needs it.
-_FILTER = np.array([(100, -41), (200, -13), (300, 2), (500, 10), (1000, 10), (2000, 1), (3000, -3), (3500, -7), (4000, -18)]).T
+_FILTER = np.array(
+    [(100, -41), (200, -13), (300, 2), (500, 10), (1000, 10), (2000, 1), (3000, -3), (3500, -7), (4000, -18)]
+).T
 
 
 def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -> Scores:

@@ -22,10 +22,19 @@ from setk.metrics.metric import Metric, Scores, silence, undefined
 LIMIT_DB = 100.0
 
 METRICS = (
-    Metric("si_sdr", "scale-invariant signal-to-distortion ratio, zero-mean, dB", "-100 ... 100, clipped there",
-           "Le Roux, Wisdom, Erdogan, Hershey, ICASSP 2019"),
-    Metric("si_sdri", "gain in si_sdr over the noisy signal, dB", "-200 ... 200",
-           "Le Roux, Wisdom, Erdogan, Hershey, ICASSP 2019", gain_of="si_sdr"),
+    Metric(
+        "si_sdr",
+        "scale-invariant signal-to-distortion ratio, zero-mean, dB",
+        "-100 ... 100, clipped there",
+        "Le Roux, Wisdom, Erdogan, Hershey, ICASSP 2019",
+    ),
+    Metric(
+        "si_sdri",
+        "gain in si_sdr over the noisy signal, dB",
+        "-200 ... 200",
+        "Le Roux, Wisdom, Erdogan, Hershey, ICASSP 2019",
+        gain_of="si_sdr",
+    ),
 )
 
 

@@ -41,11 +41,13 @@ _MAX_DB, _LOCAL_DB = 20.0, 1.0  # Klatt's Kmax and Klocmax
 # An LPC model that predicts better than this would be made of rounding errors.
 _LEAST_ERROR = 1e-13
 _FRAMES = 64  # transformed at a time: the work stays in the cache, and a lecture does not need gigabytes
+# fmt: off
 # Centres and bandwidths of the critical bands, Hz.
 _CENTRES = np.array([50, 120, 190, 260, 330, 400, 470, 540, 617.372, 703.378, 798.717, 904.128, 1020.38, 1148.30, 1288.72,
                      1442.54, 1610.70, 1794.16, 1993.93, 2211.08, 2446.71, 2701.97, 2978.04, 3276.17, 3597.63])
 _WIDTHS = np.array([70, 70, 70, 70, 70, 70, 70, 77.3724, 86.0056, 95.3398, 105.411, 116.256, 127.914, 140.423, 153.823,
                     168.154, 183.457, 199.776, 217.153, 235.631, 255.255, 276.072, 298.126, 321.465, 346.136])
+# fmt: on
 
 _BOOK = "Loizou, Speech Enhancement: Theory and Practice, 2013, section 11.1, as composite.m has it"
 METRICS = (
@@ -62,7 +64,9 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
     if reason := silence(ref, est):
         return undefined(names, reason)
     if rate < LEAST_RATE:
-        return undefined(names, f"is defined at {LEAST_RATE} Hz and above, not at {rate} Hz; se-score --rate {LEAST_RATE} resamples")
+        return undefined(
+            names, f"is defined at {LEAST_RATE} Hz and above, not at {rate} Hz; se-score --rate {LEAST_RATE} resamples"
+        )
     if len(ref) < length + hop:
         return undefined(names, f"{len(ref) / rate:.3f} s is too short: {(length + hop) / rate:.4f} s are needed")
     scores = {name: _mean(name, x) for name, x in frame_values(np.stack([ref, est]), rate, names).items()}
@@ -85,7 +89,10 @@ def frame_values(x: np.ndarray, rate: int, names: Sequence[str]) -> dict[str, np
     hop = length // OVERLAP
     count = (x.shape[1] - length) // hop
     frames = sliding_window_view(x, length, axis=1)[:, ::hop][:, :count]
-    parts = [_front_end(frames[:, start : start + _FRAMES] * _window(length), rate, names) for start in range(0, count, _FRAMES)]
+    parts = [
+        _front_end(frames[:, start : start + _FRAMES] * _window(length), rate, names)
+        for start in range(0, count, _FRAMES)
+    ]
     return {name: _MEASURES[name](*np.concatenate([part[name] for part in parts], axis=-1)) for name in names}
 
 

@@ -38,7 +38,9 @@ _FRAMES, _SEGMENTS = 64, 256
 _MOST_TAPS = 1 << 22  # of a resampling matrix; uncommon rates such as 15999 Hz would need gigabytes
 
 METRICS = (
-    Metric("stoi", "short-time objective intelligibility", "about 0 ... 1", "Taal, Hendriks, Heusdens, Jensen, TASLP 2011"),
+    Metric(
+        "stoi", "short-time objective intelligibility", "about 0 ... 1", "Taal, Hendriks, Heusdens, Jensen, TASLP 2011"
+    ),
     Metric("estoi", "extended short-time objective intelligibility", "about 0 ... 1", "Jensen, Taal, TASLP 2016"),
 )
 

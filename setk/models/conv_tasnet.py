@@ -2,7 +2,7 @@
 
 Papers: Luo, Mesgarani, "Conv-TasNet: Surpassing Ideal Time-Frequency Magnitude Masking for Speech Separation", 2019, as
 asteroid configures it for one speaker at 16 kHz; and, with a splitter and a residual, the network of FQSE (Cohen et al.,
-"Fully Quantized Neural Networks for Audio Source Separation", 2024), which in floating point is the same but for two small
+"Fully Quantized Neural Networks for Audio Source Separation", 2024), which in floating point is the same except for two small
 convolutions.
 
 Shapes, one second at the published sizes, 999 frames of 2 ms every millisecond:
@@ -14,7 +14,7 @@ Shapes, one second at the published sizes, 999 frames of 2 ms every millisecond:
     mask        PReLU, 1x1 to 512, ReLU: m
     decoder     m w -> transposed Conv 1, k 32, stride 16, no bias
 
-gLN normalises over channels and the whole signal, and the convolutions look both ways: the model is not causal and takes a
+gLN normalises over channels and the full signal, and the convolutions look both ways: the model is not causal and processes a
 signal, or a chunk of one, at once.
 
 FQSE's splitter scales each signal to a peak of 1 and splits it into two planes that are exact in 8 bits, which together hold
@@ -40,26 +40,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import Frames
-from setk.models import Model, State
+from setk.models import Model, State, Widths
 from setk.nn.quantization import Add, Multiply, Signal, Subtract
-from setk.nn.units import Group, made, read, sized
 
 STEP = 1 / 128  # of the splitter's planes
 
 
 @dataclass(frozen=True)
 class Config:
-    window: int = 32        # L: samples of a frame; frames overlap by half
-    filters: int = 512      # N
-    bottleneck: int = 128   # B
-    hidden: int = 512       # H
-    skip: int = 128         # Sc
-    kernel: int = 3         # P
-    blocks: int = 8         # X: blocks of a repeat, with dilations 1, 2, 4 ...
-    repeats: int = 3        # R
-    splitter: int = 1       # planes of 8 bits that the input is split into, 1 (not split) or 2
+    window: int = 32  # L: samples of a frame; frames overlap by half
+    filters: int = 512  # N
+    bottleneck: int = 128  # B
+    hidden: int = 512  # H
+    skip: int = 128  # Sc
+    kernel: int = 3  # P
+    blocks: int = 8  # X: blocks of a repeat, with dilations 1, 2, 4 ...
+    repeats: int = 3  # R
+    splitter: int = 1  # planes of 8 bits that the input is split into, 1 (not split) or 2
     residual: bool = False  # whether the rounding of the output is encoded and decoded again
-    widths: tuple[int, ...] = ()  # units of each group of `prunable`, where they are not `hidden`
+    widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): `hidden`
 
 
 class Block(nn.Module):
@@ -68,9 +67,13 @@ class Block(nn.Module):
     def __init__(self, bottleneck: int, hidden: int, skip: int, kernel: int, dilation: int):
         super().__init__()
         self.shared_block = nn.Sequential(
-            nn.Conv1d(bottleneck, hidden, 1), nn.PReLU(), gln(hidden),
-            nn.Conv1d(hidden, hidden, kernel, padding=(kernel - 1) // 2 * dilation, dilation=dilation, groups=hidden), nn.PReLU(),
-            gln(hidden))
+            nn.Conv1d(bottleneck, hidden, 1),
+            nn.PReLU(),
+            gln(hidden),
+            nn.Conv1d(hidden, hidden, kernel, padding=(kernel - 1) // 2 * dilation, dilation=dilation, groups=hidden),
+            nn.PReLU(),
+            gln(hidden),
+        )
         self.res_conv = nn.Conv1d(hidden, bottleneck, 1)
         self.skip_conv = nn.Conv1d(hidden, skip, 1)
 
@@ -90,7 +93,9 @@ class Masker(nn.Module):
     def __init__(self, c: Config, hidden: Iterable[int]):
         super().__init__()
         self.bottleneck = nn.Sequential(gln(c.filters), nn.Conv1d(c.filters, c.bottleneck, 1))
-        self.TCN = nn.ModuleList(Block(c.bottleneck, h, c.skip, c.kernel, 2 ** (i % c.blocks)) for i, h in enumerate(hidden))
+        self.TCN = nn.ModuleList(
+            Block(c.bottleneck, h, c.skip, c.kernel, 2 ** (i % c.blocks)) for i, h in enumerate(hidden)
+        )
         self.residual_adds = nn.ModuleList(Add() for _ in self.TCN[1:])
         self.skip_adds = nn.ModuleList(Add() for _ in self.TCN[1:])
         self.mask_net = nn.Sequential(nn.PReLU(), nn.Conv1d(c.skip, c.filters, 1), nn.ReLU())
@@ -103,7 +108,9 @@ class Masker(nn.Module):
             residual, skip = block(x)
             skips = skip_add(skips, skip)
         if torch.is_grad_enabled():
-            skips = skips + 0 * residual.mean()  # the last one reaches nothing; distributed training wants a gradient of it
+            skips = (
+                skips + 0 * residual.mean()
+            )  # nothing reads the last one; distributed training needs a gradient of it
         return self.mask_net(skips)
 
 
@@ -123,10 +130,14 @@ class ConvTasNet(Model):
     paper = "Luo & Mesgarani, Conv-TasNet, 2019 (asteroid's 16 kHz); Cohen et al., FQSE, 2024"
     deviations = "the splitter scales each signal by itself (see the module's text)"
     Config = Config
-    presets = {"conv_tasnet": Config(), "fqse": Config(splitter=2, residual=True),
-               "conv_tasnet-small": Config(filters=256, bottleneck=64, hidden=128, skip=64, blocks=7, repeats=2),
-               "fqse-small": Config(filters=256, bottleneck=64, hidden=128, skip=64, blocks=7, repeats=2, splitter=2,
-                                    residual=True)}
+    presets = {
+        "conv_tasnet": Config(),
+        "fqse": Config(splitter=2, residual=True),
+        "conv_tasnet-small": Config(filters=256, bottleneck=64, hidden=128, skip=64, blocks=7, repeats=2),
+        "fqse-small": Config(
+            filters=256, bottleneck=64, hidden=128, skip=64, blocks=7, repeats=2, splitter=2, residual=True
+        ),
+    }
     causal = False
 
     def __init__(self, config: Config):
@@ -139,8 +150,8 @@ class ConvTasNet(Model):
         self.config, self.transform = config, Frames(c.window // 2, c.window // 2)
         self.input = Signal((-1.0, 1 - STEP) if c.splitter == 2 else None)
         self.encoder = nn.Conv1d(c.splitter, c.filters, c.window, c.window // 2, bias=False)
-        self.units = sized(c.widths, {f"blocks.{i}": c.hidden for i in range(c.repeats * c.blocks)})
-        self.masker = Masker(c, self.units.values())
+        self.units = Widths(c.widths)
+        self.masker = Masker(c, [self.units(f"blocks.{i}", c.hidden) for i in range(c.repeats * c.blocks)])
         self.mul = Multiply()
         self.decoder = nn.ConvTranspose1d(c.filters, 1, c.window, c.window // 2, bias=False)
         self.output = Signal()
@@ -163,14 +174,6 @@ class ConvTasNet(Model):
             weights["encoder.weight"] = torch.cat([first, first * (STEP / 2)], 1)
         self.load_state_dict(self.state_dict() | weights)
 
-    def prunable(self) -> list[Group]:
-        groups = []
-        for i, (name, size) in enumerate(self.units.items()):
-            at = f"masker.TCN.{i}"
-            lane = made(self, f"{at}.shared_block") + read(self, f"{at}.res_conv", f"{at}.skip_conv")
-            groups.append(Group(name, size, (lane,), exact=False))
-        return groups
-
     def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         wave = frames.flatten(1).unsqueeze(1)
         if frames.shape[1] == 1:
@@ -180,7 +183,7 @@ class ConvTasNet(Model):
         else:
             peak = wave.abs().amax(-1, keepdim=True)
             out = self.separate(split(wave / peak.clamp(min=1e-12))) * peak
-        return out.view(frames.shape[0], -1, frames.shape[2])[:, :frames.shape[1]], ()
+        return out.view(frames.shape[0], -1, frames.shape[2])[:, : frames.shape[1]], ()
 
     def separate(self, planes: Tensor) -> Tensor:
         """Planes [B, 1 or 2, n] to waveform [B, 1, n], n a multiple of half a window."""

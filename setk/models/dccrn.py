@@ -22,7 +22,7 @@ Deviations:
   - the authors clamp the waveform to [-1, 1]; others bring the whole input to unit RMS before and back after. A
     stream knows neither its own level nor that of what is to come, so there is none of it;
   - |M| is floored, not the two parts of a phase: this form of the mask (E in the paper) needs no angles;
-  - behind the end of a signal the network reads frames of silence, where the authors' decoder reads nothing;
+  - after the end of a signal the network reads frames of silence, where the authors' decoder reads nothing;
   - the mask starts near 1, so that training starts from the noisy signal.
 """
 
@@ -46,10 +46,12 @@ BINS = 256  # without DC
 class Config:
     window: int = 400
     hop: int = 100
-    causal: bool = False       # no look-ahead
+    causal: bool = False  # no look-ahead
     channels: tuple[int, ...] = (32, 64, 128, 256, 256, 256)  # of the encoder, real and imaginary together
-    complex_lstm: bool = True  # false: two layers of a real LSTM that reads both halves, variants R, C and E of the paper
-    units: int = 256           # of the LSTM, real and imaginary together
+    complex_lstm: bool = (
+        True  # false: two layers of a real LSTM that reads both halves, variants R, C and E of the paper
+    )
+    units: int = 256  # of the LSTM, real and imaginary together
 
 
 class DCCRN(Model):
@@ -62,7 +64,9 @@ class DCCRN(Model):
 
     name = "dccrn"
     paper = "Hu et al., DCCRN, Interspeech 2020, variant CL of its authors' code"
-    deviations = "no normalisation or clamp of the waveform; mask without angles; start near identity (see the module's text)"
+    deviations = (
+        "no normalisation or clamp of the waveform; mask without angles; start near identity (see the module's text)"
+    )
     Config = Config
     presets = {"dccrn": Config(), "dccrn-512": Config(window=512, hop=128), "dccrn-causal": Config(causal=True)}
 
@@ -78,7 +82,9 @@ class DCCRN(Model):
         self.width = BINS >> len(sizes)
         features, units = config.channels[-1] * self.width, config.units
         if config.complex_lstm:
-            self.recurrent = nn.ModuleList([ComplexLSTM(features // 2, units // 2), ComplexLSTM(units // 2, units // 2)])
+            self.recurrent = nn.ModuleList(
+                [ComplexLSTM(features // 2, units // 2), ComplexLSTM(units // 2, units // 2)]
+            )
             self.project = nn.ModuleList(nn.Linear(units // 2, features // 2) for _ in range(2))
         else:
             self.recurrent = nn.LSTM(features, units, 2, batch_first=True)
@@ -113,7 +119,7 @@ class DCCRN(Model):
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         left, after, skips = iter(state), [], []
-        x = spectrum[:, :, 1:].permute(0, 3, 1, 2)                     # [B, 2, T, 256]
+        x = spectrum[:, :, 1:].permute(0, 3, 1, 2)  # [B, 2, T, 256]
         for layer in self.encoder:
             x, past = layer(x, next(left))
             skips.append(x)
@@ -130,7 +136,7 @@ class DCCRN(Model):
         if self.lookahead:
             spectrum, past = _delay(next(left), spectrum, 1)
             after.append(past)
-        mask = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 0))              # [B, T, 257, 2]
+        mask = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 0))  # [B, T, 257, 2]
         return _masked(spectrum, mask), tuple(after)
 
     def _recur(self, x: Tensor, state: Iterator[Tensor]) -> tuple[Tensor, list[Tensor]]:
@@ -139,7 +145,7 @@ class DCCRN(Model):
         if not self.config.complex_lstm:
             z, after = self.recurrent(x.transpose(1, 2).flatten(2), (next(state), next(state)))
             return self.project(z).view(batch, time, -1, width).transpose(1, 2), list(after)
-        z, after = _stack(x).transpose(1, 2).flatten(2), []            # [2 B, T, C / 2 * F]
+        z, after = _stack(x).transpose(1, 2).flatten(2), []  # [2 B, T, C / 2 * F]
         for layer in self.recurrent:
             z, hidden = layer(z, [next(state) for _ in range(4)])
             after += hidden

@@ -2,7 +2,7 @@
 
 Paper: Le, Lei, Chen, Guo, He, Chen, Xia, Gao, Xiao, Ding, Song, Lu, "Harmonic enhancement using learnable comb
 filter for light-weight full-band speech enhancement model", Interspeech 2023 (arXiv 2306.00812). Neither layer
-sizes nor code are public. What stands here is our reconstruction: of the kind that the paper describes, and of the
+sizes nor code are public. This is our reconstruction: of the kind that the paper describes, and of the
 size and cost that it quotes, 427 k parameters and 0.30 GMAC/s. The paper's scores are not this network's. 16 kHz;
 window 512, hop 128; the comb looks 256 samples ahead, algorithmic latency 48 ms.
 
@@ -47,13 +47,13 @@ from setk.nn.gru import GroupedGRU
 
 BINS, BANDS, WIDTH, CORE, PITCH_BINS = 257, 64, 16, 64, 160
 WINDOW, HOP, SIXTEEN = 512, 128, 16000
-LONGEST, SHORTEST = 256, 32               # periods, in samples
-VOICED = LONGEST - SHORTEST + 1           # class c has the period LONGEST - c; class VOICED is unvoiced
-REACH = 2 * LONGEST                       # samples that a comb reads besides its frame
-PAST = (WINDOW + REACH) // HOP - 2        # hops of samples that are kept
-AHEAD = LONGEST // HOP                    # frames
+LONGEST, SHORTEST = 256, 32  # periods, in samples
+VOICED = LONGEST - SHORTEST + 1  # class c has the period LONGEST - c; class VOICED is unvoiced
+REACH = 2 * LONGEST  # samples that a comb reads in addition to its frame
+PAST = (WINDOW + REACH) // HOP - 2  # hops of samples that are kept
+AHEAD = LONGEST // HOP  # frames
 MIXED = 2
-FLOOR = 1e-8                              # of power: 80 dB below a bin of magnitude 1
+FLOOR = 1e-8  # of power: 80 dB below a bin of magnitude 1
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,18 @@ class DPCRNCF(Model):
         self.transform = STFT(WINDOW, HOP, power=1.0)
         self.lookahead = 0 if config.one_sided else AHEAD
         self.bands = Bands()
-        self.encoder = nn.ModuleList([_conv(1, 16, 5, 2), _conv(16, 16, 3, 2), _conv(16, 32, 3, 1), _conv(32, CORE, 3, 1)])
+        self.encoder = nn.ModuleList(
+            [_conv(1, 16, 5, 2), _conv(16, 16, 3, 2), _conv(16, 32, 3, 1), _conv(32, CORE, 3, 1)]
+        )
         self.core = nn.ModuleList(DualPath() for _ in range(2))
-        self.decoder = nn.ModuleList([
-            _transposed(2 * CORE, 32, 3, 1), _transposed(64, 16, 3, 1), _transposed(32, 16, 3, 2),
-            nn.ConvTranspose1d(32, 2, 5, 2, 2, output_padding=1)])
+        self.decoder = nn.ModuleList(
+            [
+                _transposed(2 * CORE, 32, 3, 1),
+                _transposed(64, 16, 3, 1),
+                _transposed(32, 16, 3, 2),
+                nn.ConvTranspose1d(32, 2, 5, 2, 2, output_padding=1),
+            ]
+        )
         widths = [1, 8, 16, 32, 32]
         self.pitch_encoder = nn.Sequential(*(_conv(a, b, 3, 2) for a, b in zip(widths, widths[1:])))
         self.pitch_core = nn.Conv1d(CORE, 8, 1)
@@ -101,7 +108,7 @@ class DPCRNCF(Model):
         return (*(new(1, batch, WIDTH, CORE) for _ in self.core), new(1, batch, 144), new(batch, PAST, HOP), *late)
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
-        *hidden, h_pitch, past = state[:len(self.core) + 2]
+        *hidden, h_pitch, past = state[: len(self.core) + 2]
         samples, past = self.comb.unfold(spectrum, past)
         late = ()
         if not self.config.one_sided:
@@ -109,7 +116,7 @@ class DPCRNCF(Model):
             late = (after.clone(),)  # a view would keep all of a long chunk
 
         batch, time = spectrum.shape[:2]
-        power = spectrum.square().sum(-1)                              # [B, T, 257]
+        power = spectrum.square().sum(-1)  # [B, T, 257]
         x, skips = torch.log10(self.bands(power) + FLOOR).view(batch * time, 1, BANDS), []
         for layer in self.encoder:
             x = layer(x)
@@ -117,7 +124,7 @@ class DPCRNCF(Model):
         z = x.transpose(1, 2).view(batch, time, WIDTH, CORE)
         for i, block in enumerate(self.core):
             z, hidden[i] = block(z, hidden[i])
-        x = z.flatten(0, 1).transpose(1, 2)                            # [B T, 64, 16]
+        x = z.flatten(0, 1).transpose(1, 2)  # [B T, 64, 16]
 
         level = 0.5 * torch.log(power[..., :PITCH_BINS] + FLOOR)
         about = [self.pitch_encoder(level.view(batch * time, 1, PITCH_BINS)), self.pitch_core(x)]
@@ -133,7 +140,9 @@ class DPCRNCF(Model):
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv1d(inputs, outputs, kernel, stride, kernel // 2), nn.BatchNorm1d(outputs), nn.PReLU(outputs))
+    return nn.Sequential(
+        nn.Conv1d(inputs, outputs, kernel, stride, kernel // 2), nn.BatchNorm1d(outputs), nn.PReLU(outputs)
+    )
 
 
 def _transposed(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:
@@ -190,7 +199,7 @@ class Comb(nn.Module):
         self.centre = nn.Parameter(torch.cat([torch.full((VOICED,), 0.5), torch.ones(1)]))
         self.sides = nn.Parameter(torch.full((VOICED, 2), 0.25))
         self.steps = (-1, -2) if one_sided else (-1, 1)  # periods from the centre
-        self.first = REACH if one_sided else LONGEST     # of the frame, in the samples that are read
+        self.first = REACH if one_sided else LONGEST  # of the frame, in the samples that are read
         self.fourier = Fourier()
         window = torch.from_numpy(STFT(WINDOW, HOP, power=1.0).analysis_window)
         fade = 0.5 + 0.5 * np.cos(np.pi * (np.arange(160) + 0.5) / 160)
@@ -201,18 +210,18 @@ class Comb(nn.Module):
     def unfold(self, spectrum: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
         """Frames [B, T, 257, 2] after `past` [B, 6, 128] -> for each the last 1024 samples [B, T, 1024]; the next past."""
         time = spectrum.shape[1]
-        done, newest = (self.fourier.inverse(spectrum) / self.window[WINDOW // 2:]).split(HOP, -1)
+        done, newest = (self.fourier.inverse(spectrum) / self.window[WINDOW // 2 :]).split(HOP, -1)
         done = torch.cat([past, done], 1)
-        return torch.cat([*(done[:, i:i + time] for i in range(PAST + 1)), newest], -1), done[:, time:].clone()
+        return torch.cat([*(done[:, i : i + time] for i in range(PAST + 1)), newest], -1), done[:, time:].clone()
 
     def forward(self, samples: Tensor, logits: Tensor) -> Tensor:
         """Samples [B, T, 1024] through the comb of logits [B, T, 226]; spectra [B, T, 257, 2] of the frames."""
         classes, weights = _mix(logits)
         here = torch.arange(self.first, self.first + WINDOW, device=samples.device)
-        frame = samples[..., self.first:self.first + WINDOW]
-        sides = F.pad(self.sides, (0, 0, 0, 1))          # unvoiced has none
+        frame = samples[..., self.first : self.first + WINDOW]
+        sides = F.pad(self.sides, (0, 0, 0, 1))  # unvoiced has none
         y = frame
-        for c, weight in zip(classes, weights):          # [B, T, 1] each
+        for c, weight in zip(classes, weights):  # [B, T, 1] each
             period = (LONGEST - c).clamp_min(SHORTEST)
             filtered = self.centre[c] * frame
             for step, taps in zip(self.steps, sides.unbind(1)):
@@ -223,7 +232,7 @@ class Comb(nn.Module):
 
 def _mix(logits: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """The MIXED most probable classes and their weights, [..., 1] each: probabilities above that of the next class,
-    scaled to a sum that is near 1 where any of them stands out by more than 1e-3, and less elsewhere."""
+    scaled to a sum that is near 1 where any of them is more probable than the next by over 1e-3, and less elsewhere."""
     left, numbers = torch.softmax(logits, -1), torch.arange(logits.shape[-1], device=logits.device)
     classes, heights = [], []
     for _ in range(MIXED + 1):
@@ -258,15 +267,16 @@ class Fourier(nn.Module):
         mirrored = i_k > 8
         where = np.where(mirrored, 16 - i_k, i_k) * 32 + np.where(mirrored, 31 - j_k, j_k)
         sign = np.stack([np.ones(BINS), np.where(mirrored, -1, 1)], -1)
-        full = i[:, None] + 16 * j                                     # the bin of each i, j
+        full = i[:, None] + 16 * j  # the bin of each i, j
         back = np.where(full > 256, 512 - full, full).ravel()
         back_sign = np.stack([np.ones(full.size), np.where(full > 256, -1, 1).ravel()], -1)
-        once = np.where((i == 0) | (i == 8), 1, 2)[:, None] / 512      # bins i stand for 16 - i too
+        once = np.where((i == 0) | (i == 8), 1, 2)[:, None] / 512  # bins 16 - i are the conjugates of bins i
         buffers = {
-            "first": np.concatenate([c1, s1]),                         # [18, 16]
-            "twist": np.stack([ct, st]),                               # [2, 9, 32]
-            "second": np.block([[c2, s2], [-s2, c2]]),                 # [64, 64]
-            "sign": sign, "back_sign": back_sign,
+            "first": np.concatenate([c1, s1]),  # [18, 16]
+            "twist": np.stack([ct, st]),  # [2, 9, 32]
+            "second": np.block([[c2, s2], [-s2, c2]]),  # [64, 64]
+            "sign": sign,
+            "back_sign": back_sign,
             "second_back": np.block([[c2.T, -s2.T], [s2.T, c2.T]]),
             "last": np.concatenate([(c1 * once).T, (s1 * once).T], 1)[8:],  # [8, 18]
         }
@@ -277,15 +287,15 @@ class Fourier(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """[B, T, 512] -> [B, T, 257, 2]."""
-        re, im = (self.first @ frames.unflatten(-1, (16, 32))).chunk(2, -2)          # [B, T, 9, 32]
+        re, im = (self.first @ frames.unflatten(-1, (16, 32))).chunk(2, -2)  # [B, T, 9, 32]
         c, s = self.twist
         z = torch.cat([re * c - im * s, re * s + im * c], -1) @ self.second
-        z = torch.stack(z.chunk(2, -1), -1).flatten(-3, -2)                          # [B, T, 288, 2]
+        z = torch.stack(z.chunk(2, -1), -1).flatten(-3, -2)  # [B, T, 288, 2]
         return z.index_select(-2, self.where) * self.sign
 
     def inverse(self, spectrum: Tensor) -> Tensor:
         """[B, T, 257, 2] -> the last 256 of 512 samples, [B, T, 256]."""
         z = (spectrum.index_select(-2, self.back) * self.back_sign).unflatten(-2, (9, 32))
-        re, im = (torch.cat(z.unbind(-1), -1) @ self.second_back).chunk(2, -1)       # [B, T, 9, 32]
+        re, im = (torch.cat(z.unbind(-1), -1) @ self.second_back).chunk(2, -1)  # [B, T, 9, 32]
         c, s = self.twist
         return (self.last @ torch.cat([re * c + im * s, im * c - re * s], -2)).flatten(-2)

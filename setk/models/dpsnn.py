@@ -13,14 +13,14 @@ Shapes, a frame at a time, N = B = H = 256:
     mask        Linear, sigmoid: M, N
     decoder     e M -> Linear without bias, and one bias: 80 samples, overlap-added as they are
 
-A signal begins in silence. Its first frame, which lies half before it, fills the context and gives nothing; the
-neurons start with the second, at rest. With `segment_reset` the same happens again every so many seconds, where the
-published evaluation cuts signals into pieces; without it the neurons run on, as a stream wants.
+A signal begins in silence. Its first frame, half of which is before the signal, fills the context and has no output; the
+neurons start with the second, at rest. With `segment_reset` the same happens again after that many seconds each, where the
+published evaluation cuts signals into pieces. Without it the neurons run on, as a stream needs.
 
 Deviations and readings:
   - neurons run on unless `segment_reset`; with more than one block all start together, the later ones' context empty;
   - the L1 terms of the paper's loss are over all frames; its code takes the last frame alone;
-  - the readout's threshold stands in a comparison only: it takes part, has a gradient of zero and stays at zero;
+  - the readout's threshold is used in a comparison only, so its gradient is zero and it stays at zero;
   - the biases of both kinds of neurons start raised by 1 and 2. As frameworks initialise them no recurrent neuron fires,
     the slope of its surrogate is negative so far below the threshold, and the L1 terms silence the rest before it learns;
   - a loss that ignores scale leaves the output's level free. Nothing here restores it: train with one that does not.
@@ -35,22 +35,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import Frames
-from setk.models import Model, State
-from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout, steady
-from setk.nn.units import Group, Member, made, read, sized
+from setk.models import Model, State, Widths
+from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout, SteadyLinear
 
 
 @dataclass(frozen=True)
 class Config:
-    window: int = 80            # L: samples of a frame
+    window: int = 80  # L: samples of a frame
     hop: int = 40
-    encoder: int = 256          # N: features of a frame
-    width: int = 256            # B: spikes between blocks
-    hidden: int = 256           # H: leaky neurons of a block, a multiple of B
-    blocks: int = 1             # X
-    context: float = 0.01       # seconds of the past that a block's convolution sees, whole hops
+    encoder: int = 256  # N: features of a frame
+    width: int = 256  # B: spikes between blocks
+    hidden: int = 256  # H: leaky neurons of a block, a multiple of B
+    blocks: int = 1  # X
+    context: float = 0.01  # seconds of the past that a block's convolution sees, whole hops
     segment_reset: float = 0.0  # seconds after which neurons are reset, whole hops; 0: never
-    widths: tuple[int, ...] = ()  # units of each group of `prunable`, where they are not those above
+    widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those above
 
 
 class Block(nn.Module):
@@ -85,28 +84,36 @@ class DPSNN(Model):
     paper = "Sun & Bohte, DPSNN, 2024"
     deviations = "neurons run on over segments and start lively; L1 terms over all frames (see the module's text)"
     Config = Config
+    width_multiple = 16  # what the kernel of setk.nn.spiking runs
     presets = {"dpsnn": Config()}
 
     def __init__(self, config: Config):
         super().__init__()
         c = config
-        context, self.period = (round(seconds * self.sample_rate / c.hop, 6) for seconds in (c.context, c.segment_reset))
+        context, self.period = (
+            round(seconds * self.sample_rate / c.hop, 6) for seconds in (c.context, c.segment_reset)
+        )
         if context % 1 or self.period % 1 or context < 0 or self.period < 0:
-            raise ValueError(f"context {c.context} and segment_reset {c.segment_reset}: must be whole hops of {c.hop} samples")
+            raise ValueError(
+                f"context {c.context} and segment_reset {c.segment_reset}: must be whole hops of {c.hop} samples"
+            )
         if c.hidden % c.width or c.blocks < 1:
-            raise ValueError(f"hidden {c.hidden} must be a multiple of width {c.width}, and blocks {c.blocks} at least 1")
+            raise ValueError(
+                f"hidden {c.hidden} must be a multiple of width {c.width}, and blocks {c.blocks} at least 1"
+            )
         self.config, self.transform = config, Frames(c.window, c.hop)
-        # `spikes.j` are what block j reads, and fan leaky neurons for each; those of the last block only the readout reads.
-        self.units = u = sized(c.widths, {"encoder": c.encoder} | {f"spikes.{j}": c.width for j in range(c.blocks + 1)}
-                               | {"readout": c.width})
-        spikes, fan = [u[f"spikes.{j}"] for j in range(c.blocks + 1)], c.hidden // c.width
-        self.encoder = nn.Linear(c.window, u["encoder"])
-        self.norm = nn.LayerNorm(u["encoder"])
-        self.binary = Binary(u["encoder"], spikes[0])
+        width = self.units = Widths(c.widths)
+        features = width("encoder", c.encoder)
+        # spikes[j] are the input of block j, with `fan` leaky neurons for each. Only the readout reads those of the last block.
+        spikes, fan = [width(f"spikes.{j}", c.width) for j in range(c.blocks + 1)], c.hidden // c.width
+        self.encoder = SteadyLinear(c.window, features)
+        self.norm = nn.LayerNorm(features)
+        self.binary = Binary(features, spikes[0])
         self.blocks = nn.ModuleList(Block(a, fan * a, b, round(context) + 1) for a, b in zip(spikes, spikes[1:]))
-        self.readout = Readout(sum(spikes[1:]), u["readout"])
-        self.mask = nn.Linear(u["readout"], u["encoder"])
-        self.decoder = nn.Linear(u["encoder"], c.window, bias=False)
+        readout = width("readout", c.width)
+        self.readout = Readout(sum(spikes[1:]), readout)
+        self.mask = nn.Linear(readout, features)
+        self.decoder = nn.Linear(features, c.window, bias=False)
         self.decoder_bias = nn.Parameter(torch.zeros(()))
         for p in (self.decoder.weight, self.decoder_bias):  # as a transposed convolution starts
             nn.init.uniform_(p, -(c.window**-0.5), c.window**-0.5)
@@ -118,20 +125,6 @@ class DPSNN(Model):
                 block.scnn.conv.bias += 1
                 block.srnn.dense.bias += 2
 
-    def prunable(self) -> list[Group]:
-        u, fan, at = self.units, self.config.hidden // self.config.width, 0
-        lanes = {"encoder": made(self, "encoder", "norm", "mask") + read(self, "binary.dense", "decoder"),
-                 "spikes.0": made(self, "binary.dense"),
-                 "readout": made(self, "readout.dense") + (Member("readout.alpha", 0),) + read(self, "mask")}
-        for j in range(len(self.blocks)):
-            block = f"blocks.{j}"
-            lanes[f"spikes.{j}"] += made(self, f"{block}.scnn.conv", each=fan) + read(self, f"{block}.srnn.dense", each=fan)
-            made_here = made(self, f"{block}.srnn.dense", f"{block}.srnn.recurrent")
-            made_here += tuple(Member(f"{block}.srnn.{name}", 0) for name in ("alpha", "ro"))
-            lanes[f"spikes.{j + 1}"] = made_here + read(self, f"{block}.srnn.recurrent") + read(self, "readout.dense", offset=at)
-            at += u[f"spikes.{j + 1}"]
-        return [Group(name, size, (lanes[name],), exact=name != "encoder", multiple=16) for name, size in u.items()]
-
     def init_state(self, batch: int) -> State:
         blocks = [tensor for block in self.blocks for tensor in block.init_state(batch)]
         return (*blocks, self.readout.init_state(batch), self.decoder_bias.new_zeros(batch, 1))
@@ -139,13 +132,13 @@ class DPSNN(Model):
     def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         *blocks, r, position = state
         hold, after = self._hold(position, frames.shape[1])
-        features = F.relu(steady(self.encoder, frames))
+        features = F.relu(self.encoder(frames))
         spikes = binary = self.binary(self.norm(features))
         silence = self.binary.constant(self.norm(F.relu(self.encoder.bias)))
         blocks[0] = torch.where(position.unsqueeze(-1) == 0, silence, blocks[0])
         outputs, states = [], []
         for i, block in enumerate(self.blocks):
-            spikes, new = block(spikes, blocks[5 * i:5 * i + 5], hold)
+            spikes, new = block(spikes, blocks[5 * i : 5 * i + 5], hold)
             outputs.append(spikes)
             states += new
         active, r = self.readout(torch.cat(outputs, -1), r, hold)
@@ -173,6 +166,12 @@ class DPSNN(Model):
         return table
 
     @property
+    def published_synapses(self) -> dict[str, tuple[str, ...]]:
+        """The authors count recurrent weights at the rate of the layer's input."""
+        srnn = [f"blocks.{j}.srnn" for j in range(self.config.blocks)]
+        return {f"{own}.recurrent": self.synapses[f"{own}.dense"] for own in srnn}
+
+    @property
     def neurons(self) -> int:
         """Neurons updated at every frame."""
         layers = [layer for block in self.blocks for layer in (block.srnn.dense, block.srnn.recurrent)]
@@ -181,4 +180,4 @@ class DPSNN(Model):
     @property
     def other_ops(self) -> int:
         """Operations per frame of the LayerNorm and the sigmoid."""
-        return 6 * self.units["encoder"] + 5 + 4 * self.units["encoder"]
+        return 10 * self.encoder.out_features + 5

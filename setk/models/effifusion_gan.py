@@ -1,8 +1,8 @@
 """EffiFusion-GAN: magnitude and phase from depthwise-separable multi-scale convolutions and conformers; not causal.
 
 Paper: Wen, Tan, "EffiFusion-GAN: Efficient Fusion Generative Adversarial Network for Speech Enhancement", 2025 (arXiv
-2508.14525): VoiceBank+DEMAND, PESQ 3.45 with 1.08 M parameters. Layer sizes are not public to us, and there is no code. What
-stands here is our reading: MP-SENet (Lu, Ai, Ling, Interspeech 2023), which the paper builds upon, with separable
+2508.14525): VoiceBank+DEMAND, PESQ 3.45 with 1.08 M parameters. Layer sizes are not public to us, and there is no code.
+This is our reading: MP-SENet (Lu, Ai, Ling, Interspeech 2023), which the paper builds upon, with separable
 convolutions, and it has the paper's size. 16 kHz; window 400, hop 100.
 
 Shapes at the published size, T frames:
@@ -44,8 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import STFT
-from setk.models import Model, State
-from setk.nn.units import Group, Member, made, read, sized
+from setk.models import Model, State, Widths
 
 POWER = 0.3  # compression of magnitudes
 DILATIONS = 1, 2, 4, 8
@@ -58,24 +57,27 @@ class Config:
     blocks: int = 4
     heads: int = 4
     kernels: tuple[int, ...] = (3, 3, 5, 7)  # widths in frequency; each takes an equal part of the channels
-    attended: int = 31           # frames, or bins, of a conformer's convolution
-    separable: bool = True       # False: standard convolutions, of a single width
-    second_norm: bool = True     # the norm after attention
-    transposed: bool = False     # MP-SENet's ends: 1x1 in, 201 -> 100 bins, transposed convs up, a normalised magnitude
-    turned: bool = False         # the phase decoder gives the angle to the noisy phase, not the phase itself
-    dropout: float = 0.2         # in FFN and attention
-    widths: tuple[int, ...] = ()  # units of each group of `prunable`, where they are not those that follow from channels
+    attended: int = 31  # frames, or bins, of a conformer's convolution
+    separable: bool = True  # False: standard convolutions, of a single width
+    second_norm: bool = True  # the norm after attention
+    transposed: bool = False  # MP-SENet's ends: 1x1 in, 201 -> 100 bins, transposed convs up, a normalised magnitude
+    turned: bool = False  # the phase decoder gives the angle to the noisy phase, not the phase itself
+    dropout: float = 0.2  # in FFN and attention
+    widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those that follow from channels
 
 
 class EffiFusionGAN(Model):
-    """The generator over spectra: forward(spectrum [B, T, 201, 2], ()) -> (spectrum, ()), of a whole signal or window."""
+    """The generator over spectra: forward(spectrum [B, T, 201, 2], ()) -> (spectrum, ()), of a full signal or window."""
 
     name = "effifusion_gan"
     paper = "Wen, Tan, EffiFusion-GAN, 2025 (arXiv 2508.14525)"
     deviations = "layer sizes are ours, of the published parameter count, after MP-SENet (see the module's text)"
     Config = Config
-    presets = {"effifusion_gan": Config(), "effifusion_gan-v": Config(kernels=(3,), transposed=True),
-               "effifusion_gan-small": Config(channels=16, blocks=2, heads=2, turned=True, dropout=0.0)}
+    presets = {
+        "effifusion_gan": Config(),
+        "effifusion_gan-v": Config(kernels=(3,), transposed=True),
+        "effifusion_gan-small": Config(channels=16, blocks=2, heads=2, turned=True, dropout=0.0),
+    }
     causal = False
     chunk_s = 4.0
 
@@ -83,43 +85,28 @@ class EffiFusionGAN(Model):
         super().__init__()
         c = config.channels
         if c % config.heads or c % len(config.kernels):
-            raise ValueError(f"channels={c} cannot be divided evenly among heads={config.heads} and "
-                             f"{len(config.kernels)} kernels")
+            raise ValueError(
+                f"channels={c} cannot be divided evenly among heads={config.heads} and {len(config.kernels)} kernels"
+            )
         if not all(k % 2 for k in (*config.kernels, config.attended)):
             raise ValueError("kernels and attended must be odd")
         if not config.separable and len(set(config.kernels)) > 1:
             raise ValueError("standard convolutions are of a single width; kernels=(3,)")
         self.config, self.transform = config, STFT(400, 100, power=1.0)
         self.encoder = nn.Sequential(
-            conv(2, c, (1, 1) if config.transposed else (3, 3), separable=config.separable), *_norm_act(c), Dense(config),
-            conv(c, c, (1, 3), stride=2, pad=not config.transposed, separable=config.separable), *_norm_act(c))
-        parts = {"ffn1": FFN * c, "attention": c // config.heads, "convolution": UNITS * c, "ffn2": FFN * c}
-        self.units = sized(config.widths, {f"blocks.{i}.{axis}.{part}": size for i in range(config.blocks)
-                                           for axis in ("time", "frequency") for part, size in parts.items()})
-        widths = iter(self.units.values())
-        conformers = [Conformer(config, *(next(widths) for _ in parts)) for _ in range(2 * config.blocks)]
-        self.blocks = nn.ModuleList(TSBlock(*pair) for pair in zip(conformers[::2], conformers[1::2]))
+            conv(2, c, (1, 1) if config.transposed else (3, 3), separable=config.separable),
+            *_norm_act(c),
+            Dense(config),
+            conv(c, c, (1, 3), stride=2, pad=not config.transposed, separable=config.separable),
+            *_norm_act(c),
+        )
+        self.units = Widths(config.widths)
+        self.blocks = nn.ModuleList(
+            TSBlock(*(Conformer(config, self.units, f"blocks.{i}.{axis}") for axis in ("time", "frequency")))
+            for i in range(config.blocks)
+        )
         self.magnitude = Magnitude(config, self.transform.bins)
         self.phase = Phase(config)
-
-    def prunable(self) -> list[Group]:
-        groups = []
-        for path, size in self.units.items():
-            conformer, _, part = path.rpartition(".")
-            if part == "attention":  # a lane for each head: its queries, which read its keys, and its values
-                heads = range(self.config.heads)
-                starts = [[(q * len(heads) + head) * size for q in range(3)] for head in heads]
-                lanes = [(*(Member(f"{path}.qkv.{name}", 0, start, reads=start == starts[head][0])
-                            for start in starts[head] for name in ("weight", "bias")),
-                          *read(self, f"{path}.out", offset=head * size)) for head in heads]
-            elif part == "convolution":
-                at = f"{path}.layers"
-                lanes = [made(self, f"{at}.0") + made(self, f"{at}.0", offset=size) + made(self, f"{at}.2", f"{at}.3")
-                         + read(self, f"{at}.5")]
-            else:
-                lanes = [made(self, f"{path}.1") + read(self, f"{path}.4")]
-            groups.append(Group(path, size, tuple(lanes)))
-        return groups
 
     def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         power = frames.square().sum(-1)
@@ -139,12 +126,20 @@ class EffiFusionGAN(Model):
     def _gain(self, power: Tensor) -> Tensor:
         """[B, 1] that brings the signals of power spectra [B, T, 201] to an RMS of 1."""
         both_sides = 2 * power.sum(-1) - power[..., 0] - power[..., -1]
-        scale = self.transform.points * float((self.transform.analysis_window ** 2).sum())
+        scale = self.transform.points * float((self.transform.analysis_window**2).sum())
         return (both_sides.mean(1, keepdim=True) / scale + 1e-10).rsqrt()
 
 
-def conv(inputs: int, outputs: int, kernel: tuple[int, int], dilation: int = 1, stride: int = 1, pad: bool = True,
-         separable: bool = True, widths: tuple[int, ...] = ()) -> nn.Module:
+def conv(
+    inputs: int,
+    outputs: int,
+    kernel: tuple[int, int],
+    dilation: int = 1,
+    stride: int = 1,
+    pad: bool = True,
+    separable: bool = True,
+    widths: tuple[int, ...] = (),
+) -> nn.Module:
     """A convolution over (time, frequency), standard or separable; it dilates in time and strides in frequency. `widths` are
     several kernels in frequency in place of one."""
     padding = dilation * (kernel[0] // 2), kernel[1] // 2 if pad else 0
@@ -170,9 +165,16 @@ class MultiScale(nn.Module):
         super().__init__()
         self.parts = [channels // len(widths) * widths.count(width) for width in dict.fromkeys(widths)]
         self.convs = nn.ModuleList(
-            nn.Conv2d(part, part, (height, width), padding=(dilation * (height // 2), width // 2), dilation=(dilation, 1),
-                      groups=part)
-            for part, width in zip(self.parts, dict.fromkeys(widths)))
+            nn.Conv2d(
+                part,
+                part,
+                (height, width),
+                padding=(dilation * (height // 2), width // 2),
+                dilation=(dilation, 1),
+                groups=part,
+            )
+            for part, width in zip(self.parts, dict.fromkeys(widths))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([conv(part) for conv, part in zip(self.convs, x.split(self.parts, 1))], 1)
@@ -185,9 +187,12 @@ class Dense(nn.Module):
         super().__init__()
         c = config.channels
         self.layers = nn.ModuleList(
-            nn.Sequential(conv(i * c, c, (3, config.kernels[0]), dilation, separable=config.separable, widths=config.kernels),
-                          *_norm_act(c))
-            for i, dilation in enumerate(DILATIONS, 1))
+            nn.Sequential(
+                conv(i * c, c, (3, config.kernels[0]), dilation, separable=config.separable, widths=config.kernels),
+                *_norm_act(c),
+            )
+            for i, dilation in enumerate(DILATIONS, 1)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -211,16 +216,16 @@ class TSBlock(nn.Module):
 
 
 class Conformer(nn.Module):
-    """Sequences [N, L, C] to the same shape (Gulati et al. 2020). `ffn1`, `head`, `units` and `ffn2` are the widths of its
-    parts, that of attention for each head."""
+    """Sequences [N, L, C] to the same shape (Gulati et al. 2020)."""
 
-    def __init__(self, config: Config, ffn1: int, head: int, units: int, ffn2: int):
+    def __init__(self, config: Config, width: Widths, name: str):
         super().__init__()
         c = config.channels
-        self.ffn1 = FeedForward(c, ffn1, config.dropout)
+        self.ffn1 = FeedForward(c, width(f"{name}.ffn1", FFN * c), config.dropout)
+        head = width(f"{name}.attention", c // config.heads)
         self.attention = Attention(c, config.heads, head, config.second_norm, config.dropout)
-        self.convolution = Convolution(c, units, config.attended)
-        self.ffn2 = FeedForward(c, ffn2, config.dropout)
+        self.convolution = Convolution(c, width(f"{name}.convolution", UNITS * c), config.attended)
+        self.ffn2 = FeedForward(c, width(f"{name}.ffn2", FFN * c), config.dropout)
         self.norm = nn.LayerNorm(c)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -233,8 +238,14 @@ class Conformer(nn.Module):
 
 class FeedForward(nn.Sequential):
     def __init__(self, channels: int, hidden: int, dropout: float):
-        super().__init__(nn.LayerNorm(channels), nn.Linear(channels, hidden), nn.SiLU(), nn.Dropout(dropout),
-                         nn.Linear(hidden, channels), nn.Dropout(dropout))
+        super().__init__(
+            nn.LayerNorm(channels),
+            nn.Linear(channels, hidden),
+            nn.SiLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, channels),
+            nn.Dropout(dropout),
+        )
 
 
 class Attention(nn.Module):
@@ -242,9 +253,13 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, heads: int, head: int, second_norm: bool, dropout: float):
         super().__init__()
-        self.heads, self.scale = heads, (channels // heads) ** -0.5  # that of the whole width, whatever is taken out
+        self.heads, self.scale = heads, (channels // heads) ** -0.5  # that of the full width, in a pruned model too
         inner = heads * head
-        self.before, self.qkv, self.out = nn.LayerNorm(channels), nn.Linear(channels, 3 * inner), nn.Linear(inner, channels)
+        self.before, self.qkv, self.out = (
+            nn.LayerNorm(channels),
+            nn.Linear(channels, 3 * inner),
+            nn.Linear(inner, channels),
+        )
         self.after = nn.LayerNorm(channels) if second_norm else nn.Identity()
         self.dropout = nn.Dropout(dropout)
         if second_norm:
@@ -262,9 +277,13 @@ class Convolution(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(channels)
         self.layers = nn.Sequential(
-            nn.Conv1d(channels, 2 * units, 1), nn.GLU(1),
-            nn.Conv1d(units, units, kernel, padding=kernel // 2, groups=units), nn.BatchNorm1d(units), nn.SiLU(),
-            nn.Conv1d(units, channels, 1))
+            nn.Conv1d(channels, 2 * units, 1),
+            nn.GLU(1),
+            nn.Conv1d(units, units, kernel, padding=kernel // 2, groups=units),
+            nn.BatchNorm1d(units),
+            nn.SiLU(),
+            nn.Conv1d(units, channels, 1),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(self.norm(x).transpose(1, 2)).transpose(1, 2)

@@ -45,15 +45,15 @@ POWER = 0.3
 
 @dataclass(frozen=True)
 class Config:
-    channels: int = 24         # C1, channels of the convolutions
-    encoders: int = 2          # e, convolutions of width 3 in the encoder, and in the decoder
-    blocks: int = 2            # K, RNNFormer blocks
-    features: int = 20         # C2, channels inside the RNNFormer
-    bands: int = 16            # F2, bands inside the RNNFormer
-    heads: int = 4             # of attention
-    rate: int = 16000          # sample rate [Hz]
-    window: int = 512          # STFT window [samples]
-    hop: int = 256             # STFT hop [samples]
+    channels: int = 24  # C1, channels of the convolutions
+    encoders: int = 2  # e, convolutions of width 3 in the encoder, and in the decoder
+    blocks: int = 2  # K, RNNFormer blocks
+    features: int = 20  # C2, channels inside the RNNFormer
+    bands: int = 16  # F2, bands inside the RNNFormer
+    heads: int = 4  # of attention
+    rate: int = 16000  # sample rate [Hz]
+    window: int = 512  # STFT window [samples]
+    hop: int = 256  # STFT hop [samples]
     learned_bands: bool = False  # whether the linear layers along frequency learn
 
 
@@ -92,7 +92,9 @@ class FastEnhancer(Model):
         self.down = nn.Sequential(nn.Conv1d(c1, c2, 1, bias=False), nn.BatchNorm1d(c2))
         self.blocks = nn.ModuleList(RNNFormer(c2, f2, config.heads, positioned=i == 0) for i in range(config.blocks))
         self.up = nn.Sequential(nn.Conv1d(c2, c1, 1, bias=False), nn.BatchNorm1d(c1))
-        self.decoder = nn.ModuleList(nn.Sequential(_conv(2 * c1, c1, 1), _conv(c1, c1, 3, padding=1)) for _ in range(config.encoders))
+        self.decoder = nn.ModuleList(
+            nn.Sequential(_conv(2 * c1, c1, 1), _conv(c1, c1, 3, padding=1)) for _ in range(config.encoders)
+        )
         self.join = _conv(2 * c1, c1, 1)
         self.last = ScaledConvTranspose(c1)
 
@@ -101,7 +103,11 @@ class FastEnhancer(Model):
         """Learned parameters once every batch norm and the last layer's scale are part of the weights next to them."""
         learned = sum(p.numel() for p in self.parameters() if p.requires_grad)
         # A batch norm has a gain and a shift for each channel; folded, only a bias is left.
-        return learned - sum(m.num_features for m in self.modules() if isinstance(m, nn.BatchNorm1d)) - self.last.scale.numel()
+        return (
+            learned
+            - sum(m.num_features for m in self.modules() if isinstance(m, nn.BatchNorm1d))
+            - self.last.scale.numel()
+        )
 
     def init_state(self, batch: int) -> State:
         size = (1, batch, self.config.bands, self.config.features)
@@ -109,8 +115,8 @@ class FastEnhancer(Model):
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         batch, time = spectrum.shape[:2]
-        compressed = compress(spectrum[:, :, :-1], POWER)                          # [B, T, F0, 2]
-        x = self.first(compressed.flatten(0, 1).transpose(1, 2))                   # [N, C1, F1], N = B * T frames
+        compressed = compress(spectrum[:, :, :-1], POWER)  # [B, T, F0, 2]
+        x = self.first(compressed.flatten(0, 1).transpose(1, 2))  # [N, C1, F1], N = B * T frames
         skips = [x]
         for layer in self.encoder:
             x = layer(x)
@@ -125,7 +131,7 @@ class FastEnhancer(Model):
 
         for layer in self.decoder:
             x = layer(torch.cat([x, skips.pop()], 1))
-        mask = self.last(self.join(torch.cat([x, skips.pop()], 1)))                # [N, 2, F0]
+        mask = self.last(self.join(torch.cat([x, skips.pop()], 1)))  # [N, 2, F0]
         mask = mask.transpose(1, 2).unflatten(0, (batch, time))
         (xr, xi), (mr, mi) = compressed.unbind(-1), mask.unbind(-1)
         y = compress(torch.stack([xr * mr - xi * mi, xr * mi + xi * mr], -1), 1 / POWER)
@@ -158,7 +164,9 @@ class Bands(nn.Module):
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, padding: int = 0) -> nn.Sequential:
-    return nn.Sequential(nn.Conv1d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm1d(outputs), nn.SiLU())
+    return nn.Sequential(
+        nn.Conv1d(inputs, outputs, kernel, stride, padding, bias=False), nn.BatchNorm1d(outputs), nn.SiLU()
+    )
 
 
 class ScaledConvTranspose(nn.Module):
@@ -193,7 +201,9 @@ class RNNFormer(nn.Module):
         x = x + _normed(self.gru_norm, self.gru_fc(z.squeeze(0)))
         if self.position is not None:
             x = x + self.position
-        q, k, v = self.qkv(x).unflatten(-1, (self.heads, 3, -1)).transpose(2, 3).unbind(-2)  # [B, T, heads, F2, C2 / heads]
+        q, k, v = (
+            self.qkv(x).unflatten(-1, (self.heads, 3, -1)).transpose(2, 3).unbind(-2)
+        )  # [B, T, heads, F2, C2 / heads]
         weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1)
         z = (weights @ v).transpose(2, 3).flatten(3)
         return x + _normed(self.attention_norm, self.attention_fc(z)), h

@@ -3,25 +3,38 @@
 Paper: Yang, Liu, Meng, Lee, Baek, Moon, "FSPEN: An Ultra-Lightweight Network for Real Time Speech Enhancement",
 ICASSP 2024. 16 kHz; window 512, hop 256; strictly causal, no look-ahead, algorithmic latency 32 ms.
 
-Shapes, a frame at a time (batch and time folded; C channels x F positions):
+The idea. A full-band branch sees the complex spectrum and estimates a complex mask; a sub-band branch sees magnitudes, at a
+resolution that falls with frequency as hearing does, and estimates a gain for each bin. Both meet in 32 bands of 16
+channels, where recurrent layers work along the bands of a frame and along time. Everything except the recurrence over
+time acts within a frame, so the only state is that of the inter-frame GRUs.
 
-    full band  2 x 257 -> conv 4 x 128 -> 16 x 64 -> 32 x 32 -> 1x1
-    sub bands  magnitude 257 -> five convs, 32 channels for each of 8 + 6 + 6 + 6 + 6 = 32 bands
-    merge      32 x (32 + 32) -> Linear over positions -> 1x1 -> 16 x 32
-    DPE x D    GRU over bands, both ways, inside a frame; then P GRUs over time, each for 32 / P bands
-    split      16 x 32 -> 1x1 -> Linear over positions -> 32 x (32 + 32)
-    full band  three transposed convs with skips -> complex mask 2 x 257
-    sub bands  Linear per band with skip -> gain 257
-    output     Z = X * mask;  |Y| = (|Z| + |X| * gain) / 2;  phase of Y = phase of Z
+For a frame with compressed spectrum X = S |S|^(c - 1), c = 0.3, channels x positions:
 
-The path extension is what the name is for: the inter-frame GRU is P small ones for P groups of bands, so
-parameters grow with P while the multiply-accumulates per frame do not.
+    full-band encoder     f0 = [Re X, Im X]                      2 x 257
+                          f1 = ELU BN conv6/2 f0                 4 x 128     kernel / stride over bins
+                          f2 = ELU BN conv8/2 f1                16 x 64
+                          f3 = ELU BN conv6/2 f2                32 x 32
+    sub-band encoder      s = [ReLU BN conv_g |X|]              32 x 32      one conv for each group g of bands:
+                                                                             8 + 6 + 6 + 6 + 6 bands of 2, 3, 5, 10, 20 bins
+    merge                 z = conv1 ELU L [conv1 f3, s]         16 x 32      L: linear over the 32 + 32 positions
+    D dual-path blocks    z <- z + LN FC BiGRU z                16 x 32      GRU along the 32 bands of the frame
+                          z_p <- z_p + LN FC_p GRU_p z_p                     GRU along time, p = 1 ... P: 32 / P bands each
+    split                 [u, v] = ELU L conv1 z                32 x 32 each
+    full-band decoder     d1 = ELU BN convT6/2 [u, f3]          16 x 64
+                          d2 = ELU BN convT8/2 [d1, f2]          4 x 128
+                          M  = convT6/2 [d2, f1]                 2 x 257     complex mask
+    sub-band decoder      G  = ReLU [A_g [v, s]]                 1 x 257     A_g: linear, a band's channels to its bins
+    output                Z = M X,  |Y| = (|Z| + G |X|) / 2,  phase of Y = phase of Z,  expanded with 1 / c
+
+Path extension. A GRU that all bands share has too few weights, and one as wide as the bands costs too many
+multiplications. FSPEN splits the bands into P groups with a small GRU for each: GRU_p has its own weights, and
+runs over the 32 / P bands of its group. The parameters grow with P, D (1632 + 272) P in all, and the multiplications not at all.
 
 Deviations, where the paper is silent or its published re-implementations disagree:
-  - the spectrum is compressed, magnitude ** 0.3, before the network and expanded after it (`compression`);
+  - the spectrum is compressed before the network and expanded after it (`compression`);
   - the last transposed conv has no norm or activation: ELU would clip the mask at -1;
-  - sub-band convs read their true neighbouring bins, not zeros, at group edges, and each decoder value falls
-    on exactly one bin;
+  - sub-band convs read their true neighbouring bins, not zeros, at group edges, and each decoder value belongs to
+    exactly one bin;
   - every block's inter-frame state is its own and starts at zero;
   - the mask starts near identity, so that training starts from the noisy signal.
 Two readings have presets: `fspen` (norm after both branches, skips straight into the transposed convs, norm
@@ -38,17 +51,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import STFT, compress, magnitude
-from setk.models import Model, State
-from setk.nn.gru import GroupedGRU
-from setk.nn.units import Group, Member, hidden, made, read, sized
+from setk.models import Model, State, Widths
+from setk.nn.gru import GroupedGRU, PathLinear
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
 
 
 @dataclass(frozen=True)
 class BandGroup:
-    """Sub-bands of equal width. Encoder: conv over bins [start, stop) after zero padding. Decoder: the
-    outputs of bands [first, last) in a row, `width` values each, of which [skip, skip + keep) are kept."""
+    """Sub-bands of equal width. The encoder is a convolution over bins [start, stop) after zero padding. The decoder puts out
+    `width` values for each of the bands [first, last); of these values in a row [skip, skip + keep) are the group's bins."""
 
     start: int
     stop: int
@@ -61,8 +73,8 @@ class BandGroup:
     keep: int
 
 
-# A band of the decoder spans `width` bins about the centre of the encoder's kernel; where that grid does
-# not meet the group's edge, a neighbour group's band is borrowed and the surplus values are dropped.
+# A band of the decoder spans `width` bins around the centre of the encoder's kernel. Where that grid does not meet the
+# group's edge, a band of the neighbouring group fills the gap, and the surplus values are dropped.
 GROUPS = (
     BandGroup(0, 17, (1, 0), 4, 2, 0, 8, 0, 16),
     BandGroup(13, 35, (0, 0), 7, 3, 8, 14, 1, 16),
@@ -73,21 +85,23 @@ GROUPS = (
 _CUTS = sorted({cut for g in GROUPS for cut in (g.first, g.last)})
 PIECES = [b - a for a, b in zip(_CUTS, _CUTS[1:])]  # the longest runs of bands that no group's edge divides
 _WIDTHS = sum(g.width for g in GROUPS)
-KEPT = [band * _WIDTHS + sum(h.width for h in GROUPS[:i]) + value  # where a bin's gain is if every band had all widths
-        for i, g in enumerate(GROUPS)
-        for band, value in [divmod(g.first * g.width + g.skip + at, g.width) for at in range(g.keep)]]
+KEPT = [
+    band * _WIDTHS + sum(h.width for h in GROUPS[:i]) + value  # where a bin's gain is if every band had all widths
+    for i, g in enumerate(GROUPS)
+    for band, value in [divmod(g.first * g.width + g.skip + at, g.width) for at in range(g.keep)]
+]
 
 
 @dataclass(frozen=True)
 class Config:
-    groups: int = 8            # P: inter-frame GRUs per block; divides 32
-    dpe_blocks: int = 3        # D: dual-path blocks with path extension
-    compression: float = 0.3   # exponent of the magnitude inside the network; 1 = none
-    norm_inter: bool = True    # LayerNorm after the inter-frame branch too
-    norm_bands: bool = True    # LayerNorm over bands and channels; false: over channels
+    groups: int = 8  # P: inter-frame GRUs per block; divides 32
+    dpe_blocks: int = 3  # D: dual-path blocks with path extension
+    compression: float = 0.3  # exponent of the magnitude inside the network; 1 = none
+    norm_inter: bool = True  # LayerNorm after the inter-frame branch too
+    norm_bands: bool = True  # LayerNorm over bands and channels; false: over channels
     decoder_1x1: bool = False  # 1x1 conv between skip and transposed conv
     subband_norm: bool = True  # BatchNorm in the sub-band encoder
-    widths: tuple[int, ...] = ()  # units of each group of `prunable`, where they are not the paper's
+    widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
 
 
 class FSPEN(Model):
@@ -100,6 +114,7 @@ class FSPEN(Model):
     paper = "Yang et al., FSPEN, ICASSP 2024"
     deviations = "compressed spectrum; unbounded complex mask; exact sub-band grid (see the module's text)"
     Config = Config
+    width_multiple = 4
     presets = {
         "fspen": Config(),
         "fspen-79k": Config(norm_inter=False, norm_bands=False, decoder_1x1=True, subband_norm=False),
@@ -111,30 +126,34 @@ class FSPEN(Model):
             raise ValueError(f"groups {config.groups}: must divide {BANDS}")
         self.config = config
         self.transform = STFT(512, 256)
-        paper = {"encoder.0": 4, "encoder.1": 16, "encoder.2": 32, "bands": WIDE, "trunk": NARROW}
-        paper |= {f"blocks.{i}.{gru}": NARROW for i in range(config.dpe_blocks) for gru in ("intra", "inter")}
-        paper |= {"split": WIDE, "decoder.0": 16, "decoder.1": 4}
-        if config.decoder_1x1:
-            paper |= {"squeeze.0": 32, "squeeze.1": 16, "squeeze.2": 4}
-        self.units = u = sized(config.widths, paper)
-        e0, e1, e2, d0, d1 = (u[name] for name in ("encoder.0", "encoder.1", "encoder.2", "decoder.0", "decoder.1"))
+        width = self.units = Widths(config.widths)
+        e0, e1, e2 = (width(f"encoder.{i}", size) for i, size in enumerate((4, 16, 32)))
+        bands, trunk = width("bands", WIDE), width("trunk", NARROW)
+        blocks = [
+            (width(f"blocks.{i}.intra", NARROW), width(f"blocks.{i}.inter", NARROW)) for i in range(config.dpe_blocks)
+        ]
+        split, d0, d1 = width("split", WIDE), width("decoder.0", 16), width("decoder.1", 4)
+        s0, s1, s2 = (width(f"squeeze.{i}", size) if config.decoder_1x1 else None for i, size in enumerate((32, 16, 4)))
         self.full_encoder = nn.ModuleList([_encoder(2, e0, 6, 2), _encoder(e0, e1, 8, 3), _encoder(e1, e2, 6, 2)])
-        self.full_project = nn.Conv1d(e2, u["bands"], 1)
-        self.sub_encoder = nn.ModuleList(_sub_encoder(g, u["bands"], config.subband_norm) for g in GROUPS)
+        self.full_project = nn.Conv1d(e2, bands, 1)
+        self.sub_encoder = nn.ModuleList(_sub_encoder(g, bands, config.subband_norm) for g in GROUPS)
         self.merge_bands = nn.Linear(2 * BANDS, BANDS)
-        self.merge_channels = nn.Conv1d(u["bands"], u["trunk"], 1)
-        self.blocks = nn.ModuleList(DualPath(config, u["trunk"], u[f"blocks.{i}.intra"], u[f"blocks.{i}.inter"])
-                                    for i in range(config.dpe_blocks))
-        self.split_channels = nn.Conv1d(u["trunk"], u["split"], 1)
+        self.merge_channels = nn.Conv1d(bands, trunk, 1)
+        self.blocks = nn.ModuleList(DualPath(config, trunk, intra, inter) for intra, inter in blocks)
+        self.split_channels = nn.Conv1d(trunk, split, 1)
         self.split_bands = nn.Linear(BANDS, 2 * BANDS)
-        self.full_decoder = nn.ModuleList([
-            _decoder(u["split"] + e2, d0, 6, 2, u.get("squeeze.0")),
-            _decoder(d0 + e1, d1, 8, 3, u.get("squeeze.1")),
-            _decoder(d1 + e0, 2, 6, 2, u.get("squeeze.2"), last=True)])
-        self.sub_decoder = nn.ModuleList(nn.Linear(u["split"] + u["bands"], g.width) for g in GROUPS)
+        self.full_decoder = nn.ModuleList(
+            [
+                _decoder(split + e2, d0, 6, 2, s0),
+                _decoder(d0 + e1, d1, 8, 3, s1),
+                _decoder(d1 + e0, 2, 6, 2, s2, last=True),
+            ]
+        )
+        self.sub_decoder = SubDecoder(nn.Linear(split + bands, g.width) for g in GROUPS)
         self._start_near_identity()
 
     def _start_near_identity(self) -> None:
+        """A mask of about 1 and a gain of about 1: the output is the noisy signal."""
         mask = self.full_decoder[-1][-1]
         with torch.no_grad():
             mask.weight.mul_(0.1)
@@ -143,43 +162,6 @@ class FSPEN(Model):
                 linear.weight.mul_(0.1)
                 linear.bias.fill_(1.0)
 
-    def prunable(self) -> list[Group]:
-        u, lanes = self.units, {}
-        decoders = [f"full_decoder.{i}.0" for i in range(3)]
-        # What follows a decoder's layer or the split reads the first of its inputs, what follows the encoder's the rest.
-        afters = [u["split"], u["decoder.0"], u["decoder.1"]]
-        for i in range(3):
-            then = ("full_encoder.1.0", "full_encoder.2.0", "full_project")[i]
-            lanes[f"encoder.{i}"] = [made(self, f"full_encoder.{i}") + read(self, then)
-                                     + read(self, decoders[2 - i], offset=afters[2 - i])]
-        gains = [f"sub_decoder.{i}" for i in range(len(GROUPS))]
-        lanes["bands"] = [made(self, "full_project", *(f"sub_encoder.{i}" for i in range(len(GROUPS))))
-                          + read(self, "merge_channels") + read(self, *gains, offset=u["split"])]
-        trunk = made(self, "merge_channels") + read(self, "split_channels")
-        for i in range(len(self.blocks)):
-            at, size = f"blocks.{i}", u[f"blocks.{i}.intra"]
-            trunk += read(self, f"{at}.intra", f"{at}.inter") + made(self, f"{at}.intra_fc")
-            trunk += tuple(Member(f"{at}.inter_fc.{name}", 1) for name in ("weight", "bias"))
-            trunk += tuple(Member(f"{at}.{norm}.{name}", tensor.dim() - 1) for norm in ("intra_norm", "inter_norm")
-                           for name, tensor in self.get_submodule(f"{at}.{norm}").named_parameters())
-            lanes[f"{at}.intra"] = [lane + read(self, f"{at}.intra_fc", offset=j * size)
-                                    for j, lane in enumerate(hidden(self, f"{at}.intra"))]
-            lanes[f"{at}.inter"] = [(*lane, Member(f"{at}.inter_fc.weight", 2, row=j, reads=True))
-                                    for j, lane in enumerate(hidden(self, f"{at}.inter"))]
-        lanes["trunk"] = [trunk]
-        lanes["split"] = [made(self, "split_channels") + read(self, decoders[0], *gains)]
-        for i in range(2):
-            lanes[f"decoder.{i}"] = [made(self, *self._last_of(i)) + read(self, decoders[i + 1])]
-        if self.config.decoder_1x1:
-            for i, path in enumerate(decoders):
-                lanes[f"squeeze.{i}"] = [made(self, path) + read(self, f"full_decoder.{i}.1")]
-        return [Group(name, size, tuple(lanes[name]), exact=name != "trunk", multiple=4) for name, size in u.items()]
-
-    def _last_of(self, layer: int) -> list[str]:
-        """The transposed conv of a decoder's layer and what follows it."""
-        parts = range(int(self.config.decoder_1x1), len(self.full_decoder[layer]))
-        return [f"full_decoder.{layer}.{part}" for part in parts]
-
     def init_state(self, batch: int) -> State:
         weight = self.merge_bands.weight
         p = self.config.groups
@@ -187,18 +169,18 @@ class FSPEN(Model):
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         batch, time = spectrum.shape[:2]
-        x = spectrum.flatten(0, 1).transpose(1, 2)                     # [N, 2, 257], N = B * T frames
+        x = spectrum.flatten(0, 1).transpose(1, 2)  # [N, 2, 257], N = B * T frames
         x = compress(x, self.config.compression, dim=1)
-        level = magnitude(x, dim=1)                                    # [N, 1, 257]
+        level = magnitude(x, dim=1)  # [N, 1, 257]
 
         skips = []
         full = x
         for layer in self.full_encoder:
             full = layer(full)
             skips.append(full)
-        bands = self._encode_bands(level)                              # [N, 32, 32]
+        bands = self._encode_bands(level)  # [N, 32, 32]
         both = torch.cat([self.full_project(full), bands], -1)
-        z = self.merge_channels(F.elu(self.merge_bands(both))).transpose(-1, -2)      # [N, 32 bands, 16]
+        z = self.merge_channels(F.elu(self.merge_bands(both))).transpose(-1, -2)  # [N, 32 bands, 16]
 
         z = z.unflatten(0, (batch, time))
         after = []
@@ -207,35 +189,18 @@ class FSPEN(Model):
             after.append(h)
 
         z = F.elu(self.split_bands(self.split_channels(z.flatten(0, 1).transpose(-1, -2))))
-        full, sub = z.chunk(2, -1)                                     # [N, 32, 32] each
+        full, sub = z.chunk(2, -1)  # [N, 32, 32] each
         for layer, skip in zip(self.full_decoder, reversed(skips)):
             full = layer(torch.cat([full, skip], 1))
-        gain = self._decode_bands(torch.cat([sub, bands], 1))
+        gain = F.relu(self.sub_decoder(torch.cat([sub, bands], 1)).unsqueeze(1))
 
         y = self._mask(x, level, full, gain)
         return y.transpose(1, 2).unflatten(0, (batch, time)), tuple(after)
 
     def _encode_bands(self, level: Tensor) -> Tensor:
         """Magnitude [N, 1, 257] to band features [N, 32 channels, 32 bands]."""
-        parts = [encode(F.pad(level[:, :, g.start:g.stop], g.pad)) for g, encode in zip(GROUPS, self.sub_encoder)]
+        parts = [encode(F.pad(level[:, :, g.start : g.stop], g.pad)) for g, encode in zip(GROUPS, self.sub_encoder)]
         return torch.cat(parts, -1)
-
-    def _decode_bands(self, features: Tensor) -> Tensor:
-        """Band features [N, 64 channels, 32 bands] to a gain per bin [N, 1, 257]."""
-        features = F.pad(features, (0, 1)).transpose(1, 2)
-        if torch.jit.is_tracing():
-            # All widths of every band, of which most are dropped: three nodes of a runtime, not thirty.
-            weight, bias = (torch.cat([getattr(linear, name) for linear in self.sub_decoder]) for name in ("weight", "bias"))
-            return F.relu(F.linear(features, weight, bias).flatten(1)[:, KEPT].unsqueeze(1))
-        # Groups share bands. The gradient of overlapping slices would be as many full-size zero tensors, a
-        # tenth of a training step; that of disjoint pieces is one concatenation.
-        pieces = features.split(PIECES, 1)
-        starts = [sum(PIECES[:i]) for i in range(len(PIECES))]
-        parts = []
-        for g, decode in zip(GROUPS, self.sub_decoder):
-            own = torch.cat([piece for piece, at in zip(pieces, starts) if g.first <= at < g.last], 1)
-            parts.append(decode(own).flatten(1)[:, g.skip:g.skip + g.keep])
-        return F.relu(torch.cat(parts, -1)).unsqueeze(1)
 
     def _mask(self, x: Tensor, level: Tensor, mask: Tensor, gain: Tensor) -> Tensor:
         """Complex mask [N, 2, 257] and gain [N, 1, 257] on the compressed x [N, 2, 257]; expands the result."""
@@ -243,12 +208,21 @@ class FSPEN(Model):
         z = torch.cat([xr * mr - xi * mi, xr * mi + xi * mr], 1)
         z_level = magnitude(z, dim=1)
         y_level = (z_level + level * gain) / 2
-        # y_level ** (1 / c) along z's direction; z = 0 gives 0, for y_level is bounded and z is not divided by 0.
+        # y_level ** (1 / c) in the direction of z. Where z is 0 the output is 0: magnitudes are never 0.
         return z * (y_level ** (1 / self.config.compression) / z_level)
 
 
+def _encoder(inputs: int, outputs: int, kernel: int, pad: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv1d(inputs, outputs, kernel, 2, pad), nn.BatchNorm1d(outputs), nn.ELU())
+
+
+def _sub_encoder(group: BandGroup, channels: int, norm: bool) -> nn.Sequential:
+    conv = nn.Conv1d(1, channels, group.kernel, group.width)
+    return nn.Sequential(conv, nn.BatchNorm1d(channels), nn.ReLU()) if norm else nn.Sequential(conv, nn.ReLU())
+
+
 class DualPath(nn.Module):
-    """One DPE block on [B, T, 32 bands, 16]: along the bands of a frame, then along time in P paths."""
+    """A dual-path block with path extension on [B, T, 32 bands, 16]: along the bands of a frame, then along time in P paths."""
 
     def __init__(self, config: Config, width: int, intra: int, inter: int):
         super().__init__()
@@ -273,34 +247,32 @@ class DualPath(nn.Module):
         return z + self.inter_norm(paths), h
 
 
-class PathLinear(nn.Module):
-    """P Linear layers side by side: [P, ..., I] -> [P, ..., O]."""
-
-    def __init__(self, paths: int, inputs: int, outputs: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(paths, outputs, inputs))
-        self.bias = nn.Parameter(torch.empty(paths, outputs))
-        for p in self.parameters():
-            nn.init.uniform_(p, -(inputs**-0.5), inputs**-0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = x.flatten(1, -2)
-        return torch.baddbmm(self.bias.unsqueeze(1), flat, self.weight.transpose(-1, -2)).view(*x.shape[:-1], -1)
-
-
-def _encoder(inputs: int, outputs: int, kernel: int, pad: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv1d(inputs, outputs, kernel, 2, pad), nn.BatchNorm1d(outputs), nn.ELU())
-
-
-def _sub_encoder(group: BandGroup, channels: int, norm: bool) -> nn.Sequential:
-    conv = nn.Conv1d(1, channels, group.kernel, group.width)
-    return nn.Sequential(conv, nn.BatchNorm1d(channels), nn.ReLU()) if norm else nn.Sequential(conv, nn.ReLU())
-
-
-def _decoder(inputs: int, outputs: int, kernel: int, pad: int, squeeze: int | None, last: bool = False) -> nn.Sequential:
-    """Input: decoder and skip channels together. The last layer reaches 257 bins by output padding."""
+def _decoder(
+    inputs: int, outputs: int, kernel: int, pad: int, squeeze: int | None, last: bool = False
+) -> nn.Sequential:
+    """The input has the channels of the decoder and of the skip. The last layer reaches 257 bins by output padding."""
     layers: list[nn.Module] = [nn.Conv1d(inputs, squeeze, 1)] if squeeze else []
     layers.append(nn.ConvTranspose1d(squeeze or inputs, outputs, kernel, 2, pad, output_padding=int(last)))
     if not last:
         layers += [nn.BatchNorm1d(outputs), nn.ELU()]
     return nn.Sequential(*layers)
+
+
+class SubDecoder(nn.ModuleList):
+    """A linear layer for each group of bands: features [N, 64 channels, 32 bands] to one value for each bin, [N, 257]."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        # Groups share bands. The gradient of overlapping slices would be as many full-size zero tensors, a
+        # tenth of a training step; that of disjoint pieces is one concatenation.
+        pieces = F.pad(features, (0, 1)).transpose(1, 2).split(PIECES, 1)
+        starts = [sum(PIECES[:i]) for i in range(len(PIECES))]
+        parts = []
+        for g, decode in zip(GROUPS, self):
+            own = torch.cat([piece for piece, at in zip(pieces, starts) if g.first <= at < g.last], 1)
+            parts.append(decode(own).flatten(1)[:, g.skip : g.skip + g.keep])
+        return torch.cat(parts, -1)
+
+    def export_forward(self, features: Tensor) -> Tensor:
+        """All widths of every band, of which most are dropped: three nodes of a runtime, not thirty."""
+        weight, bias = (torch.cat([getattr(linear, name) for linear in self]) for name in ("weight", "bias"))
+        return F.linear(F.pad(features, (0, 1)).transpose(1, 2), weight, bias).flatten(1)[:, KEPT]

@@ -40,16 +40,16 @@ from setk.models import Model, State
 from setk.nn.gru import GroupedGRU
 
 RATE, BINS = 16000, 257
-LINEAR = 65                 # bins below the ERB bands
-BANDS = 64                  # ERB bands
-WIDTH = 33                  # bands inside the network
+LINEAR = 65  # bins below the ERB bands
+BANDS = 64  # ERB bands
+WIDTH = 33  # bands inside the network
 DILATIONS = (1, 2, 5)
 
 
 @dataclass(frozen=True)
 class Config:
-    channels: int = 16      # channels inside the network
-    blocks: int = 2         # grouped dual-path RNNs
+    channels: int = 16  # channels inside the network
+    blocks: int = 2  # grouped dual-path RNNs
 
 
 class GTCRN(Model):
@@ -61,7 +61,9 @@ class GTCRN(Model):
 
     name = "gtcrn"
     paper = "Rong et al., GTCRN, ICASSP 2024 (IEEE 10448310)"
-    deviations = "plain causal convolutions in the decoder's GT blocks, which are the same functions with flipped kernels"
+    deviations = (
+        "plain causal convolutions in the decoder's GT blocks, which are the same functions with flipped kernels"
+    )
     Config = Config
     presets = {"gtcrn": Config()}
 
@@ -72,7 +74,12 @@ class GTCRN(Model):
         self.config, c = config, config.channels
         self.transform = STFT(512, 256)
         self.register_buffer("erb", torch.from_numpy(erb_matrix()), persistent=False)
-        self.narrow = nn.ModuleList([_conv(nn.Conv2d(9, c, (1, 5), (1, 2), (0, 2)), c), _conv(nn.Conv2d(c, c, (1, 5), (1, 2), (0, 2), groups=2), c)])
+        self.narrow = nn.ModuleList(
+            [
+                _conv(nn.Conv2d(9, c, (1, 5), (1, 2), (0, 2)), c),
+                _conv(nn.Conv2d(c, c, (1, 5), (1, 2), (0, 2), groups=2), c),
+            ]
+        )
         self.encoder = nn.ModuleList(GTBlock(c, dilation) for dilation in DILATIONS)
         self.rnns = nn.ModuleList(DualPath(c) for _ in range(config.blocks))
         self.decoder = nn.ModuleList(GTBlock(c, dilation) for dilation in reversed(DILATIONS))
@@ -85,7 +92,7 @@ class GTCRN(Model):
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         level = (spectrum.square().sum(-1, keepdim=True) + 1e-12).sqrt()
-        x = torch.cat([level, spectrum], -1).permute(0, 3, 1, 2)                  # [B, 3, T, 257]
+        x = torch.cat([level, spectrum], -1).permute(0, 3, 1, 2)  # [B, 3, T, 257]
         x = torch.cat([x[..., :LINEAR], F.linear(x[..., LINEAR:], self.erb)], -1)  # [B, 3, T, 129]
         x = neighbours(x)
 
@@ -99,7 +106,7 @@ class GTCRN(Model):
             skips.append(x)
             after += kept
         memories = []
-        for rnn, h in zip(self.rnns, state[len(state) - len(self.rnns):]):
+        for rnn, h in zip(self.rnns, state[len(state) - len(self.rnns) :]):
             x, h = rnn(x, h)
             memories.append(h)
         for block in self.decoder:
@@ -107,7 +114,7 @@ class GTCRN(Model):
             after += kept
 
         x = self.widen(x + skips.pop())
-        mask = self.mask(x + skips.pop())                                         # [B, 2, T, 129]
+        mask = self.mask(x + skips.pop())  # [B, 2, T, 129]
         mask = torch.cat([mask[..., :LINEAR], F.linear(mask[..., LINEAR:], self.erb.T)], -1)
         (xr, xi), (mr, mi) = spectrum.unbind(-1), mask.unbind(1)
         return torch.stack([xr * mr - xi * mi, xr * mi + xi * mr], -1), (*after, *memories)
@@ -140,7 +147,9 @@ class GTBlock(nn.Module):
         half = channels // 2
         self.past = 2 * dilation
         self.spread = _conv(nn.Conv2d(3 * half, channels, 1), channels)
-        self.depthwise = _conv(nn.Conv2d(channels, channels, 3, padding=(0, 1), dilation=(dilation, 1), groups=channels), channels)
+        self.depthwise = _conv(
+            nn.Conv2d(channels, channels, 3, padding=(0, 1), dilation=(dilation, 1), groups=channels), channels
+        )
         self.join = nn.Sequential(nn.Conv2d(channels, half, 1), nn.BatchNorm2d(half))
         self.attention = nn.GRU(half, channels, batch_first=True)
         self.gain = nn.Linear(channels, half)
@@ -153,9 +162,9 @@ class GTBlock(nn.Module):
     def forward(self, x: Tensor, past: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         processed, passed = x.chunk(2, 1)
         z = torch.cat([past, self.spread(neighbours(processed))], 2)
-        past = z[:, :, -self.past:].clone()  # a view would keep all of a long chunk
+        past = z[:, :, -self.past :].clone()  # a view would keep all of a long chunk
         z = self.join(self.depthwise(z))
-        energy = z.square().mean(-1).transpose(1, 2)                              # [B, T, C / 2]
+        energy = z.square().mean(-1).transpose(1, 2)  # [B, T, C / 2]
         gain, h = self.attention(energy, h)
         z = z * torch.sigmoid(self.gain(gain)).transpose(1, 2).unsqueeze(-1)
         return torch.stack([z, passed], 2).flatten(1, 2), past, h
@@ -179,9 +188,11 @@ class DualPath(nn.Module):
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         batch, _, time, _ = x.shape
-        z = x.permute(0, 2, 3, 1)                                                 # [B, T, 33, C]
+        z = x.permute(0, 2, 3, 1)  # [B, T, 33, C]
         bands = z.reshape(1, batch * time, WIDTH, 1, -1)
-        both = [gru(half)[0] for gru, half in zip(self.intra, bands.chunk(2, -1))]  # forward and backward in time of bands, each half
+        both = [
+            gru(half)[0] for gru, half in zip(self.intra, bands.chunk(2, -1))
+        ]  # forward and backward in time of bands, each half
         both = torch.cat(both, 0).squeeze(3).permute(1, 2, 0, 3).flatten(2).unflatten(0, (batch, time))
         z = z + self.intra_norm(self.intra_fc(both))
         paths, h = self.inter(z.unflatten(-1, (2, -1)).permute(3, 0, 1, 2, 4), h)

@@ -15,8 +15,7 @@ Shapes, a frame at a time (C x F: channels by bins):
     residual   [|X|, Y1, Y2] 771 -> Linear -> LSTM -> three Linears: Rm, Rr, Ri, 257 each
     output     |Y| = Y1 + Rm * (|X| - Y1);  phase of Y = phase of X + phase of (Rr + j Ri)
 
-Where nothing else is said there is no activation and no norm: what is not linear are the products, a polynomial
-of degree 24 in Y1.
+There are no other activations and no norms. The nonlinearity is in the products: a polynomial of degree 24 in Y1.
 
 Deviations, where the paper is silent or its re-implementation would break:
   - the spectrum is compressed, magnitude ** 0.3, before the network and expanded after it (`compression`): the
@@ -35,12 +34,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 from setk.audio.stft import STFT, compress, magnitude
-from setk.models import Model, State
-from setk.nn.units import Group, hidden, made, read, sized
+from setk.models import Model, State, Widths
+from setk.nn.depthwise import Conv2d
 
 BINS, WIDE = 257, 32
 ORDERS = (4, 8, 16, 32, 64)  # channels that each step of the multi-order block splits off, and those that are left
@@ -49,10 +46,10 @@ PHASE_FLOOR = 1e-2
 
 @dataclass(frozen=True)
 class Config:
-    dense_3x3: bool = False         # 3x3 convs over all channels, not depth-wise
+    dense_3x3: bool = False  # 3x3 convs over all channels, not depth-wise
     shared_depthwise: bool = False  # one 7x7 conv before the splits, not one before each
-    compression: float = 0.3        # exponent of the magnitude inside the network; 1 = none
-    widths: tuple[int, ...] = ()    # units of each group of `prunable`, where they are not the paper's
+    compression: float = 0.3  # exponent of the magnitude inside the network; 1 = none
+    widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
 
 
 class LiteRTSE(Model):
@@ -72,17 +69,20 @@ class LiteRTSE(Model):
         super().__init__()
         self.config = config
         self.transform = STFT(512, 256)
-        paper = {"mask_lstm": BINS, "scales.0.inner": WIDE, "scales.0": WIDE, "scales.1.inner": WIDE, "scales.1": WIDE}
-        paper |= {f"orders.{i}": q for i, q in enumerate(ORDERS)}
-        self.units = u = sized(config.widths, paper | {"merge": BINS, "residual_lstm": BINS})
-        self.mask_lstm = nn.LSTM(BINS, u["mask_lstm"], batch_first=True)
-        self.mask = nn.Linear(u["mask_lstm"], BINS)
-        self.scales = nn.ModuleList([MultiScale(1, u["scales.0.inner"], u["scales.0"], config.dense_3x3),
-                                     MultiScale(u["scales.0"], u["scales.1.inner"], u["scales.1"], config.dense_3x3)])
-        self.orders = MultiOrder(u["scales.1"], [u[f"orders.{i}"] for i in range(len(ORDERS))], config.shared_depthwise)
-        self.merge = nn.Linear(3 * BINS, u["merge"])
-        self.residual_lstm = nn.LSTM(u["merge"], u["residual_lstm"], batch_first=True)
-        self.residual = nn.ModuleList(nn.Linear(u["residual_lstm"], BINS) for _ in range(3))
+        width = self.units = Widths(config.widths)
+        self.mask_lstm = nn.LSTM(BINS, width("mask_lstm", BINS), batch_first=True)
+        self.mask = nn.Linear(self.mask_lstm.hidden_size, BINS)
+        inner, first = width("scales.0.inner", WIDE), width("scales.0", WIDE)
+        second_inner, second = width("scales.1.inner", WIDE), width("scales.1", WIDE)
+        self.scales = nn.ModuleList(
+            [MultiScale(1, inner, first, config.dense_3x3), MultiScale(first, second_inner, second, config.dense_3x3)]
+        )
+        self.orders = MultiOrder(
+            second, [width(f"orders.{i}", q) for i, q in enumerate(ORDERS)], config.shared_depthwise
+        )
+        self.merge = nn.Linear(3 * BINS, width("merge", BINS))
+        self.residual_lstm = nn.LSTM(self.merge.out_features, width("residual_lstm", BINS), batch_first=True)
+        self.residual = nn.ModuleList(nn.Linear(self.residual_lstm.hidden_size, BINS) for _ in range(3))
         self._start_near_identity()
 
     def _start_near_identity(self) -> None:
@@ -98,44 +98,27 @@ class LiteRTSE(Model):
         for linear, value in zip(self.residual, (1.0, 1.0, 0.0)):
             _start_near(linear, value)
 
-    def prunable(self) -> list[Group]:
-        u, lanes = self.units, {}
-        for lstm, then in (("mask_lstm", ["mask"]), ("residual_lstm", [f"residual.{i}" for i in range(3)])):
-            lanes[lstm] = hidden(self, lstm)[0] + read(self, *then)
-        lanes["merge"] = made(self, "merge") + read(self, "residual_lstm")
-        for at, then in (("scales.0", ["scales.1.spread", "scales.1.shortcut"]), ("scales.1", ["orders.expand"])):
-            across = read(self, f"{at}.conv.conv") if self.config.dense_3x3 else ()
-            lanes[f"{at}.inner"] = made(self, f"{at}.spread", f"{at}.conv.conv") + across + read(self, f"{at}.join")
-            lanes[at] = made(self, f"{at}.join", f"{at}.shortcut") + read(self, *then)
-        start = self.orders.expand.out_channels - u["orders.0"]  # of p; before it d, whose last channels are split off first
-        for i in range(len(ORDERS)):
-            start -= u[f"orders.{i}"]
-            through = [f"orders.convs.{j}.conv" for j in range(min(i + 1, len(self.orders.convs)))]
-            left = made(self, "orders.expand", *through, offset=start)
-            right = made(self, "orders.expand", offset=start + u["orders.0"]) if i == 0 else made(self, f"orders.joins.{i - 1}")
-            then = "orders.project" if i == len(ORDERS) - 1 else f"orders.joins.{i}"
-            lanes[f"orders.{i}"] = left + right + read(self, then)
-        return [Group(name, size, (lanes[name],)) for name, size in u.items()]
-
     def init_state(self, batch: int) -> State:
         weight = self.mask.weight
         convs = [block.conv for block in self.scales] + list(self.orders.convs)
-        lstms = [weight.new_zeros(1, batch, lstm.hidden_size) for lstm in (self.mask_lstm, self.residual_lstm) for _ in "hc"]
+        lstms = [
+            weight.new_zeros(1, batch, lstm.hidden_size) for lstm in (self.mask_lstm, self.residual_lstm) for _ in "hc"
+        ]
         return (*lstms, *(conv.start(batch) for conv in convs))
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         h1, c1, h2, c2, *pasts = state
         x = compress(spectrum, self.config.compression)
-        level = magnitude(x).squeeze(-1)                       # [B, T, 257]
+        level = magnitude(x).squeeze(-1)  # [B, T, 257]
 
         z, (h1, c1) = self.mask_lstm(level, (h1, c1))
         masked = torch.sigmoid(self.mask(z)) * level
 
-        z, after = masked.unsqueeze(1), []                     # [B, C, T, 257]
+        z, after = masked.unsqueeze(1), []  # [B, C, T, 257]
         for block, past in zip(self.scales, pasts):
             z, past = block(z, past)
             after.append(past)
-        z, rest = self.orders(z, pasts[len(after):])
+        z, rest = self.orders(z, pasts[len(after) :])
 
         z = self.merge(torch.cat([level, masked, z.squeeze(1)], -1))
         z, (h2, c2) = self.residual_lstm(z, (h2, c2))
@@ -164,7 +147,7 @@ class CausalConv(nn.Module):
     def __init__(self, channels: int, kernel: int, groups: int):
         super().__init__()
         self.past = kernel - 1
-        self.conv = Conv(channels, channels, kernel, padding=(0, kernel // 2), groups=groups)
+        self.conv = Conv2d(channels, channels, kernel, padding=(0, kernel // 2), groups=groups)
 
     def start(self, batch: int) -> Tensor:
         past = self.conv.weight.new_zeros(batch, self.conv.in_channels, self.past, BINS)
@@ -175,38 +158,7 @@ class CausalConv(nn.Module):
         # With the channels last in memory a depth-wise conv trains and runs twice as fast.
         x = torch.cat([past, x], 2).contiguous(memory_format=torch.channels_last)
         # A copy: a view would keep all of a long chunk for its last frames.
-        return self.conv(x), x[:, :, -self.past:].clone()
-
-
-class Conv(nn.Conv2d):
-    """Conv2d that learns faster on a CPU where it is depth-wise, padded in frequency alone."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        learns = torch.is_grad_enabled() and x.device.type == "cpu" and not torch.compiler.is_compiling()
-        return _Depthwise.apply(x, self.weight, self.bias) if learns and self.groups > 1 else super().forward(x)
-
-
-class _Depthwise(torch.autograd.Function):
-    """A depth-wise conv with another gradient of the weights, which on a CPU halves the training step.
-
-    The gradient of a channel's kernel is the convolution of its input by the gradient of its output. As a forward
-    pass with that kernel of T x F, oneDNN takes a third to a sixth of the time of its own backward pass for weights.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, padding=(0, weight.shape[-1] // 2), groups=len(weight))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, weight = ctx.saved_tensors
-        groups, pad = len(weight), (0, weight.shape[-1] // 2)
-        dx, _, _ = torch.ops.aten.convolution_backward(
-            dy, x, weight, [groups], (1, 1), pad, (1, 1), False, (0, 0), groups, (True, False, False))
-        dw = sum(F.conv2d(item, kernel.unsqueeze(1), padding=pad, groups=groups)[0] for item, kernel in zip(x.split(1), dy))
-        return dx, dw.unsqueeze(1), dy.sum((0, 2, 3))
+        return self.conv(x), x[:, :, -self.past :].clone()
 
 
 class MultiScale(nn.Module):
@@ -233,7 +185,7 @@ class MultiOrder(nn.Module):
         # Channels of each 7x7 conv that stay in d until the next one.
         self.kept = widths[-1:] if shared else widths[1:]
         self.expand = nn.Conv2d(inputs, widths[0] + orders[0], 1)
-        self.convs = nn.ModuleList(CausalConv(c, 7, c) for c in widths[:len(self.kept)])
+        self.convs = nn.ModuleList(CausalConv(c, 7, c) for c in widths[: len(self.kept)])
         self.joins = nn.ModuleList(nn.Conv2d(q, after, 1) for q, after in zip(orders, orders[1:]))
         self.project = nn.Conv2d(orders[-1], 1, 1)
 
@@ -246,6 +198,6 @@ class MultiOrder(nn.Module):
             if i < len(self.convs):
                 d, past = self.convs[i](d, pasts[i])
                 after.append(past)
-            d, r = d[:, :-join.in_channels], d[:, -join.in_channels:]
+            d, r = d[:, : -join.in_channels], d[:, -join.in_channels :]
             p = join(p * r)
         return self.project(d * p), after

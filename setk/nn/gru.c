@@ -7,36 +7,17 @@
        n = tanh(W_in x + b_in + r * (W_hn h + b_hn))
        h' = n + z * (h - n)
 
-   What makes it quick, at some 16 units, is that nothing but x, y and their gradients goes through
-   memory.  Hidden vectors stay in registers; a tile of S sequences shares every weight loaded; the
-   products with x are formed where they are used.  The backward pass computes the gates again from
-   x and y: storing them would be four vectors a step written and read, four times the size of y.
+   It is fast at about 16 units because only x, y and their gradients go through memory.  Hidden vectors
+   stay in registers.  A tile of S sequences shares every weight loaded.  The products with x are formed
+   where they are used.  The backward pass computes the gates again from x and y: storing them would be
+   four vectors a step written and read, four times the size of y.
 
-   The vectors are GCC's, so the text is the same for every processor, but a vector must be as wide as
-   a register: setup.py compiles the file once for each of the widths below, and gru.py loads the
-   one for the processor it runs on.  So one build serves every node of a cluster.  I and H are
-   multiples of 16: the caller pads.
-   Sums are taken in a fixed order: the same call gives the same bits on the same processor. */
+   I and H are multiples of 16: the caller pads.  Sums have a fixed order: the same call returns the same
+   bits on the same processor. */
 
-#include <Python.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "vec.h"
 
-#if defined(__AVX512F__)
-enum { L = 16 }; /* floats in a vector */
-#elif defined(__AVX2__)
-enum { L = 8 };
-#else
-enum { L = 4 }; /* SSE, NEON */
-#endif
 enum { S = 4 }; /* sequences in a tile */
-
-#define INLINE static inline __attribute__((always_inline))
-
-typedef float V __attribute__((vector_size(4 * L)));
-typedef int32_t VI __attribute__((vector_size(4 * L)));
-typedef float U __attribute__((vector_size(4 * L), aligned(4), may_alias)); /* V anywhere in memory */
 
 typedef struct { /* [G, B, T, K, features]: the last axis contiguous, strides in floats */
     float *data;
@@ -52,11 +33,6 @@ typedef struct {
     const uint8_t *reverse; /* [G]: does the group run backwards? */
     const float *h0;        /* [G, B, K, H] */
 } Shape;
-
-INLINE V load(const float *p) { return *(const U *)p; }
-INLINE void store(float *p, V v) { *(U *)p = v; }
-INLINE V choose(VI where, V a, V b) { return (V)((where & (VI)a) | (~where & (VI)b)); }
-INLINE V spread(float a) { return a - (V){0}; }
 
 /* exp(v) - 1 to 1e-7 of its value: v = k ln 2 + f, |f| <= ln 2 / 2, then 2^k (exp(f) - 1) + 2^k - 1.
    The polynomial is the minimax one for (exp(f) - 1) / f, error 2e-8.  Both comparisons are false
@@ -86,8 +62,7 @@ INLINE void multiply(int s_, V *sum, const float *w, int J, int stride, const fl
 #pragma GCC unroll 4
     for (int j = 0; j < J; j++) {
         const V row = load(w + j * stride);
-#pragma GCC unroll 8
-        for (int s = 0; s < s_; s++) sum[s] += row * x[s][j];
+        EACH(s, s_) sum[s] += row * x[s][j];
     }
 }
 
@@ -96,8 +71,7 @@ INLINE void accumulate(int s_, float *w, int J, int stride, const float *const *
 #pragma GCC unroll 4
     for (int j = 0; j < J; j++) {
         V row = load(w + j * stride);
-#pragma GCC unroll 8
-        for (int s = 0; s < s_; s++) row += x[s] * d[s][j];
+        EACH(s, s_) row += x[s] * d[s][j];
         store(w + j * stride, row);
     }
 }
@@ -126,8 +100,7 @@ INLINE void gates(int s_, int I, int H, const float *packed, int v, const float 
 #pragma GCC unroll 4
     for (int q = 0; q < 4; q++) {
         const V b = load(bias + q * H);
-#pragma GCC unroll 8
-        for (int s = 0; s < s_; s++) pre[q][s] = b;
+        EACH(s, s_) pre[q][s] = b;
     }
     const float *w = packed + v;
     const int gate = (I + H) * H;
@@ -137,8 +110,7 @@ INLINE void gates(int s_, int I, int H, const float *packed, int v, const float 
     multiply(s_, z, w + gate + I * H, H, H, h);
     multiply(s_, n, w + 2 * gate, I, H, x);
     multiply(s_, hn, w + 2 * gate + I * H, H, H, h);
-#pragma GCC unroll 8
-    for (int s = 0; s < s_; s++) {
+    EACH(s, s_) {
         r[s] = sigmoid(r[s]);
         z[s] = sigmoid(z[s]);
         n[s] = tanh_(n[s] + r[s] * hn[s]);
@@ -155,8 +127,7 @@ INLINE void forward_tile(int s_, int I, int H, const Shape *a, const float *pack
     const float *xs[S], *hs[S];
     float *ys[S];
     const int64_t first = a->reverse[g] ? a->T - 1 : 0, way = a->reverse[g] ? -1 : 1;
-#pragma GCC unroll 8
-    for (int s = 0; s < s_; s++) {
+    EACH(s, s_) {
         const int64_t b = (m + s) / a->K, k = (m + s) % a->K;
         xs[s] = sequence(x, g, b, k) + first * x->t;
         ys[s] = sequence(y, g, b, k) + first * y->t;
@@ -166,11 +137,9 @@ INLINE void forward_tile(int s_, int I, int H, const Shape *a, const float *pack
         for (int v = 0; v < H; v += L) {
             V r[S], z[S], n[S], hn[S];
             gates(s_, I, H, packed, v, xs, hs, r, z, n, hn);
-#pragma GCC unroll 8
-            for (int s = 0; s < s_; s++) store(ys[s] + v, n[s] + z[s] * (load(hs[s] + v) - n[s]));
+            EACH(s, s_) store(ys[s] + v, n[s] + z[s] * (load(hs[s] + v) - n[s]));
         }
-#pragma GCC unroll 8
-        for (int s = 0; s < s_; s++) {
+        EACH(s, s_) {
             hs[s] = ys[s];
             xs[s] += way * x->t;
             ys[s] += way * y->t;
@@ -216,8 +185,7 @@ INLINE void backward_tile(int s_, int I, int H, const Shape *a, const Weights *w
     const float *wi = w->weight_ih + (int64_t)g * 3 * H * I, *wh = w->weight_hh + (int64_t)g * 3 * H * H;
     float *sum_h = sum + 3 * H * I, *sum_b = sum_h + 3 * H * H;
     const int add = dx->g == 0 && g > 0; /* an input that all the groups read */
-#pragma GCC unroll 8
-    for (int s = 0; s < s_; s++) {
+    EACH(s, s_) {
         const int64_t b = (m + s) / a->K, k = (m + s) % a->K, at = (g * a->B * a->K + m + s) * H;
         xs[s] = sequence(x, g, b, k) + first * x->t;
         ys[s] = sequence(y, g, b, k) + first * y->t;
@@ -229,13 +197,11 @@ INLINE void backward_tile(int s_, int I, int H, const Shape *a, const Weights *w
         dn[s] = ds[s] + 3 * H;
     }
     for (int64_t t = a->T - 1; t >= 0; t--) {
-#pragma GCC unroll 8
-        for (int s = 0; s < s_; s++) hs[s] = t ? ys[s] + way * y->t : h0[s];
+        EACH(s, s_) hs[s] = t ? ys[s] + way * y->t : h0[s];
         for (int v = 0; v < H; v += L) {
             V r[S], z[S], n[S], hn[S], b[4] = {{0}};
             gates(s_, I, H, packed, v, xs, hs, r, z, n, hn);
-#pragma GCC unroll 8
-            for (int s = 0; s < s_; s++) {
+            EACH(s, s_) {
                 const V e = load(dys[s] + v) + load(dh + s * H + v);
                 const V en = e * (1.f - z[s]) * (1.f - n[s] * n[s]);
                 const V ez = e * (load(hs[s] + v) - n[s]) * z[s] * (1.f - z[s]);
@@ -250,30 +216,23 @@ INLINE void backward_tile(int s_, int I, int H, const Shape *a, const Weights *w
         }
         for (int v = 0; v < H; v += L) {
             V to[S];
-#pragma GCC unroll 8
-            for (int s = 0; s < s_; s++) to[s] = load(dh + s * H + v);
+            EACH(s, s_) to[s] = load(dh + s * H + v);
             multiply(s_, to, wh + v, 2 * H, H, ds);
             multiply(s_, to, wh + 2 * H * H + v, H, H, dn);
-#pragma GCC unroll 8
-            for (int s = 0; s < s_; s++) store(dh + s * H + v, to[s]);
-#pragma GCC unroll 8
-            for (int s = 0; s < s_; s++) to[s] = load(hs[s] + v);
+            EACH(s, s_) store(dh + s * H + v, to[s]);
+            EACH(s, s_) to[s] = load(hs[s] + v);
             accumulate(s_, sum_h + v, 2 * H, H, ds, to);
             accumulate(s_, sum_h + 2 * H * H + v, H, H, dn, to);
         }
         for (int v = 0; v < I; v += L) {
             V to[S];
-#pragma GCC unroll 8
-            for (int s = 0; s < s_; s++) to[s] = add ? load(dxs[s] + v) : (V){0};
+            EACH(s, s_) to[s] = add ? load(dxs[s] + v) : (V){0};
             multiply(s_, to, wi + v, 3 * H, I, ds);
-#pragma GCC unroll 8
-            for (int s = 0; s < s_; s++) store(dxs[s] + v, to[s]);
-#pragma GCC unroll 8
-            for (int s = 0; s < s_; s++) to[s] = load(xs[s] + v);
+            EACH(s, s_) store(dxs[s] + v, to[s]);
+            EACH(s, s_) to[s] = load(xs[s] + v);
             accumulate(s_, sum + v, 3 * H, I, ds, to);
         }
-#pragma GCC unroll 8
-        for (int s = 0; s < s_; s++) {
+        EACH(s, s_) {
             xs[s] += way * x->t;
             ys[s] += way * y->t;
             dys[s] += way * dy->t;
@@ -327,8 +286,4 @@ int setk_gru_backward(const Shape *a, const Weights *w, const Frames *x, const F
     return 0;
 }
 
-/* setuptools builds extension modules, which must be importable; there is nothing in this one. */
-#define JOIN(a, b) a##b
-#define INIT(name) JOIN(PyInit_, name)
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "gru", .m_size = -1};
-PyMODINIT_FUNC INIT(MODULE)(void) { return PyModule_Create(&module); }
+EMPTY_MODULE("gru")

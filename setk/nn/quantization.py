@@ -16,8 +16,8 @@ gates of recurrent layers stay in floating point.
 Nothing is rounded while ranges are observed: in the first `observe` calls in training mode, which count across a resume.
 Weights' ranges are those of the weights that a model has when it is quantized.
 
-On the meta device, where only shapes are, quantizers do nothing. Traced, they become the framework's own fake quantization,
-of which exporters make QuantizeLinear and DequantizeLinear.
+On the meta device, where tensors have no data, quantizers do nothing. Exported, they become the framework's own fake
+quantization, of which exporters make QuantizeLinear and DequantizeLinear.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.utils import parametrize
 
 from setk.core.errors import UserError
 from setk.nn.gru import GroupedGRU
+from setk.nn.matrices import NORMS, matrices
 
 METHODS = ("vanilla", "fqse")
-MEMORY = 0.9        # of the mean of observed extremes
-LEAST = 2.0**-60    # of a scale: all that it divides is zero
+MEMORY = 0.9  # of the mean of observed extremes
+LEAST = 2.0**-60  # of a scale: all that it divides is zero
 
 
 @dataclass(frozen=True)
 class Scheme:
     method: str = "fqse"  # or vanilla
-    observe: int = 50     # calls in which ranges are observed
+    observe: int = 50  # calls in which ranges are observed
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -113,9 +113,13 @@ class ActivationQuantizer(nn.Module):
             self._follow(x)
             return _Untouched.apply(x, self.lo, self.hi)
         scale, zero = (t.item() for t in self.grid())
-        if torch.jit.is_tracing():
-            return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
         return _RoundActivation.apply(x, self.lo, self.hi, scale, zero)
+
+    def export_forward(self, x: Tensor) -> Tensor:
+        if self.seen < self.observe:
+            return x
+        scale, zero = (t.item() for t in self.grid())
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero, 0, 255)
 
     @torch.no_grad()
     def _follow(self, x: Tensor) -> None:
@@ -155,19 +159,20 @@ class WeightQuantizer(nn.Module):
         return (self.peak.abs() / 128).clamp(min=LEAST)
 
     def codes(self, weight: Tensor) -> Tensor:
-        """The integers -128 ... 127 that stand for `weight`, int8 of its shape."""
+        """The integers -128 ... 127 that represent `weight`, int8 of its shape."""
         return torch.round(weight / self.grid().view(self.shape)).clamp(-128, 127).to(torch.int8)
 
     def forward(self, weight: Tensor) -> Tensor:
         if weight.is_meta:
             return weight
-        if torch.jit.is_tracing():
-            scale = self.grid().detach()
-            zero = torch.zeros_like(scale, dtype=torch.int32)
-            flat = weight.flatten(0, self.dims[-1]) if len(self.dims) > 1 else weight
-            axis = 0 if len(self.dims) > 1 else self.dims[0]
-            return torch.fake_quantize_per_channel_affine(flat, scale, zero, axis, -128, 127).view(weight.shape)
         return _RoundWeight.apply(weight, self.grid().view(self.shape))
+
+    def export_forward(self, weight: Tensor) -> Tensor:
+        scale = self.grid().detach()
+        zero = torch.zeros_like(scale, dtype=torch.int32)
+        flat = weight.flatten(0, self.dims[-1]) if len(self.dims) > 1 else weight
+        axis = 0 if len(self.dims) > 1 else self.dims[0]
+        return torch.fake_quantize_per_channel_affine(flat, scale, zero, axis, -128, 127).view(weight.shape)
 
 
 class _Untouched(torch.autograd.Function):
@@ -229,7 +234,6 @@ class _RoundWeight(torch.autograd.Function):
         return dw, (dy * c - dw * u).sum_to_size(scale.shape) if ctx.needs_input_grad[1] else None
 
 
-_NORMS = nn.GroupNorm, nn.LayerNorm, _BatchNorm
 _ACTIVATIONS = nn.PReLU, nn.ReLU, nn.ELU, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Sigmoid, nn.Tanh
 _NAMED = Add, Subtract, Multiply, Signal
 _RECURRENT = nn.RNNBase, nn.RNNCellBase, GroupedGRU
@@ -242,12 +246,12 @@ def quantize(model: nn.Module, scheme: Scheme) -> nn.Module:
     `model.bare` names the modules whose outputs stay as they are. The activations' quantizers lie in
     `model.activation_quantizers` by the path of the module behind which they stand, "/" for ".".
     """
-    weighted = [(path, module, names) for path, module in model.named_modules() if (names := _weights(module))]
+    weighted = [(path, module, found) for path, module in model.named_modules() if (found := list(matrices(module)))]
     behind = _outputs(model, {path for path, _, _ in weighted})
-    for _, module, names in weighted:
-        for name in names:
-            weight = getattr(module, name)
-            parametrize.register_parametrization(module, name, WeightQuantizer(weight, _channels(module, weight), scheme))
+    for _, module, found in weighted:
+        for matrix in found:
+            quantizer = WeightQuantizer(matrix.parameter, matrix.channels, scheme)
+            parametrize.register_parametrization(module, matrix.attribute, quantizer)
         if isinstance(module, nn.RNNBase):
             module.register_forward_pre_hook(_use_weights)
     quantizers = nn.ModuleDict()
@@ -268,20 +272,6 @@ def unquantized(model: nn.Module) -> nn.Module:
     return plain.train(model.training)
 
 
-def _weights(module: nn.Module) -> list[str]:
-    """Names of a module's own weight matrices."""
-    if isinstance(module, _NORMS):
-        return []
-    return [name for name, p in module.named_parameters(recurse=False) if name.startswith("weight") and p.dim() > 1]
-
-
-def _channels(module: nn.Module, weight: Tensor) -> tuple[int, ...]:
-    """The dimensions of a weight that count output channels, or groups and their channels."""
-    if isinstance(module, _ConvTransposeNd):
-        return (1,)
-    return (0,) if isinstance(module, _ConvNd) else tuple(range(weight.dim() - 1))
-
-
 def _outputs(model: nn.Module, weighted: set[str]) -> list[str]:
     """Paths of the modules whose outputs are quantized, in the model's order."""
     fused = set(model.bare)
@@ -291,9 +281,12 @@ def _outputs(model: nn.Module, weighted: set[str]) -> list[str]:
             for (first, a), (_, b) in zip(steps, steps[1:]):
                 if isinstance(b, (_BatchNorm, *_ACTIVATIONS)) and (first in weighted or isinstance(a, _BatchNorm)):
                     fused.add(first)
-    kinds = (*_NORMS, *_ACTIVATIONS, *_NAMED)
-    return [path for path, module in model.named_modules() if path not in fused and not isinstance(module, _RECURRENT)
-            and (path in weighted or isinstance(module, kinds))]
+    kinds = (*NORMS, *_ACTIVATIONS, *_NAMED)
+    return [
+        path
+        for path, module in model.named_modules()
+        if path not in fused and not isinstance(module, _RECURRENT) and (path in weighted or isinstance(module, kinds))
+    ]
 
 
 def _use_weights(module: nn.RNNBase, args: tuple) -> None:

@@ -1,40 +1,22 @@
 /* Layers of spiking neurons over time on one core: the CPU kernel behind setk/nn/spiking.py, called through ctypes.
 
    What a spiking network does at a frame depends on comparisons, so a rounding that differs in the last bit may
-   become a spike that differs.  Every sum here is therefore taken in one order that knows nothing of the number of
-   frames or signals in the call: a stream cut anywhere, and any batch, gives the same spikes.
+   become a spike that differs.  Every sum here therefore has one order, which does not depend on the number of
+   frames or signals in the call: a stream cut anywhere, and any batch, has the same spikes.
 
    Products with spikes add the rows of the weights whose neurons fired, as event-driven hardware does.
 
-   Built once for each width of vector, as gru.c is.  Functions return 0, or -1 where memory is short.  All arrays are
-   dense, float32 and of the shapes named below; widths (H, O) are multiples of 16.  `hold` [B, T] marks frames at
-   which the neurons are at rest and give nothing. */
+   Functions return 0, or -1 if memory is short.  All arrays are dense, float32 and of the shapes named below; widths
+   (H, O) are multiples of 16.  `hold` [B, T] marks frames at which the neurons are at rest and put out nothing. */
 
-#include <Python.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "vec.h"
 
 #if defined(__AVX512F__)
-enum { L = 16, C = 4 }; /* floats in a vector; vectors side by side in a tile, as the registers allow */
-#elif defined(__AVX2__)
-enum { L = 8, C = 2 };
+enum { C = 4 }; /* vectors next to each other in a tile, as the registers allow */
 #else
-enum { L = 4, C = 2 }; /* SSE, NEON */
+enum { C = 2 };
 #endif
 enum { S = 4 }; /* rows or signals in a tile */
-
-#define INLINE static inline __attribute__((always_inline))
-#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); i++)
-
-typedef float V __attribute__((vector_size(4 * L)));
-typedef int32_t VI __attribute__((vector_size(4 * L)));
-typedef float U __attribute__((vector_size(4 * L), aligned(4), may_alias)); /* V anywhere in memory */
-
-INLINE V load(const float *p) { return *(const U *)p; }
-INLINE void store(float *p, V v) { *(U *)p = v; }
-INLINE void add_to(float *p, V v) { store(p, load(p) + v); }
-INLINE V where(VI mask, V a) { return (V)(mask & (VI)a); } /* a, or 0 */
 
 /* sum[s][c] += column (x[s][i] * w[i][c]), w [I, stride] */
 INLINE void multiply(int s_, int c_, V sum[S][C], const float *w, int64_t I, int64_t stride, const float *x, int64_t next) {
@@ -232,7 +214,7 @@ INLINE void adaptive_backward_tile(int s_, const Layer *a, const float *weights,
     }
 }
 
-/* Gradients from ds [B, T, H], that of the spikes; slope [B, T, H] stands for ds/du; m, eta, s [B, H] are those
+/* Gradients from ds [B, T, H], that of the spikes; slope [B, T, H] is ds/du; m, eta, s [B, H] are those
    before the first frame.  weights [H, H] are recurrent turned: a row for each target.  dj [B, T, H], the gradient
    of the current, is written; dalpha and dro, of the logits, are added to. */
 int setk_adaptive_backward(const Layer *a, const float *weights, const float *m, const float *eta, const float *s,
@@ -256,8 +238,4 @@ int setk_adaptive_backward(const Layer *a, const float *weights, const float *m,
     return 0;
 }
 
-/* setuptools builds extension modules, which must be importable; there is nothing in this one. */
-#define JOIN(a, b) a##b
-#define INIT(name) JOIN(PyInit_, name)
-static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, .m_name = "spiking", .m_size = -1};
-PyMODINIT_FUNC INIT(MODULE)(void) { return PyModule_Create(&module); }
+EMPTY_MODULE("spiking")

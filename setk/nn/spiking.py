@@ -1,86 +1,41 @@
 """Layers of spiking neurons over time: binary features, leaky neurons behind a depthwise convolution, adaptive
 neurons with recurrence, leaky integrators. Equations and initial values are those of DPSNN (setk/models/dpsnn.py).
 
-Each layer runs in one of two forms, equal but for rounding; `_fits` chooses:
+Each layer has two forms, equal except for rounding; `operators.fits` chooses:
 
-  kernel   float32 on the CPU, widths a multiple of 16: setk/nn/spiking.c, in which a layer and its gradient are
-           one call each. Its sums are taken in an order that does not depend on the number of frames or signals, so
-           the spikes of a stream are those of the whole signal, and products with spikes add only what fired.
-  loop     everything else (no kernel, float64, GPU, meta, tracing and export): torch operations, a loop over time.
+  kernel   float32 on the CPU, widths a multiple of 16: the operators setk::dense, setk::leak and setk::adaptive, in which a layer
+           and its gradient are one call each of setk/nn/spiking.c. The order of its sums does not depend on the number of
+           frames or signals, so the spikes of a stream are those of the complete signal, and products with spikes add
+           only what fired.
+  loop     everything else (no kernel, float64, GPU, meta) and exports: torch operations, a loop over time.
 
-Gradients do not flow through the states that a layer is given or gives: back-propagation ends with the chunk.
+Gradients do not flow through states: back-propagation ends with the chunk.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from setk.nn import kernel
+from setk.nn import spiking_operators as operators
+from setk.nn.surrogates import above, reached
 
 BASE, GAIN = 1.6, 0.184  # threshold of an adaptive neuron: BASE + GAIN * eta
 LEAK_THRESHOLD = 1.0
-GAMMA, SIGMA, DIP, SPREAD = 0.5, 0.5, 0.15, 6.0  # of the multi-Gaussian surrogate
 
 
-def multi_gaussian(u: Tensor) -> Tensor:
-    """Surrogate of the step's slope at u (Yin, Corradi, Bohte 2021): a Gaussian with a shallow wider dip on either side."""
-    wide = SPREAD * SIGMA
-    peak, dips = (GAMMA * weight / (sigma * math.sqrt(2 * math.pi)) for weight, sigma in ((1 + DIP, SIGMA), (DIP, wide)))
-    left, right = ((u + shift).square_().mul_(-0.5 / wide**2).exp_() for shift in (SIGMA, -SIGMA))
-    return u.square().mul_(-0.5 / SIGMA**2).exp_().mul_(peak).sub_(left.add_(right).mul_(dips))
+class SteadyLinear(nn.Linear):
+    """A linear layer whose rows do not depend on how many there are, as what decides about spikes needs."""
 
+    def forward(self, x: Tensor) -> Tensor:
+        return (
+            operators.dense(x, self.weight, self.bias) if operators.fits(x, self.out_features) else super().forward(x)
+        )
 
-def arctan(u: Tensor) -> Tensor:
-    """Surrogate of the step's slope at u: derivative of arctan(pi u) / pi (Fang et al. 2021, alpha = 2)."""
-    return 1 / (1 + (math.pi * u).square())
-
-
-class _Above(torch.autograd.Function):
-    """1 where u > 0, with the multi-Gaussian for slope."""
-
-    @staticmethod
-    def forward(ctx, u):
-        ctx.save_for_backward(u)
-        return (u > 0).to(u.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        (u,) = ctx.saved_tensors
-        return multi_gaussian(u).mul_(grad)
-
-
-class _Reached(torch.autograd.Function):
-    """1 where u >= 0, with the arctan for slope."""
-
-    @staticmethod
-    def forward(ctx, u):
-        ctx.save_for_backward(u)
-        return (u >= 0).to(u.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad):
-        (u,) = ctx.saved_tensors
-        return grad * arctan(u)
-
-
-def above(u: Tensor) -> Tensor:
-    return _Above.apply(u) if torch.is_grad_enabled() else (u > 0).to(u.dtype)
-
-
-def reached(u: Tensor) -> Tensor:
-    return _Reached.apply(u) if torch.is_grad_enabled() else (u >= 0).to(u.dtype)
-
-
-def steady(linear: nn.Linear, x: Tensor) -> Tensor:
-    """linear(x), whose rows do not depend on how many there are: what decides about spikes."""
-    return _Dense.apply(x, linear.weight, linear.bias) if _fits(x, linear.out_features, linear) else linear(x)
+    def export_forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)
 
 
 class Binary(nn.Module):
@@ -88,22 +43,22 @@ class Binary(nn.Module):
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
-        self.dense = nn.Linear(inputs, outputs)
+        self.dense = SteadyLinear(inputs, outputs)
         self.threshold = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        return above(steady(self.dense, x) - self.threshold)
+        return above(self.dense(x) - self.threshold)
 
     def constant(self, x: Tensor) -> Tensor:
-        """Spikes for one x [inputs] that is no signal; element-wise, as counters of operations look at signals."""
+        """Spikes for one constant x [inputs]; element-wise, because counters count the products of signals."""
         return above((self.dense.weight * x).sum(-1) + self.dense.bias - self.threshold)
 
 
 class LeakyConv(nn.Module):
     """Each channel's own convolution over `taps` frames into leaky neurons (PLIF, Fang et al. 2021).
 
-    d is the convolution, v <- v + p (d - v) with one learned p = sigmoid(w); a spike where v >= 1, and then v <- 0. The
-    reset is no path for gradients.
+    d is the convolution, v <- v + p (d - v) with one learned p = sigmoid(w); a spike where v >= 1, and then v <- 0. No gradient
+    flows through the reset.
     """
 
     def __init__(self, inputs: int, outputs: int, taps: int):
@@ -114,20 +69,30 @@ class LeakyConv(nn.Module):
     def init_state(self, batch: int) -> tuple[Tensor, Tensor]:
         """The last taps - 1 input frames [B, taps - 1, inputs], v [B, outputs]."""
         weight = self.conv.weight
-        return (weight.new_zeros(batch, self.conv.kernel_size[0] - 1, self.conv.in_channels),
-                weight.new_zeros(batch, self.conv.out_channels))
+        return (
+            weight.new_zeros(batch, self.conv.kernel_size[0] - 1, self.conv.in_channels),
+            weight.new_zeros(batch, self.conv.out_channels),
+        )
 
     def forward(self, x: Tensor, before: Tensor, v: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Spikes x [B, T, inputs], state, hold [B, T] -> spikes [B, T, outputs], state."""
+        return self._run(x, before, v, hold, operators.fits(x, self.conv.out_channels, self.conv))
+
+    def export_forward(self, x: Tensor, before: Tensor, v: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self._run(x, before, v, hold, False)
+
+    def _run(
+        self, x: Tensor, before: Tensor, v: Tensor, hold: Tensor, by_kernel: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
         x = torch.cat([before, x], 1)
         fan, width = self.conv.out_channels // self.conv.in_channels, self.conv.out_channels
         decay = self.w.expand(width)
-        if _fits(x, width, self.conv):
+        if by_kernel:
             taps = x.repeat_interleave(fan, -1) if fan > 1 else x
-            u, v = _leak(taps, self.conv.weight[:, 0].t(), self.conv.bias, decay, hold, v, LEAK_THRESHOLD)
+            u, v = operators.leak(taps, self.conv.weight[:, 0].t(), self.conv.bias, decay, hold, v, LEAK_THRESHOLD)
         else:
             u, v = _leak_loop(self.conv(x.transpose(1, 2)).transpose(1, 2), decay, hold, v, LEAK_THRESHOLD)
-        return reached(u - LEAK_THRESHOLD), x[:, x.shape[1] - before.shape[1]:].detach(), v
+        return reached(u - LEAK_THRESHOLD), x[:, x.shape[1] - before.shape[1] :].detach(), v.detach()
 
 
 class AdaptiveRecurrent(nn.Module):
@@ -149,14 +114,20 @@ class AdaptiveRecurrent(nn.Module):
         zeros = self.alpha.new_zeros(batch, len(self.alpha))
         return zeros, zeros.clone(), zeros.clone()
 
-    def forward(self, x: Tensor, m: Tensor, eta: Tensor, s: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def forward(
+        self, x: Tensor, m: Tensor, eta: Tensor, s: Tensor, hold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Spikes x [B, T, inputs], state, hold [B, T] -> spikes [B, T, width], state."""
-        if _fits(x, len(self.alpha), self.dense, self.recurrent):
+        if operators.fits(x, len(self.alpha), self.dense, self.recurrent):
             bias = self.dense.bias + self.recurrent.bias
-            return _Adaptive.apply(x, self.dense.weight, self.recurrent.weight, bias, self.alpha, self.ro, hold, m, eta, s)
-        return self._loop(x, m, eta, s, hold)
+            weights = self.dense.weight, self.recurrent.weight, bias
+            spikes, *after, _, _ = operators.adaptive(x, *weights, self.alpha, self.ro, hold, m, eta, s)
+            return spikes, *(a.detach() for a in after)
+        return self.export_forward(x, m, eta, s, hold)
 
-    def _loop(self, x: Tensor, m: Tensor, eta: Tensor, s: Tensor, hold: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def export_forward(
+        self, x: Tensor, m: Tensor, eta: Tensor, s: Tensor, hold: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         alpha, ro, spikes = torch.sigmoid(self.alpha), torch.sigmoid(self.ro), []
         gain, rise = 1 - alpha, 1 - ro
         for current, rest in zip(self.dense(x).unbind(1), hold.unsqueeze(-1).unbind(1), strict=True):
@@ -170,7 +141,7 @@ class AdaptiveRecurrent(nn.Module):
 
 class Readout(nn.Module):
     """A linear map into leaky integrators that never spike, r <- a r + (1 - a) dense(x), a = sigmoid(alpha) for each; what
-    is not above one threshold is given as 0. The threshold stands in the comparison only, so its gradient is 0.
+    is not above one threshold becomes 0. The threshold is used in the comparison only, so its gradient is 0.
     """
 
     def __init__(self, inputs: int, outputs: int):
@@ -185,17 +156,18 @@ class Readout(nn.Module):
 
     def forward(self, x: Tensor, r: Tensor, hold: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, T, inputs], state, hold [B, T] -> r [B, T, outputs] where above the threshold, state."""
-        current = self.dense(x)
-        if _fits(current, len(self.alpha)):
+        return self._run(self.dense(x), r, hold, operators.fits(x, len(self.alpha)))
+
+    def export_forward(self, x: Tensor, r: Tensor, hold: Tensor) -> tuple[Tensor, Tensor]:
+        return self._run(self.dense(x), r, hold, False)
+
+    def _run(self, current: Tensor, r: Tensor, hold: Tensor, by_kernel: bool) -> tuple[Tensor, Tensor]:
+        if by_kernel:
             ones = torch.ones_like(self.alpha)
-            every, r = _leak(current, ones[None], torch.zeros_like(ones), -self.alpha, hold, r, math.inf)
+            every, r = operators.leak(current, ones[None], torch.zeros_like(ones), -self.alpha, hold, r, math.inf)
         else:
             every, r = _leak_loop(current, -self.alpha, hold, r, math.inf)
-        return torch.where(every > self.threshold, every, 0 * self.threshold), r
-
-
-def _leak(x: Tensor, weight: Tensor, bias: Tensor, decay: Tensor, hold: Tensor, v: Tensor, threshold: float):
-    return _Leak.apply(x, weight.contiguous(), bias, decay.contiguous(), hold, v, threshold)
+        return torch.where(every > self.threshold, every, 0 * self.threshold), r.detach()
 
 
 def _leak_loop(current: Tensor, decay: Tensor, hold: Tensor, v: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
@@ -205,130 +177,4 @@ def _leak_loop(current: Tensor, decay: Tensor, hold: Tensor, v: Tensor, threshol
         u = (v + (d - v) * p).masked_fill(rest, 0)
         membranes.append(u)
         v = u if threshold == math.inf else u.masked_fill(u >= threshold, 0)
-    return torch.stack(membranes, 1), v.detach()
-
-
-def _fits(x: Tensor, width: int, *layers: nn.Module) -> bool:
-    """Whether the kernel can run; a layer that something else was put in the place of runs itself."""
-    return (
-        _kernel is not None
-        and all(type(layer) in (nn.Linear, nn.Conv1d) for layer in layers)
-        and x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and width % _LANES == 0
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-    )
-
-
-_LANES = 16  # spiking.c takes widths in multiples of its widest vector
-
-
-class _Layer(ctypes.Structure):  # as in spiking.c
-    _fields_ = [(size, ctypes.c_int64) for size in "BTIH"]
-    _fields_ += [(name, ctypes.c_void_p) for name in ("w", "recurrent", "bias", "alpha", "ro", "hold")]
-
-
-class _Dense(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, weight, bias):
-        ctx.save_for_backward(x, weight)
-        x = x.contiguous()
-        y = x.new_empty(*x.shape[:-1], len(weight))
-        _call(_kernel.setk_dense, y.numel() // len(weight), x.shape[-1], len(weight), x, weight.t().contiguous(), bias, y)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, dy):
-        x, weight = ctx.saved_tensors
-        rows = dy.flatten(0, -2)
-        dx = dy @ weight if ctx.needs_input_grad[0] else None
-        return dx, rows.t() @ x.flatten(0, -2), rows.sum(0)
-
-
-class _Leak(torch.autograd.Function):
-    """x [B, T + K - 1, H], weight [K, H], bias and decay [H], hold [B, T], v [B, H] -> u [B, T, H], v."""
-
-    @staticmethod
-    def forward(ctx, x, weight, bias, decay, hold, v, threshold):
-        x, hold, p, after = x.contiguous(), hold.contiguous(), torch.sigmoid(decay), v.clone()
-        taps, h = weight.shape
-        u = x.new_empty(len(x), x.shape[1] - taps + 1, h)
-        _call(_kernel.setk_leak_forward, len(x), u.shape[1], taps, h, x, weight, bias, p, threshold, hold, after, u)
-        ctx.save_for_backward(x, weight, p, hold, v, u)
-        ctx.threshold = threshold
-        ctx.mark_non_differentiable(after)
-        return u, after
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, du, _):
-        x, weight, p, hold, v, u = ctx.saved_tensors
-        taps, h = weight.shape
-        dx, dw = torch.zeros_like(x), torch.zeros_like(weight)
-        dbias, ddecay = torch.zeros_like(p), torch.zeros_like(p)
-        _call(_kernel.setk_leak_backward, len(x), u.shape[1], taps, h, x, weight, p, ctx.threshold, hold, v.contiguous(), u,
-              du.contiguous(), dx, dw, dbias, ddecay)
-        return dx, dw, dbias, ddecay, None, None, None
-
-
-class _Adaptive(torch.autograd.Function):
-    """x [B, T, I], dense [H, I], recurrent [H, H], bias, alpha and ro [H], hold [B, T], m, eta, s [B, H] -> spikes
-    [B, T, H], m, eta, s."""
-
-    @staticmethod
-    def forward(ctx, x, dense, recurrent, bias, alpha, ro, hold, m, eta, s):
-        x, hold, alpha, ro = x.contiguous(), hold.contiguous(), torch.sigmoid(alpha), torch.sigmoid(ro)
-        before = [a.contiguous() for a in (m, eta, s)]
-        after = [a.clone() for a in before]
-        us, etas, spikes = (x.new_empty(*x.shape[:2], len(bias)) for _ in range(3))
-        weights = dense.t().contiguous(), recurrent.t().contiguous(), bias
-        _call(_kernel.setk_adaptive_forward, _layer(x, *weights, alpha, ro, hold), x, *after, us, etas, spikes)
-        ctx.save_for_backward(x, dense, recurrent, alpha, ro, hold, *before, us, etas, spikes)
-        ctx.mark_non_differentiable(*after)
-        return spikes, *after
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, ds, *_):
-        x, dense, recurrent, alpha, ro, hold, m, eta, s, us, etas, spikes = ctx.saved_tensors
-        dj, dalpha, dro = torch.empty_like(us), torch.zeros_like(alpha), torch.zeros_like(ro)
-        layer = _layer(x, dense, recurrent, alpha, alpha, ro, hold)  # its weights and bias are not read here
-        _call(_kernel.setk_adaptive_backward, layer, recurrent.contiguous(), m, eta, s, us, etas, spikes, multi_gaussian(us),
-              ds.contiguous(), dj, dalpha, dro)
-        rows = dj.flatten(0, 1)
-        earlier = torch.cat([s[:, None], spikes[:, :-1]], 1).flatten(0, 1)
-        return (dj @ dense, rows.t() @ x.flatten(0, 1), rows.t() @ earlier, rows.sum(0), dalpha, dro, None, None, None, None)
-
-
-def _layer(x: Tensor, *arrays: Tensor):
-    """x [B, T, I]; the arrays, which must outlive it, in the order of spiking.c. The third has H elements."""
-    return ctypes.byref(_Layer(*x.shape, len(arrays[2]), *(a.data_ptr() for a in arrays)))
-
-
-def _call(function, *arguments) -> None:
-    """Tensors are passed by address, and live until the function returns."""
-    if function(*(a.data_ptr() if isinstance(a, Tensor) else a for a in arguments)) != 0:
-        raise MemoryError("no memory for the buffers of the spiking kernel")
-
-
-def _load() -> ctypes.CDLL | None:
-    library = kernel.load("spiking")
-    if library is not None:
-        size, pointer = ctypes.c_int64, ctypes.c_void_p
-        library.setk_dense.argtypes = [size] * 3 + [pointer] * 4
-        library.setk_leak_forward.argtypes = [size] * 4 + [pointer] * 4 + [ctypes.c_float] + [pointer] * 3
-        library.setk_leak_backward.argtypes = [size] * 4 + [pointer] * 3 + [ctypes.c_float] + [pointer] * 8
-        library.setk_adaptive_forward.argtypes = [pointer] * 8
-        library.setk_adaptive_backward.argtypes = [pointer] * 13
-    return library
-
-
-_kernel = _load()
-
-
-def kernel_available() -> bool:
-    """Whether the compiled CPU kernel was built and loaded."""
-    return _kernel is not None
+    return torch.stack(membranes, 1), v

@@ -30,7 +30,9 @@ def find(spec: str) -> Path:
         return Path(spec)
     known = included()
     if spec not in known:
-        raise UserError(f"no trained model is called '{spec}'; {config.nearest(spec, known)}; or use the path of a file")
+        raise UserError(
+            f"no trained model is called '{spec}'; {config.nearest(spec, known)}; or use the path of a file"
+        )
     return known[spec]
 
 
@@ -40,9 +42,31 @@ def index() -> dict[str, dict[str, Any]]:
     return json.loads(INDEX.read_text(encoding="utf-8"))
 
 
-def summary() -> Iterator[str]:
-    """A line for each included model: name, kind of model, bytes of its checkpoint, and scores on its test set."""
-    facts = index()
-    for name, path in included().items():
-        scores = " ".join(f"{metric}={value:.3f}" for metric, value in facts[name]["scores"].get("test", {}).items())
-        yield f"{name}\t{facts[name]['model']}\t{path.stat().st_size}\t{scores}"
+BETTER = 0.5  # PESQ-WB gained on the test set, from which on a model is offered for use
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """The noisy input of the test set, then a row for each included model: what it is for, its size and its scores there."""
+    facts, files = index(), included()
+    baseline = next((about["scores"]["test_noisy"] for about in facts.values() if "test_noisy" in about["scores"]), {})
+    empty = {"model": None, "purpose": "the input of the scores", "params": None, "bytes": None}
+    yield {"name": "noisy", **empty, **baseline}
+    for name, path in files.items():
+        about = facts[name]
+        yield {
+            "name": name,
+            "model": about["model"],
+            "purpose": purpose(about),
+            "params": about["params"],
+            "bytes": path.stat().st_size,
+            **{metric: about["scores"].get("test", {}).get(metric) for metric in baseline},
+        }
+
+
+def purpose(about: dict[str, Any]) -> str:
+    """What a model is for: one that gains little, or loses by any metric, shows that a training works and is an experiment."""
+    before, after = about["scores"].get("test_noisy", {}), about["scores"].get("test", {})
+    gains = [after[metric] - before[metric] for metric in before if metric in after]
+    if not gains or min(gains) < 0 or after["pesq_wb"] - before["pesq_wb"] < BETTER:
+        return "experiment"
+    return "live and files" if about["causal"] else "files"

@@ -18,8 +18,15 @@ class Scores(dict[str, float]):
         self.reasons = reasons
 
 
-def score(clean: np.ndarray, enhanced: np.ndarray, rate: int, metrics: Sequence[str] = measures.DEFAULT, *,
-          noisy: np.ndarray | None = None, extras: measures.Extras = measures.Extras()) -> Scores:
+def score(
+    clean: np.ndarray,
+    enhanced: np.ndarray,
+    rate: int,
+    metrics: Sequence[str] = measures.DEFAULT,
+    *,
+    noisy: np.ndarray | None = None,
+    extras: measures.Extras = measures.Extras(),
+) -> Scores:
     """Score `enhanced` [n] against `clean` [n], float with full scale 1.0 or int16, at `rate` Hz.
 
     `metrics`: names as `se-score --list-metrics` lists them. `noisy` [n], the unprocessed signal, is for the metrics that

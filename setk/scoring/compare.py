@@ -75,7 +75,9 @@ def read_table(path: str) -> Table:
     for number, line in enumerate(lines[1:], 2):
         utt, *fields = line.rstrip("\r").split("\t")
         if len(fields) != len(names) + 1:
-            raise UserError(f"{name}:{number}: has {len(fields) + 1} fields where the header has {len(names) + 2}; score again")
+            raise UserError(
+                f"{name}:{number}: has {len(fields) + 1} fields where the header has {len(names) + 2}; score again"
+            )
         if utt in rows:
             raise UserError(f"{name}:{number}: duplicate utterance {utt}; remove one of the lines")
         rows[utt] = tuple(_number(text, f"{name}:{number}: {metric} of {utt}") for metric, text in zip(names, fields))
@@ -97,8 +99,10 @@ def _text(path: str, name: str) -> str:
 def _header(line: str, name: str) -> tuple[str, ...]:
     first, *names, last = line.split("\t") if "\t" in line else ("", "")
     if (first, last) != ("utt", "error") or not names:
-        raise UserError(f"{name}:1: not a score table: expected 'utt', metrics and 'error' with tabs between, as se-score "
-                        "writes without --jsonl")
+        raise UserError(
+            f"{name}:1: not a score table: expected 'utt', metrics and 'error' with tabs between, as se-score "
+            "writes without --jsonl"
+        )
     for i, metric in enumerate(names):
         if metric not in METRICS:
             raise UserError(f"{name}:1: '{metric}' is not a metric of se-score; remove the column")
@@ -138,8 +142,9 @@ def as_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     return Table(names, table)
 
 
-def compare_tables(a: str | os.PathLike | Iterable[Mapping[str, Any]],
-                   b: str | os.PathLike | Iterable[Mapping[str, Any]]) -> list[Comparison]:
+def compare_tables(
+    a: str | os.PathLike | Iterable[Mapping[str, Any]], b: str | os.PathLike | Iterable[Mapping[str, Any]]
+) -> list[Comparison]:
     """Compare two tables, each a path or rows, in all metrics and utterances that both have."""
     one, two = (read_table(os.fspath(t)) if isinstance(t, (str, os.PathLike)) else as_table(t) for t in (a, b))
     metrics, utts, *_ = common(one, two)
@@ -177,8 +182,19 @@ def paired(metric: str, a: np.ndarray, b: np.ndarray) -> Comparison:
         return Comparison(metric, 0, *[math.nan] * 8, left_out)  # type: ignore[call-arg]
     low, high, p = interval(difference)
     gain = -difference if METRICS[metric].lower_is_better else difference
-    return Comparison(metric, n, math.fsum(a) / n, math.fsum(b) / n, math.fsum(difference) / n, low, high, p,
-                      wilcoxon(difference), float(np.mean(gain > 0)), left_out)
+    return Comparison(
+        metric,
+        n,
+        math.fsum(a) / n,
+        math.fsum(b) / n,
+        math.fsum(difference) / n,
+        low,
+        high,
+        p,
+        wilcoxon(difference),
+        float(np.mean(gain > 0)),
+        left_out,
+    )
 
 
 def interval(difference: np.ndarray) -> tuple[float, float, float]:
@@ -204,7 +220,9 @@ def wilcoxon(difference: np.ndarray) -> float:
         return _exact(n, round(plus))
     ties = counts[1:] if zeros else counts
     mean = (n * (n + 1) - zeros * (zeros + 1)) / 4
-    variance = (n * (n + 1) * (2 * n + 1) - zeros * (zeros + 1) * (2 * zeros + 1)) / 24 - float((ties**3.0 - ties).sum()) / 48
+    variance = (n * (n + 1) * (2 * n + 1) - zeros * (zeros + 1) * (2 * zeros + 1)) / 24 - float(
+        (ties**3.0 - ties).sum()
+    ) / 48
     distance = max(0.0, abs(plus - mean) - 0.5)
     return math.erfc(distance / math.sqrt(2 * variance))
 
@@ -221,7 +239,9 @@ def named(what: str, utts: Sequence[str]) -> list[str]:
     """A line on how many utterances `what` is true for, with the first of them; none if there are no utterances."""
     if not utts:
         return []
-    return [f"{what} {len(utts)} utterance{'s' if len(utts) > 1 else ''}: {', '.join(utts[:10])}{', …' if len(utts) > 10 else ''}"]
+    return [
+        f"{what} {len(utts)} utterance{'s' if len(utts) > 1 else ''}: {', '.join(utts[:10])}{', …' if len(utts) > 10 else ''}"
+    ]
 
 
 def words(c: Comparison) -> str:
@@ -235,5 +255,7 @@ def words(c: Comparison) -> str:
     verdict = "no clear difference"
     if c.low > 0 or c.high < 0:
         verdict = "B is worse" if (c.diff > 0) == METRICS[c.metric].lower_is_better else "B is better"
-    return (f"{c.metric}: {verdict}: {means} [{c.low:+.3f}, {c.high:+.3f}], better on {c.better:.1%} of {c.n}; "
-            f"p {c.p_bootstrap:.2g} (bootstrap), {c.p_wilcoxon:.2g} (Wilcoxon){missing}")
+    return (
+        f"{c.metric}: {verdict}: {means} [{c.low:+.3f}, {c.high:+.3f}], better on {c.better:.1%} of {c.n}; "
+        f"p {c.p_bootstrap:.2g} (bootstrap), {c.p_wilcoxon:.2g} (Wilcoxon){missing}"
+    )

@@ -118,10 +118,14 @@ def _like(ref: np.ndarray, rate: int, location: Location, who: str, how: How) ->
     """Read a signal to compare with `ref` [n]; AudioError if the rates differ, or the lengths by more than the tolerance."""
     x, found = _read(location, how)
     if found != rate:
-        raise AudioError(f"the reference is at {rate} Hz, the {who} at {found} Hz; --rate {min(rate, found)} resamples both")
+        raise AudioError(
+            f"the reference is at {rate} Hz, the {who} at {found} Hz; --rate {min(rate, found)} resamples both"
+        )
     if abs(len(ref) - len(x)) > how.tolerance * rate:
-        raise AudioError(f"lengths differ: the reference has {len(ref)} samples ({len(ref) / rate:.3f} s), the {who} "
-                         f"{len(x)} ({len(x) / rate:.3f} s); {_advice(ref, x, rate, who)}")
+        raise AudioError(
+            f"lengths differ: the reference has {len(ref)} samples ({len(ref) / rate:.3f} s), the {who} "
+            f"{len(x)} ({len(x) / rate:.3f} s); {_advice(ref, x, rate, who)}"
+        )
     return x
 
 
@@ -151,7 +155,7 @@ def find_offset(ref: np.ndarray, x: np.ndarray, rate: int) -> int | None:
     correlation = np.fft.irfft(np.fft.rfft(x, size) * np.fft.rfft(ref, size).conj(), size)
     peak = int(np.abs(correlation).argmax())
     offset = peak if peak < len(x) else peak - size
-    a, b = ref[max(0, -offset):], x[max(0, offset):]
+    a, b = ref[max(0, -offset) :], x[max(0, offset) :]
     n = min(len(a), len(b))
     power = float(np.sum(a[:n] ** 2) * np.sum(b[:n] ** 2))
     return offset if power > 0 and abs(correlation[peak]) >= RESEMBLING * np.sqrt(power) else None

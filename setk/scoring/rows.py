@@ -19,7 +19,9 @@ def score_all(pairs: Iterable[Pair], how: How, jobs: int = 1) -> Iterator[Row]:
     return pool.ordered_map(partial(pairing.score, how=how), pairs, jobs)
 
 
-def summarise(rows: Sequence[Row], how: How, groups: Mapping[str, Mapping[str, str]]) -> tuple[dict[str, Any], list[str]]:
+def summarise(
+    rows: Sequence[Row], how: How, groups: Mapping[str, Mapping[str, str]]
+) -> tuple[dict[str, Any], list[str]]:
     """Means, intervals and counts of `rows`, overall and by `groups` (table -> utt -> group), and the same as lines to read."""
     figures = summaries.figures(rows, how.names, groups)
     lines = summaries.words(figures["metrics"])
@@ -30,8 +32,15 @@ def summarise(rows: Sequence[Row], how: How, groups: Mapping[str, Mapping[str, s
     return figures, lines
 
 
-def write_files(rows: Sequence[Row], how: How, figures: Mapping[str, Any], inputs: Iterable[str], *, summary: Path | None = None,
-                html: Path | None = None) -> None:
+def write_files(
+    rows: Sequence[Row],
+    how: How,
+    figures: Mapping[str, Any],
+    inputs: Iterable[str],
+    *,
+    summary: Path | None = None,
+    html: Path | None = None,
+) -> None:
     """Write `figures` with the provenance of `inputs` as JSON, and with the rows as one HTML page, each atomically."""
     if not (summary or html):
         return

@@ -69,8 +69,13 @@ def group_order(group: str) -> tuple[float, str]:
 def figures(rows: Sequence[Row], names: Sequence[str], tables: Mapping[str, Mapping[str, str]]) -> dict:
     """Means and counts of `rows`, overall and by the groups of each of `tables` (name -> utt -> group), as plain values."""
     failed = {row.pair.utt: row.error for row in rows if row.error}
-    return {"utterances": len(rows), "scored": len(rows) - len(failed), "failed": failed, "metrics": means(rows, names),
-            "groups": {name: groups(rows, names, group_of) for name, group_of in tables.items()}}
+    return {
+        "utterances": len(rows),
+        "scored": len(rows) - len(failed),
+        "failed": failed,
+        "metrics": means(rows, names),
+        "groups": {name: groups(rows, names, group_of) for name, group_of in tables.items()},
+    }
 
 
 def origin(how: How, inputs: Iterable[str]) -> dict:
@@ -79,7 +84,12 @@ def origin(how: How, inputs: Iterable[str]) -> dict:
     used = {dnsmos.MODELS[name] for name in how.names if name in dnsmos.MODELS}
     model = {"dnsmos": {m: sha for m, sha in dnsmos.identity(how.extras).items() if m in used}} if used else {}
     return {
-        "interval": {"level": LEVEL, "method": "percentile bootstrap over utterances", "resamples": RESAMPLES, "seed": SEED},
+        "interval": {
+            "level": LEVEL,
+            "method": "percentile bootstrap over utterances",
+            "resamples": RESAMPLES,
+            "seed": SEED,
+        },
         "provenance": provenance.stamp("numpy", "pesq", "soxr", "onnxruntime", lists=lists, **model),
     }
 

@@ -1,4 +1,4 @@
-"""Tables of several systems: means of their score tables with 95 % intervals, beside what they cost.
+"""Tables of several systems: means of their score tables with 95 % intervals, next to their costs.
 
 A system is written [NAME=]SCORES.tsv[,COUNT.json...]: the score table that se-score wrote, and what `se-count --json` printed.
 """
@@ -17,8 +17,20 @@ from setk.scoring.compare import Table, compare, read_table
 from setk.scoring.summary import group_order, summarise
 
 FORMATS = ("md", "tsv", "json")
-HEADINGS = {"pesq_wb": "PESQ-WB", "pesq_nb": "PESQ-NB", "stoi": "STOI", "estoi": "ESTOI", "si_sdr": "SI-SDR, dB", "si_sdri": "SI-SDRi, dB",
-            "sdr": "SDR, dB", "sdri": "SDRi, dB", "snr": "SNR, dB", "csig": "CSIG", "cbak": "CBAK", "covl": "COVL"}
+HEADINGS = {
+    "pesq_wb": "PESQ-WB",
+    "pesq_nb": "PESQ-NB",
+    "stoi": "STOI",
+    "estoi": "ESTOI",
+    "si_sdr": "SI-SDR, dB",
+    "si_sdri": "SI-SDRi, dB",
+    "sdr": "SDR, dB",
+    "sdri": "SDRi, dB",
+    "snr": "SNR, dB",
+    "csig": "CSIG",
+    "cbak": "CBAK",
+    "covl": "COVL",
+}
 COSTS = ("params", "params_nonzero", "bytes", "macs_per_second", "synops_per_second", "latency_ms", "rtf", "rtf_stream")
 
 
@@ -68,13 +80,13 @@ def read_costs(path: str) -> dict[str, float]:
     return {name: row[name] for name in COSTS if isinstance(row.get(name), (int, float))}
 
 
-def metrics_of(systems: Sequence[System], wanted: Sequence[str] | None) -> list[str]:
-    """The metrics of a table: `wanted`, or all that any system has. Raises UserError for one that no system has."""
+def metrics_of(systems: Sequence[System], chosen: Sequence[str] | None) -> list[str]:
+    """The metrics of a table: `chosen`, or all that any system has. Raises UserError for one that no system has."""
     present = list(dict.fromkeys(name for system in systems for name in system.scores.names))
-    for name in wanted or ():
+    for name in chosen or ():
         if name not in present:
             raise UserError(f"no table has the metric '{name}'; they have {', '.join(present)}")
-    return list(wanted or present)
+    return list(chosen or present)
 
 
 # ── groups of utterances ────────────────────────────────────────────────────────────────────────────────────────────
@@ -136,8 +148,16 @@ def read_groups(spec: str, bins: str | None) -> dict[str, str]:
 # ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def table(form: str, specs: Sequence[str], metrics: Sequence[str] | None = None, *, by: Sequence[str] = (), bins: str | None = None,
-          against: str | None = None, png: Path | None = None) -> str:
+def table(
+    form: str,
+    specs: Sequence[str],
+    metrics: Sequence[str] | None = None,
+    *,
+    by: Sequence[str] = (),
+    bins: str | None = None,
+    against: str | None = None,
+    png: Path | None = None,
+) -> str:
     """The systems that `specs` name as one table: "md", "tsv" or "json"; with `by` (tables of groups), a table per metric and
     grouping. `metrics`: the columns, None for all. `png`: also draw the means to this file."""
     if form not in FORMATS:
@@ -199,7 +219,7 @@ def by_group(systems: Sequence[System], metric: str, group_of: Mapping[str, str]
 
 
 def records(systems: Sequence[System], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """What `overview` shows, as numbers: a mapping per system; None where there is no value."""
+    """What `overview` shows, as numbers: a mapping per system; None for a missing value."""
     keys = [key for key in (*COSTS, "macs_per_second_ptflops") if any(key in system.costs for system in systems)]
     found = []
     for system in systems:
@@ -212,7 +232,7 @@ def records(systems: Sequence[System], metrics: Sequence[str]) -> list[dict[str,
 
 
 def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """`records` as a tab-separated table with a header; nan where there is no value."""
+    """`records` as a tab-separated table with a header; nan for a missing value."""
     lines = [list(rows[0])] + [["nan" if value is None else str(value) for value in row.values()] for row in rows]
     return "\n".join("\t".join(line) for line in lines)
 
@@ -229,11 +249,15 @@ def plot(systems: Sequence[System], metrics: Sequence[str], path: Path) -> None:
 
     known = [row for row in records(systems, metrics) if row.get("macs_per_second")]
     if not known:
-        raise UserError("--png: no MACs to plot against; name what se-count --json printed, as in fspen=scores.tsv,count.json")
+        raise UserError(
+            "--png: no MACs to plot against; name what se-count --json printed, as in fspen=scores.tsv,count.json"
+        )
     figure = Figure(figsize=(4 * len(metrics), 3), layout="constrained")
     FigureCanvasAgg(figure)
     for axes, metric in zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics):
-        points = [(row["macs_per_second"] / 1e6, row[metric], row["system"]) for row in known if row[metric] is not None]
+        points = [
+            (row["macs_per_second"] / 1e6, row[metric], row["system"]) for row in known if row[metric] is not None
+        ]
         axes.plot([x for x, _, _ in points], [y for _, y, _ in points], marker="o")
         for x, y, name in points:
             axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
@@ -247,7 +271,9 @@ def _named(systems: Sequence[System], name: str) -> System:
     for system in systems:
         if system.name == name:
             return system
-    raise UserError(f"--against {name}: no system has that name; there are {', '.join(system.name for system in systems)}")
+    raise UserError(
+        f"--against {name}: no system has that name; there are {', '.join(system.name for system in systems)}"
+    )
 
 
 def _cost_columns(systems: Sequence[System]) -> dict[str, str]:

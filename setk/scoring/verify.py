@@ -37,15 +37,21 @@ def _stoi(extended: bool, ref: np.ndarray, est: np.ndarray, rate: int) -> float:
     return float(pystoi.stoi(ref, est, rate, extended=extended))
 
 
-REFERENCES = {"pesq_wb": partial(_pesq, "wb"), "pesq_nb": partial(_pesq, "nb"), "stoi": partial(_stoi, False),
-              "estoi": partial(_stoi, True)}
+REFERENCES = {
+    "pesq_wb": partial(_pesq, "wb"),
+    "pesq_nb": partial(_pesq, "nb"),
+    "stoi": partial(_stoi, False),
+    "estoi": partial(_stoi, True),
+}
 
 
 def referenced(names: Sequence[str]) -> tuple[str, ...]:
     """Those of `names` that have a reference implementation. Raises UserError if none has."""
     found = tuple(name for name in names if name in REFERENCES)
     if not found:
-        raise UserError(f"--verify: no reference implementation of {', '.join(names)}; add one of {', '.join(REFERENCES)} to --metrics")
+        raise UserError(
+            f"--verify: no reference implementation of {', '.join(names)}; add one of {', '.join(REFERENCES)} to --metrics"
+        )
     return found
 
 
@@ -56,7 +62,11 @@ def agree(differences: Sequence[Difference]) -> bool:
 
 def _can_be_verified(row: Row, names: Sequence[str]) -> bool:
     """Whether a row has a score with a reference, and its audio can be read a second time (a pipe cannot)."""
-    return any(not math.isnan(row.scores[name]) for name in names) and row.pair.ref.can_be_read_again() and row.pair.est.can_be_read_again()
+    return (
+        any(not math.isnan(row.scores[name]) for name in names)
+        and row.pair.ref.can_be_read_again()
+        and row.pair.est.can_be_read_again()
+    )
 
 
 def verify(rows: Sequence[Row], how: How, count: int, jobs: int = 1) -> list[Difference]:

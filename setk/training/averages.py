@@ -39,12 +39,19 @@ class Smoothed:
 
 def mean_weights(weights: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The mean of state dicts of one model; whole numbers, which are counts, of the first."""
-    return {name: torch.stack([w[name].double() for w in weights]).mean(0).to(first) if first.is_floating_point() else first
-            for name, first in weights[0].items()}
+    return {
+        name: torch.stack([w[name].double() for w in weights]).mean(0).to(first) if first.is_floating_point() else first
+        for name, first in weights[0].items()
+    }
 
 
-def average(out: Path, paths: Sequence[Path], pairs: Mapping[str, tuple[str, str]], metrics: Sequence[str],
-            say: Callable[[str], None]) -> dict[str, float]:
+def average(
+    out: Path,
+    paths: Sequence[Path],
+    pairs: Mapping[str, tuple[str, str]],
+    metrics: Sequence[str],
+    say: Callable[[str], None],
+) -> dict[str, float]:
     """Write the mean of the weights of the checkpoints `paths` as `out`; its scores on `pairs` (utt -> noisy, clean).
 
     Raises UserError if the checkpoints are not of one model.
@@ -52,11 +59,20 @@ def average(out: Path, paths: Sequence[Path], pairs: Mapping[str, tuple[str, str
     found = [checkpoint.load(path) for path in paths]
     model, about = found[-1]
     for path, (_, other) in zip(paths, found):
-        if (other["model"], other["config"], other.get("quantization")) != (about["model"], about["config"], about.get("quantization")):
+        if (other["model"], other["config"], other.get("quantization")) != (
+            about["model"],
+            about["config"],
+            about.get("quantization"),
+        ):
             raise UserError(f"{path}: not the same model, or not the same config, as {paths[-1]}")
     model.load_state_dict(mean_weights([source.state_dict() for source, _ in found]))
     with joined("cpu") as ranks:
         scores = validate(model, dict(pairs), metrics, ranks, say)
-    checkpoint.save(out, model, {"valid": scores}, mean_of=[source["sha256"] for _, source in found],
-                    settings=[source["provenance"].get("settings") for _, source in found])
+    checkpoint.save(
+        out,
+        model,
+        {"valid": scores},
+        mean_of=[source["sha256"] for _, source in found],
+        settings=[source["provenance"].get("settings") for _, source in found],
+    )
     return scores

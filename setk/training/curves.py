@@ -26,7 +26,9 @@ def table(experiments: Sequence[Path], parts: Sequence[str] = (".",)) -> str:
         for part, rows in enumerate(found, 1):
             for row in rows:
                 values = [f"{float(row[name]):.4f}" for name in scores]
-                out.writerow([experiment.resolve().name, part, row["step"], f"{before + float(row['hours']):.4f}", *values])
+                out.writerow(
+                    [experiment.resolve().name, part, row["step"], f"{before + float(row['hours']):.4f}", *values]
+                )
             before += float(rows[-1]["hours"])
     return text.getvalue()
 
@@ -41,7 +43,9 @@ def _histories(experiment: Path, parts: Sequence[str]) -> list[list[dict[str, st
                 found.append(list(csv.DictReader(f, delimiter="\t")))
     found = [rows for rows in found if rows]
     if not found:
-        raise UserError(f"{experiment}: has no history.tsv with a validation; name the --out of a training, and its --parts")
+        raise UserError(
+            f"{experiment}: has no history.tsv with a validation; name the --out of a training, and its --parts"
+        )
     return found
 
 

@@ -44,17 +44,21 @@ class WavSource:
         infos = [[table[utt].probe() for table in streams.values()] for utt in self.ids]
         for utt, found in zip(self.ids, infos):
             if len(set(found)) != 1 or found[0].channels != 1 or found[0].rate != infos[0][0].rate:
-                raise UserError(f"{utt}: is not mono at one rate and length in {', '.join(streams)}; se-prep check names all such faults")
+                raise UserError(
+                    f"{utt}: is not mono at one rate and length in {', '.join(streams)}; se-prep check names all such faults"
+                )
         self.lengths = np.array([found[0].frames for found in infos])
         self.rate = infos[0][0].rate
 
     def read(self, i: int, start: int, count: int) -> dict[str, np.ndarray]:
-        return {name: table[self.ids[i]].read_mono(self.rate)[0][start:start + count]
-                for name, table in self.streams.items()}
+        return {
+            name: table[self.ids[i]].read_mono(self.rate)[0][start : start + count]
+            for name, table in self.streams.items()
+        }
 
 
 def open_sources(path: Path) -> dict[str, Source]:
-    """"pairs", or "speech" and "noise" and maybe "rir", of shards or of a data directory. Raises UserError if it is neither."""
+    """ "pairs", or "speech" and "noise" and maybe "rir", of shards or of a data directory. Raises UserError if it is neither."""
     sharded = shards.names(path)
     if "pairs" in sharded:
         return {"pairs": Shards(path, "pairs")}
@@ -63,7 +67,9 @@ def open_sources(path: Path) -> dict[str, Source]:
     data = datadir.DataDir(path)
     if data.is_pairs:
         pairs = data.pairs()
-        return {"pairs": WavSource({name: {utt: p[k] for utt, p in pairs.items()} for k, name in enumerate(datadir.PAIR)})}
+        return {
+            "pairs": WavSource({name: {utt: p[k] for utt, p in pairs.items()} for k, name in enumerate(datadir.PAIR)})
+        }
     return {name: WavSource({name: data.wavs(name)}) for name in data.streams}
 
 
@@ -79,7 +85,9 @@ class TrainingData(torch.utils.data.Dataset):
         if any(source.rate != self.rate for source in self.sources.values()):
             raise UserError(f"{path}: speech and noise are at different rates; se-prep resample mends it")
         if settings.mixing.room and "rir" not in self.sources:
-            raise UserError(f"{path}: has no rir.scp for mixing.room={settings.mixing.room}; se-prep sources --rir makes one")
+            raise UserError(
+                f"{path}: has no rir.scp for mixing.room={settings.mixing.room}; se-prep sources --rir makes one"
+            )
         self.steps_per_epoch = len(self.ids) // settings.batch
         if self.steps_per_epoch == 0:
             raise UserError(f"{path}: has {len(self.ids)} utterances, fewer than one batch of {settings.batch}")
@@ -100,7 +108,7 @@ class TrainingData(torch.utils.data.Dataset):
 
     def _items(self, step: int) -> tuple[int, np.ndarray]:
         epoch, at = divmod(step, self.steps_per_epoch)
-        return epoch, self._order(epoch)[at * self.s.batch:(at + 1) * self.s.batch]
+        return epoch, self._order(epoch)[at * self.s.batch : (at + 1) * self.s.batch]
 
     def name_of(self, step: int) -> str:
         """The utterances of a step, for messages."""
@@ -213,8 +221,9 @@ def _shield(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def loader(data: TrainingData, steps: Iterable[int], workers: int,
-           ranks: Ranks) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
+def loader(
+    data: TrainingData, steps: Iterable[int], workers: int, ranks: Ranks
+) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
     """This rank's micro-batches of each of `steps`, in order, made in this process or in `workers` others.
 
     Raises UserError where the data cannot be read any more.
@@ -222,13 +231,24 @@ def loader(data: TrainingData, steps: Iterable[int], workers: int,
     each = data.s.accumulate
     keys = [(step, ranks.rank * each + k, ranks.world * each) for step in steps for k in range(each)]
     # A generator of its own: a loader otherwise draws from the global one.
-    batches = iter(torch.utils.data.DataLoader(_Tried(data), batch_size=None, sampler=keys, num_workers=workers,
-                                               prefetch_factor=4 if workers else None, generator=torch.Generator(),
-                                               worker_init_fn=_shield,
-                                               pin_memory=ranks.device.type == "cuda"))
+    batches = iter(
+        torch.utils.data.DataLoader(
+            _Tried(data),
+            batch_size=None,
+            sampler=keys,
+            num_workers=workers,
+            prefetch_factor=4 if workers else None,
+            generator=torch.Generator(),
+            worker_init_fn=_shield,
+            pin_memory=ranks.device.type == "cuda",
+        )
+    )
     for _ in steps:
         found = [next(batches) for _ in range(each)]
         for batch in found:
             if isinstance(batch, UserError):
                 raise batch
-        yield [(noisy.to(ranks.device, non_blocking=True), clean.to(ranks.device, non_blocking=True)) for noisy, clean in found]
+        yield [
+            (noisy.to(ranks.device, non_blocking=True), clean.to(ranks.device, non_blocking=True))
+            for noisy, clean in found
+        ]

@@ -1,4 +1,4 @@
-"""PESQ of batches, computed in worker processes while training goes on. No torch here: the workers start and live without."""
+"""PESQ of batches, computed in worker processes while training continues. No torch here: the workers start and run without it."""
 
 from __future__ import annotations
 
@@ -40,5 +40,7 @@ class Labels:
         try:
             scores = [future.result() for future in asked]
         except BrokenProcessPool:
-            raise UserError("a worker process that computes PESQ was killed (out of memory?); start again to go on") from None
+            raise UserError(
+                "a worker process that computes PESQ was killed (out of memory?); start again to continue"
+            ) from None
         return (np.array(scores, np.float32) - 1) / 3.5

@@ -37,13 +37,22 @@ from setk.training.settings import Settings
 from setk.training.validation import validate
 
 MAX_BAD_STEPS = 20  # non-finite losses in a row before giving up
-REHEARSED = 10      # steps that a dry run times
+REHEARSED = 10  # steps that a dry run times
 
 Pairs = Mapping[str, tuple[str, str]]  # utt -> (noisy, clean) locations
 
 
-def train(settings: Settings, data: TrainingData, valid: Pairs, out: Path, *, fresh: bool, init: str | None,
-          say: Callable[[str], None], objective: type[Objective] = Objective) -> int:
+def train(
+    settings: Settings,
+    data: TrainingData,
+    valid: Pairs,
+    out: Path,
+    *,
+    fresh: bool,
+    init: str | None,
+    say: Callable[[str], None],
+    objective: type[Objective] = Objective,
+) -> int:
     """Train to settings.steps, from resume.pt if it is there; the exit code, 128 + n if signal n ended it.
 
     Raises UserError if EXP was made otherwise.
@@ -62,8 +71,13 @@ def train(settings: Settings, data: TrainingData, valid: Pairs, out: Path, *, fr
     return code
 
 
-def rehearse(settings: Settings, data: TrainingData, valid: Pairs, say: Callable[[str], None],
-             objective: type[Objective] = Objective) -> dict[str, float] | None:
+def rehearse(
+    settings: Settings,
+    data: TrainingData,
+    valid: Pairs,
+    say: Callable[[str], None],
+    objective: type[Objective] = Objective,
+) -> dict[str, float] | None:
     """What training would take, from some timed steps and validated utterances; writes nothing. None on ranks but
     the first."""
     with joined(settings.device) as ranks:
@@ -111,21 +125,32 @@ def build(settings: Settings) -> models.Model:
 class Run:
     """One training: model, objective, position and history, and how they are kept."""
 
-    def __init__(self, settings: Settings, data: TrainingData, out: Path, say: Callable[[str], None], ranks: Ranks,
-                 objective: type[Objective] = Objective):
+    def __init__(
+        self,
+        settings: Settings,
+        data: TrainingData,
+        out: Path,
+        say: Callable[[str], None],
+        ranks: Ranks,
+        objective: type[Objective] = Objective,
+    ):
         keep_heap()
         set_arithmetic(settings)
         torch.manual_seed(settings.seed)
         parts = ranks.world * settings.accumulate
         if settings.batch % parts:
-            raise UserError(f"batch {settings.batch}, which is that of all together, cannot be divided evenly among "
-                            f"{ranks.world} ranks x accumulate={settings.accumulate}")
+            raise UserError(
+                f"batch {settings.batch}, which is that of all together, cannot be divided evenly among "
+                f"{ranks.world} ranks x accumulate={settings.accumulate}"
+            )
         self.s, self.data, self.out, self.ranks = settings, data, out, ranks
         self.warn = say
         self.say = say if ranks.first else lambda message: None
         self.model = build(settings).to(ranks.device)
         if data.rate != self.model.sample_rate:
-            raise UserError(f"{data.name}: is at {data.rate} Hz; {self.model.name} works at {self.model.sample_rate} Hz")
+            raise UserError(
+                f"{data.name}: is at {data.rate} Hz; {self.model.name} works at {self.model.sample_rate} Hz"
+            )
         self.smoothed = Smoothed(self.model, settings.ema) if settings.ema else None
         self.objective = objective(self.model, settings, ranks)
         self.step, self.bad_steps = 0, 0
@@ -147,7 +172,7 @@ class Run:
     @property
     def candidates(self) -> list[int]:
         """Steps of the best validations, of which the mean of the weights is wanted."""
-        return [self.history.rows[i]["step"] for i in self.ranking[:self.s.average]]
+        return [self.history.rows[i]["step"] for i in self.ranking[: self.s.average]]
 
     @property
     def ended(self) -> bool:
@@ -167,12 +192,16 @@ class Run:
         alike = source.quantization == self.s.quantization
         begun = build(self.s) if alike else models.build(self.s.model, self.s.config)
         if source.name != begun.name or not alike and source.quantization:
-            raise UserError(f"--init {spec}: holds {about['model']}, quantized: {about.get('quantization')}; not the model of "
-                            "the conf")
+            raise UserError(
+                f"--init {spec}: holds {about['model']}, quantized: {about.get('quantization')}; not the model of "
+                "the conf"
+            )
         try:
             begun.adopt(source)
         except ValueError as e:
-            raise UserError(f"--init {spec}: holds {about['model']} {about['config']}, not the model of the conf: {e}") from None
+            raise UserError(
+                f"--init {spec}: holds {about['model']} {about['config']}, not the model of the conf: {e}"
+            ) from None
         if not alike:
             quantize(begun, self.s.quantization)
         for model in (self.model, self.result):
@@ -189,10 +218,19 @@ class Run:
         if not self.ranks.first:
             return
         new, current = self.out / "resume.new.pt", self.out / "resume.pt"
-        checkpoint.write(new, {
-            "identity": self.identity(), "step": self.step, "objective": self.objective.state(),
-            "smoothed": self.smoothed.model.state_dict() if self.smoothed else None, "bad_steps": self.bad_steps,
-            "history": self.history.rows, "sums": self.sums.totals, "hours": self.hours})
+        checkpoint.write(
+            new,
+            {
+                "identity": self.identity(),
+                "step": self.step,
+                "objective": self.objective.state(),
+                "smoothed": self.smoothed.model.state_dict() if self.smoothed else None,
+                "bad_steps": self.bad_steps,
+                "history": self.history.rows,
+                "sums": self.sums.totals,
+                "hours": self.hours,
+            },
+        )
         # A disk that is full by now has cost neither of the two states before.
         if current.exists():
             os.replace(current, self.out / "resume.old.pt")
@@ -249,7 +287,9 @@ class Run:
         for key in now:
             if before.get(key) != now[key]:
                 what = "the training data" if key == "data" else f"'{key}' ({before.get(key)} then, {now[key]} now)"
-                raise UserError(f"{self.out}: was begun with another value of {what}; use another --out, or --fresh to start over")
+                raise UserError(
+                    f"{self.out}: was begun with another value of {what}; use another --out, or --fresh to start over"
+                )
 
     def go(self, valid: Pairs) -> int:
         """Train from self.step on; the exit code."""
@@ -311,8 +351,10 @@ class Run:
             self._last_said = now
             speed, s = self.clock.speed(), self.s
             terms = "  ".join(f"{name} {value:.4f}" for name, value in self.sums.means().items())
-            self.say(f"step {self.step}/{s.steps}  {terms}  lr {learning_rate(self.step - 1, s):.2e}  {speed:.2f} steps/s  "
-                     f"{speed * s.batch * s.segment:.0f} s of audio/s  {show_time(self.clock.left(self.step, s))} left")
+            self.say(
+                f"step {self.step}/{s.steps}  {terms}  lr {learning_rate(self.step - 1, s):.2e}  {speed:.2f} steps/s  "
+                f"{speed * s.batch * s.segment:.0f} s of audio/s  {show_time(self.clock.left(self.step, s))} left"
+            )
         return now
 
     def _update(self, batches: Sequence[Batch]) -> dict[str, float]:
@@ -327,8 +369,9 @@ class Run:
             self.bad_steps += 1
             self.say(f"warning: step {self.step}: {e}: not finite; batch skipped ({self.data.name_of(self.step)})")
             if self.bad_steps >= MAX_BAD_STEPS:
-                raise UserError(f"{MAX_BAD_STEPS} batches in a row gave no finite loss; lower lr, or look at the data "
-                                "named above") from None
+                raise UserError(
+                    f"{MAX_BAD_STEPS} batches in a row gave no finite loss; lower lr, or look at the data named above"
+                ) from None
             return {}
         self.bad_steps = 0
         if self.smoothed:
@@ -342,8 +385,13 @@ class Run:
         scores = self._scores(self.result, valid)
         if scores is None:
             return False
-        row = {"step": self.step, "hours": round(self.hours, 4), "lr": learning_rate(self.step - 1, self.s),
-               **self.sums.means(), **{f"valid_{name}": value for name, value in scores.items()}}
+        row = {
+            "step": self.step,
+            "hours": round(self.hours, 4),
+            "lr": learning_rate(self.step - 1, self.s),
+            **self.sums.means(),
+            **{f"valid_{name}": value for name, value in scores.items()},
+        }
         self.sums = Sums()
         self.history.add(row)
         self.say(f"step {self.step}  valid " + "  ".join(f"{name} {value:.3f}" for name, value in scores.items()))
@@ -364,8 +412,16 @@ class Run:
     def _write(self, name: str, model: models.Model, scores: Mapping[str, float], **facts: Any) -> None:
         if self.ranks.first:
             with self.objective.pruned(model):
-                checkpoint.save(self.out / name, model, {"valid": dict(scores)}, step=self.step, steps=self.s.steps,
-                                settings=config.plain(self.s), data=self.data.digest, **facts)
+                checkpoint.save(
+                    self.out / name,
+                    model,
+                    {"valid": dict(scores)},
+                    step=self.step,
+                    steps=self.s.steps,
+                    settings=config.plain(self.s),
+                    data=self.data.digest,
+                    **facts,
+                )
 
     def _finish(self, valid: Pairs) -> bool:
         """Average the best checkpoints if that is wanted and not done; whether a signal came in between."""
@@ -380,7 +436,10 @@ class Run:
             if scores is None:
                 return True
             value, better = scores[self.s.best], METRICS[self.s.best].lower_is_better
-            self.say(f"mean of steps {' '.join(map(str, steps))}: valid " + "  ".join(f"{n} {v:.3f}" for n, v in scores.items()))
+            self.say(
+                f"mean of steps {' '.join(map(str, steps))}: valid "
+                + "  ".join(f"{n} {v:.3f}" for n, v in scores.items())
+            )
             if value < best if better else value > best:
                 self._write("best.pt", mean, scores, mean_of=steps)
                 best = value
@@ -391,7 +450,7 @@ class Run:
 
     def rehearse(self, valid: Pairs) -> dict[str, float]:
         """Parameters, hours of data, epochs, speed, and the hours that training would take."""
-        some = dict(list(valid.items())[:4 * self.ranks.world])
+        some = dict(list(valid.items())[: 4 * self.ranks.world])
         for k, batches in enumerate(loader(self.data, range(REHEARSED + 2), self.s.workers, self.ranks)):
             if k == 2:  # the first two warm up
                 mark = time.monotonic()
@@ -402,7 +461,13 @@ class Run:
         self._scores(self.result, some)
         self.clock.validation = (time.monotonic() - began) * len(valid) / len(some)
         speed = self.clock.speed()
-        return {"parameters": models.count_parameters(self.model)["params"], "ranks": self.ranks.world,
-                "data_hours": round(self.data.hours, 3), "epochs": round(self.s.steps / self.data.steps_per_epoch, 2),
-                "steps_per_second": round(speed, 3), "audio_seconds_per_second": round(speed * self.s.batch * self.s.segment, 1),
-                "validation_seconds": round(self.clock.validation, 1), "hours": round(self.clock.left(0, self.s) / 3600, 2)}
+        return {
+            "parameters": models.count_parameters(self.model)["params"],
+            "ranks": self.ranks.world,
+            "data_hours": round(self.data.hours, 3),
+            "epochs": round(self.s.steps / self.data.steps_per_epoch, 2),
+            "steps_per_second": round(speed, 3),
+            "audio_seconds_per_second": round(speed * self.s.batch * self.s.segment, 1),
+            "validation_seconds": round(self.clock.validation, 1),
+            "hours": round(self.clock.left(0, self.s) / 3600, 2),
+        }

@@ -32,7 +32,9 @@ class Example:
     """A batch as losses see it: `estimate` and `clean` [B, n] at equalised level, compressed spectra, computed
     once, and the model's `extras`. `frames` [B, T, *shape] are what the model put out."""
 
-    def __init__(self, transform: Transform, noisy: Tensor, clean: Tensor, frames: Tensor, extras: Mapping[str, Tensor]):
+    def __init__(
+        self, transform: Transform, noisy: Tensor, clean: Tensor, frames: Tensor, extras: Mapping[str, Tensor]
+    ):
         gain = 1 / (noisy.square().mean(-1, keepdim=True) + 1e-8).sqrt()
         self.stft = spectra_of(transform)
         self.estimate = transform.synthesis(frames, clean.shape[-1]) * gain
@@ -162,9 +164,27 @@ def readout_last_frame(e: Example) -> Tensor:
     return _activity(e, "readout")[:, -1].mean()
 
 
-LOSSES: Mapping[str, Callable[[Example], Tensor]] = {f.__name__: f for f in (
-    compressed_magnitude, compressed_complex, consistency, agreement, phase, l1, mse, snr, si_sdr, hybrid, multi_resolution_stft,
-    perceptual, spikes, readout, spikes_last_frame, readout_last_frame)}
+LOSSES: Mapping[str, Callable[[Example], Tensor]] = {
+    f.__name__: f
+    for f in (
+        compressed_magnitude,
+        compressed_complex,
+        consistency,
+        agreement,
+        phase,
+        l1,
+        mse,
+        snr,
+        si_sdr,
+        hybrid,
+        multi_resolution_stft,
+        perceptual,
+        spikes,
+        readout,
+        spikes_last_frame,
+        readout_last_frame,
+    )
+}
 
 
 def weighted(weights: Mapping[str, float], example: Example) -> tuple[Tensor, dict[str, Tensor]]:

@@ -30,7 +30,7 @@ from setk.training.settings import Settings
 
 
 class Discriminator(nn.Module):
-    """Predicted PESQ, 0 ... 1 [B], of a candidate beside the clean signal: compressed magnitudes [B, T, F, 1] each, T > 15.
+    """Predicted PESQ, 0 ... 1 [B], of a candidate, given the clean signal: compressed magnitudes [B, T, F, 1] each, T > 15.
 
     181,650 parameters. Weights are normalised by their spectral norm (Miyato et al. 2018).
     """
@@ -41,8 +41,15 @@ class Discriminator(nn.Module):
         for i, o in ((2, 16), (16, 32), (32, 64), (64, 128)):
             # A group norm of single channels is the instance norm.
             layers += [spectral_norm(nn.Conv2d(i, o, 4, 2, 1, bias=False)), nn.GroupNorm(o, o), nn.PReLU(o)]
-        self.layers = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), spectral_norm(nn.Linear(128, 64)),
-                                    nn.Dropout(0.3), nn.PReLU(64), spectral_norm(nn.Linear(64, 1)))
+        self.layers = nn.Sequential(
+            *layers,
+            nn.AdaptiveMaxPool2d(1),
+            nn.Flatten(),
+            spectral_norm(nn.Linear(128, 64)),
+            nn.Dropout(0.3),
+            nn.PReLU(64),
+            spectral_norm(nn.Linear(64, 1)),
+        )
         self.slope = nn.Parameter(torch.ones(1))
 
     def forward(self, clean: Tensor, candidate: Tensor) -> Tensor:
@@ -57,7 +64,7 @@ class Waiting(NamedTuple):
 
 
 class MetricGAN(Objective):
-    """The weighted losses of the conf, and `discriminator.weight` times (1 - predicted PESQ)^2.
+    """The weighted losses of the config, and `discriminator.weight` times (1 - predicted PESQ)^2.
 
     History gets `metric`, that term unweighted; `discriminator`, the discriminator's loss; `unlabelled`, the share of signals
     that PESQ had no score for, of which the discriminator learns nothing. The discriminator judges the model in evaluation
@@ -76,7 +83,7 @@ class MetricGAN(Objective):
     def update(self, batches: Sequence[Batch]) -> dict[str, float]:
         judged = self._learn() if len(self.waiting) == self.settings.discriminator.delay else {}
         self.learners["model"].module.train()
-        self.judge.eval().requires_grad_(False)  # its weights stay, and DDP need not hear of them
+        self.judge.eval().requires_grad_(False)  # its weights stay, and DDP does not need to see them
         self._made = []
         terms = self.learners["model"].descend(batches, self.loss)
         self.waiting.append(self._ask(self._exchange(torch.cat(self._made, 1))))

@@ -1,11 +1,11 @@
-"""Muon: momentum, orthogonalised, for the weight matrices of layers; AdamW for all other parameters.
+"""Muon: orthogonalised momentum for the weight matrices of layers, AdamW for all other parameters.
 
-Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024; the scale that lets it take AdamW's
-learning rate and decay is that of Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, section 2.2.
+Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024. The scale with which AdamW's learning rate and
+decay suit it is that of Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, section 2.2.
 
-A matrix moves along U V^T, where U S V^T is its momentum: by the same amount in each direction that it has seen, the
-strong and the weak ones. torch.optim.Muon takes single matrices alone; here they are those of convolutions, of each gate
-and group of GRUs and LSTMs, and of stacks of linear layers too, and all of one shape are orthogonalised at once.
+A matrix moves along U V^T, where U S V^T is its momentum: by the same amount in each direction of its gradients, strong
+or weak. torch.optim.Muon accepts single matrices only. Here a layer has the stack of them that setk.nn.matrices describes (a
+matrix for each gate and group of a GRU, for example), and all of one shape are orthogonalised at once.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from typing import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+
+from setk.nn.matrices import matrices
 
 MOMENTUM = 0.95
-COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a, b, c of x (a + b x^2 + c x^4), which takes singular values near 1
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a, b, c of x (a + b x^2 + c x^4), which brings singular values near 1
 ITERATIONS = 5
 RMS = 0.2  # of a step at learning rate 1, which is about that of AdamW's
-
-NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 
 
 class Muon(torch.optim.AdamW):
@@ -30,20 +29,26 @@ class Muon(torch.optim.AdamW):
     def __init__(self, module: nn.Module, lr: float, betas: tuple[float, float], weight_decay: float):
         self._stacks = dict(_matrices(module))
         rest = [p for p in module.parameters() if p.requires_grad and p not in self._stacks]
-        super().__init__([{"params": list(self._stacks), "weight_decay": weight_decay},
-                          {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
-                          {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0}], lr=lr, betas=betas)
+        super().__init__(
+            [
+                {"params": list(self._stacks), "weight_decay": weight_decay},
+                {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
+                {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
+            ],
+            lr=lr,
+            betas=betas,
+        )
 
     @torch.no_grad()
     def step(self) -> None:
-        """One step; the gradients of matrices are gone after it."""
-        group, alike = self.param_groups[0], {}
+        """Make one step, which removes the gradients of matrices."""
+        group, by_shape = self.param_groups[0], {}
         for p in group["params"]:
             if p.grad is not None:
-                alike.setdefault(self._stacks[p][1:], []).append(p)
-        for parameters in alike.values():
+                by_shape.setdefault(self._stacks[p][1:], []).append(p)
+        for parameters in by_shape.values():
             self._move(parameters, group["lr"], group["weight_decay"])
-        super().step()  # which passes over parameters without a gradient
+        super().step()  # skips parameters without a gradient
 
     def _move(self, parameters: list[Tensor], lr: float, decay: float) -> None:
         """A step of parameters whose matrices are of one shape."""
@@ -51,7 +56,7 @@ class Muon(torch.optim.AdamW):
         for p in parameters:
             state = self.state[p]
             if not state:
-                state["step"] = torch.zeros(())  # AdamW wants one in every state that it reads
+                state["step"] = torch.zeros(())  # AdamW needs one in every state that it reads
                 state["momentum"] = torch.zeros_like(p)
             state["momentum"].lerp_(p.grad, 1 - MOMENTUM)
             ahead.append(p.grad.lerp(state["momentum"], MOMENTUM).reshape(self._stacks[p]))
@@ -62,7 +67,7 @@ class Muon(torch.optim.AdamW):
 
 
 def orthogonalised(x: Tensor) -> Tensor:
-    """About U V^T for each U S V^T of x [n, rows, columns]: singular values of 0.7 to 1.2, but for very small ones."""
+    """About U V^T for each U S V^T of x [n, rows, columns]: singular values of 0.7 to 1.2, except for very small ones."""
     tall = x.shape[-2] > x.shape[-1]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
@@ -74,23 +79,8 @@ def orthogonalised(x: Tensor) -> Tensor:
 
 
 def _matrices(module: nn.Module) -> Iterator[tuple[nn.Parameter, tuple[int, int, int]]]:
-    """The weights of layers that are matrices, each with the shape [n, rows, columns] as which it is read."""
+    """The parameters of layers that are matrices of more than one row and column, each with its stack [n, rows, columns]."""
     for layer in module.modules():
-        if isinstance(layer, NORMS):
-            continue
-        own = dict(layer.named_parameters(recurse=False))
-        if parametrize.is_parametrized(layer):  # as quantized ones are
-            own |= {name: found.original for name, found in layer.parametrizations.items()}
-        for name, p in own.items():
-            if p.requires_grad and p.ndim > 1 and name.startswith("weight"):
-                n, rows, columns = _stack(layer, name, p)
-                if min(rows, columns) > 1:
-                    yield p, (n, rows, columns)
-
-
-def _stack(layer: nn.Module, name: str, p: Tensor) -> tuple[int, int, int]:
-    if isinstance(layer, nn.modules.conv._ConvNd):
-        return layer.groups, p.shape[0] // layer.groups, p[0].numel()
-    if name.startswith(("weight_ih", "weight_hh")):  # of recurrent layers: gates below one another
-        return p.numel() // p.shape[-1] // layer.hidden_size, layer.hidden_size, p.shape[-1]
-    return p.shape[:-2].numel(), p.shape[-2], p.shape[-1]
+        for matrix in matrices(layer):
+            if matrix.parameter.requires_grad and min(matrix.stack[1:]) > 1:
+                yield matrix.parameter, matrix.stack

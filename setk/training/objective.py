@@ -1,6 +1,6 @@
 """What a training step does: which modules it moves, by which optimizers, towards what.
 
-The loop knows an `Objective` and nothing of losses. The plain one weighs the losses of the conf. One with a
+The loop knows an `Objective` and nothing of losses. The plain one weighs the losses of the config. One with a
 discriminator is a subclass that adds a learner and overrides `update`; what its learners hold is resumed with the
 rest, and a state of any other kind goes through `state` and `restore`:
 
@@ -36,7 +36,7 @@ Loss = tuple[Tensor, Mapping[str, Tensor]]
 
 
 class NotFinite(Exception):
-    """A loss or gradient was no finite number; the step was not taken. The message says which."""
+    """A loss or gradient was not a finite number; the step was not taken. The message says which."""
 
 
 class Learner:
@@ -61,7 +61,7 @@ class Learner:
     def descend(self, batches: Sequence[Batch], loss_of: Callable[..., Loss]) -> dict[str, float]:
         """One optimizer step on the mean of `loss_of(module, noisy, clean)` over `batches` and ranks.
 
-        Returns that mean as "loss", and those of its terms. Raises NotFinite on all ranks alike, weights and
+        Returns that mean as "loss", and those of its terms. Raises NotFinite on all ranks, weights and
         buffers being as they were.
         """
         buffers = [b.clone() for b in self.module.buffers()]  # a forward pass may have moved statistics
@@ -88,7 +88,7 @@ class Learner:
 
 
 class Enhancer(nn.Module):
-    """A model from waveform to frames, in the precision of the conf: the one call that DDP and the compiler see."""
+    """A model from waveform to frames, in the precision of the config: the one call that DDP and the compiler see."""
 
     def __init__(self, model: Model, precision: str):
         super().__init__()
@@ -113,7 +113,7 @@ def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
 
 
 class Objective:
-    """The weighted losses of the conf, on the output of one model."""
+    """The weighted losses of the config, on the output of one model."""
 
     def __init__(self, model: Model, settings: Settings, ranks: Ranks):
         self.model, self.settings = model, settings
@@ -125,12 +125,12 @@ class Objective:
         self.learners["model"].seen = self.pruned
 
     def pruned(self, model: Model | None = None) -> AbstractContextManager:
-        """A context in which the model, or another of its kind, is as the conf prunes it."""
+        """A context in which the model, or another of its kind, is pruned as the config says."""
         return self.masks.on(model or self.model) if self.masks else nullcontext()
 
     @property
     def unfinished(self) -> int:
-        """The last step after which the model is not yet what the conf wants; -1 if it is from the start."""
+        """The last step after which the model is not yet what the config asks for; -1 if it is from the start."""
         return self.masks.last if self.masks else -1
 
     def prune(self, step: int) -> None:
@@ -156,9 +156,13 @@ class Objective:
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, as tensors and plain values."""
-        return {"masks": self.masks.kept if self.masks else {},
-                **{name: {"module": learner.module.state_dict(), "optimizer": learner.optimizer.state_dict()}
-                   for name, learner in self.learners.items()}}
+        return {
+            "masks": self.masks.kept if self.masks else {},
+            **{
+                name: {"module": learner.module.state_dict(), "optimizer": learner.optimizer.state_dict()}
+                for name, learner in self.learners.items()
+            },
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         for name, learner in self.learners.items():

@@ -1,4 +1,4 @@
-"""A perceptual distance that gradients pass through, in the manner of PMSQE.
+"""A perceptual distance that gradients pass through, like PMSQE.
 
 Papers: Martin-Donas, Gomez, Gonzalez, Peinado, "A deep learning loss function based on the perceptual evaluation of
 the speech quality", IEEE SPL 2018; the model of hearing is that of ITU-T P.862 with the input filter of P.862.2.
@@ -27,6 +27,7 @@ TRANSFORM = STFT(512, 256, power=1.0)
 RATE = 16000
 
 # ITU-T P.862, 16 kHz, 49 bands: FFT bins (of 31.25 Hz, from 0 Hz on), density (Hz per Bark, per bin), hearing threshold.
+# fmt: off
 BINS = (1, 1, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1, 1, 1, 2, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2,
         3, 3, 3, 3, 4, 3, 4, 5, 4, 5, 6, 6, 7, 8, 9, 9, 12, 12, 15, 16, 18, 21, 25, 20)
 DENSITY = (100, 100, 100, 100, 100, 100, 100, 100, 50, 100, 100, 100, 100, 100, 53, 110, 118, 65, 68.8, 70, 71.4, 75,
@@ -35,6 +36,7 @@ DENSITY = (100, 100, 100, 100, 100, 100, 100, 100, 50, 100, 100, 100, 100, 100, 
 THRESHOLD_DB = (77.1, 63.9, 48.5, 36.9, 30.7, 25.9, 20.2, 16.6, 12.5, 9.9, 6.9, 4.9, 2.8, 1, -0.1, -1.4, -2.5, -3.4, -4.1,
                 -4.8, -5.3, -5.7, -5.9, -6, -6, -6, -6, -5.8, -5.4, -5.1, -4.7, -4.3, -4, -3.6, -3.3, -3.1, -3, -3, -2.9,
                 -2.8, -2.8, -2.8, -2.9, -3.2, -3.7, -4.3, -4.4, -3.8, -2.7)
+# fmt: on
 POWER_SCALE, LOUDNESS_SCALE = 6.910853e-6, 0.1866055
 LEVEL, LEVEL_BAND = 1e7, (350, 3250)  # mean power that signals are brought to, and between which frequencies, Hz
 HIGH_PASS = (2.740826, (1, -2, 1), (1, -1.9444777, 0.94597794))  # input filter of P.862.2: gain, numerator, denominator
@@ -64,8 +66,8 @@ def _ear(device: torch.device) -> Ear:
     passed = np.abs(gain * np.polyval(zeros[::-1], delay) / np.polyval(poles[::-1], delay)) ** 2
     band = np.repeat(np.arange(len(BINS)), BINS)
     bands = np.zeros((TRANSFORM.bins, len(BINS)))
-    bands[np.arange(len(band)), band] = np.array(DENSITY)[band] * POWER_SCALE * passed[:len(band)]
-    # P.862's table of widths in Bark is this polynomial to 1e-5, but for the first band, which no sum below counts.
+    bands[np.arange(len(band)), band] = np.array(DENSITY)[band] * POWER_SCALE * passed[: len(band)]
+    # P.862's table of widths in Bark is this polynomial to 1e-5, except the first band, which no sum below counts.
     width = np.polyval((8.813e-8, 2.2348e-5, 4.38348e-3, 0.313577), np.arange(len(BINS)))
     centre = np.cumsum(width) - width / 2 - width[0] / 2
     exponent = ZWICKER * np.clip(6 / (centre + 2), 1, 2) ** 0.15
@@ -138,4 +140,4 @@ def _frame_gain(est: Tensor, ref: Tensor) -> Tensor:
 def _loudness(power: Tensor, ear: Ear) -> Tensor:
     """Specific loudness [B, T, 49] in sone per Bark (Zwicker & Feldtkeller 1967); nothing below the threshold."""
     above = (0.5 + 0.5 * power / ear.threshold).clamp(min=1)
-    return LOUDNESS_SCALE * (2 * ear.threshold) ** ear.exponent * (above ** ear.exponent - 1)
+    return LOUDNESS_SCALE * (2 * ear.threshold) ** ear.exponent * (above**ear.exponent - 1)

@@ -10,7 +10,7 @@ from setk.training.settings import Settings
 
 class Sums:
     """Running sums of the loss terms since the last validation; kept in the resume state, so that the means
-    of a history row do not tell where a run was cut."""
+    of a history row do not depend on where a run was cut."""
 
     def __init__(self) -> None:
         self.totals: dict[str, float] = {}

@@ -1,6 +1,6 @@
-"""Pruning while a model learns: its forward sees the weights that masks leave, its optimizer all of them.
+"""Pruning while a model learns: its forward uses the weights that masks keep, its optimizer all of them.
 
-The gradient goes straight through to the masked weights, so that one may come back when the masks are made anew (dynamic
+The gradient goes straight through to the masked weights, so that one may return when the masks are chosen again (dynamic
 pruning). What is validated and saved is the masked model.
 """
 
@@ -19,19 +19,19 @@ from setk.training.settings import Pruning
 
 
 class Masks:
-    """Which weights of a model take part (`kept`, by name), as `settings` say, in a training of so many steps."""
+    """Which weights of a model are used (`kept`, by name), by `settings`, in a training of `steps` steps."""
 
     def __init__(self, model: Model, settings: Pruning, steps: int):
         self.weights, self.settings = prunable_weights(model, settings.layers), settings
         if not self.weights:
-            raise UserError(f"pruning: layers: {model.name} has none of kind '{settings.layers}'; take all")
+            raise UserError(f"pruning: layers: {model.name} has none of kind '{settings.layers}'; use all")
         self.last = -1 if settings.keep else min(round(settings.end * steps), steps - 1)
         self.first = min(round(settings.start * steps), self.last)
         self.kept: dict[str, Tensor] = {}
 
     def refresh(self, step: int) -> None:
-        """Choose anew before `step`, if it is time: every so many steps of the ramp, whose part that is zero rises with
-        1 - (1 - t)^3 (Zhu & Gupta 2018), and at its end. Where zeros are kept, those of the beginning stay."""
+        """Choose again before `step`, if it is due: every `every` steps of the ramp, whose part that is zero rises with
+        1 - (1 - t)^3 (Zhu & Gupta 2018), and at its end. With `keep`, the zeros of the beginning stay."""
         s = self.settings
         if s.keep:
             self.kept = self.kept or {name: w.detach() != 0 for name, w in self.weights.items()}
@@ -41,7 +41,7 @@ class Masks:
 
     @contextmanager
     def on(self, model: Model) -> Iterator[None]:
-        """The model, or one of its kind, with the masked weights zero; afterwards they are back."""
+        """In this block the masked weights of the model, or of one of its class, are zero."""
         parameters = dict(model.named_parameters())
         dense = {name: parameters[name].detach().clone() for name in self.kept}
         with torch.no_grad():

@@ -1,7 +1,7 @@
 """The processes of one training: alone, or as many as torchrun or srun started (DDP; NCCL on GPUs, gloo on CPUs).
 
-What is decided, is decided by all ranks alike from numbers that all have: a collective that only some reach would
-hang. A batch of the conf is that of one optimizer step over all ranks, so their number changes no number but by
+What is decided, is decided by all ranks in the same way from numbers that all have: a collective that only some reach would
+hang. A batch of the config is that of one optimizer step over all ranks, so their number changes no number but by
 rounding; statistics of BatchNorm are those of all ranks together.
 """
 
@@ -87,13 +87,19 @@ def joined(device: str) -> Iterator[Ranks]:
 
 
 def _read_slurm() -> None:
-    """Say in torchrun's words what srun tells of its tasks. A signal then reaches the ranks themselves, and their
+    """Translate srun's variables of a task to torchrun's. A signal then reaches the ranks themselves, and their
     exit code is the job's; torchrun's own is 1 after any signal."""
-    nodes = subprocess.run(["scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"]], capture_output=True, text=True,
-                           check=True)
+    nodes = subprocess.run(
+        ["scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True
+    )
     port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000  # one for all ranks, another for each job
-    os.environ |= {"WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"], "RANK": os.environ["SLURM_PROCID"],
-                   "LOCAL_RANK": os.environ["SLURM_LOCALID"], "MASTER_ADDR": nodes.stdout.split()[0], "MASTER_PORT": str(port)}
+    os.environ |= {
+        "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
+        "RANK": os.environ["SLURM_PROCID"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "MASTER_ADDR": nodes.stdout.split()[0],
+        "MASTER_PORT": str(port),
+    }
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
@@ -110,7 +116,9 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         if device.index is None:
             device = torch.device("cuda", local_rank)
         if device.index >= torch.cuda.device_count():
-            raise UserError(f"device {device}: this machine shows {torch.cuda.device_count()} GPUs; start one rank for each")
+            raise UserError(
+                f"device {device}: this machine shows {torch.cuda.device_count()} GPUs; start one rank for each"
+            )
     return device
 
 

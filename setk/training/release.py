@@ -15,14 +15,14 @@ SUMMARIES = {"test_noisy": "noisy.json", "test": "enhanced.json"}
 def release(experiment: Path, out: Path) -> None:
     """Write `best.pt` of `experiment` as `out`, with the means of the score summaries (`se-score --summary`) next to it.
 
-    `scores` gets `test_noisy` (the noisy input) and `test`; `provenance.shipped` has this command and the versions. In the folder of
+    `scores` gets `test_noisy` (the noisy input) and `test`; `provenance.release` has this command and the versions. In the folder of
     the included models, their index is written again.
     Raises UserError if a summary is missing or is something else.
     """
     content = checkpoint.read(experiment / "best.pt")
     for name, file in SUMMARIES.items():
         content["scores"][name] = _means(experiment / file)
-    content["provenance"]["shipped"] = provenance.stamp("torch", "pesq")
+    content["provenance"]["release"] = provenance.stamp("torch", "pesq")
     checkpoint.write(out, content)
     if out.resolve().parent == pretrained.INDEX.parent:
         checkpoint.write_index()

@@ -14,81 +14,83 @@ from setk.nn.quantization import Scheme
 class Mixing:
     """Dynamic mixing of speech and noise; without effect on pairs."""
 
-    snr: tuple[float, float] = (-5.0, 20.0)      # dB, uniform
+    snr: tuple[float, float] = (-5.0, 20.0)  # dB, uniform
     level: tuple[float, float] = (-35.0, -15.0)  # RMS of the mixture, dBFS, uniform
-    second_noise: float = 0.0                    # probability that two noises sound together
+    second_noise: float = 0.0  # probability that two noises sound together
     noise_speed: tuple[float, float] = (1.0, 1.0)  # noise is played this many times as fast, uniform
-    noise_eq: float = 0.0                        # dB; depth of a random equaliser on the noise
-    speech_eq: float = 0.0                       # dB; the same on the speech, target included
-    room: float = 0.0                            # probability that the speech stands in one of the rooms of rir.scp
+    noise_eq: float = 0.0  # dB; depth of a random equaliser on the noise
+    speech_eq: float = 0.0  # dB; the same on the speech, target included
+    room: float = 0.0  # probability that the speech stands in one of the rooms of rir.scp
 
 
 @dataclass(frozen=True)
 class Augment:
     """What is done to training examples besides; the noise of a pair is its noisy signal less its clean one."""
 
-    remix: float = 0.0                           # probability that a pair gets another pair's noise
-    snr: tuple[float, float] | None = None       # dB, uniform; the noise of a pair is scaled to it, the speech is not
-    band_limit: float = 0.0                      # probability that all above 1/4 ... 1 of the upper band edge is cut off
+    remix: float = 0.0  # probability that a pair gets another pair's noise
+    snr: tuple[float, float] | None = None  # dB, uniform; the noise of a pair is scaled to it, the speech is not
+    band_limit: float = 0.0  # probability that all above 1/4 ... 1 of the upper band edge is cut off
 
 
 @dataclass(frozen=True)
 class Adversary:
     """A discriminator that learns to predict PESQ, and by which the model is judged besides; see training/metric_gan.py."""
 
-    weight: float = 0.05                         # of its judgement, beside the losses
-    delay: int = 2                               # steps until it learns from what the model made: the time that PESQ has
+    weight: float = 0.05  # of its judgement, beside the losses
+    delay: int = 2  # steps until it learns from what the model made: the time that PESQ has
 
 
 @dataclass(frozen=True)
 class Pruning:
     """Which weights are zero, by magnitude, while and after the model learns; see training/pruning.py."""
 
-    amount: float = 0.0                          # part of the weights in the end
-    start: float = 0.1                           # part of the steps after which the first go
-    end: float = 0.6                             # and after which none come or go
-    every: int = 500                             # steps between choices of them
-    floor: float = 0.1                           # part of each layer that stays
-    layers: str = "all"                          # or conv: convolutions alone
-    keep: bool = False                           # in place of all that: what --init has at zero stays there
+    amount: float = 0.0  # part of the weights in the end
+    start: float = 0.1  # part of the steps after which the first go
+    end: float = 0.6  # and after which none come or go
+    every: int = 500  # steps between choices of them
+    floor: float = 0.1  # part of each layer that stays
+    layers: str = "all"  # or conv: convolutions alone
+    keep: bool = False  # in place of all that: what --init has at zero stays there
 
 
 @dataclass(frozen=True)
 class Settings:
-    model: str                                   # a name in setk.models
-    preset: str | None = None                    # the model's preset; None: its defaults
+    model: str  # a name in setk.models
+    preset: str | None = None  # the model's preset; None: its defaults
     config: dict[str, Any] = field(default_factory=dict)  # values on top of the preset; or `init`: those of --init
-    quantization: Scheme | None = None           # method, observe: train with weights and activations rounded to 8 bits
+    quantization: Scheme | None = None  # method, observe: train with weights and activations rounded to 8 bits
     seed: int = 1
-    segment: float = 2.0                         # seconds of a training example
-    batch: int = 16                              # examples of an optimizer step, over all ranks and micro-batches
-    accumulate: int = 1                          # micro-batches in which a rank takes its part of the batch, to save memory
-    steps: int = 20000                           # optimizer steps; the schedule ends with the last
-    optimizer: str = "adamw"                     # or muon, which at the same lr moves all directions of a matrix alike
-    warmup: int = 500                            # steps of linear warm-up
-    lr: float = 2e-3                             # peak, then as `schedule` says
+    segment: float = 2.0  # seconds of a training example
+    batch: int = 16  # examples of an optimizer step, over all ranks and micro-batches
+    accumulate: int = 1  # micro-batches in which a rank takes its part of the batch, to save memory
+    steps: int = 20000  # optimizer steps; the schedule ends with the last
+    optimizer: str = "adamw"  # or muon, which at the same lr moves all directions of a matrix alike
+    warmup: int = 500  # steps of linear warm-up
+    lr: float = 2e-3  # peak, then as `schedule` says
     lr_end: float = 1e-6
-    schedule: str = "cosine"                     # after the warm-up; or exponential, as DPSNN's
+    schedule: str = "cosine"  # after the warm-up; or exponential, as DPSNN's
     betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01                   # not on parameters of one dimension
-    clip: float = 5.0                            # gradient norm; 0: not clipped
-    ema: float = 0.0                             # decay of the running mean of weights that is validated and saved; 0: none
-    average: int = 0                             # the mean of the weights of so many best validations is tried at the end
-    patience: int = 0                            # validations without a better one before training ends; 0: it does not
+    weight_decay: float = 0.01  # not on parameters of one dimension
+    clip: float = 5.0  # gradient norm; 0: not clipped
+    ema: float = 0.0  # decay of the running mean of weights that is validated and saved; 0: none
+    average: int = 0  # the mean of the weights of so many best validations is tried at the end
+    patience: int = 0  # validations without a better one before training ends; 0: it does not
     losses: dict[str, float] = field(default_factory=dict)  # name in setk.training.losses -> weight
-    discriminator: Adversary | None = None       # PESQ is computed in as many processes as there are workers, but at least one
+    discriminator: Adversary | None = (
+        None  # PESQ is computed in as many processes as there are workers, but at least one
+    )
     pruning: Pruning | None = None
     mixing: Mixing = Mixing()
     augment: Augment = Augment()
-    valid_every: int = 500                       # steps between validations
-    save_every: int = 200                        # steps between resume states
+    valid_every: int = 500  # steps between validations
+    save_every: int = 200  # steps between resume states
     metrics: tuple[str, ...] = ("pesq_wb", "stoi", "si_sdr")
-    best: str = "pesq_wb"                        # the metric that picks best.pt
-    precision: str = "float32"                   # of products: float32; tf32, on GPUs; bf16, autocast
-    compile: bool = False                        # torch.compile; for models without long loops over time
-    deterministic: bool = False                  # on GPUs, the same bits from the same seed, or an error where torch cannot
-    device: str = "auto"                         # auto: a GPU if there is one
-    workers: int = 0                             # loader processes; 0: load in the training process
+    best: str = "pesq_wb"  # the metric that picks best.pt
+    precision: str = "float32"  # of products: float32; tf32, on GPUs; bf16, autocast
+    compile: bool = False  # torch.compile; for models without long loops over time
+    deterministic: bool = False  # on GPUs, the same bits from the same seed, or an error where torch cannot
+    device: str = "auto"  # auto: a GPU if there is one
+    workers: int = 0  # loader processes; 0: load in the training process
 
     # What may differ between a run and its continuation without changing a number of it; patience, to go on after all.
     FREE = ("device", "workers", "save_every", "patience")
@@ -117,7 +119,9 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
             raise UserError(f"{conf}: losses: '{name}' is unknown; known: {', '.join(LOSSES)}")
     for name in select(settings.metrics):
         if METRICS[name].gain_of:
-            raise UserError(f"{conf}: metrics: '{name}' compares with the noisy signal; take '{METRICS[name].gain_of}', which ranks models alike")
+            raise UserError(
+                f"{conf}: metrics: '{name}' compares with the noisy signal; take '{METRICS[name].gain_of}', which ranks models alike"
+            )
     if not settings.losses:
         raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
     if settings.best not in settings.metrics:
@@ -136,14 +140,18 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
         if settings.segment < 0.25:
             raise UserError(f"{conf}: segment: PESQ, which the discriminator learns, wants 0.25 s or more")
     if settings.quantization and settings.quantization.observe >= min(settings.valid_every, settings.steps):
-        raise UserError(f"{conf}: quantization.observe: nothing is rounded in these {settings.quantization.observe} calls; must be "
-                        "below valid_every and steps")
+        raise UserError(
+            f"{conf}: quantization.observe: nothing is rounded in these {settings.quantization.observe} calls; must be "
+            "below valid_every and steps"
+        )
     if settings.pruning:
         _check_pruning(conf, settings.pruning, init)
     if not 0 <= settings.ema < 1:
         raise UserError(f"{conf}: ema: {settings.ema} is no decay; 0 (none) to below 1, as in 0.999")
     if settings.precision not in Settings.PRECISIONS:
-        raise UserError(f"{conf}: precision: '{settings.precision}' is unknown; known: {', '.join(Settings.PRECISIONS)}")
+        raise UserError(
+            f"{conf}: precision: '{settings.precision}' is unknown; known: {', '.join(Settings.PRECISIONS)}"
+        )
     return settings
 
 
@@ -163,9 +171,13 @@ def _check_pruning(conf: str, p: Pruning, init: str | None) -> None:
     if p.keep and not init:
         raise UserError(f"{conf}: pruning.keep: keeps the zeros of --init CKPT, which is missing")
     if not p.keep and not 0 < p.amount <= 1 - p.floor or not 0 <= p.floor <= 1:
-        raise UserError(f"{conf}: pruning: amount {p.amount:g} must be above 0, and leave floor {p.floor:g} of each layer")
+        raise UserError(
+            f"{conf}: pruning: amount {p.amount:g} must be above 0, and leave floor {p.floor:g} of each layer"
+        )
     if not 0 <= p.start <= p.end <= 1 or p.every < 1:
-        raise UserError(f"{conf}: pruning: start {p.start:g} and end {p.end:g} are parts of the steps, in this order; every is "
-                        "1 or more")
+        raise UserError(
+            f"{conf}: pruning: start {p.start:g} and end {p.end:g} are parts of the steps, in this order; every is "
+            "1 or more"
+        )
     if p.layers not in ("all", "conv"):
         raise UserError(f"{conf}: pruning.layers: '{p.layers}' is unknown; all or conv")

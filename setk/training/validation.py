@@ -11,8 +11,14 @@ from setk.models import Model
 from setk.training.ranks import Ranks
 
 
-def validate(model: Model, pairs: dict[str, tuple[str, str]], names: Sequence[str], ranks: Ranks,
-             say: Callable[[str], None], stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
+def validate(
+    model: Model,
+    pairs: dict[str, tuple[str, str]],
+    names: Sequence[str],
+    ranks: Ranks,
+    say: Callable[[str], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> dict[str, float] | None:
     """Mean of each metric over the utterances (utt -> (noisy, clean) locations) where it could be computed.
 
     Each rank scores its share; the means are the same on all, to the last bit, whatever their number.

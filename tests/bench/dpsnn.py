@@ -16,7 +16,8 @@ import torch
 from torch.nn import functional as F
 
 from setk import models
-from setk.nn import spiking
+from setk.nn import spiking_operators
+from setk.nn.exporting import exporting
 
 
 class Step(torch.autograd.Function):
@@ -50,7 +51,7 @@ def frame_by_frame(model, frames):
         e = F.relu(model.encoder(frame))
         z = model.binary.dense(model.norm(e)) - model.binary.threshold
         s = Step.apply(z, False, gaussians(z.detach()))
-        history[0] = [*history[0], s][-context - 1:]
+        history[0] = [*history[0], s][-context - 1 :]
         if f < context:
             if f == context - 1:
                 out.append(torch.zeros_like(frame))
@@ -63,7 +64,7 @@ def frame_by_frame(model, frames):
         every = []
         for j, (block, b) in enumerate(zip(model.blocks, neurons)):
             if j:
-                history[j] = [*history[j], s][-context - 1:]
+                history[j] = [*history[j], s][-context - 1 :]
             d = block.scnn.conv(torch.stack(history[j], -1))[..., 0]
             b["v"] = b["v"] + (d - b["v"]) * torch.sigmoid(block.scnn.w)
             s = Step.apply(b["v"] - 1, True, 1 / (1 + (torch.pi * (b["v"].detach() - 1)) ** 2))
@@ -89,10 +90,17 @@ def in_onnx(model):
 
     state = model.init_state(1)
     names, data = [f"state_{i}" for i in range(len(state))], io.BytesIO()
-    with warnings.catch_warnings():
+    with exporting(model), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(model, (torch.zeros(1, 1, model.config.window), state), data, dynamo=False, opset_version=17,
-                          input_names=["frames", *names], output_names=["out", *(f"next_{name}" for name in names)])
+        torch.onnx.export(
+            model,
+            (torch.zeros(1, 1, model.config.window), state),
+            data,
+            dynamo=False,
+            opset_version=17,
+            input_names=["frames", *names],
+            output_names=["out", *(f"next_{name}" for name in names)],
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(data.getvalue(), options)
@@ -136,35 +144,48 @@ def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    print(f"kernel {'built' if spiking.kernel_available() else 'not built: the loop is timed'}")
+    print(f"kernel {'built' if spiking_operators.kernel_available() else 'not built: the loop is timed'}")
     model = models.build_preset("dpsnn").eval()
     frames = model.transform.analysis(0.1 * torch.randn(1, 16000))
     batch = model.transform.analysis(0.1 * torch.randn(8, 16000))
     start = model.init_state(1)
 
     with torch.no_grad():
-        table("1 s of audio, offline", {
-            "straight loop": lambda: frame_by_frame(model, frames),
-            "setk": lambda: model(frames, start),
-        }, repeats, 1)
+        table(
+            "1 s of audio, offline",
+            {
+                "straight loop": lambda: frame_by_frame(model, frames),
+                "setk": lambda: model(frames, start),
+            },
+            repeats,
+            1,
+        )
         hops = {"torch": in_torch(model), "ONNX Runtime": in_onnx(model)}
-        table("a hop of 2.5 ms", {
-            form: lambda hop=hop: [hop(frames[:, t:t + 1]) for t in range(200)] for form, hop in hops.items()
-        }, repeats, 200)
+        table(
+            "a hop of 2.5 ms",
+            {form: lambda hop=hop: [hop(frames[:, t : t + 1]) for t in range(200)] for form, hop in hops.items()},
+            repeats,
+            200,
+        )
 
     model.train()
-    kernel = spiking._kernel
+    kernel = spiking_operators._kernel
 
     def without_kernel():
-        spiking._kernel = None
+        spiking_operators._kernel = None
         model.whole(batch).square().mean().backward()
-        spiking._kernel = kernel
+        spiking_operators._kernel = kernel
 
-    table("training step, 8 signals of 1 s", {
-        "straight loop": lambda: frame_by_frame(model, batch).square().mean().backward(),
-        "setk, no kernel": without_kernel,
-        "setk": lambda: model.whole(batch).square().mean().backward(),
-    }, repeats, 1)
+    table(
+        "training step, 8 signals of 1 s",
+        {
+            "straight loop": lambda: frame_by_frame(model, batch).square().mean().backward(),
+            "setk, no kernel": without_kernel,
+            "setk": lambda: model.whole(batch).square().mean().backward(),
+        },
+        repeats,
+        1,
+    )
 
 
 if __name__ == "__main__":

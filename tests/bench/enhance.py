@@ -26,8 +26,13 @@ HOP = 256
 
 def pipe_hop_ms(model: Path, hops: int = 2000) -> tuple[float, float]:
     """Median and 99th percentile, over a live se-enhance process."""
-    child = subprocess.Popen([sys.executable, "-P", "-m", "setk.cli.enhance", str(model), "-", "-", "--raw"],
-                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
+    child = subprocess.Popen(
+        [sys.executable, "-P", "-m", "setk.cli.enhance", str(model), "-", "-", "--raw"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        bufsize=0,
+    )
     pcm = (np.random.default_rng(0).standard_normal((hops, HOP)) * 3000).astype("<i2")
     child.stdin.write(pcm[0].tobytes())  # the first hop fills the window and gives nothing yet
     took = []
@@ -70,7 +75,9 @@ def main() -> None:
         median, p99 = pipe_hop_ms(made["live"])
     print("ms per 16-ms hop\tmedian\tp99\tof torch")
     print(f"torch, network\t{eager['hop_ms_median']:.3f}\t{eager['hop_ms_p99']:.3f}\t1")
-    print(f"ONNX, network\t{live['hop_ms_median']:.3f}\t{live['hop_ms_p99']:.3f}\t{live['hop_ms_median'] / eager['hop_ms_median']:.2f}")
+    print(
+        f"ONNX, network\t{live['hop_ms_median']:.3f}\t{live['hop_ms_p99']:.3f}\t{live['hop_ms_median'] / eager['hop_ms_median']:.2f}"
+    )
     print(f"ONNX, whole pipe\t{median:.3f}\t{p99:.3f}\t{median / eager['hop_ms_median']:.2f}")
     print(f"ONNX, 8 signals a call, each\t{together:.3f}\t\t{together / eager['hop_ms_median']:.2f}")
     print(f"\nreal-time factor of {args.seconds:g} s\twhole\thop by hop")

@@ -33,7 +33,9 @@ TARGET = 16000
 
 def cpu() -> float:
     """CPU seconds of this process and of its finished children."""
-    return sum(u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+    return sum(
+        u.ru_utime + u.ru_stime for u in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    )
 
 
 def seconds(function) -> float:
@@ -109,13 +111,20 @@ def read_and_resample(paths: list[Path], out: Path) -> None:
 
 def compare(folder: Path, suffix: str, repeats: int) -> None:
     paths = corpus(folder, suffix)
-    ways = {"setk: shards --resampler soxr": lambda out: setk(folder, out),
-            "setk: resample, then shards": lambda out: setk_by_wavs(folder, out),
-            "soundfile + resampy + h5py": lambda out: loop(paths, out, by_resampy)}
-    ways |= {f"{argv.__name__}, a process per file": lambda out, argv=argv: by_process(paths, out, argv)
-             for argv in (ffmpeg, sox) if shutil.which(argv.__name__)}
-    ways |= {"(setk, reading alone)": lambda out: only_read(paths, out),
-             "(setk, reading and resampling)": lambda out: read_and_resample(paths, out)}
+    ways = {
+        "setk: shards --resampler soxr": lambda out: setk(folder, out),
+        "setk: resample, then shards": lambda out: setk_by_wavs(folder, out),
+        "soundfile + resampy + h5py": lambda out: loop(paths, out, by_resampy),
+    }
+    ways |= {
+        f"{argv.__name__}, a process per file": lambda out, argv=argv: by_process(paths, out, argv)
+        for argv in (ffmpeg, sox)
+        if shutil.which(argv.__name__)
+    }
+    ways |= {
+        "(setk, reading alone)": lambda out: only_read(paths, out),
+        "(setk, reading and resampling)": lambda out: read_and_resample(paths, out),
+    }
     times: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(repeats + 1):
         for name, way in ways.items():

@@ -25,7 +25,9 @@ PRESETS = ("conv_tasnet", "fqse", "conv_tasnet-small", "fspen", "lite_rtse")
 def seconds_of(engine: engines.OnnxEngine, hops: int, repeats: int) -> float:
     """Processor time of one second of audio."""
     calls, frames = (1, hops) if engine.frames is None else (hops, 1)
-    wave = 0.1 * np.random.default_rng(0).standard_normal((calls, 1, frames, *engine.transform.shape)).astype(np.float32)
+    wave = 0.1 * np.random.default_rng(0).standard_normal((calls, 1, frames, *engine.transform.shape)).astype(
+        np.float32
+    )
     least = np.inf
     for _ in range(repeats):
         state, start = engine.start(1), time.process_time()
@@ -40,7 +42,9 @@ def main() -> None:
     parser.add_argument("presets", nargs="*", default=PRESETS)
     parser.add_argument("--repeats", type=int, default=7)
     args = parser.parse_args()
-    print("model\tfloat, bytes\tint8, bytes\tof float\tfloat, s/s\tint8, s/s\tof float\tin integers\tSNR, dB\tfor speed, export")
+    print(
+        "model\tfloat, bytes\tint8, bytes\tof float\tfloat, s/s\tint8, s/s\tof float\tin integers\tSNR, dB\tfor speed, export"
+    )
     for preset in args.presets:
         torch.manual_seed(0)
         model = models.build_preset(preset).eval()
@@ -55,8 +59,18 @@ def main() -> None:
             took = [seconds_of(engine, hops, args.repeats) for engine in both]
             sizes = [path.stat().st_size for path in paths]
         size, cost = sizes[1] / sizes[0], took[1] / took[0]
-        print(preset, *sizes, f"{size:.2f}", *(f"{t:.4f}" for t in took), f"{cost:.2f}", f"{made['integer']} of {made['products']}",
-              f"{snr:.0f}", "int8" if cost < 0.95 else "float", sep="\t", flush=True)
+        print(
+            preset,
+            *sizes,
+            f"{size:.2f}",
+            *(f"{t:.4f}" for t in took),
+            f"{cost:.2f}",
+            f"{made['integer']} of {made['products']}",
+            f"{snr:.0f}",
+            "int8" if cost < 0.95 else "float",
+            sep="\t",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -63,7 +63,10 @@ def llr(ref, est):
 @lru_cache
 def bands(rate, nfft):
     bins = np.arange(nfft // 2)
-    gains = [np.exp(-11 * ((bins - math.floor(f / rate * nfft)) / (w / rate * nfft)) ** 2) * 70 / w for f, w in zip(_CENTRES, _WIDTHS)]
+    gains = [
+        np.exp(-11 * ((bins - math.floor(f / rate * nfft)) / (w / rate * nfft)) ** 2) * 70 / w
+        for f, w in zip(_CENTRES, _WIDTHS)
+    ]
     return [gain * (gain > math.exp(-30 / 4.606)) for gain in gains]
 
 
@@ -104,8 +107,11 @@ def composite(ref, est, rate, mos):
     llrs = best([llr(x, y) for x, y in frames(ref, est, rate) if x.any() and y.any()])
     wsss = best([wss(x, y, rate) for x, y in frames(ref, est, rate)])
     ssnr = np.mean([snr(x, y) for x, y in frames(ref, est, rate)])
-    ratings = (3.093 - 1.029 * llrs + 0.603 * mos - 0.009 * wsss, 1.634 + 0.478 * mos - 0.007 * wsss + 0.063 * ssnr,
-               1.594 + 0.805 * mos - 0.512 * llrs - 0.007 * wsss)
+    ratings = (
+        3.093 - 1.029 * llrs + 0.603 * mos - 0.009 * wsss,
+        1.634 + 0.478 * mos - 0.007 * wsss + 0.063 * ssnr,
+        1.594 + 0.805 * mos - 0.512 * llrs - 0.007 * wsss,
+    )
     return dict(zip(("csig", "cbak", "covl"), np.clip(ratings, 1, 5)))
 
 
@@ -133,7 +139,15 @@ def plain(ref, est, rate, names) -> dict[str, float]:
 
 COMPOSITE = ("csig", "cbak", "covl")
 FULL = ("pesq_wb", "stoi", "estoi", "si_sdr", *COMPOSITE)
-SETS = (("stoi",), ("estoi",), ("stoi", "estoi"), ("pesq_wb",), ("pesq_wb", "stoi", "estoi"), ("pesq_wb", *COMPOSITE), FULL)
+SETS = (
+    ("stoi",),
+    ("estoi",),
+    ("stoi", "estoi"),
+    ("pesq_wb",),
+    ("pesq_wb", "stoi", "estoi"),
+    ("pesq_wb", *COMPOSITE),
+    FULL,
+)
 
 
 def pairs() -> list[tuple]:
@@ -141,8 +155,11 @@ def pairs() -> list[tuple]:
     corpus = os.environ.get("SETK_CORPUS")
     root, where = (Path(corpus), "lists/test_{}.scp") if corpus else (ROOT, "data/mini/test/{}.scp")
     clean, noisy = (lists.read_list(root / where.format(name)) for name in ("clean", "noisy"))
-    return [tuple(audio.read_mono(str(root / x[utt]))[0].astype(float) for x in (clean, noisy))
-            + (audio.read_mono(str(root / clean[utt]))[1],) for utt in list(clean)[:16]]
+    return [
+        tuple(audio.read_mono(str(root / x[utt]))[0].astype(float) for x in (clean, noisy))
+        + (audio.read_mono(str(root / clean[utt]))[1],)
+        for utt in list(clean)[:16]
+    ]
 
 
 def seconds(function, clock=time.process_time) -> float:
@@ -178,16 +195,24 @@ def rate_of(work, jobs) -> float:
 def parallel(work, repeats) -> None:
     rates = [(rate_of(work * 16, 1), rate_of(work * 16, 2)) for _ in range(repeats)]
     gain = statistics.median(two / one for one, two in rates)
-    print(f"full set by wall time: --jobs 2 scores {gain:.2f} times as many utterances per second as --jobs 1 "
-          f"(load of the machine {os.getloadavg()[0]:.1f})")
+    print(
+        f"full set by wall time: --jobs 2 scores {gain:.2f} times as many utterances per second as --jobs 1 "
+        f"(load of the machine {os.getloadavg()[0]:.1f})"
+    )
 
 
 def main() -> None:
     repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     work = pairs()
     length = statistics.fmean(len(ref) / rate for ref, _, rate in work)
-    apart = max(abs(metrics.compute(*pair, FULL)[0][name] - value) for pair in work[:4] for name, value in plain(*pair, FULL).items())
-    print(f"{len(work)} utterances of {length:.2f} s, {repeats} repeats; scores are within {apart:.1e} of the plain loop's")
+    apart = max(
+        abs(metrics.compute(*pair, FULL)[0][name] - value)
+        for pair in work[:4]
+        for name, value in plain(*pair, FULL).items()
+    )
+    print(
+        f"{len(work)} utterances of {length:.2f} s, {repeats} repeats; scores are within {apart:.1e} of the plain loop's"
+    )
     serial(work, repeats)
     parallel(work, repeats)
 

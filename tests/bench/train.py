@@ -35,13 +35,22 @@ ROOT = Path(__file__).parents[2]
 BATCH, SECONDS, RATE = 16, 2.0, 16000
 
 # What an operation of torch is counted as, by the beginning of its name.
-KINDS = {"GRU": ("_Kernel", "aten::gru", "aten::mkldnn_rnn", "aten::_thnn"),
-         "convolution": ("aten::mkldnn_conv", "aten::conv", "aten::_conv", "aten::slow_conv"),
-         "products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
-         "norms and activations": ("aten::native", "aten::elu", "aten::relu", "aten::threshold", "aten::_batch", "aten::leaky"),
-         "copies": ("aten::copy_", "aten::cat", "aten::clone", "aten::fill_", "aten::constant_pad", "aten::zero"),
-         "FFT": ("aten::_fft",),
-         "optimizer": ("Optimizer", "aten::_foreach", "aten::_fused", "aten::lerp", "aten::addcdiv", "aten::addcmul")}
+KINDS = {
+    "GRU": ("_Kernel", "aten::gru", "aten::mkldnn_rnn", "aten::_thnn"),
+    "convolution": ("aten::mkldnn_conv", "aten::conv", "aten::_conv", "aten::slow_conv"),
+    "products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"),
+    "norms and activations": (
+        "aten::native",
+        "aten::elu",
+        "aten::relu",
+        "aten::threshold",
+        "aten::_batch",
+        "aten::leaky",
+    ),
+    "copies": ("aten::copy_", "aten::cat", "aten::clone", "aten::fill_", "aten::constant_pad", "aten::zero"),
+    "FFT": ("aten::_fft",),
+    "optimizer": ("Optimizer", "aten::_foreach", "aten::_fused", "aten::lerp", "aten::addcdiv", "aten::addcmul"),
+}
 
 
 class SeparateGRUs(nn.Module):
@@ -51,8 +60,10 @@ class SeparateGRUs(nn.Module):
         super().__init__()
         self.both, self.hidden_size = any(grouped.reverse), grouped.hidden_size
         cells = 1 if self.both else grouped.groups
-        self.cells = nn.ModuleList(nn.GRU(grouped.input_size, grouped.hidden_size, batch_first=True, bidirectional=self.both)
-                                   for _ in range(cells))
+        self.cells = nn.ModuleList(
+            nn.GRU(grouped.input_size, grouped.hidden_size, batch_first=True, bidirectional=self.both)
+            for _ in range(cells)
+        )
         with torch.no_grad():
             for g in range(grouped.groups):
                 cell, mark = (self.cells[0], "_reverse" * grouped.reverse[g]) if self.both else (self.cells[g], "")
@@ -82,7 +93,7 @@ class WholeFiles(torch.utils.data.Dataset):
         n = int(SECONDS * RATE)
         noisy, clean = (np.pad(x, (0, max(0, n - len(x)))) for x in (noisy, clean))
         start = np.random.randint(len(noisy) - n + 1)
-        return noisy[start:start + n], clean[start:start + n]
+        return noisy[start : start + n], clean[start : start + n]
 
 
 def plain_loss(estimate, clean):
@@ -94,8 +105,11 @@ def plain_loss(estimate, clean):
         return level, torch.polar(level, s.angle())
 
     (level, s), (wanted, target) = compressed(estimate), compressed(clean)
-    return (0.3 * (level - wanted).square().mean() + 0.5 * torch.view_as_real(s - target).square().mean()
-            + 0.2 * (estimate - clean).abs().mean())
+    return (
+        0.3 * (level - wanted).square().mean()
+        + 0.5 * torch.view_as_real(s - target).square().mean()
+        + 0.2 * (estimate - clean).abs().mean()
+    )
 
 
 class Plain:
@@ -177,8 +191,10 @@ def main() -> None:
         print(f"FSPEN, batch {BATCH} x {SECONDS:g} s, one thread, {steps} steps of each, in turn")
         for name, found in times.items():
             cpu, wall = (statistics.median(t[k] for t in found) for k in (0, 1))
-            print(f"{name:12} {cpu:7.3f} s of CPU  {1 / cpu:6.2f} steps/s  {BATCH * SECONDS / cpu:6.1f} s of audio/s  "
-                  f"{base / cpu:5.2f} x   (by the wall {1 / wall:.2f} steps/s)")
+            print(
+                f"{name:12} {cpu:7.3f} s of CPU  {1 / cpu:6.2f} steps/s  {BATCH * SECONDS / cpu:6.1f} s of audio/s  "
+                f"{base / cpu:5.2f} x   (by the wall {1 / wall:.2f} steps/s)"
+            )
 
         began = time.process_time()
         count = 200

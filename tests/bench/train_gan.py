@@ -61,8 +61,11 @@ def objective(kind, settings, ranks, in_line=False):
 def bench(conf: str, rounds: int, overrides: list[str]) -> None:
     s = resolve(conf, overrides)
     ranks = Ranks(pick_device(s.device))
-    variants = {"no discriminator": objective(Objective, s, ranks), "PESQ in workers": objective(MetricGAN, s, ranks),
-                "PESQ in line": objective(MetricGAN, s, ranks, in_line=True)}
+    variants = {
+        "no discriminator": objective(Objective, s, ranks),
+        "PESQ in workers": objective(MetricGAN, s, ranks),
+        "PESQ in line": objective(MetricGAN, s, ranks, in_line=True),
+    }
     batches = loader(TrainingData(ROOT / "data/mini/train", s), range(10**6), 0, ranks)
     times = {name: [] for name in variants}
     for turn in range(rounds + 1):
@@ -73,13 +76,17 @@ def bench(conf: str, rounds: int, overrides: list[str]) -> None:
                 one.update(batch)
                 if turn and step >= SKIPPED:
                     times[name].append((time.process_time() - cpu, time.perf_counter() - wall))
-    print(f"{s.preset} on {ranks.device}, batch {s.batch} x {s.segment:g} s, {rounds * (TURN - SKIPPED)} steps of each; "
-          f"PESQ of a batch takes {1000 * variants['PESQ in line'].labels.took:.0f} ms")
+    print(
+        f"{s.preset} on {ranks.device}, batch {s.batch} x {s.segment:g} s, {rounds * (TURN - SKIPPED)} steps of each; "
+        f"PESQ of a batch takes {1000 * variants['PESQ in line'].labels.took:.0f} ms"
+    )
     cpu_base, wall_base = (statistics.median(t[k] for t in times["PESQ in workers"]) for k in (0, 1))
     for name, found in times.items():
         cpu, wall = (statistics.median(t[k] for t in found) for k in (0, 1))
-        print(f"  {name:17} {wall:7.3f} s by the wall {wall / wall_base:5.2f} x    "
-              f"{cpu:7.3f} s of this process's CPU {cpu / cpu_base:5.2f} x")
+        print(
+            f"  {name:17} {wall:7.3f} s by the wall {wall / wall_base:5.2f} x    "
+            f"{cpu:7.3f} s of this process's CPU {cpu / cpu_base:5.2f} x"
+        )
 
 
 def main() -> None:

@@ -29,9 +29,9 @@ from setk.core.files import make_dir, write_text
 from setk.data.corpora.archives import CORPORA, GB, Archive, Corpus
 
 BLOCK = 1 << 20
-TRIES = 4          # connections without a new byte, after which a download is given up
+TRIES = 4  # connections without a new byte, after which a download is given up
 TIMEOUT_S = 60
-PAUSE_S = 1.0      # before the second connection; doubled each time
+PAUSE_S = 1.0  # before the second connection; doubled each time
 Watch = Callable[[Iterable, "int | None", str], Iterable]
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError)
 
@@ -72,8 +72,9 @@ def chosen(corpus: Corpus, only: Sequence[str]) -> list[Archive]:
     return found
 
 
-def get(corpus: Corpus, root: str | os.PathLike, only: Sequence[str] = (),
-        watch: Watch = lambda items, total, what: items) -> Iterator[Row]:
+def get(
+    corpus: Corpus, root: str | os.PathLike, only: Sequence[str] = (), watch: Watch = lambda items, total, what: items
+) -> Iterator[Row]:
     """Bring the archives of `corpus` into `root`, verify and unpack them; yield a row for each, in order.
 
     `watch(blocks, total, what)` passes the blocks of 1 MiB of a download through, for a progress bar. A server that cannot be
@@ -94,9 +95,19 @@ def get(corpus: Corpus, root: str | os.PathLike, only: Sequence[str] = (),
 
 def _bring(archive: Archive, root: Path, unreachable: set[str], watch: Watch) -> str:
     """Do for one archive what is left to do; its state afterwards. Raises _Failed."""
-    place = root / archive.folder / archive.name if archive.folder and not archive.packed else root / "archives" / archive.name
+    place = (
+        root / archive.folder / archive.name
+        if archive.folder and not archive.packed
+        else root / "archives" / archive.name
+    )
     mark = root / "archives" / f"{archive.name}.unpacked"
-    if mark.exists() or archive.makes and (root / archive.makes).exists() and not place.exists() and not _part(place).exists():
+    if (
+        mark.exists()
+        or archive.makes
+        and (root / archive.makes).exists()
+        and not place.exists()
+        and not _part(place).exists()
+    ):
         return "unpacked"
     if not place.exists():
         make_dir(place.parent)
@@ -117,11 +128,14 @@ def _part(place: Path) -> Path:
 def _check_disk(folder: Path, size: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < size:
-        raise UserError(f"{folder}: {what} about {max(size / GB, 0.1):.1f} GB, and {free / GB:.1f} GB are free; name a folder on a larger "
-                        "disk, or choose archives with --only")
+        raise UserError(
+            f"{folder}: {what} about {max(size / GB, 0.1):.1f} GB, and {free / GB:.1f} GB are free; name a folder on a larger "
+            "disk, or choose archives with --only"
+        )
 
 
 # --- download --------------------------------------------------------------------------------------------------------
+
 
 def _download(archive: Archive, part: Path, unreachable: set[str], watch: Watch) -> None:
     """Complete the file `part`, from the first address that has the archive; servers that cannot be reached are added to
@@ -133,7 +147,9 @@ def _download(archive: Archive, part: Path, unreachable: set[str], watch: Watch)
             reasons.append(f"{address}: the server cannot be reached")
             continue
         try:
-            for _ in watch(_blocks(address, part, archive.size), archive.size and -(-archive.size // BLOCK), archive.name):
+            for _ in watch(
+                _blocks(address, part, archive.size), archive.size and -(-archive.size // BLOCK), archive.name
+            ):
                 pass
             return
         except _Unreachable as e:
@@ -167,7 +183,7 @@ def _blocks(address: str, part: Path, size: int | None) -> Iterator[int]:
         failures = 0 if _length(part) > before else failures + 1
         if failures == TRIES:
             raise _Unreachable(reason)
-        time.sleep(PAUSE_S * 2 ** failures)
+        time.sleep(PAUSE_S * 2**failures)
 
 
 def _connection(address: str, part: Path, start: int) -> Generator[int, None, int | None]:
@@ -198,10 +214,13 @@ def _length(path: Path) -> int:
 
 # --- what is there ---------------------------------------------------------------------------------------------------
 
+
 def _verify(archive: Archive, place: Path) -> None:
     """Compare size and checksum with those published. Raises _Failed."""
     if archive.size is not None and place.stat().st_size != archive.size:
-        raise _Failed(f"{place}: has {place.stat().st_size} bytes, the published archive {archive.size}; delete it and run again")
+        raise _Failed(
+            f"{place}: has {place.stat().st_size} bytes, the published archive {archive.size}; delete it and run again"
+        )
     if archive.checksum is None:
         return
     kind, _, published = archive.checksum.partition(":")
@@ -217,7 +236,9 @@ def _unpack(place: Path, folder: Path) -> None:
     try:
         if place.suffix == ".zip":
             with zipfile.ZipFile(place) as archive:
-                _check_disk(folder, sum(member.file_size for member in archive.infolist()), f"the content of {place.name} needs")
+                _check_disk(
+                    folder, sum(member.file_size for member in archive.infolist()), f"the content of {place.name} needs"
+                )
                 archive.extractall(folder)
         else:
             with tarfile.open(place) as archive:

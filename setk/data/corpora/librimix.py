@@ -31,8 +31,12 @@ from setk.data.pairs import pair_duration
 
 SPLITS = {"train": ("train-100", "train-360"), "valid": ("dev",), "test": ("test",)}
 # Part: the name in its generation CSV, and how many mixtures it has.
-PARTS = {"train-100": ("train-clean-100", 13900), "train-360": ("train-clean-360", 50800), "dev": ("dev-clean", 3000),
-         "test": ("test-clean", 3000)}
+PARTS = {
+    "train-100": ("train-clean-100", 13900),
+    "train-360": ("train-clean-360", 50800),
+    "dev": ("dev-clean", 3000),
+    "test": ("test-clean", 3000),
+}
 # Mixture: the folder of its target. Of mix_clean, the second talker is the noise.
 MIXTURES = {"mix_single": "s1", "mix_both": "mix_clean", "mix_clean": "s1"}
 _SOURCE_RATE = 16000
@@ -49,8 +53,12 @@ class Variant:
 
     def __post_init__(self):
         parts = [("--train", part, SPLITS["train"]) for part in self.train]
-        for option, value, choices in [("--mixture", self.mixture, MIXTURES), ("--mode", self.mode, ("min", "max")),
-                                       ("--rate", self.rate, (16000, 8000)), *parts]:
+        for option, value, choices in [
+            ("--mixture", self.mixture, MIXTURES),
+            ("--mode", self.mode, ("min", "max")),
+            ("--rate", self.rate, (16000, 8000)),
+            *parts,
+        ]:
             if value not in choices:
                 raise UserError(f"{option} {value}: choose {' or '.join(map(str, choices))}")
 
@@ -88,34 +96,71 @@ class _Entry:
 Watch = Callable[[Iterable, int, str], Iterable]
 
 
-def librimix(root: str | os.PathLike, out: str | os.PathLike, variant: Variant, moved: str | os.PathLike | None = None,
-             jobs: int = 1, watch: Watch = lambda items, total, what: items) -> Report:
-    """Write OUT/{train,valid,test} of the tree `root`, which holds wav16k or wav8k, in place.
+def librimix(
+    root: str | os.PathLike,
+    out: str | os.PathLike,
+    variant: Variant,
+    moved: str | os.PathLike | None = None,
+    jobs: int = 1,
+    watch: Watch = lambda items, total, what: items,
+) -> Report:
+    """Write OUT/{train,valid,test} of the tree `root`, which has wav16k or wav8k, in place.
 
-    The CSVs hold the paths where the tree was made; it is read at `moved`, or else where it is now. Raises
+    The CSVs have the paths of the machine where the tree was made; it is read at `moved`, or else at `root`. Raises
     UserError if nothing of the variant exists.
     """
     folder = Path(root) / f"wav{variant.rate // 1000}k" / variant.mode / "metadata"
-    return _write(folder, out, variant, jobs, watch, f"mixture_{{}}_{variant.mixture}.csv", lambda part: part,
-                  lambda path, part, report: _tree_rows(path, part, Path(moved or root), variant, report))
+    return _write(
+        folder,
+        out,
+        variant,
+        jobs,
+        watch,
+        f"mixture_{{}}_{variant.mixture}.csv",
+        lambda part: part,
+        lambda path, part, report: _tree_rows(path, part, Path(moved or root), variant, report),
+    )
 
 
-def rendered(csvs: str | os.PathLike, librispeech: str | os.PathLike, wham: str | os.PathLike, out: str | os.PathLike,
-             variant: Variant, jobs: int = 1, watch: Watch = lambda items, total, what: items) -> Report:
+def rendered(
+    csvs: str | os.PathLike,
+    librispeech: str | os.PathLike,
+    wham: str | os.PathLike,
+    out: str | os.PathLike,
+    variant: Variant,
+    jobs: int = 1,
+    watch: Watch = lambda items, total, what: items,
+) -> Report:
     """Write OUT/{train,valid,test} of the generation CSVs libri2mix_*.csv in a folder; entries are on-the-fly mixtures.
 
-    `librispeech` holds train-clean-360 and the others, `wham` tr, cv and tt. Where a noise at another speed
+    `librispeech` has train-clean-360 and the others, `wham` tr, cv and tt. Where a noise at another speed
     (…sp08.wav, …sp12.wav) is missing, the original is played at that speed (the scripts use SoX: last bits differ).
     """
     for option, place in (("--librispeech", librispeech), ("--wham", wham)):
         if not os.path.isdir(place):
             raise UserError(f"{option} {place}: no such folder")
-    return _write(Path(csvs), out, variant, jobs, watch, "libri2mix_{}.csv", lambda part: PARTS[part][0],
-                  lambda path, part, report: _generation_rows(path, Path(librispeech), Path(wham), variant, report))
+    return _write(
+        Path(csvs),
+        out,
+        variant,
+        jobs,
+        watch,
+        "libri2mix_{}.csv",
+        lambda part: PARTS[part][0],
+        lambda path, part, report: _generation_rows(path, Path(librispeech), Path(wham), variant, report),
+    )
 
 
-def _write(folder: Path, out: str | os.PathLike, variant: Variant, jobs: int, watch: Watch, pattern: str,
-           name: Callable[[str], str], rows: Callable[[Path, str, Report], Iterator[Mixture]]) -> Report:
+def _write(
+    folder: Path,
+    out: str | os.PathLike,
+    variant: Variant,
+    jobs: int,
+    watch: Watch,
+    pattern: str,
+    name: Callable[[str], str],
+    rows: Callable[[Path, str, Report], Iterator[Mixture]],
+) -> Report:
     report = Report()
     paths = {part: folder / pattern.format(name(part)) for parts in variant.splits().values() for part in parts}
     absent = [part for part, path in paths.items() if not path.is_file()]
@@ -129,18 +174,26 @@ def _write(folder: Path, out: str | os.PathLike, variant: Variant, jobs: int, wa
                 continue
             mixtures = _unique(list(rows(paths[part], part, report)), found, report)
             if len(mixtures) != PARTS[part][1]:
-                report.warnings.append(f"{paths[part]}: has {len(mixtures)} mixtures, the complete {part} {PARTS[part][1]:,}: "
-                                       "scores are not comparable with published ones")
+                report.warnings.append(
+                    f"{paths[part]}: has {len(mixtures)} mixtures, the complete {part} {PARTS[part][1]:,}: "
+                    "scores are not comparable with published ones"
+                )
             for entry in watch(ordered_map(_look, mixtures, jobs), len(mixtures), part):
                 if entry.error:
                     report.faults.append((entry.mixture.utt, f"{entry.mixture.where}: {entry.error}"))
                 else:
                     found[entry.mixture.utt] = entry
-        report.write(Path(out), split, {
-            "noisy.scp": {utt: e.noisy for utt, e in found.items()}, "clean.scp": {utt: e.clean for utt, e in found.items()},
-            "utt2dur": {utt: e.duration for utt, e in found.items()},
-            "utt2spk": {utt: utt.partition("-")[0] for utt in found},
-            "utt2snr": {utt: e.mixture.snr for utt, e in found.items() if e.mixture.snr}})
+        report.write(
+            Path(out),
+            split,
+            {
+                "noisy.scp": {utt: e.noisy for utt, e in found.items()},
+                "clean.scp": {utt: e.clean for utt, e in found.items()},
+                "utt2dur": {utt: e.duration for utt, e in found.items()},
+                "utt2spk": {utt: utt.partition("-")[0] for utt in found},
+                "utt2snr": {utt: e.mixture.snr for utt, e in found.items() if e.mixture.snr},
+            },
+        )
     if not any(report.counts.values()):
         reasons = f" (first fault: {report.faults[0][1]})" if report.faults else ""
         raise UserError(f"{folder}: not one mixture can be used{reasons}")
@@ -190,8 +243,13 @@ def _tree_rows(path: Path, part: str, root: Path, variant: Variant, report: Repo
         # The target of mix_both has no column; all are next to each other.
         tail = row["mixture_path"].rpartition(mark)[2].split("/")
         if mark not in row["mixture_path"] or variant.mixture not in tail:
-            report.faults.append((row["mixture_ID"], f"{where}: {row['mixture_path']}: is not a path of a LibriMix tree, "
-                                  f"…{mark}{variant.mode}/{part}/{variant.mixture}/*.wav"))
+            report.faults.append(
+                (
+                    row["mixture_ID"],
+                    f"{where}: {row['mixture_path']}: is not a path of a LibriMix tree, "
+                    f"…{mark}{variant.mode}/{part}/{variant.mixture}/*.wav",
+                )
+            )
             continue
         target = [MIXTURES[variant.mixture] if name == variant.mixture else name for name in tail]
         pair = tuple(str(root.joinpath(mark.strip("/"), *names)) for names in (tail, target))
@@ -224,10 +282,19 @@ def _generation_rows(path: Path, librispeech: Path, wham: Path, variant: Variant
     sources = ("source_1", "source_2", "noise")
     columns = ("mixture_ID", *(f"{s}_{what}" for s in sources for what in ("path", "gain")))
     for where, row in _read_csv(path, columns, report):
-        *speech, noise = ((str(folder / row[f"{s}_path"]), _number(row[f"{s}_gain"], where, f"{s}_gain"))
-                          for s, folder in zip(sources, (librispeech, librispeech, wham)))
-        yield Mixture(row["mixture_ID"], where, variant.rate, speech=tuple(speech), noise=noise, mode=variant.mode,
-                      target=variant.mixture)
+        *speech, noise = (
+            (str(folder / row[f"{s}_path"]), _number(row[f"{s}_gain"], where, f"{s}_gain"))
+            for s, folder in zip(sources, (librispeech, librispeech, wham))
+        )
+        yield Mixture(
+            row["mixture_ID"],
+            where,
+            variant.rate,
+            speech=tuple(speech),
+            noise=noise,
+            mode=variant.mode,
+            target=variant.mixture,
+        )
 
 
 def _look(mixture: Mixture) -> _Entry:
@@ -251,8 +318,11 @@ def _on_the_fly(mixture: Mixture) -> _Entry:
         lengths.append(info.frames)
     s1, s2 = (Part(path, gain) for path, gain in mixture.speech)
     noise = _noise(*mixture.noise, max(lengths))  # type: ignore[call-arg]
-    noisy, clean = {"mix_single": ((s1, noise), (s1,)), "mix_both": ((s1, s2, noise), (s1, s2)),
-                    "mix_clean": ((s1, s2), (s1,))}[mixture.target]
+    noisy, clean = {
+        "mix_single": ((s1, noise), (s1,)),
+        "mix_both": ((s1, s2, noise), (s1, s2)),
+        "mix_clean": ((s1, s2), (s1,)),
+    }[mixture.target]
     length = -(-(min if mixture.mode == "min" else max)(lengths) * mixture.rate // _SOURCE_RATE)
     noisy, clean = (onthefly.Mixture(length, mixture.rate, parts).text() for parts in (noisy, clean))
     return _Entry(mixture, noisy, clean, seconds(length, mixture.rate))

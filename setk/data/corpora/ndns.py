@@ -45,8 +45,9 @@ class _Clip:
     error: str = ""
 
 
-def ndns(root: str | os.PathLike, out: str | os.PathLike, jobs: int = 1,
-         watch: Watch = lambda items, total, what: items) -> Report:
+def ndns(
+    root: str | os.PathLike, out: str | os.PathLike, jobs: int = 1, watch: Watch = lambda items, total, what: items
+) -> Report:
     """Write OUT/{train,valid,test} of the sets in `root`; the wavs stay in place.
 
     Raises UserError if there are none, or two sets share a source: a file of sources.tsv, the text before _snr, or
@@ -55,15 +56,19 @@ def ndns(root: str | os.PathLike, out: str | os.PathLike, jobs: int = 1,
     root, out, report = Path(root), Path(out), Report()
     folders = {split: root / name for split, name in SETS.items() if (root / name / "noisy").is_dir()}
     if not folders:
-        raise UserError(f"{root}: is not an N-DNS tree: it has no {' or '.join(f'{name}/noisy' for name in SETS.values())}; "
-                        "make one there with --clean and --noise")
+        raise UserError(
+            f"{root}: is not an N-DNS tree: it has no {' or '.join(f'{name}/noisy' for name in SETS.values())}; "
+            "make one there with --clean and --noise"
+        )
     check_sources(root / "sources.tsv")
     sets = {}
     for split, folder in folders.items():
         clips = _clips(folder, report)
         if len(clips) != COUNT:
-            report.warnings.append(f"{folder}: has {len(clips)} clips, the complete set {COUNT:,}: "
-                                   "scores are not comparable with published ones")
+            report.warnings.append(
+                f"{folder}: has {len(clips)} clips, the complete set {COUNT:,}: "
+                "scores are not comparable with published ones"
+            )
         sets[split] = []
         for clip in watch(ordered_map(_look, clips, jobs), len(clips), split):
             if clip.error:
@@ -73,8 +78,16 @@ def ndns(root: str | os.PathLike, out: str | os.PathLike, jobs: int = 1,
     _check_overlap(sets)
     for split in SETS:
         clips = sets.get(split, [])
-        report.write(out, split, {"noisy.scp": {c.utt: c.noisy for c in clips}, "clean.scp": {c.utt: c.clean for c in clips},
-                                  "utt2dur": {c.utt: c.duration for c in clips}, "utt2snr": {c.utt: c.snr for c in clips}})
+        report.write(
+            out,
+            split,
+            {
+                "noisy.scp": {c.utt: c.noisy for c in clips},
+                "clean.scp": {c.utt: c.clean for c in clips},
+                "utt2dur": {c.utt: c.duration for c in clips},
+                "utt2snr": {c.utt: c.snr for c in clips},
+            },
+        )
     if not any(report.counts.values()):
         reasons = f" (first fault: {report.faults[0][1]})" if report.faults else ""
         raise UserError(f"{root}: not one clip can be used{reasons}")
@@ -129,5 +142,7 @@ def _check_overlap(sets: dict[str, list[_Clip]]) -> None:
                     break
     if shared:
         first, clip = shared[0]
-        raise UserError(f"{clip.noisy} and {first.noisy} have sources in common ({len(shared)} clips in all have sources of "
-                        "another set), so scores would be of training data; make the sets again (--clean, --noise), or remove the clips")
+        raise UserError(
+            f"{clip.noisy} and {first.noisy} have sources in common ({len(shared)} clips in all have sources of "
+            "another set), so scores would be of training data; make the sets again (--clean, --noise), or remove the clips"
+        )

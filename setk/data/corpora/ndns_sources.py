@@ -65,13 +65,21 @@ def check_sources(path: Path) -> list[Source]:
         for mark in (source.path, source.digest):
             first = owner.setdefault(mark, source)
             if first.set != source.set:
-                raise UserError(f"{path}: {source.path} ({source.set}) and {first.path} ({first.set}) are one file, so "
-                                "scores would be of training data; remove the sets and the table, and make them again")
+                raise UserError(
+                    f"{path}: {source.path} ({source.set}) and {first.path} ({first.set}) are one file, so "
+                    "scores would be of training data; remove the sets and the table, and make them again"
+                )
     return sources
 
 
-def split_sources(root: str | os.PathLike, clean: str | os.PathLike, noise: str | os.PathLike, group: str = GROUP,
-                  seed: int = 0, jobs: int = 1) -> Faults:
+def split_sources(
+    root: str | os.PathLike,
+    clean: str | os.PathLike,
+    noise: str | os.PathLike,
+    group: str = GROUP,
+    seed: int = 0,
+    jobs: int = 1,
+) -> Faults:
     """Write ROOT/sources.tsv, unless it is there: which set each file of the two folders is for.
 
     A tenth of the sources, at least one, is drawn for validation and as many for the test set. Files of equal content,
@@ -89,8 +97,12 @@ def split_sources(root: str | os.PathLike, clean: str | os.PathLike, noise: str 
             raise UserError(f"{option} {place}: no such folder")
     mine = Path(root) / "sources.tsv"
     if any((Path(root) / name).exists() for name in SETS.values()) and not mine.exists():
-        raise UserError(f"{root}: has sets that were not made by setk; choose another folder for those of --clean and --noise")
-    root = claim_dir(root, {"clean": places[0], "noise": places[1], "group": group, "seed": seed}, "numpy", "soundfile", "soxr")
+        raise UserError(
+            f"{root}: has sets that were not made by setk; choose another folder for those of --clean and --noise"
+        )
+    root = claim_dir(
+        root, {"clean": places[0], "noise": places[1], "group": group, "seed": seed}, "numpy", "soundfile", "soxr"
+    )
     if check_sources(mine):
         return []
     rows, faults = [], []
@@ -103,7 +115,9 @@ def split_sources(root: str | os.PathLike, clean: str | os.PathLike, noise: str 
                 faults.append((utt, error))
                 continue
             named = pattern.search(os.path.relpath(path, place))
-            groups.add(Source("", kind, path, digest), [f"group {named[0]}" if named else f"file {path}", f"content {digest}"])
+            groups.add(
+                Source("", kind, path, digest), [f"group {named[0]}" if named else f"file {path}", f"content {digest}"]
+            )
         rows += _assign(groups.members(), kind, place, seed)
     lines = sorted(f"{row.set}\t{row.kind}\t{row.path}\t{row.digest}\n" for row in rows)
     write_text(mine, _HEADER + "".join(lines))
@@ -143,8 +157,10 @@ class _Groups:
 def _assign(groups: list[list[Source]], kind: str, place: str, seed: int) -> list[Source]:
     """The sources with their set, a group never in two."""
     if len(groups) < len(SETS):
-        raise UserError(f"{place}: has {len(groups)} usable sources of {kind} (a reader or a recording is one); "
-                        f"{len(SETS)} sets that share none need at least {len(SETS)}")
+        raise UserError(
+            f"{place}: has {len(groups)} usable sources of {kind} (a reader or a recording is one); "
+            f"{len(SETS)} sets that share none need at least {len(SETS)}"
+        )
     held = max(1, round(_SHARE * len(groups)))
     order = rng(seed, kind).permutation(len(groups))
     groups.sort(key=lambda group: min(source.path for source in group))

@@ -19,7 +19,15 @@ from setk.core.errors import AudioError, UserError
 from setk.core.pool import ordered_map
 from setk.core.rng import rng
 from setk.data import mixing
-from setk.data.corpora.ndns_sources import GROUP as GROUP, KINDS, NAME, RATE, SETS, check_sources, split_sources as split_sources
+from setk.data.corpora.ndns_sources import (
+    GROUP as GROUP,
+    KINDS,
+    NAME,
+    RATE,
+    SETS,
+    check_sources,
+    split_sources as split_sources,
+)
 from setk.data.lists import Faults, take_part
 
 CLIP = 30 * RATE  # samples
@@ -67,8 +75,9 @@ def _start_worker(pool: _Pool) -> None:
     _pool = pool
 
 
-def synthesize(root: str | os.PathLike, counts: dict[str, int], seed: int = 0, part: str | None = None,
-               jobs: int = 1) -> Iterator[Made]:
+def synthesize(
+    root: str | os.PathLike, counts: dict[str, int], seed: int = 0, part: str | None = None, jobs: int = 1
+) -> Iterator[Made]:
     """Make the clips 0 ... counts[set] - 1 of each set from ROOT/sources.tsv, those of a part; complete ones are kept.
 
     A clip depends on (seed, set, number) alone: it is the same for any number of jobs, and more can be made later.
@@ -87,7 +96,9 @@ def synthesize(root: str | os.PathLike, counts: dict[str, int], seed: int = 0, p
 def _numbers(folder: Path) -> set[int]:
     """Numbers of the clips of a set; the noisy file is written last."""
     noisy = folder / "noisy"
-    return {int(fields["id"]) for name in (os.listdir(noisy) if noisy.is_dir() else ()) if (fields := NAME.fullmatch(name))}
+    return {
+        int(fields["id"]) for name in (os.listdir(noisy) if noisy.is_dir() else ()) if (fields := NAME.fullmatch(name))
+    }
 
 
 def _make(clip: tuple[str, int]) -> Made:
@@ -96,8 +107,9 @@ def _make(clip: tuple[str, int]) -> Made:
     snr, level = int(generator.integers(*_SNRS)), int(generator.integers(*_LEVELS))
     faults: list[tuple[str, str]] = []
     try:
-        (speech, talkers), (noise, noises) = (_assemble(_pool.sources[name, kind], generator, pause, faults)
-                                              for kind, pause in zip(KINDS, (_PAUSE, 0)))
+        (speech, talkers), (noise, noises) = (
+            _assemble(_pool.sources[name, kind], generator, pause, faults) for kind, pause in zip(KINDS, (_PAUSE, 0))
+        )
     except AudioError as e:
         return Made(f"{name}/{k}", tuple(faults), str(e))
     mixed = mixing.mix(speech, noise, snr, level, RATE, active=True)
@@ -117,8 +129,9 @@ def _stems(paths: list[str]) -> str:
     return text.encode()[:100].decode(errors="ignore")
 
 
-def _assemble(paths: list[str], generator: np.random.Generator, pause: int,
-              faults: Faults) -> tuple[np.ndarray, list[str]]:
+def _assemble(
+    paths: list[str], generator: np.random.Generator, pause: int, faults: Faults
+) -> tuple[np.ndarray, list[str]]:
     """CLIP samples from sources drawn one after the other, with `pause` samples between them, and their paths.
 
     A source that is too long is cut at a random place; of several channels the first is used. Each is scaled to a
@@ -135,11 +148,13 @@ def _assemble(paths: list[str], generator: np.random.Generator, pause: int,
             x, rate = np.zeros((1, 0), np.float32), RATE
         x = audio.resample(x[0], rate, RATE)
         start = mixing.noise_start(len(x), min(len(x), left), place)
-        x = x[start:start + left]
+        x = x[start : start + left]
         if mixing.rms_level(x) < _SILENCE_DB:
             failed += 1
             if failed == _DRAWS:
-                raise AudioError(f"{path}: is silent or cannot be read, as were the {_DRAWS - 1} drawn before; replace them")
+                raise AudioError(
+                    f"{path}: is silent or cannot be read, as were the {_DRAWS - 1} drawn before; replace them"
+                )
             continue
         failed = 0
         parts += [x / np.abs(x).max(), np.zeros(min(pause, max(left - len(x), 0)), np.float32)]

@@ -25,8 +25,15 @@ VALID = "p226,p287"
 SUBSETS = {"train": ("trainset_28spk", "log_trainset_28spk.txt", 11572), "test": ("testset", "log_testset.txt", 824)}
 
 
-def vbd(root: str | os.PathLike, out: str | os.PathLike, valid: str | None = None, jobs: int = 1, part: str | None = None,
-        resampler: str = "soxr", watch: Callable[[Iterable, int, str], Iterable] = lambda items, total, what: items) -> Report:
+def vbd(
+    root: str | os.PathLike,
+    out: str | os.PathLike,
+    valid: str | None = None,
+    jobs: int = 1,
+    part: str | None = None,
+    resampler: str = "soxr",
+    watch: Callable[[Iterable, int, str], Iterable] = lambda items, total, what: items,
+) -> Report:
     """Write OUT/{train,valid,test}, and under OUT/wav16k the wavs that are not at 16 kHz yet.
 
     `valid` names what is held out of the training subset: speakers by commas, or a file of utterance ids; None is
@@ -40,8 +47,10 @@ def vbd(root: str | os.PathLike, out: str | os.PathLike, valid: str | None = Non
         raise UserError(f"{root}: no such folder; give the folder that has noisy_testset_wav and the other folders")
     subsets = {subset: _folders(root, subset, report) for subset in SUBSETS}
     if not any(subsets.values()):
-        raise UserError(f"{root}: is not VoiceBank+DEMAND: it has neither noisy_trainset_28spk_wav nor noisy_testset_wav "
-                        "with their clean_ partners; unpack the zips of datashare.ed.ac.uk/handle/10283/2791 there")
+        raise UserError(
+            f"{root}: is not VoiceBank+DEMAND: it has neither noisy_trainset_28spk_wav nor noisy_testset_wav "
+            "with their clean_ partners; unpack the zips of datashare.ed.ac.uk/handle/10283/2791 there"
+        )
     for subset, folders in subsets.items():
         if not folders:
             continue
@@ -55,10 +64,18 @@ def vbd(root: str | os.PathLike, out: str | os.PathLike, valid: str | None = Non
         _warn_of_counts(root, subset, len(common), report)
         tables = convert(list(common)) | {"utt2snr": _snrs(root, SUBSETS[subset][1])}
         good = tables["noisy.scp"]
-        splits = {"train": good.keys() - held, "valid": good.keys() & held} if subset == "train" else {"test": good.keys()}
+        splits = (
+            {"train": good.keys() - held, "valid": good.keys() & held} if subset == "train" else {"test": good.keys()}
+        )
         for split, utts in splits.items():
-            report.write(out, split, {name: {utt: table[utt] for utt in good if utt in utts and utt in table}
-                                      for name, table in tables.items()})
+            report.write(
+                out,
+                split,
+                {
+                    name: {utt: table[utt] for utt in good if utt in utts and utt in table}
+                    for name, table in tables.items()
+                },
+            )
     return report
 
 
@@ -76,8 +93,10 @@ def _held_out(valid: str | None, utts: Iterable[str]) -> set[str]:
         found = {utt: _speaker(utt) for utt in utts if _speaker(utt) in named}
     unknown = sorted(named - set(found.values()))
     if unknown and valid is not None:
-        raise UserError(f"--valid {valid}: {unknown[0]} is not in the training subset; "
-                        "name speakers by commas as in p226,p287, or a file of utterance ids")
+        raise UserError(
+            f"--valid {valid}: {unknown[0]} is not in the training subset; "
+            "name speakers by commas as in p226,p287, or a file of utterance ids"
+        )
     return set(found)
 
 
@@ -88,30 +107,52 @@ def _speaker(utt: str) -> str:
 def _warn_of_counts(root: Path, subset: str, count: int, report: Report) -> None:
     expected = SUBSETS[subset][2]
     if count != expected:
-        report.warnings.append(f"{root}: the {subset} subset has {count} pairs, the complete corpus {expected:,}: "
-                               "scores are not comparable with published ones")
+        report.warnings.append(
+            f"{root}: the {subset} subset has {count} pairs, the complete corpus {expected:,}: "
+            "scores are not comparable with published ones"
+        )
 
 
 def _folders(root: Path, subset: str, report: Report) -> tuple[Path, Path] | None:
     """The noisy and clean folder of a subset; None, and a warning, if it has neither."""
     stem = SUBSETS[subset][0]
-    found = [next((f for suffix in ("_wav_16k", "_wav") if (f := root / f"{kind}_{stem}{suffix}").is_dir()), None)
-             for kind in ("noisy", "clean")]
+    found = [
+        next((f for suffix in ("_wav_16k", "_wav") if (f := root / f"{kind}_{stem}{suffix}").is_dir()), None)
+        for kind in ("noisy", "clean")
+    ]
     if all(found):
         return found[0], found[1]
     if any(found):
         kind = "clean" if found[0] else "noisy"
-        raise UserError(f"{root}: {kind}_{stem}_wav is missing next to {(found[0] or found[1]).name}; unpack its zip there")
+        raise UserError(
+            f"{root}: {kind}_{stem}_wav is missing next to {(found[0] or found[1]).name}; unpack its zip there"
+        )
     report.warnings.append(f"{root}: has no {stem} folders; no {subset} directory is written")
     return None
 
 
-def _convert(subset: str, common: dict[str, tuple[Location, Location]], wavs: Path, jobs: int, resampler: str, watch: Callable,
-             report: Report, utts: list[str]) -> dict[str, dict[str, str]]:
+def _convert(
+    subset: str,
+    common: dict[str, tuple[Location, Location]],
+    wavs: Path,
+    jobs: int,
+    resampler: str,
+    watch: Callable,
+    report: Report,
+    utts: list[str],
+) -> dict[str, dict[str, str]]:
     """The tables of those of `utts` that are usable, all of them converted."""
-    noisy, clean = ({c.utt: c for c in watch(convert_all(((utt, common[utt][k]) for utt in utts), wavs / kind,
-                                                         RATE, resampler, jobs=jobs), len(utts), f"{subset} {kind}")}
-                    for k, kind in enumerate(("noisy", "clean")))
+    noisy, clean = (
+        {
+            c.utt: c
+            for c in watch(
+                convert_all(((utt, common[utt][k]) for utt in utts), wavs / kind, RATE, resampler, jobs=jobs),
+                len(utts),
+                f"{subset} {kind}",
+            )
+        }
+        for k, kind in enumerate(("noisy", "clean"))
+    )
     good = []
     for utt in utts:
         a, b = noisy[utt], clean[utt]
@@ -121,9 +162,12 @@ def _convert(subset: str, common: dict[str, tuple[Location, Location]], wavs: Pa
         report.faults += [(utt, fault)] if fault else []
         good += [] if fault else [utt]
         report.clipped += a.clipped + b.clipped
-    return {"noisy.scp": {utt: noisy[utt].path for utt in good}, "clean.scp": {utt: clean[utt].path for utt in good},
-            "utt2dur": {utt: seconds(noisy[utt].frames, RATE) for utt in good},
-            "utt2spk": {utt: _speaker(utt) for utt in good}}
+    return {
+        "noisy.scp": {utt: noisy[utt].path for utt in good},
+        "clean.scp": {utt: clean[utt].path for utt in good},
+        "utt2dur": {utt: seconds(noisy[utt].frames, RATE) for utt in good},
+        "utt2spk": {utt: _speaker(utt) for utt in good},
+    }
 
 
 def _snrs(root: Path, name: str) -> dict[str, str]:
@@ -136,5 +180,7 @@ def _snrs(root: Path, name: str) -> dict[str, str]:
             if fields:
                 found[fields[0]] = f"{float(fields[-1]):g}"
         except ValueError:
-            raise UserError(f"{path}:{number}: no SNR at the end of the line; expected a line such as 'p232_001 bus 17.5'") from None
+            raise UserError(
+                f"{path}:{number}: no SNR at the end of the line; expected a line such as 'p232_001 bus 17.5'"
+            ) from None
     return found

@@ -109,8 +109,20 @@ def _inspect(f: h5py.File, path: Path, streams: tuple[str, ...], feature: str) -
         raise UserError(f"{path}: its tables do not match each other; {REMAKE}")
     starts = _find_rows(f, path, streams, int(offset[-1]))
     settings = {key: number_of(f, key, "iuf") for key in _SETTINGS if key in f.attrs}
-    return ShardFile(path, number_of(f, "sample_rate"), settings, number_of(f, "number"), number_of(f, "of"), starts,
-                     np.dtype((_ROWS[feature][0], f[streams[0]].shape[1:])), offset, samples, utts, spk, snr)
+    return ShardFile(
+        path,
+        number_of(f, "sample_rate"),
+        settings,
+        number_of(f, "number"),
+        number_of(f, "of"),
+        starts,
+        np.dtype((_ROWS[feature][0], f[streams[0]].shape[1:])),
+        offset,
+        samples,
+        utts,
+        spk,
+        snr,
+    )
 
 
 def _check_header(f: h5py.File, path: Path, feature: str) -> None:
@@ -118,8 +130,10 @@ def _check_header(f: h5py.File, path: Path, feature: str) -> None:
         raise UserError(f"{path}: is an HDF5 file, but not a shard of setk; {REMAKE}")
     version, has = number_of(f, "version"), text_of(f, "feature")
     if version != VERSION or has not in features.FEATURES:
-        raise UserError(f"{path}: is a shard of version {version} with {has}; this setk reads version {VERSION} with "
-                        f"{', '.join(features.FEATURES)}")
+        raise UserError(
+            f"{path}: is a shard of version {version} with {has}; this setk reads version {VERSION} with "
+            f"{', '.join(features.FEATURES)}"
+        )
     if has != feature:
         raise UserError(f"{path}: has {has}; expected {feature}; {REMAKE} --feature {feature}")
 

@@ -51,12 +51,19 @@ class Shards:
         files = []
         for key, place in read_list(path).items():
             neighbour = path.parent / Path(place).name
-            files.append(open_shard(neighbour if neighbour.exists() else Path(place), name or key.partition(".")[0], feature))
+            files.append(
+                open_shard(neighbour if neighbour.exists() else Path(place), name or key.partition(".")[0], feature)
+            )
         if not files:
             raise UserError(f"{path}: lists no shards; {REMAKE}")
         _check_set(path, files)
         self._files, self._descriptors = files, {}
-        self.rate, self.streams, self.settings, self._row = files[0].rate, tuple(files[0].starts), files[0].settings, files[0].row
+        self.rate, self.streams, self.settings, self._row = (
+            files[0].rate,
+            tuple(files[0].starts),
+            files[0].settings,
+            files[0].row,
+        )
         self.ids = [utt for f in files for utt in f.utts]
         self.spk = [spk for f in files for spk in f.spk] if all(f.spk for f in files) else []
         self.lengths = np.concatenate([np.diff(f.offset) for f in files])
@@ -121,7 +128,9 @@ def _check_set(path: Path, files: list[ShardFile]) -> None:
         if f.rate != first.rate:
             raise UserError(f"{f.path}: is at {f.rate} Hz, {first.path} at {first.rate} Hz; make both at one --rate")
         if f.settings != first.settings or f.row != first.row:
-            raise UserError(f"{f.path}: has {f.settings}, {first.path} {first.settings}; make both with the same settings")
+            raise UserError(
+                f"{f.path}: has {f.settings}, {first.path} {first.settings}; make both with the same settings"
+            )
     seen: set[str] = set()
     for f in files:
         duplicates = seen.intersection(f.utts)

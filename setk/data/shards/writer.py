@@ -48,7 +48,17 @@ class ShardJob:
     @property
     def inputs(self) -> str:
         """Digest of all that decides the content, except the samples."""
-        facts: list[Any] = [VERSION, self.name, self.number, self.of, self.rate, self.utts, self.places, self.snr, self.spk]
+        facts: list[Any] = [
+            VERSION,
+            self.name,
+            self.number,
+            self.of,
+            self.rate,
+            self.utts,
+            self.places,
+            self.snr,
+            self.spk,
+        ]
         # Only where it applies: shards of pcm that were made before there was a choice stay current.
         facts += [self.feature.name, self.feature.settings] if self.feature.name != "pcm" else []
         facts += [self.resampler] if self.resampler else []
@@ -71,8 +81,16 @@ class ShardDone:
     faults: list[tuple[str, str]] = field(default_factory=list)
 
 
-def write_shards(data: DataDir, out: str | os.PathLike, size: int = 1000, part: str | None = None, jobs: int = 1,
-                 rate: int = 16000, feature: Feature = Pcm(), resampler: str | None = None) -> Iterator[ShardDone]:
+def write_shards(
+    data: DataDir,
+    out: str | os.PathLike,
+    size: int = 1000,
+    part: str | None = None,
+    jobs: int = 1,
+    rate: int = 16000,
+    feature: Feature = Pcm(),
+    resampler: str | None = None,
+) -> Iterator[ShardDone]:
     """Write a data directory as shards of `size` utterances into `out`, yielding the result of each.
 
     `part` = "k/n" writes every n-th file from the k-th. Shards that are complete and made from the same inputs
@@ -96,8 +114,9 @@ def write_shards(data: DataDir, out: str | os.PathLike, size: int = 1000, part: 
             write_list(Path(out) / f"{name}.scp", files)
 
 
-def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000,
-                feature: Feature = Pcm(), resampler: str | None = None) -> list[ShardJob]:
+def plan_shards(
+    data: DataDir, out: Path, size: int, rate: int = 16000, feature: Feature = Pcm(), resampler: str | None = None
+) -> list[ShardJob]:
     """The shards that `data` makes. Raises UserError if noisy and clean differ in ids, or a list is empty."""
     if data.is_pairs:
         sets = {"pairs": data.pairs()}
@@ -115,11 +134,13 @@ def plan_shards(data: DataDir, out: Path, size: int, rate: int = 16000,
             raise UserError(f"{data.path}/utt2spk: {missing[0]} has no speaker; complete the table or remove it")
         of = -(-len(utts) // size)
         for number in range(1, of + 1):
-            ids = tuple(utts[(number - 1) * size:number * size])
+            ids = tuple(utts[(number - 1) * size : number * size])
             places = tuple(table[u] for u in ids)
             snr = tuple(_parse_snr(data, u, snrs.get(u, "nan")) if described else float("nan") for u in ids)
             spk = tuple(speakers[u] for u in ids) if described and speakers else ()
-            plan.append(ShardJob(name, number, of, out / f"{name}.{number}.h5", rate, ids, places, snr, spk, feature, resampler))
+            plan.append(
+                ShardJob(name, number, of, out / f"{name}.{number}.h5", rate, ids, places, snr, spk, feature, resampler)
+            )
     return plan
 
 
@@ -156,7 +177,10 @@ def make_shard(job: ShardJob) -> ShardDone:
     done = ShardDone(job.path, utterances=len(job.utts))
     if is_current(job):
         with h5py.File(job.path, "r", locking=False) as f:
-            done.state, done.seconds = "kept", int(f["samples"][:].sum() if "samples" in f else f["offset"][-1]) / job.rate
+            done.state, done.seconds = (
+                "kept",
+                int(f["samples"][:].sum() if "samples" in f else f["offset"][-1]) / job.rate,
+            )
         return done
     try:
         samples = np.array(_each(job, done, _probe_utterance), np.int64)
@@ -192,17 +216,26 @@ def _probe_utterance(job: ShardJob, i: int) -> int:
     for place, info in zip(places, infos):
         audio.check_mono(place, info.channels, info.rate, None if job.resampler else job.rate)
         if (info.frames, info.rate) != (first.frames, first.rate):
-            raise AudioError(f"{place}: has {info.frames} samples at {info.rate} Hz, {places[0]} {first.frames} "
-                             f"at {first.rate}; a pair must have equal lengths")
+            raise AudioError(
+                f"{place}: has {info.frames} samples at {info.rate} Hz, {places[0]} {first.frames} "
+                f"at {first.rate}; a pair must have equal lengths"
+            )
     return audio.resampled_length(first.frames, first.rate, job.rate)
 
 
 def _describe(f: h5py.File, job: ShardJob, samples: np.ndarray, offset: np.ndarray) -> None:
     """Write all of a shard but the rows, for which space is reserved."""
-    f.attrs.update({"version": VERSION, "sample_rate": job.rate, "number": job.number, "of": job.of, **job.feature.settings})
+    f.attrs.update(
+        {"version": VERSION, "sample_rate": job.rate, "number": job.number, "of": job.of, **job.feature.settings}
+    )
     libraries = ("numpy", "h5py", *((job.resampler,) if job.resampler else ()))
     stamp = json.dumps(provenance.stamp(*libraries, **({"resampler": job.resampler} if job.resampler else {})))
-    for name, text in (("format", FORMAT), ("feature", job.feature.name), ("inputs", job.inputs), ("provenance", stamp)):
+    for name, text in (
+        ("format", FORMAT),
+        ("feature", job.feature.name),
+        ("inputs", job.inputs),
+        ("provenance", stamp),
+    ):
         f.attrs[name] = fixed([text])[0]
     f["offset"], f["snr"], f["utt"] = offset, np.asarray(job.snr, np.float32), fixed(job.utts)
     if job.spk:
@@ -223,6 +256,6 @@ def _copy_utterance(streams: dict[str, h5py.Dataset], job: ShardJob, samples: in
             raise AudioError(f"{place}: changed while it was read; run se-prep shards again")
         at = int(start)
         for rows, beyond in job.feature.encode(x):
-            data[at:at + len(rows)] = rows
+            data[at : at + len(rows)] = rows
             at, clipped = at + len(rows), clipped + beyond
     return clipped

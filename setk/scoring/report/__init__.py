@@ -29,8 +29,16 @@ Row = Mapping[str, Any]
 Place = tuple[str | Location, str | Location, str | Location | None]
 
 
-def write_report(path: str | os.PathLike, rows: Sequence[Row], places: Mapping[str, Place], summary: Mapping[str, Any], *,
-                 worst: int = 5, best: int = 5, by: str | None = None) -> None:
+def write_report(
+    path: str | os.PathLike,
+    rows: Sequence[Row],
+    places: Mapping[str, Place],
+    summary: Mapping[str, Any],
+    *,
+    worst: int = 5,
+    best: int = 5,
+    by: str | None = None,
+) -> None:
     """Write the page to `path`, atomically; the same input gives the same bytes.
 
     `rows`: {"utt": id, "scores": {metric: float}, "error": reason or ""}, in the order of the table. `places`: where
@@ -44,16 +52,28 @@ def write_report(path: str | os.PathLike, rows: Sequence[Row], places: Mapping[s
         raise UserError(f"'{by}' is not in the table, so it cannot order the report; known: {', '.join(names)}")
     low, high = _extremes(rows, by, worst, best)
     script = _part("page.js")
-    write_text(path, Template(_part("page.html")).substitute(
-        style=_part("page.css"), script=script, gradient=media.GRADIENT, range=media.RANGE_DB, seconds=media.SECONDS,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        counts=_counts(summary), interval=text("{level:.0%} intervals: {method}, {resamples:,} resamples.".format(**summary["interval"])),
-        summary=_summary_rows(summary["metrics"]),
-        groups="".join(_group(*item, names) for item in summary.get("groups", {}).items()),  # type: ignore[call-arg]
-        histograms="".join(_distribution(name, rows, m) for name, m in summary["metrics"].items()),
-        by=text(by), worst=_cards(low, places, by), best=_cards(high, places, by),
-        head="".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names),
-        rows="\n".join(_row(row, names) for row in rows), provenance=_facts(summary["provenance"])))
+    write_text(
+        path,
+        Template(_part("page.html")).substitute(
+            style=_part("page.css"),
+            script=script,
+            gradient=media.GRADIENT,
+            range=media.RANGE_DB,
+            seconds=media.SECONDS,
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            counts=_counts(summary),
+            interval=text("{level:.0%} intervals: {method}, {resamples:,} resamples.".format(**summary["interval"])),
+            summary=_summary_rows(summary["metrics"]),
+            groups="".join(_group(*item, names) for item in summary.get("groups", {}).items()),  # type: ignore[call-arg]
+            histograms="".join(_distribution(name, rows, m) for name, m in summary["metrics"].items()),
+            by=text(by),
+            worst=_cards(low, places, by),
+            best=_cards(high, places, by),
+            head="".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names),
+            rows="\n".join(_row(row, names) for row in rows),
+            provenance=_facts(summary["provenance"]),
+        ),
+    )
 
 
 def text(value: object) -> str:
@@ -73,16 +93,18 @@ def _part(name: str) -> str:
 def _extremes(rows: Sequence[Row], by: str, worst: int, best: int) -> tuple[list[Row], list[Row]]:
     """The worst rows, worst first, and the best, best first; in a short table none is both."""
     sign = -1 if metrics.METRICS[by].lower_is_better else 1
-    scored = sorted((row for row in rows if not math.isnan(row["scores"][by])), key=lambda row: sign * row["scores"][by])
+    scored = sorted(
+        (row for row in rows if not math.isnan(row["scores"][by])), key=lambda row: sign * row["scores"][by]
+    )
     worst = min(worst, max(len(scored) - best, (len(scored) + 1) // 2))
     best = min(best, len(scored) - worst)
-    return scored[:worst], scored[len(scored) - best:][::-1]
+    return scored[:worst], scored[len(scored) - best :][::-1]
 
 
 def _counts(summary: Mapping[str, Any]) -> str:
     failed = len(summary["failed"])
     failures = f'<a class="bad" href="#all">{failed:,} failed</a>' if failed else "none failed"
-    return f'{summary["utterances"]:,} utterances, {summary["scored"]:,} scored, {failures}'
+    return f"{summary['utterances']:,} utterances, {summary['scored']:,} scored, {failures}"
 
 
 def _summary_rows(means: Mapping[str, Mapping[str, Any]]) -> str:
@@ -90,7 +112,8 @@ def _summary_rows(means: Mapping[str, Mapping[str, Any]]) -> str:
         f'<tr><th scope="row">{text(name)}</th><td class="num main">{number(m["mean"])}</td>'
         f'<td class="num">{_bounds(m)}</td><td class="num">{m["scored"]:,}</td>'
         f"<td>{text(metrics.METRICS[name].meaning)} <small>{text(metrics.METRICS[name].range)}</small></td></tr>"
-        for name, m in means.items())
+        for name, m in means.items()
+    )
 
 
 def _bounds(m: Mapping[str, Any]) -> str:
@@ -101,10 +124,14 @@ def _group(path: str, groups: Mapping[str, Mapping[str, Any]], names: Sequence[s
     """A table of means, a row per group."""
     table = Path(path).name
     head = "".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names)
-    body = "".join(f'<tr><th scope="row">{text(group)}</th>{"".join(_mean_cell(means[name]) for name in names)}</tr>'
-                   for group, means in groups.items())
-    return (f'<h3>By {text(table)}</h3><div class="wide" tabindex="0" role="region" aria-label="Means by {text(table)}"><table>'
-            f'<thead><tr><th scope="col">{text(table)}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>')
+    body = "".join(
+        f'<tr><th scope="row">{text(group)}</th>{"".join(_mean_cell(means[name]) for name in names)}</tr>'
+        for group, means in groups.items()
+    )
+    return (
+        f'<h3>By {text(table)}</h3><div class="wide" tabindex="0" role="region" aria-label="Means by {text(table)}"><table>'
+        f'<thead><tr><th scope="col">{text(table)}</th>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _mean_cell(m: Mapping[str, Any]) -> str:
@@ -114,9 +141,13 @@ def _mean_cell(m: Mapping[str, Any]) -> str:
 
 
 def _distribution(name: str, rows: Sequence[Row], m: Mapping[str, Any]) -> str:
-    drawing = histogram([row["scores"][name] for row in rows], m["mean"]) or '<p class="note">No utterance has a score.</p>'
-    return (f'<figure class="panel"><figcaption><b>{text(name)}</b> <span>mean {number(m["mean"])}</span></figcaption>'
-            f"{drawing}</figure>")
+    drawing = (
+        histogram([row["scores"][name] for row in rows], m["mean"]) or '<p class="note">No utterance has a score.</p>'
+    )
+    return (
+        f'<figure class="panel"><figcaption><b>{text(name)}</b> <span>mean {number(m["mean"])}</span></figcaption>'
+        f"{drawing}</figure>"
+    )
 
 
 def _cards(rows: Sequence[Row], places: Mapping[str, Place], by: str) -> str:
@@ -126,25 +157,31 @@ def _cards(rows: Sequence[Row], places: Mapping[str, Place], by: str) -> str:
 
 def _card(row: Row, place: Place, by: str) -> str:
     """One utterance to look at and listen to."""
-    scores = "".join(f'<div{" class=by" if name == by else ""}><dt>{text(name)}</dt><dd>{number(value)}</dd></div>'
-                     for name, value in row["scores"].items())
+    scores = "".join(
+        f"<div{' class=by' if name == by else ''}><dt>{text(name)}</dt><dd>{number(value)}</dd></div>"
+        for name, value in row["scores"].items()
+    )
     ref, est, noisy = place
     clips = [media.load(role, where) for role, where in zip(_ROLES, (noisy, est, ref)) if where is not None]
     pictures = media.spectrograms([clip for clip in clips if not clip.error])
     sounds = "".join(_broken(clip) if clip.error else _clip(clip, row["utt"], next(pictures)) for clip in clips)
     reason = f'<p class="bad">{text(row["error"])}</p>' if row["error"] else ""
-    return (f'<article class="panel"><h3>{text(row["utt"])}</h3><dl class="scores">{scores}</dl>'
-            f'{reason}<div class="clips">{sounds}</div></article>')
+    return (
+        f'<article class="panel"><h3>{text(row["utt"])}</h3><dl class="scores">{scores}</dl>'
+        f'{reason}<div class="clips">{sounds}</div></article>'
+    )
 
 
 def _clip(clip: media.Clip, utt: str, picture: media.Picture) -> str:
     what = f"{clip.role} signal of {text(utt)}"
     cut = f" (the first {media.SECONDS} s)" if clip.cut else ""
-    return (f'<figure><figcaption><b>{clip.role}</b>{cut} <span class="where" title="{text(clip.location)}">{text(clip.location)}</span></figcaption>'
-            f'<div class="spectrogram"><span class="top">{picture.khz:g} kHz</span>'
-            f'<img alt="Spectrogram of the {what}" src="{picture.uri}"></div>'
-            f'<div class="axis"><span>0 s</span><span>{clip.seconds:.1f} s</span></div>'
-            f'<audio controls preload="metadata" aria-label="The {what}" src="{media.sound_uri(clip)}"></audio></figure>')
+    return (
+        f'<figure><figcaption><b>{clip.role}</b>{cut} <span class="where" title="{text(clip.location)}">{text(clip.location)}</span></figcaption>'
+        f'<div class="spectrogram"><span class="top">{picture.khz:g} kHz</span>'
+        f'<img alt="Spectrogram of the {what}" src="{picture.uri}"></div>'
+        f'<div class="axis"><span>0 s</span><span>{clip.seconds:.1f} s</span></div>'
+        f'<audio controls preload="metadata" aria-label="The {what}" src="{media.sound_uri(clip)}"></audio></figure>'
+    )
 
 
 def _broken(clip: media.Clip) -> str:
@@ -153,12 +190,13 @@ def _broken(clip: media.Clip) -> str:
 
 def _row(row: Row, names: Sequence[str]) -> str:
     cells = "".join(f"<td>{number(row['scores'][name])}</td>" for name in names)
-    why = f'<b>failed</b> {text(row["error"])}' if row["error"] else ""
+    why = f"<b>failed</b> {text(row['error'])}" if row["error"] else ""
     return f'<tr{" class=bad" if why else ""}><th scope="row">{text(row["utt"])}</th>{cells}<td>{why}</td></tr>'
 
 
 def _facts(provenance: Mapping[str, Any]) -> str:
     """Provenance as a list of terms, nested facts a line each."""
+
     def as_html(value: object) -> str:
         if isinstance(value, Mapping):
             return "<br>".join(f"{text(key)} <code>{text(fact)}</code>" for key, fact in value.items())

@@ -19,17 +19,24 @@ def histogram(values: Sequence[float], mean: float | None) -> str:
     counts, _ = np.histogram(x, edges)
     at = (edges - edges[0]) * _WIDTH / (edges[-1] - edges[0])
     base = _HEIGHT - _FOOT
-    bars = "".join(f'<rect x="{left + 0.5:.1f}" y="{base * (1 - n / counts.max()):.1f}" width="{at[1] - 1:.1f}" '
-                   f'height="{base * n / counts.max():.1f}"><title>{_label(a)} to {_label(b)}: {n}</title></rect>'
-                   for a, b, left, n in zip(edges, edges[1:], at, counts) if n)
+    bars = "".join(
+        f'<rect x="{left + 0.5:.1f}" y="{base * (1 - n / counts.max()):.1f}" width="{at[1] - 1:.1f}" '
+        f'height="{base * n / counts.max():.1f}"><title>{_label(a)} to {_label(b)}: {n}</title></rect>'
+        for a, b, left, n in zip(edges, edges[1:], at, counts)
+        if n
+    )
     # A whole number of bins apart, so that labels are at edges; at most six fit.
-    ticks = "".join(f'<text x="{left:.1f}" y="{_HEIGHT - 4}">{_label(a)}</text>'
-                    for a, left in list(zip(edges, at))[::-(-len(edges) // 6)])
+    ticks = "".join(
+        f'<text x="{left:.1f}" y="{_HEIGHT - 4}">{_label(a)}</text>'
+        for a, left in list(zip(edges, at))[:: -(-len(edges) // 6)]
+    )
     mark = ""
     if mean is not None and math.isfinite(mean):
         mark = f'<path class="mean" d="M{np.interp(mean, edges, at):.1f} 0V{base}"/>'
-    return (f'<svg viewBox="-3 0 {_WIDTH + 6} {_HEIGHT}" role="img" aria-label="{len(x)} scores from {x.min():.3f} to {x.max():.3f}">'
-            f'{bars}<path d="M-3 {base}h{_WIDTH + 6}"/>{ticks}{mark}</svg>')
+    return (
+        f'<svg viewBox="-3 0 {_WIDTH + 6} {_HEIGHT}" role="img" aria-label="{len(x)} scores from {x.min():.3f} to {x.max():.3f}">'
+        f'{bars}<path d="M-3 {base}h{_WIDTH + 6}"/>{ticks}{mark}</svg>'
+    )
 
 
 def _grid(low: float, high: float, parts: int) -> np.ndarray:

@@ -91,7 +91,7 @@ def spectrograms(clips: Sequence[Clip]) -> Iterator[Picture]:
     """A picture of each, all with one range of levels, below the loudest point of all, and one of frequencies."""
     levels = [_levels(clip) for clip in clips]
     rows = min((len(x) for x in levels), default=0)
-    # With silence alone there is no loudest point; -100 dB keeps it black.
+    # Silence has no loudest point; -100 dB keeps it black.
     top = max([-100.0, *(float(x[:rows].max()) for x in levels)])
     for x in levels:
         shades = np.clip((x[:rows] - top) / RANGE_DB + 1, 0, 1) * (_SHADES - 1)
@@ -104,7 +104,7 @@ def _levels(clip: Clip) -> np.ndarray:
     size = max(16, round(_WINDOW * clip.rate))
     hop = max(round(_STEP * clip.rate), -(-len(clip.samples) // _COLUMNS), 1)
     x = np.pad(clip.samples, (size // 2, size))
-    frames = np.lib.stride_tricks.sliding_window_view(x, size)[:len(clip.samples):hop]
+    frames = np.lib.stride_tricks.sliding_window_view(x, size)[: len(clip.samples) : hop]
     window = np.hanning(size + 1)[:-1]
     power = np.abs(np.fft.rfft(frames * (window / window.sum()), axis=1)[:, 1:]) ** 2
     return 10 * np.log10(power.T + 1e-20)
@@ -117,6 +117,7 @@ def _pooled(x: np.ndarray) -> np.ndarray:
 
 def _png(shades: np.ndarray) -> bytes:
     """An indexed PNG of shades [height, width], uint8. Our own, since other writers stamp their version into it."""
+
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
@@ -124,9 +125,13 @@ def _png(shades: np.ndarray) -> bytes:
     at = np.linspace(0, len(_ANCHORS) - 1, _SHADES)
     palette = np.stack([np.interp(at, range(len(_ANCHORS)), channel) for channel in zip(*_ANCHORS)], axis=1)
     unfiltered = np.pad(shades, ((0, 0), (1, 0)))
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
-            + chunk(b"PLTE", palette.astype(np.uint8).tobytes())
-            + chunk(b"IDAT", zlib.compress(unfiltered.tobytes(), 9)) + chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0))
+        + chunk(b"PLTE", palette.astype(np.uint8).tobytes())
+        + chunk(b"IDAT", zlib.compress(unfiltered.tobytes(), 9))
+        + chunk(b"IEND", b"")
+    )
 
 
 def _uri(kind: str, data: bytes) -> str:

@@ -37,7 +37,7 @@
     for (const entry of all) {
       const text = entry.texts[column];
       entry.key = numeric ? Number(text.replace("−", "-").replace("inf", "Infinity")) : text;
-      // What has no value stands last in either order.
+      // Rows without a value are last in either order.
       entry.empty = numeric ? Number.isNaN(entry.key) : text === "";
     }
     all.sort((a, b) => a.empty - b.empty

@@ -1,0 +1,162 @@
+"""ONNX files from anywhere: opened without reading other files, and compared with their description before they are used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from setk.core.errors import UserError
+
+# Fields of the messages of onnx.proto below which tensors are, by number.
+_TENSOR = "tensor"
+_FIELDS: Mapping[str, Mapping[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "graph": {1: "node", 5: _TENSOR, 15: "sparse"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: _TENSOR, 6: "graph", 10: _TENSOR, 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: _TENSOR, 2: _TENSOR},
+}
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of a tensor
+_MOST_NESTED = 100  # as in protobuf
+
+
+class Damaged(ValueError):
+    """Bytes that are not a protobuf message."""
+
+
+def runtime_errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises for a file or an input that it cannot use; its exceptions have no common base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+    found = (getattr(errors, name) for name in dir(errors))
+    return (RuntimeError, ValueError, *(e for e in found if isinstance(e, type) and issubclass(e, Exception)))
+
+
+def failure(path: Path, error: Exception) -> UserError:
+    """What to raise for an exception of ONNX Runtime."""
+    return UserError(f"{path}: cannot be run ({' '.join(str(error).split())[:150]}); export it again")
+
+
+def open_session(path: Path) -> Any:
+    """An onnxruntime.InferenceSession on one thread. Raises UserError on what is not ONNX, has weights in other files, or has
+    operators that ONNX Runtime does not include."""
+    import onnxruntime
+
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as e:
+        raise UserError(f"{path}: {e.strerror}") from None
+    # A tensor in another file has an entry "location": a search is fast, and exact enough for most files.
+    if b"location" in data:
+        try:
+            if _has_external_data(memoryview(data), "model", 0):
+                raise UserError(f"{path}: has weights in other files, which setk does not read; save it as one file")
+        except Damaged:
+            raise UserError(f"{path}: cannot be run (its messages are damaged); export it again") from None
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    # Never ONNX Runtime's own format, which it does not check.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # A quantized file names its integer kernels itself (see setk.export.onnx_int8). By default the runtime would keep
+    # the int8 weights of float kernels, and convert them to float in every call.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except runtime_errors() as e:
+        raise failure(path, e) from None
+
+
+def _has_external_data(data: memoryview, kind: str, depth: int) -> bool:
+    """Whether a message of `kind` holds a tensor whose data is in another file. Raises Damaged."""
+    if depth > _MOST_NESTED:
+        raise Damaged("nested too deeply")
+    for number, value in _fields(data):
+        if kind == _TENSOR:
+            if number == _EXTERNAL_DATA or number == _DATA_LOCATION and value != 0:
+                return True
+        elif (
+            (below := _FIELDS[kind].get(number))
+            and isinstance(value, memoryview)
+            and _has_external_data(value, below, depth + 1)
+        ):
+            return True
+    return False
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """(number, value) of each field of a protobuf message; a value is an integer or bytes. Raises Damaged."""
+    at = 0
+    while at < len(data):
+        tag, at = _varint(data, at)
+        number, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = _varint(data, at)
+            yield number, value
+            continue
+        if wire == 2:
+            size, at = _varint(data, at)
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
+        else:
+            raise Damaged(f"wire type {wire}")
+        if at + size > len(data):
+            raise Damaged("a field is longer than its message")
+        yield number, data[at : at + size]
+        at += size
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """A variable-length integer at `at`, and the position after it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(data):
+            break
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise Damaged("an integer is cut off")
+
+
+def check_run(session: Any, path: Path, frames: Sequence[int | None], states: Sequence[tuple[int, ...]]) -> None:
+    """Run the file once, on silence, and compare the types and shapes of all inputs and outputs with its description.
+
+    `frames`: shape of the first input and output; None is any number of frames. `states`: shapes of the others. ONNX Runtime
+    writes outputs into arrays of the declared shapes, so that a file must not be run that way before it has kept to them.
+    Raises UserError.
+    """
+    ins, outs = session.get_inputs(), session.get_outputs()
+    expected = [tuple(frames), *states]
+
+    def refuse(reason: str) -> UserError:
+        return UserError(f"{path}: {reason}, which differs from its metadata; export it again")
+
+    if len(ins) != len(expected) or len(outs) != len(expected):
+        raise refuse(f"has {len(ins)} inputs and {len(outs)} outputs, not {len(expected)}")
+    for x, shape in (*zip(ins, expected), *zip(outs, expected)):
+        if x.type != "tensor(float)":
+            raise refuse(f"{x.name} is a {x.type}, not a tensor(float)")
+        if len(x.shape) != len(shape) or any(
+            isinstance(a, int) and b is not None and a != b for a, b in zip(x.shape, shape)
+        ):
+            raise refuse(f"{x.name} has shape {x.shape}, not {list(shape)}")
+    if frames[1] is not None and any(not isinstance(n, int) for x in ins for n in x.shape):
+        raise refuse("an input has no fixed shape")
+    shapes = [tuple(2 if n is None else n for n in shape) for shape in expected]
+    try:
+        found = session.run(None, {x.name: np.zeros(shape, np.float32) for x, shape in zip(ins, shapes)})
+    except runtime_errors() as e:
+        raise failure(path, e) from None
+    for x, shape, y in zip(outs, shapes, found):
+        if not isinstance(y, np.ndarray) or y.dtype != np.float32 or y.shape != shape:
+            raise refuse(
+                f"{x.name} is computed as {getattr(y, 'dtype', type(y).__name__)} {list(np.shape(y))}, not float32 {list(shape)}"
+            )

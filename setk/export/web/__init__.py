@@ -1,0 +1,1 @@
+"""A model as one self-contained page for browsers: microphone, files, meters, spectrograms."""
