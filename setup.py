@@ -26,11 +26,15 @@ setup(
         )
         for kernel in KERNELS
         for name, target in TARGETS.items()
-    ] + [
+    ]
+    + [
         Extension(
             f"setk.native._kernels_{name}",
             ["setk/native/native.c"],
-            depends=[f"setk/native/{header}.h" for header in ("vector", "kernels", "products", "layers", "transform", "program")],
+            depends=[
+                f"setk/native/{header}.h"
+                for header in ("vector", "kernels", "products", "layers", "transform", "program")
+            ],
             define_macros=[("MODULE", f"_kernels_{name}")],
             extra_compile_args=["-std=gnu99", "-O3"] + [flag.replace("avx512f", "avx512dq") for flag in target],
             optional=True,

@@ -11,7 +11,7 @@ import pytest
 
 from setk.engines import OnnxEngine
 from setk.export.c import build, emit
-from setk.native import layers, products
+from setk.native import layers, products, reductions
 from setk.native.arena import Program, assemble
 from setk.native.elementwise import apply
 from setk.native.places import ZERO, Memory, affine, boxes, copy, materialise
@@ -29,17 +29,32 @@ class Runner:
 
     def __init__(self, folder: Path, flags: list[str]):
         out = folder / "kernels.so"
-        subprocess.run([build.compiler(), *STRICT, "-O2", "-ffp-contract=off", "-shared", "-fPIC", *flags,
-                        str(Path(products.__file__).with_name("native.c")), "-o", str(out)], check=True)
+        subprocess.run(
+            [
+                build.compiler(),
+                *STRICT,
+                "-O2",
+                "-ffp-contract=off",
+                "-shared",
+                "-fPIC",
+                *flags,
+                str(Path(products.__file__).with_name("native.c")),
+                "-o",
+                str(out),
+            ],
+            check=True,
+        )
         self.library = ctypes.CDLL(str(out))
 
-    def run(self, program: Program, memory: Memory, inputs: dict[int, np.ndarray], outputs: list[np.ndarray]) -> list[np.ndarray]:
+    def run(
+        self, program: Program, memory: Memory, inputs: dict[int, np.ndarray], outputs: list[np.ndarray]
+    ) -> list[np.ndarray]:
         """Values at the addresses `outputs`, of state buffers that hold `inputs` by their number."""
         offsets = state_offsets(memory)
         constants, state, scratch = (aligned(n) for n in (program.constants.size, program.state, program.scratch))
         constants[:], scratch[:] = program.constants, np.nan
         for number, data in inputs.items():
-            state[offsets[number]:offsets[number] + data.size] = data.ravel()
+            state[offsets[number] : offsets[number] + data.size] = data.ravel()
         at = [ctypes.c_void_p(x.ctypes.data) for x in (program.words, constants, state, scratch)]
         self.library.setk_run(at[0], len(program.words), *at[1:], None, None, 1, 0)
         return [state[offsets[memory.of(y.flat[0]).number] + y - memory.of(y.flat[0]).base] for y in outputs]
@@ -48,7 +63,7 @@ class Runner:
 def aligned(n: int) -> np.ndarray:
     space = np.zeros(n + 16, np.float32)
     first = -space.ctypes.data // 4 % 16
-    return space[first:first + n]
+    return space[first : first + n]
 
 
 def state_offsets(memory: Memory) -> dict[int, int]:
@@ -71,7 +86,9 @@ class Case:
     def __init__(self, seed: int):
         self.memory, self.random, self.inputs = Memory(), np.random.default_rng(seed), {}
 
-    def tensor(self, *shape: int, order: list[int] | None = None, data: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def tensor(
+        self, *shape: int, order: list[int] | None = None, data: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """(addresses, values) of an input, its axes in memory in `order`."""
         data = self.random.standard_normal(shape).astype(np.float32) if data is None else data
         buffer = self.memory.buffer("state", int(np.prod(shape)))
@@ -89,7 +106,9 @@ class Case:
 
 
 def near(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
-    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(expected).max())))
+    np.testing.assert_allclose(
+        found, expected, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(expected).max()))
+    )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -109,8 +128,8 @@ def test_product_of_what_was_concatenated_with_zero_weights_left_out(runner, see
     m, a, b, n = (int(case.random.integers(2, 40)) for _ in range(4))
     (x, first), (y, second) = case.tensor(m, a), case.tensor(m, b, order=[1, 0])
     weights = case.random.standard_normal((a + b, n)).astype(np.float32)
-    weights[:a, n // 2:] = 0
-    weights[a:, :n // 3] = 0
+    weights[:a, n // 2 :] = 0
+    weights[a:, : n // 3] = 0
     found = case.result(runner, products.product(case.memory, np.concatenate([x, y], 1)[None], weights[None], None))
     near(found[0], np.concatenate([first, second], 1) @ weights)
 
@@ -120,7 +139,10 @@ def test_product_of_spikes(runner, seed):
     case = Case(seed)
     k, n = (int(case.random.integers(1, 300)) for _ in range(2))
     x, spikes = case.tensor(1, 1, k, data=(case.random.random((1, 1, k)) < 0.2).astype(np.float32))
-    weights, bias = case.random.standard_normal((1, k, n)).astype(np.float32), case.random.standard_normal(n).astype(np.float32)
+    weights, bias = (
+        case.random.standard_normal((1, k, n)).astype(np.float32),
+        case.random.standard_normal(n).astype(np.float32),
+    )
     near(case.result(runner, products.product(case.memory, x, weights, bias, sparse=True)), spikes @ weights + bias)
 
 
@@ -148,14 +170,33 @@ def test_convolutions_agree_with_torch(runner, seed):
     attributes = {"pads": [pad, pad], "strides": [stride], "output_padding": [extra]}
     expected = torch.nn.functional.conv_transpose1d(*map(torch.from_numpy, (data, weights, bias)), stride, pad, extra)
     scratch = apply(case.memory, "COPY", [x])
-    near(case.result(runner, layers.convolve_transposed(case.memory, scratch, weights, bias, attributes)), expected.numpy())
+    near(
+        case.result(runner, layers.convolve_transposed(case.memory, scratch, weights, bias, attributes)),
+        expected.numpy(),
+    )
 
 
-FUNCTIONS = {"RELU": lambda a: np.maximum(a, 0), "ELU": lambda a: np.where(a > 0, a, np.expm1(np.minimum(a, 0))), "TANH": np.tanh,
-             "SIGMOID": lambda a: 1 / (1 + np.exp(-a)), "EXP": np.exp, "ABS": np.abs, "NEG": np.negative}
-POSITIVE = {"LOG": np.log, "SQRT": np.sqrt, "POW": lambda a: a ** 3.3}
-OF_TWO = {"ADD": np.add, "SUB": np.subtract, "MUL": np.multiply, "DIV": np.divide, "MAXIMUM": np.maximum, "MINIMUM": np.minimum,
-          "GREATER": np.greater, "GREATER_EQUAL": np.greater_equal, "EQUAL": np.equal}
+FUNCTIONS = {
+    "RELU": lambda a: np.maximum(a, 0),
+    "ELU": lambda a: np.where(a > 0, a, np.expm1(np.minimum(a, 0))),
+    "TANH": np.tanh,
+    "SIGMOID": lambda a: 1 / (1 + np.exp(-a)),
+    "EXP": np.exp,
+    "ABS": np.abs,
+    "NEG": np.negative,
+}
+POSITIVE = {"LOG": np.log, "SQRT": np.sqrt, "POW": lambda a: a**3.3}
+OF_TWO = {
+    "ADD": np.add,
+    "SUB": np.subtract,
+    "MUL": np.multiply,
+    "DIV": np.divide,
+    "MAXIMUM": np.maximum,
+    "MINIMUM": np.minimum,
+    "GREATER": np.greater,
+    "GREATER_EQUAL": np.greater_equal,
+    "EQUAL": np.equal,
+}
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *POSITIVE])
@@ -183,39 +224,57 @@ def test_where_softmax_and_the_greatest(runner):
     case = Case(1)
     a, first = case.tensor(5, 37)
     b, second = case.tensor(1, 37)
-    near(case.result(runner, apply(case.memory, "WHERE", [apply(case.memory, "GREATER", [a, b]), a, b])), np.where(first > second, first, second))
+    near(
+        case.result(runner, apply(case.memory, "WHERE", [apply(case.memory, "GREATER", [a, b]), a, b])),
+        np.where(first > second, first, second),
+    )
     case = Case(2)
     a, first = case.tensor(1, 226)
     e = np.exp(first - first.max())
-    near(case.result(runner, layers.along_last(case.memory, "SOFTMAX", a, None)), e / e.sum())
+    near(case.result(runner, reductions.along_last(case.memory, "SOFTMAX", a, None)), e / e.sum())
     case = Case(2)
     a, first = case.tensor(3, 226)
-    assert (case.result(runner, layers.along_last(case.memory, "GREATEST_INDEX", a, 1))[:, 0] == first.argmax(1)).all()
+    assert (
+        case.result(runner, reductions.along_last(case.memory, "GREATEST_INDEX", a, 1))[:, 0] == first.argmax(1)
+    ).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_layer_norm_with_a_residual(runner, seed):
     case = Case(seed)
     rows, n = int(case.random.integers(1, 9)), int(case.random.integers(2, 600))
-    (x, data), (r, residual), (g, gain), (o, offset) = case.tensor(rows, n), case.tensor(rows, n), case.tensor(n), case.tensor(n)
-    expected = (data - data.mean(1, keepdims=True)) / np.sqrt(data.var(1, keepdims=True) + 1e-5) * gain + offset + residual
+    (x, data), (r, residual), (g, gain), (o, offset) = (
+        case.tensor(rows, n),
+        case.tensor(rows, n),
+        case.tensor(n),
+        case.tensor(n),
+    )
+    expected = (
+        (data - data.mean(1, keepdims=True)) / np.sqrt(data.var(1, keepdims=True) + 1e-5) * gain + offset + residual
+    )
     near(case.result(runner, layers.normalise(case.memory, x, g, o, 1e-5, r)), expected)
 
 
-@pytest.mark.parametrize(("steps", "units", "bidirectional"), [(9, 16, True), (5, 7, True), (12, 32, False), (1, 20, False)])
+@pytest.mark.parametrize(
+    ("steps", "units", "bidirectional"), [(9, 16, True), (5, 7, True), (12, 32, False), (1, 20, False)]
+)
 def test_gru_agrees_with_torch(runner, steps, units, bidirectional):
     torch = pytest.importorskip("torch")
     torch.manual_seed(units)
     case = Case(units)
     reference = torch.nn.GRU(11, units, bidirectional=bidirectional)
-    parts = {name: [p.detach().numpy() for key, p in reference.named_parameters() if key.startswith(name)]
-             for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    parts = {
+        name: [p.detach().numpy() for key, p in reference.named_parameters() if key.startswith(name)]
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
 
     def gates_as_onnx(p):  # z, r, n for r, z, n
         return np.concatenate([np.split(p, 3)[i] for i in (1, 0, 2)])
 
     w, r = (np.stack([gates_as_onnx(p) for p in parts[name]]) for name in ("weight_ih", "weight_hh"))
-    b = np.stack([np.concatenate([gates_as_onnx(i), gates_as_onnx(h)]) for i, h in zip(parts["bias_ih"], parts["bias_hh"])])
+    b = np.stack(
+        [np.concatenate([gates_as_onnx(i), gates_as_onnx(h)]) for i, h in zip(parts["bias_ih"], parts["bias_hh"])]
+    )
     x, data = case.tensor(steps, 1, 11)
     h, start = case.tensor(1, 1, units) if steps == 1 else (None, None)
     first = None if start is None else torch.from_numpy(start)
@@ -268,7 +327,9 @@ def test_export_agrees_with_onnx(exported, name):
     path, facts = exported(name)
     assert facts["parity"] >= build.LEAST_PARITY
     text = path.read_text()
-    assert facts["sha256"] in text and "Checkpoint: SHA-256" in text and f"{facts['multiply_adds']} multiply-adds" in text
+    assert (
+        facts["sha256"] in text and "Checkpoint: SHA-256" in text and f"{facts['multiply_adds']} multiply-adds" in text
+    )
     header = path.with_suffix(".h").read_text()
     assert f"#define {name.upper()}_RATE 16000" in header and f"{name}_process_s16(" in header
 
@@ -277,7 +338,7 @@ def test_speech_through_c_is_speech_through_onnx(exported, wave_of_speech):
     path, _ = exported("fspen")
     engine = OnnxEngine(included(".onnx")["fspen"])
     delay = translate(included(".onnx")["fspen"]).delay
-    x = wave_of_speech[:len(wave_of_speech) // 256 * 256]
+    x = wave_of_speech[: len(wave_of_speech) // 256 * 256]
     expected, found = (y[delay:] for y in (build.reference(engine, x, delay), build.Compiled(path, "fspen").process(x)))
     assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 110
 
@@ -297,7 +358,9 @@ def test_every_build_returns_the_same_bits(exported, tmp_path, name):
     signal = build.test_signal(build.TEST_HOPS, translate(included(".onnx")[name]).transform.hop)
     features = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     builds = [[], ["-DSETK_SCALAR"]]
-    builds += [["-mavx2", "-mfma"]] * (" avx2 " in features) + [["-mavx512f", "-mavx512dq"]] * (" avx512dq " in features)
+    builds += [["-mavx2", "-mfma"]] * (" avx2 " in features) + [["-mavx512f", "-mavx512dq"]] * (
+        " avx512dq " in features
+    )
     for flags in builds:
         found = build.Compiled(path, name, [*flags, "-ffp-contract=off"]).process(signal)
         assert hashlib.sha256(found.tobytes()).hexdigest() == facts["sha256"], flags
@@ -309,9 +372,15 @@ def run_self_test(command: list[str]) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize(("compiler", "emulator"), [
-    ("gcc", ""), ("clang", ""), ("gcc -fsanitize=address,undefined -fno-sanitize-recover", ""),
-    ("aarch64-linux-gnu-gcc -static", "qemu-aarch64")])
+@pytest.mark.parametrize(
+    ("compiler", "emulator"),
+    [
+        ("gcc", ""),
+        ("clang", ""),
+        ("gcc -fsanitize=address,undefined -fno-sanitize-recover", ""),
+        ("aarch64-linux-gnu-gcc -static", "qemu-aarch64"),
+    ],
+)
 def test_the_self_test_passes_with_the_same_hash(exported, tmp_path, compiler, emulator):
     if not shutil.which(compiler.split()[0]) or emulator and not shutil.which(emulator):
         pytest.skip(f"no {compiler.split()[0]} {emulator} (Debian: clang, gcc-aarch64-linux-gnu, qemu-user)")
@@ -319,7 +388,10 @@ def test_the_self_test_passes_with_the_same_hash(exported, tmp_path, compiler, e
     lines = []
     for each, run in (("cc", ""), (compiler, emulator)):
         out = tmp_path / f"test{len(lines)}"
-        subprocess.run([*each.split(), *STRICT, "-O1", "-ffp-contract=off", "-DSETK_SELFTEST", str(path), "-o", str(out)], check=True)
+        subprocess.run(
+            [*each.split(), *STRICT, "-O1", "-ffp-contract=off", "-DSETK_SELFTEST", str(path), "-o", str(out)],
+            check=True,
+        )
         lines.append(run_self_test([*run.split(), str(out)]))
     assert "passed" in lines[0] and lines[0] == lines[1]
 
@@ -333,12 +405,16 @@ def test_the_filter_keeps_the_length_and_takes_out_the_delay(exported, tmp_path,
         x = wave_of_speech[:n]
         wide = subprocess.run([binary, "f32"], input=x.tobytes(), capture_output=True, check=True).stdout
         assert len(wide) == 4 * n
-        narrow = subprocess.run([binary], input=np.round(x * 32768).astype("<i2").tobytes(), capture_output=True, check=True).stdout
+        narrow = subprocess.run(
+            [binary], input=np.round(x * 32768).astype("<i2").tobytes(), capture_output=True, check=True
+        ).stdout
         assert len(narrow) == 2 * n
     expected = build.reference(engine, np.concatenate([x, np.zeros(256, np.float32)]), 0)[:n]
     found = np.frombuffer(wide, np.float32)
     assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 100
-    assert 10 * np.log10(np.square(expected).sum() / np.square(np.frombuffer(narrow, "<i2") / 32768 - expected).sum()) > 45
+    assert (
+        10 * np.log10(np.square(expected).sum() / np.square(np.frombuffer(narrow, "<i2") / 32768 - expected).sum()) > 45
+    )
     assert subprocess.run([binary, "s24"], capture_output=True).returncode == 2
 
 
@@ -382,13 +458,33 @@ def test_the_example_for_a_bare_cortex_m7_returns_the_same_bits(exported, tmp_pa
     path, _ = exported("fspen")
     example = Path(__file__).parents[1] / "docs" / "examples" / "cortex-m"
     board = tmp_path / "board.elf"
-    subprocess.run(["arm-none-eabi-gcc", *"-mcpu=cortex-m7 -mfpu=fpv5-sp-d16 -mfloat-abi=hard -O2 -ffp-contract=off -ffreestanding "
-                    "-nostdlib".split(), f"-I{path.parent}", "-T", str(example / "board.ld"), str(example / "board.c"), str(path), "-lgcc",
-                    "-o", str(board)], check=True)
-    done = subprocess.run(["qemu-system-arm", *"-M mps2-an500 -nographic -semihosting -icount shift=0 -kernel".split(), str(board)],
-                          capture_output=True, text=True, timeout=300, check=True)
+    subprocess.run(
+        [
+            "arm-none-eabi-gcc",
+            *"-mcpu=cortex-m7 -mfpu=fpv5-sp-d16 -mfloat-abi=hard -O2 -ffp-contract=off -ffreestanding "
+            "-nostdlib".split(),
+            f"-I{path.parent}",
+            "-T",
+            str(example / "board.ld"),
+            str(example / "board.c"),
+            str(path),
+            "-lgcc",
+            "-o",
+            str(board),
+        ],
+        check=True,
+    )
+    done = subprocess.run(
+        ["qemu-system-arm", *"-M mps2-an500 -nographic -semihosting -icount shift=0 -kernel".split(), str(board)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
     found = dict(line.rsplit(" ", 1) for line in (done.stdout + done.stderr).splitlines() if " " in line)
     host = tmp_path / "host"
-    subprocess.run(["cc", *STRICT, "-O1", "-ffp-contract=off", "-DSETK_SELFTEST", str(path), "-o", str(host)], check=True)
+    subprocess.run(
+        ["cc", *STRICT, "-O1", "-ffp-contract=off", "-DSETK_SELFTEST", str(path), "-o", str(host)], check=True
+    )
     assert f"output {found['hash high']}{found['hash low']}" in run_self_test([str(host)])
     assert int(found["instructions"], 16) < 8_000_000

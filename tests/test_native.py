@@ -28,7 +28,7 @@ def through(engine, x: np.ndarray, sizes: list[int]) -> np.ndarray:
     stream, parts, at, i = Stream(engine, engine.sample_rate, len(x)), [], 0, 0
     while at < x.shape[1]:
         size = sizes[i % len(sizes)]
-        parts.append(stream.push(x[:, at:at + size]))
+        parts.append(stream.push(x[:, at : at + size]))
         at, i = at + size, i + 1
     return np.concatenate([*parts, stream.flush()], 1)
 
@@ -77,7 +77,9 @@ def test_bad_samples_are_forgotten():
     assert np.isfinite(y).all() and np.abs(y).max() < 2
 
 
-@pytest.mark.parametrize("preset", ["fspen-79k", "lite_rtse", "dpcrn_cf-causal", "gtcrn", "fastenhancer-t", "dccrn-causal"])
+@pytest.mark.parametrize(
+    "preset", ["fspen-79k", "lite_rtse", "dpcrn_cf-causal", "gtcrn", "fastenhancer-t", "dccrn-causal"]
+)
 def test_every_causal_preset_has_a_program(preset, tmp_path):
     torch = pytest.importorskip("torch")
     from setk import models

@@ -26,7 +26,9 @@ class NativeEngine:
     def __init__(self, path: Path):
         library = kernels.library()
         if library is None:
-            raise UserError(f"{path}: needs setk's compiled kernels; install a C compiler and run 'pip install .' again")
+            raise UserError(
+                f"{path}: needs setk's compiled kernels; install a C compiler and run 'pip install .' again"
+            )
         translated = translate(path)
         self.about = translated.about
         self.name, self.sample_rate, self.chunk_s = (self.about[k] for k in ("model", "sample_rate", "chunk_s"))
@@ -38,7 +40,9 @@ class NativeEngine:
     def start(self, channels: int) -> list[np.ndarray]:
         return [self._machine.start() for _ in range(channels)]
 
-    def run(self, frames: np.ndarray, state: list[np.ndarray], active: np.ndarray | None = None) -> tuple[np.ndarray, list[np.ndarray]]:
+    def run(
+        self, frames: np.ndarray, state: list[np.ndarray], active: np.ndarray | None = None
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
         out = np.empty_like(frames)
         for channel, samples in enumerate(frames):
             if active is None or active[channel]:

@@ -54,14 +54,18 @@ def write(spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, b
     return {**made, "bytes": out.stat().st_size, "snr_db": snr}
 
 
-def _write_c(model: Any, spec: str | os.PathLike, out: Path, frames: int, batch: int, facts: dict[str, Any]) -> dict[str, Any]:
+def _write_c(
+    model: Any, spec: str | os.PathLike, out: Path, frames: int, batch: int, facts: dict[str, Any]
+) -> dict[str, Any]:
     """The model as C by way of ONNX. `snr_db` is None without a compiler; `multiply_adds` are those of a hop."""
     from setk.engines.torch import TorchEngine
     from setk.export import onnx
     from setk.export.c.build import export_c
 
     if not model.causal:
-        raise UserError(f"{spec}: {model.name} is not causal: it needs the complete signal, and C runs a hop at a time; export it as .onnx")
+        raise UserError(
+            f"{spec}: {model.name} is not causal: it needs the complete signal, and C runs a hop at a time; export it as .onnx"
+        )
     if model.quantization:
         raise UserError(f"{spec}: is quantized; C is made of float checkpoints")
     if frames != 1 or batch != 1:

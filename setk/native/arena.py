@@ -9,10 +9,51 @@ import numpy as np
 from setk.native.places import PANEL, Memory, Read, Row, Write
 
 SLACK = 4 * PANEL  # floats behind each memory that may be read
-OPERATIONS = ("PRODUCT", "NARROW", "SPARSE_PRODUCT", "MAP", "MOVE", "TAKE", "ZERO", "NORMALISE", "GATES", "SCAN", "DEPTHWISE", "PUSH",
-              "SOFTMAX", "GREATEST_INDEX", "ANALYSE", "SYNTHESISE", "FRAME", "OVERLAP")
-FUNCTIONS = ("COPY", "ADD", "SUB", "MUL", "DIV", "MULADD", "MAXIMUM", "MINIMUM", "RELU", "ELU", "SIGMOID", "TANH", "EXP", "LOG", "SQRT",
-             "POW", "ABS", "NEG", "PRELU", "EQUAL", "GREATER", "GREATER_EQUAL", "WHERE")
+OPERATIONS = (
+    "PRODUCT",
+    "NARROW",
+    "SPARSE_PRODUCT",
+    "MAP",
+    "MOVE",
+    "TAKE",
+    "ZERO",
+    "NORMALISE",
+    "GATES",
+    "SCAN",
+    "DEPTHWISE",
+    "PUSH",
+    "SOFTMAX",
+    "GREATEST_INDEX",
+    "ANALYSE",
+    "SYNTHESISE",
+    "FRAME",
+    "OVERLAP",
+)
+FUNCTIONS = (
+    "COPY",
+    "ADD",
+    "SUB",
+    "MUL",
+    "DIV",
+    "MULADD",
+    "MAXIMUM",
+    "MINIMUM",
+    "RELU",
+    "ELU",
+    "SIGMOID",
+    "TANH",
+    "EXP",
+    "LOG",
+    "SQRT",
+    "POW",
+    "ABS",
+    "NEG",
+    "PRELU",
+    "EQUAL",
+    "GREATER",
+    "GREATER_EQUAL",
+    "WHERE",
+)
 SPACES = {"constant": 0, "state": 1, "scratch": 2}
 
 
@@ -62,8 +103,10 @@ def assemble(memory: Memory) -> Program:
         ends["constant"] += -(-data.size // PANEL) * PANEL
     table = np.zeros(ends["constant"] + SLACK, np.float32)
     for at, data in constants:
-        table[at:at + data.size] = data
-    return Program(_words(memory, rows, offsets), _words(memory, reset, offsets), table, ends["state"] + SLACK, scratch + SLACK)
+        table[at : at + data.size] = data
+    return Program(
+        _words(memory, rows, offsets), _words(memory, reset, offsets), table, ends["state"] + SLACK, scratch + SLACK
+    )
 
 
 def _addresses(rows: list[Row]) -> list[int]:
@@ -134,7 +177,11 @@ def _place(groups: list[_Group]) -> None:
     placed: list[_Group] = []
     for group in sorted(groups, key=lambda g: -g.size):
         for other in sorted(placed, key=lambda g: g.at):
-            if other.first <= group.last and group.first <= other.last and group.at < other.at + other.size \
-                    and other.at < group.at + group.size:
+            if (
+                other.first <= group.last
+                and group.first <= other.last
+                and group.at < other.at + other.size
+                and other.at < group.at + group.size
+            ):
                 group.at = other.at + other.size
         placed.append(group)

@@ -39,7 +39,10 @@ def _rows(memory: Memory, function: str, out: np.ndarray, operands: list[np.ndar
         for n, (to, step), *sources in arrange([out[box], *parts]):
             if any(stride[2] not in (0, 1) for _, stride in sources):
                 order = _order(memory, [out[box]])
-                dense = [a if stride[2] in (0, 1) else materialise(memory, a, order) for a, (_, stride) in zip(parts, sources)]
+                dense = [
+                    a if stride[2] in (0, 1) else materialise(memory, a, order)
+                    for a, (_, stride) in zip(parts, sources)
+                ]
                 _rows(memory, function, out[box], dense, parameter)
                 break
             arguments = [x for source, stride in sources for x in (Read(source), *stride)]

@@ -8,13 +8,34 @@ import numpy as np
 from setk.native import layers, patterns, views
 from setk.native.elementwise import apply
 from setk.native.places import Memory, Unsupported
-from setk.native.products import computed_product, product
+from setk.native.kinds import computed_product
+from setk.native.products import product
+from setk.native.reductions import along_last, reduce
 from setk.native.reader import Graph, Node
 
 
-_UNARY = {"Relu": "RELU", "Sigmoid": "SIGMOID", "Tanh": "TANH", "Exp": "EXP", "Log": "LOG", "Sqrt": "SQRT", "Abs": "ABS", "Neg": "NEG"}
-_BINARY = {"Add": "ADD", "Sub": "SUB", "Mul": "MUL", "Div": "DIV", "PRelu": "PRELU", "Equal": "EQUAL", "Greater": "GREATER",
-           "GreaterOrEqual": "GREATER_EQUAL", "Max": "MAXIMUM", "Min": "MINIMUM"}
+_UNARY = {
+    "Relu": "RELU",
+    "Sigmoid": "SIGMOID",
+    "Tanh": "TANH",
+    "Exp": "EXP",
+    "Log": "LOG",
+    "Sqrt": "SQRT",
+    "Abs": "ABS",
+    "Neg": "NEG",
+}
+_BINARY = {
+    "Add": "ADD",
+    "Sub": "SUB",
+    "Mul": "MUL",
+    "Div": "DIV",
+    "PRelu": "PRELU",
+    "Equal": "EQUAL",
+    "Greater": "GREATER",
+    "GreaterOrEqual": "GREATER_EQUAL",
+    "Max": "MAXIMUM",
+    "Min": "MINIMUM",
+}
 
 
 class Translator:
@@ -47,7 +68,9 @@ class Translator:
             elif node.op in _UNARY:
                 self.places[node.outputs[0]] = apply(self.memory, _UNARY[node.op], [self.place(node.inputs[0])])
             elif node.op in _BINARY:
-                self.places[node.outputs[0]] = apply(self.memory, _BINARY[node.op], [self.place(name) for name in node.inputs])
+                self.places[node.outputs[0]] = apply(
+                    self.memory, _BINARY[node.op], [self.place(name) for name in node.inputs]
+                )
             else:
                 raise Unsupported(f"operator {node.op}")
 
@@ -62,17 +85,10 @@ class Translator:
         """Name a state that lies at `addresses`, a ring instead if it is one: the rows that came before those of a depthwise
         convolution. `following` is the output that replaces it."""
         self.places[name] = addresses
-        users = self.consumers.get(name, [])
-        if len(users) == 1 and users[0].op == "Concat" and users[0].inputs[0] == name and len(users[0].inputs) == 2 \
-                and users[0].attributes["axis"] == 2 and addresses.ndim == 4:
-            joined, rows = users[0].outputs[0], addresses.shape[2]
-            readers = self.consumers[joined]
-            convolutions = [n for n in readers if n.op == "Conv" and n.attributes.get("group") == addresses.shape[1] > 1
-                            and self.constants[n.inputs[1]].shape[2] == rows + 1]
-            slices = [n for n in readers if n.op == "Slice" and n.outputs[0] == following and self._ints(n, 1) == [-rows]]
-            if len(convolutions) == len(slices) == 1 and len(readers) == 2:
-                self.rings[name] = layers.ring(self.memory, addresses.shape)
-                self.joined[joined] = (name, users[0].inputs[1])
+        concat = patterns.ring(name, following, addresses.shape, self.consumers, self.constants)
+        if concat is not None:
+            self.rings[name] = layers.ring(self.memory, addresses.shape)
+            self.joined[concat.outputs[0]] = (name, concat.inputs[1])
 
     def newest(self, state: str) -> np.ndarray:
         """The row that a ring gains in this hop."""
@@ -115,14 +131,20 @@ class Translator:
         self.places[node.outputs[0]] = layers.take(self.memory, table.ravel(), index)
 
     def _concat(self, node: Node) -> None:
-        self.places[node.outputs[0]] = np.concatenate([self.place(name) for name in node.inputs], node.attributes["axis"])
+        self.places[node.outputs[0]] = np.concatenate(
+            [self.place(name) for name in node.inputs], node.attributes["axis"]
+        )
 
     def _pad(self, node: Node) -> None:
-        if node.attributes.get("mode", "constant") != "constant" or len(node.inputs) > 2 and node.inputs[2] \
-                and self.constants[node.inputs[2]].any():
+        if (
+            node.attributes.get("mode", "constant") != "constant"
+            or len(node.inputs) > 2
+            and node.inputs[2]
+            and self.constants[node.inputs[2]].any()
+        ):
             raise Unsupported("Pad with anything but zeros")
         x, pads = self.place(node.inputs[0]), self._ints(node, 1)
-        self.places[node.outputs[0]] = layers.pad(x, pads[:x.ndim], pads[x.ndim:])
+        self.places[node.outputs[0]] = layers.pad(x, pads[: x.ndim], pads[x.ndim :])
 
     def _elu(self, node: Node) -> None:
         if node.attributes.get("alpha", 1.0) != 1.0:
@@ -159,32 +181,21 @@ class Translator:
         self._done |= {id(x) for x in step.nodes}
 
     def _reducesum(self, node: Node) -> None:
-        x, axis = self.place(node.inputs[0]), self._ints(node, 1)
-        if len(axis) != 1:
-            raise Unsupported("ReduceSum over more than one axis")
-        last = np.moveaxis(x, axis[0], -1)
-        if last.shape[-1] <= 8:
-            y = last[..., 0]
-            for i in range(1, last.shape[-1]):
-                y = apply(self.memory, "ADD", [y, last[..., i]])
-        else:
-            flat = last.reshape(1, -1, last.shape[-1])
-            y = product(self.memory, flat, np.ones((1, flat.shape[2], 1), np.float32), None).reshape(last.shape[:-1])
-        self.places[node.outputs[0]] = np.expand_dims(y, axis[0] % x.ndim) if node.attributes.get("keepdims", 1) else y
+        self._reduce(node, self._ints(node, 1), 1.0)
 
     def _reducemean(self, node: Node) -> None:
-        x, axes = self.place(node.inputs[0]), [a % self.place(node.inputs[0]).ndim for a in node.attributes["axes"]]
-        rest = [a for a in range(x.ndim) if a not in axes]
-        flat = x.transpose(*rest, *axes).reshape(1, -1, int(np.prod([x.shape[a] for a in axes])))
-        y = product(self.memory, flat, np.full((1, flat.shape[2], 1), 1 / flat.shape[2], np.float32), None)
-        y = y.reshape([x.shape[a] for a in rest])
-        self.places[node.outputs[0]] = np.expand_dims(y, tuple(axes)) if node.attributes.get("keepdims", 1) else y
+        x, axes = self.place(node.inputs[0]), node.attributes["axes"]
+        self._reduce(node, axes, 1 / float(np.prod([x.shape[axis] for axis in axes])))
+
+    def _reduce(self, node: Node, axes: list[int], factor: float) -> None:
+        x = self.place(node.inputs[0])
+        self.places[node.outputs[0]] = reduce(self.memory, x, axes, factor, bool(node.attributes.get("keepdims", 1)))
 
     def _softmax(self, node: Node) -> None:
-        self.places[node.outputs[0]] = layers.along_last(self.memory, "SOFTMAX", self.place(node.inputs[0]), None)
+        self.places[node.outputs[0]] = along_last(self.memory, "SOFTMAX", self.place(node.inputs[0]), None)
 
     def _argmax(self, node: Node) -> None:
-        self.places[node.outputs[0]] = layers.along_last(self.memory, "GREATEST_INDEX", self.place(node.inputs[0]), 1)
+        self.places[node.outputs[0]] = along_last(self.memory, "GREATEST_INDEX", self.place(node.inputs[0]), 1)
 
     def _layernormalization(self, node: Node) -> None:
         x, gain = self.place(node.inputs[0]), self.place(node.inputs[1])
@@ -206,7 +217,12 @@ class Translator:
 
     def _gemm(self, node: Node) -> None:
         at = node.attributes
-        if at.get("alpha", 1.0) != 1.0 or at.get("beta", 1.0) != 1.0 or at.get("transA", 0) or node.inputs[1] not in self.constants:
+        if (
+            at.get("alpha", 1.0) != 1.0
+            or at.get("beta", 1.0) != 1.0
+            or at.get("transA", 0)
+            or node.inputs[1] not in self.constants
+        ):
             raise Unsupported("Gemm with factors, or with a right operand that is not constant")
         weights = self.constants[node.inputs[1]].astype(np.float32)
         weights = weights.T if at.get("transB") else weights
@@ -253,7 +269,9 @@ class Translator:
         needed = self._needed(node.outputs[0], np.arange(shape[0] * shape[1]).reshape(shape))
         mask = np.zeros(shape[0] * shape[1], bool)
         mask[list(needed)] = True
-        y = product(self.memory, x, weights, bias, None if mask.all() else mask.reshape(shape), node.inputs[0] in self.sparse)
+        y = product(
+            self.memory, x, weights, bias, None if mask.all() else mask.reshape(shape), node.inputs[0] in self.sparse
+        )
         self.places[node.outputs[0]] = y[0]
 
     def _needed(self, name: str, elements: np.ndarray) -> set[int]:
@@ -272,7 +290,9 @@ class Translator:
         bias = self.constants[node.inputs[2]] if len(node.inputs) > 2 else np.zeros(len(weights), np.float32)
         if node.inputs[0] in self.joined:
             state, newest = self.joined[node.inputs[0]]
-            self.places[node.outputs[0]] = layers.depthwise(self.memory, self.rings[state], self.place(newest), weights, bias, node.attributes)
+            self.places[node.outputs[0]] = layers.depthwise(
+                self.memory, self.rings[state], self.place(newest), weights, bias, node.attributes
+            )
             return
         self.places[node.outputs[0]] = layers.convolve(self.memory, x, weights, bias, node.attributes)
 
@@ -291,22 +311,33 @@ class Translator:
         group = node.attributes.get("group", 1)
         parts = zip(np.split(x, group, 1), np.split(weights, group), np.split(bias, group) if group > 1 else [bias])
         function = layers.convolve_transposed if weights.ndim == 3 else layers.convolve_transposed_rows
-        self.places[node.outputs[0]] = np.concatenate([function(self.memory, *part, node.attributes) for part in parts], 1)
+        self.places[node.outputs[0]] = np.concatenate(
+            [function(self.memory, *part, node.attributes) for part in parts], 1
+        )
 
     def _gru(self, node: Node) -> None:
         if not node.attributes.get("linear_before_reset"):
             raise Unsupported("GRU without linear_before_reset")
         start = node.inputs[5] if len(node.inputs) > 5 else ""
         zero = not start or start in self.constants and not self.constants[start].any()
-        y, last = layers.gru(self.memory, self.place(node.inputs[0]), *(self.constants[name] for name in node.inputs[1:4]),
-                             None if zero else self.place(start), node.attributes.get("direction", "forward"))
+        y, last = layers.gru(
+            self.memory,
+            self.place(node.inputs[0]),
+            *(self.constants[name] for name in node.inputs[1:4]),
+            None if zero else self.place(start),
+            node.attributes.get("direction", "forward"),
+        )
         self._recurrent(node, y, last)
 
     def _lstm(self, node: Node) -> None:
         if node.attributes.get("direction", "forward") != "forward" or len(node.inputs) < 7:
             raise Unsupported("LSTM without a state, or not forward")
-        y, *last = layers.lstm(self.memory, self.place(node.inputs[0]), *(self.constants[name] for name in node.inputs[1:4]),
-                               *(self.place(name) for name in node.inputs[5:7]))
+        y, *last = layers.lstm(
+            self.memory,
+            self.place(node.inputs[0]),
+            *(self.constants[name] for name in node.inputs[1:4]),
+            *(self.place(name) for name in node.inputs[5:7]),
+        )
         self._recurrent(node, y, *last)
 
     def _recurrent(self, node: Node, *values: np.ndarray) -> None:

@@ -19,7 +19,7 @@ def library() -> ctypes.CDLL | None:
     base = _load("base")
     if base is None:
         return None
-    for name in reversed(BUILDS[:base.setk_level() + 1]):
+    for name in reversed(BUILDS[: base.setk_level() + 1]):
         if (found := _load(name)) is not None:
             return found
     return base
@@ -61,12 +61,21 @@ class Machine:
         return out
 
     def _call(self, words: np.ndarray, state: np.ndarray, samples: np.ndarray, out: np.ndarray, hops: int) -> None:
-        self._run(words.ctypes.data, len(words), self._constants.ctypes.data, state.ctypes.data, self._scratch.ctypes.data,
-                  samples.ctypes.data, out.ctypes.data, hops, self._hop)
+        self._run(
+            words.ctypes.data,
+            len(words),
+            self._constants.ctypes.data,
+            state.ctypes.data,
+            self._scratch.ctypes.data,
+            samples.ctypes.data,
+            out.ctypes.data,
+            hops,
+            self._hop,
+        )
 
 
 def aligned(size: int) -> np.ndarray:
     """Zeros, float32 [size], at a multiple of 64 bytes."""
     space = np.zeros(size + 16, np.float32)
     first = -space.ctypes.data // 4 % 16
-    return space[first:first + size]
+    return space[first : first + size]

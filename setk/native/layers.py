@@ -8,7 +8,8 @@ from typing import Any, Sequence
 import numpy as np
 
 from setk.native.elementwise import apply, immediate
-from setk.native.places import PANEL, ZERO, Memory, Read, Unsupported, Write, affine, materialise, without_zeros
+from setk.native.places import PANEL, ZERO, Memory, Read, Unsupported, Write, affine, materialise
+from setk.native.reductions import dense
 from setk.native.products import product, strided
 
 
@@ -31,24 +32,6 @@ def pad(x: np.ndarray, before: Sequence[int], after: Sequence[int]) -> np.ndarra
     return np.pad(x, list(zip(before, after)), constant_values=ZERO)
 
 
-def dense(memory: Memory, x: np.ndarray) -> int:
-    """The address of the elements of x in a row, of a copy if they lie otherwise."""
-    flat = without_zeros(memory, x).ravel()
-    found = affine(flat)
-    if found is None or flat.size > 1 and found[1][0] != 1:
-        return int(materialise(memory, flat)[0])
-    return found[0]
-
-
-def along_last(memory: Memory, op: str, x: np.ndarray, size: int | None) -> np.ndarray:
-    """Addresses of what an operation on n numbers makes of those along the last axis, `size` of them or as many."""
-    rows = x.reshape(-1, x.shape[-1])
-    out = memory.new((*x.shape[:-1], size or x.shape[-1]))
-    for row, y in zip(rows, out.reshape(len(rows), -1)):
-        memory.add(op, row.size, Read(dense(memory, row)), Write(int(y[0])))
-    return out
-
-
 def _rows(memory: Memory, x: np.ndarray, n: int) -> tuple[int, int, np.ndarray]:
     """(address, stride from row to row, addresses) of x [rows, n], copied if its rows have gaps."""
     found = affine(x)
@@ -58,16 +41,29 @@ def _rows(memory: Memory, x: np.ndarray, n: int) -> tuple[int, int, np.ndarray]:
     return found[0], found[1][0], x
 
 
-def normalise(memory: Memory, x: np.ndarray, gain: np.ndarray, offset: np.ndarray, epsilon: float,
-              residual: np.ndarray | None) -> np.ndarray:
+def normalise(
+    memory: Memory, x: np.ndarray, gain: np.ndarray, offset: np.ndarray, epsilon: float, residual: np.ndarray | None
+) -> np.ndarray:
     """Addresses of the layer norm of x over the axes of `gain`, plus `residual` if there is one."""
     n = gain.size
     at, stride, _ = _rows(memory, x.reshape(-1, n), n)
     added = (-1, 0) if residual is None else _rows(memory, residual.reshape(-1, n), n)[:2]
     out = memory.new((x.size // n, n))
     found = affine(out)
-    memory.add("NORMALISE", x.size // n, n, immediate(epsilon), Read(at), stride, Read(dense(memory, gain)), Read(dense(memory, offset)),
-               -1 if residual is None else Read(added[0]), added[1], Write(found[0]), found[1][0])
+    memory.add(
+        "NORMALISE",
+        x.size // n,
+        n,
+        immediate(epsilon),
+        Read(at),
+        stride,
+        Read(dense(memory, gain)),
+        Read(dense(memory, offset)),
+        -1 if residual is None else Read(added[0]),
+        added[1],
+        Write(found[0]),
+        found[1][0],
+    )
     return out.reshape(x.shape)
 
 
@@ -84,8 +80,9 @@ def gates(memory: Memory, operands: Sequence[np.ndarray]) -> np.ndarray:
     return out.reshape(shape)
 
 
-def convolve(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any],
-             apart: bool = True) -> np.ndarray:
+def convolve(
+    memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any], apart: bool = True
+) -> np.ndarray:
     """Addresses [1, N, *out] of a convolution of x [1, C, *in] with weights [N, C / group, *kernel]. `apart`: x may be copied to where
     there can be zeros next to it."""
     if len(x) > 1:
@@ -97,7 +94,7 @@ def convolve(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarra
     padded = pad(x[0], [0, *pads[:rank]], [0, *pads[rank:]])
     windows = np.lib.stride_tricks.sliding_window_view(padded, reach, tuple(range(1, rank + 1)))
     windows = windows[(slice(None), *(slice(None, None, s) for s in stride), *(slice(None, None, d) for d in dilation))]
-    size = windows.shape[1:1 + rank]
+    size = windows.shape[1 : 1 + rank]
     if group == 1:
         columns = np.moveaxis(windows, 0, rank).reshape(1, int(np.prod(size)), -1)
         if apart and not strided(memory, columns):
@@ -134,12 +131,19 @@ def ring(memory: Memory, shape: Sequence[int]) -> Ring:
     return Ring(memory.new((shape[2], shape[3], shape[1]), kind="state"), memory.buffer("state", 1).base)
 
 
-def depthwise(memory: Memory, past: Ring, newest: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any]) -> np.ndarray:
+def depthwise(
+    memory: Memory, past: Ring, newest: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any]
+) -> np.ndarray:
     """Addresses [1, C, 1, F] of a depthwise convolution with weights [C, 1, T + 1, K] of the past and the newest row [1, C, 1, F],
     which becomes part of the past."""
     channels, _, rows, taps = weights.shape
     columns, pads = newest.shape[3], attributes.get("pads", [0] * 4)
-    if {*attributes.get("strides", [1]), *attributes.get("dilations", [1])} != {1} or pads[0] or pads[2] or pads[1] + pads[3] != taps - 1:
+    if (
+        {*attributes.get("strides", [1]), *attributes.get("dilations", [1])} != {1}
+        or pads[0]
+        or pads[2]
+        or pads[1] + pads[3] != taps - 1
+    ):
         raise Unsupported("depthwise Conv with strides, dilation or a change of length")
     at, step, _ = _rows(memory, newest[0, :, 0].T, channels)
     padded = np.zeros((rows, taps, -(-channels // PANEL) * PANEL), np.float32)
@@ -147,9 +151,25 @@ def depthwise(memory: Memory, past: Ring, newest: np.ndarray, weights: np.ndarra
     first, (slot, pitch, _) = affine(past.slots)
     out = memory.new((columns, channels))
     found = affine(out)
-    memory.add("DEPTHWISE", channels, columns, rows, taps, pads[1], Read(int(memory.constant(padded).flat[0])),
-               Read(dense(memory, memory.constant(bias))), padded.shape[2], Write(found[0]), found[1][0], Read(past.counter), Read(first),
-               slot, pitch, Read(at), step)
+    memory.add(
+        "DEPTHWISE",
+        channels,
+        columns,
+        rows,
+        taps,
+        pads[1],
+        Read(int(memory.constant(padded).flat[0])),
+        Read(dense(memory, memory.constant(bias))),
+        padded.shape[2],
+        Write(found[0]),
+        found[1][0],
+        Read(past.counter),
+        Read(first),
+        slot,
+        pitch,
+        Read(at),
+        step,
+    )
     return out.T[None, :, None]
 
 
@@ -161,8 +181,9 @@ def push(memory: Memory, past: Ring, newest: np.ndarray) -> None:
     memory.add("PUSH", columns, channels, slots, Write(past.counter), Write(first), slot, pitch, Read(at), step)
 
 
-def convolve_transposed(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any],
-                        apart: bool = True) -> np.ndarray:
+def convolve_transposed(
+    memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any], apart: bool = True
+) -> np.ndarray:
     """Addresses [1, N, out] of a transposed convolution of x [1, C, L] with weights [C, N, k]. With stride s, a row of the product
     computes s positions that follow each other, from the same inputs."""
     stride, (before, after) = attributes.get("strides", [1])[0], attributes.get("pads", [0, 0])
@@ -182,13 +203,16 @@ def convolve_transposed(memory: Memory, x: np.ndarray, weights: np.ndarray, bias
                 kernel[d - first, :, phase] = weights[:, :, tap]
     columns = padded[at].reshape(1, rows, -1)
     if apart and not strided(memory, columns):
-        return convolve_transposed(memory, materialise(memory, x[0], [1, 0])[None], weights, bias, attributes, apart=False)
+        return convolve_transposed(
+            memory, materialise(memory, x[0], [1, 0])[None], weights, bias, attributes, apart=False
+        )
     y = product(memory, columns, kernel.reshape(1, -1, stride * n), np.tile(bias, stride))
     return y.reshape(rows * stride, n)[:total].T[None]
 
 
-def convolve_transposed_rows(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray,
-                             attributes: dict[str, Any]) -> np.ndarray:
+def convolve_transposed_rows(
+    memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray, attributes: dict[str, Any]
+) -> np.ndarray:
     """The same in two dimensions, x [B, C, T, L] and weights [C, N, R, k], where T has stride 1: each row of the output is one
     transposed convolution of the rows of x that reach it, side by side."""
     if len(x) > 1:
@@ -196,18 +220,24 @@ def convolve_transposed_rows(memory: Memory, x: np.ndarray, weights: np.ndarray,
     pads, rows, taps = attributes.get("pads", [0] * 4), x.shape[2], weights.shape[2]
     if attributes.get("strides", [1, 1])[0] != 1 or pads[0] or pads[2] or set(attributes.get("dilations", [1])) != {1}:
         raise Unsupported("ConvTranspose with strides, padding or dilation along its first axis")
-    along = {"strides": attributes.get("strides", [1, 1])[1:], "pads": [pads[1], pads[3]],
-             "output_padding": attributes.get("output_padding", [0, 0])[1:]}
+    along = {
+        "strides": attributes.get("strides", [1, 1])[1:],
+        "pads": [pads[1], pads[3]],
+        "output_padding": attributes.get("output_padding", [0, 0])[1:],
+    }
     found = []
     for t in range(rows + taps - 1):
         pairs = [(t - tap, tap) for tap in range(taps) if 0 <= t - tap < rows]
         inputs = np.concatenate([x[:, :, row] for row, _ in pairs], 1)
-        found.append(convolve_transposed(memory, inputs, np.concatenate([weights[:, :, tap] for _, tap in pairs]), bias, along))
+        found.append(
+            convolve_transposed(memory, inputs, np.concatenate([weights[:, :, tap] for _, tap in pairs]), bias, along)
+        )
     return np.stack(found, 2)
 
 
-def gru(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarray, start: np.ndarray | None,
-        direction: str) -> tuple[np.ndarray, np.ndarray]:
+def gru(
+    memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarray, start: np.ndarray | None, direction: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Addresses of Y [T, D, 1, H] and of the last states [D, 1, H] of ONNX's GRU (linear_before_reset), x [T, 1, I]. Gates are
     ordered z, r, n in the file and r, z, n here."""
     directions, steps, units = len(w), len(x), r.shape[2]
@@ -216,9 +246,9 @@ def gru(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarr
     wb, rb = b.reshape(directions, 2, 3, units)[:, :, [1, 0, 2]].swapaxes(0, 1)
     if start is not None and steps == directions == 1:
         columns = np.zeros((x.shape[2] + units, 4, padded), np.float32)
-        columns[:x.shape[2], :3, :units] = w[0].transpose(2, 0, 1)
-        columns[x.shape[2]:, :2, :units] = r[0, :2].transpose(2, 0, 1)
-        columns[x.shape[2]:, 3, :units] = r[0, 2].T
+        columns[: x.shape[2], :3, :units] = w[0].transpose(2, 0, 1)
+        columns[x.shape[2] :, :2, :units] = r[0, :2].transpose(2, 0, 1)
+        columns[x.shape[2] :, 3, :units] = r[0, 2].T
         bias = np.zeros((4, padded), np.float32)
         bias[:2, :units], bias[2, :units], bias[3, :units] = wb[0, :2] + rb[0, :2], wb[0, 2], rb[0, 2]
         both = np.concatenate([x[0], start[0]], 1)[None]
@@ -227,27 +257,49 @@ def gru(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarr
         return h.reshape(1, 1, 1, units), h.reshape(1, 1, units)
     if start is not None:
         raise Unsupported("GRU over several steps that starts from a state")
-    columns, bias = np.zeros((x.shape[2], directions, 3, padded), np.float32), np.zeros((directions, 3, padded), np.float32)
+    columns, bias = (
+        np.zeros((x.shape[2], directions, 3, padded), np.float32),
+        np.zeros((directions, 3, padded), np.float32),
+    )
     columns[..., :units] = w.transpose(3, 0, 1, 2)
     bias[:, :, :units] = wb
     bias[:, :2, :units] += rb[:, :2]
     inputs = product(memory, x.swapaxes(0, 1), columns.reshape(1, x.shape[2], -1), bias.ravel())
     at, (_, x_step, _) = affine(inputs)
-    recurrent, offset = np.zeros((directions, -(-units // 4) * 4, 3, padded), np.float32), np.zeros((directions, padded), np.float32)
+    recurrent, offset = (
+        np.zeros((directions, -(-units // 4) * 4, 3, padded), np.float32),
+        np.zeros((directions, padded), np.float32),
+    )
     recurrent[:, :units, :, :units] = r.transpose(0, 3, 1, 2)
     offset[:, :units] = rb[:, 2]
     out, h = memory.new((steps, directions * units)), memory.new((2 * directions * padded,))
     reverse = {"forward": 0, "reverse": 1, "bidirectional": 2}[direction]
-    memory.add("SCAN", steps, directions, units, padded, reverse, Read(at), x_step, 3 * padded,
-               Read(int(memory.constant(recurrent).flat[0])), recurrent[0].size, Read(int(memory.constant(offset).flat[0])),
-               Write(int(out.flat[0])), affine(out)[1][0], units, Write(int(h[0])))
+    memory.add(
+        "SCAN",
+        steps,
+        directions,
+        units,
+        padded,
+        reverse,
+        Read(at),
+        x_step,
+        3 * padded,
+        Read(int(memory.constant(recurrent).flat[0])),
+        recurrent[0].size,
+        Read(int(memory.constant(offset).flat[0])),
+        Write(int(out.flat[0])),
+        affine(out)[1][0],
+        units,
+        Write(int(h[0])),
+    )
     y = out.reshape(steps, directions, 1, units)
     ends = [y[0 if direction == "reverse" or d else -1, d] for d in range(directions)]
     return y, np.stack(ends)
 
 
-def lstm(memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarray, h: np.ndarray,
-         c: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lstm(
+    memory: Memory, x: np.ndarray, w: np.ndarray, r: np.ndarray, b: np.ndarray, h: np.ndarray, c: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Addresses of Y [1, 1, B, H] and of both states [1, B, H] after one step of ONNX's LSTM, x [1, B, I], gates i, o, f, c."""
     if len(x) != 1:
         raise Unsupported("LSTM over several steps")

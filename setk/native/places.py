@@ -15,7 +15,7 @@ from typing import Iterator, Sequence
 import numpy as np
 
 ZERO = 1 << 31  # the address of no buffer: an element that is zero
-PANEL = 16      # floats of the widest vector
+PANEL = 16  # floats of the widest vector
 
 
 class Unsupported(ValueError):
@@ -84,7 +84,7 @@ class Memory:
         pitch = sizes[-1:] or [1]
         if len([n for n in sizes if n > 1]) > 1 and pitch[0] > 64 and pitch[0] % PANEL:
             pitch = [-(-(pitch[0] + 4) // PANEL) * PANEL]
-        steps = np.cumprod([1, *pitch, *sizes[-2:0:-1]])[:len(sizes)][::-1] if sizes else np.zeros(0, int)
+        steps = np.cumprod([1, *pitch, *sizes[-2:0:-1]])[: len(sizes)][::-1] if sizes else np.zeros(0, int)
         offsets = np.zeros(shape, np.int64)
         for axis, step in zip(order, steps):
             offsets += (np.arange(shape[axis]) * step).reshape([-1 if i == axis else 1 for i in range(len(shape))])
@@ -111,7 +111,9 @@ class Memory:
 def affine(a: np.ndarray) -> tuple[int, tuple[int, ...]] | None:
     """(origin, strides) of addresses in one buffer, or None. Strides of axes of length 1 are 0."""
     origin = int(a[(0,) * a.ndim])
-    strides = tuple(int(a[tuple(int(i == axis) for i in range(a.ndim))]) - origin if n > 1 else 0 for axis, n in enumerate(a.shape))
+    strides = tuple(
+        int(a[tuple(int(i == axis) for i in range(a.ndim))]) - origin if n > 1 else 0 for axis, n in enumerate(a.shape)
+    )
     expected = np.full((1,) * a.ndim, origin, np.int64)
     for axis, (n, stride) in enumerate(zip(a.shape, strides)):
         expected = expected + (np.arange(n) * stride).reshape([-1 if i == axis else 1 for i in range(a.ndim)])
@@ -134,7 +136,7 @@ def boxes(arrays: Sequence[np.ndarray]) -> list[tuple[slice, ...]]:
         axis, at = cut
         middle = box[axis].start + at
         for piece in (slice(middle, box[axis].stop), slice(box[axis].start, middle)):
-            pending.append((*box[:axis], piece, *box[axis + 1:]))
+            pending.append((*box[:axis], piece, *box[axis + 1 :]))
     return done
 
 
@@ -184,7 +186,10 @@ def arrange(parts: Sequence[np.ndarray]) -> Iterator[list]:
     missing = max(0, 3 - len(n))
     n, strides = [1] * missing + n, [[0] * missing + s for s in strides]
     for index in np.ndindex(*n[:-3]):
-        yield [n[-3:], *((origin + int(np.dot(index, s[:-3])), tuple(s[-3:])) for (origin, _), s in zip(found, strides))]
+        yield [
+            n[-3:],
+            *((origin + int(np.dot(index, s[:-3])), tuple(s[-3:])) for (origin, _), s in zip(found, strides)),
+        ]
 
 
 def materialise(memory: Memory, x: np.ndarray, order: list[int] | None = None) -> np.ndarray:
@@ -202,7 +207,9 @@ def copy(memory: Memory, x: np.ndarray, out: np.ndarray) -> None:
     for box in boxes([out, x]):
         for n, (to, step), (source, stride) in arrange([out[box], x[box]]):
             if stride[2] in (0, 1) and n[2] > 1:
-                memory.add("MAP", "COPY", 0, *n, Write(to), *step[:2], Read(source), *stride, *(Read(source), 0, 0, 0) * 2)
+                memory.add(
+                    "MAP", "COPY", 0, *n, Write(to), *step[:2], Read(source), *stride, *(Read(source), 0, 0, 0) * 2
+                )
             else:
                 memory.add("MOVE", *n, Read(source), *stride, Write(to), *step)
 

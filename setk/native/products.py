@@ -6,28 +6,22 @@ addresses, of which a convolution repeats those that its windows share.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from setk.native.kinds import Run, narrow, sparse_product
 from setk.native.places import PANEL, ZERO, Memory, Read, Write, affine, materialise, owner
 
 SEGMENTS = 24  # of one row of the program, as products.h has it
 
 
-@dataclass(frozen=True)
-class Run:
-    """A stretch of k, of X's columns `columns`, that one segment reads: strides of X in b, m and k."""
-
-    address: int
-    batch: int
-    row: int
-    step: int
-    columns: np.ndarray
-
-
-def product(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray | None,
-            needed: np.ndarray | None = None, sparse: bool = False) -> np.ndarray:
+def product(
+    memory: Memory,
+    x: np.ndarray,
+    weights: np.ndarray,
+    bias: np.ndarray | None,
+    needed: np.ndarray | None = None,
+    sparse: bool = False,
+) -> np.ndarray:
     """Addresses [B, M, N] of the product of x [B, M, K] and weights [B or 1, K, N] with bias [B or 1, N]. Only elements `needed`
     [M, N] are computed. `sparse`: most of x is zero when the program runs."""
     batch, m, k = x.shape
@@ -35,7 +29,7 @@ def product(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray
     weights = np.broadcast_to(weights, (batch, k, n)) if len(weights) > 1 else weights
     bias = np.zeros((1, n), np.float32) if bias is None else bias.reshape(-1, n)
     if sparse and batch == m == 1:
-        return _sparse(memory, x, weights, bias)
+        return sparse_product(memory, x, weights, bias)
     across = _across(memory, x, n, needed)
     if across is not None:
         return _transposed(memory, across, weights, bias, (batch, m, n))
@@ -135,10 +129,12 @@ def _with_halos(memory: Memory, x: np.ndarray) -> np.ndarray | None:
     return filled
 
 
-def _rows(memory: Memory, out: np.ndarray, runs: list[Run], weights: np.ndarray, bias: np.ndarray, needed: np.ndarray | None) -> None:
+def _rows(
+    memory: Memory, out: np.ndarray, runs: list[Run], weights: np.ndarray, bias: np.ndarray, needed: np.ndarray | None
+) -> None:
     """One row of the program for each group of panels that read the same parts of k and are needed in the same rows."""
     batch, m, n = out.shape
-    if batch == 1 and n <= 8 and needed is None and _narrow(memory, out, runs, weights[0], bias[0]):
+    if batch == 1 and n <= 8 and needed is None and narrow(memory, out, runs, weights[0], bias[0]):
         return
     origin, (c_batch, c_row, _) = affine(out)
     order = np.concatenate([run.columns for run in runs])
@@ -146,9 +142,9 @@ def _rows(memory: Memory, out: np.ndarray, runs: list[Run], weights: np.ndarray,
     edges = np.cumsum([0, *(len(run.columns) for run in runs)])
     groups: list[tuple[tuple, int, int]] = []
     for start in range(0, n, PANEL):
-        used = (packed[:, :, start:start + PANEL] != 0).any(axis=(0, 2))
+        used = (packed[:, :, start : start + PANEL] != 0).any(axis=(0, 2))
         parts = tuple(_extent(used[a:b]) for a, b in zip(edges, edges[1:]))
-        rows = (0, m) if needed is None else _extent(needed[:, start:start + PANEL].any(axis=1))
+        rows = (0, m) if needed is None else _extent(needed[:, start : start + PANEL].any(axis=1))
         key = (parts, rows)
         if groups and groups[-1][0] == key:
             groups[-1] = (key, groups[-1][1], min(n, start + PANEL))
@@ -163,53 +159,35 @@ def _rows(memory: Memory, out: np.ndarray, runs: list[Run], weights: np.ndarray,
         segments, done = [], 0
         for run, (a, b) in zip(runs, parts):
             if a < b:
-                segments += [Read(run.address + a * run.step + top * run.row), run.batch, run.row, run.step,
-                             Read(int(at) + done * PANEL), b_batch, PANEL, size, b - a]
+                segments += [
+                    Read(run.address + a * run.step + top * run.row),
+                    run.batch,
+                    run.row,
+                    run.step,
+                    Read(int(at) + done * PANEL),
+                    b_batch,
+                    PANEL,
+                    size,
+                    b - a,
+                ]
                 done += b - a
         padded = np.zeros((len(bias), -(-(stop - start) // PANEL) * PANEL), np.float32)
-        padded[:, :stop - start] = bias[:, start:stop]
-        memory.add("PRODUCT", batch, bottom - top, stop - start, Write(origin + top * c_row + start), c_batch, c_row,
-                   Read(int(memory.constant(padded).flat[0])), padded.shape[1] if len(bias) > 1 else 0, 0, 1, len(segments) // 9, *segments)
-
-
-def _narrow(memory: Memory, out: np.ndarray, runs: list[Run], weights: np.ndarray, bias: np.ndarray) -> bool:
-    """The row of a product with few columns, whose lanes hold 2 or 4 neighbouring k of each. False where k is not in stretches of these."""
-    n = out.shape[2]
-    for every in (4, 2) if n <= 4 else (2,):
-        if all(run.step == 1 and len(run.columns) % every == 0 for run in runs) and out.shape[1] >= 8:
-            break
-    else:
-        return False
-    lanes = PANEL // every
-    columns = np.zeros((weights.shape[0], lanes), np.float32)
-    columns[:, :n] = weights[np.concatenate([run.columns for run in runs])]
-    first = np.zeros((lanes, every), np.float32)
-    first[:n, 0] = bias
-    packed = columns.reshape(-1, every, lanes).swapaxes(1, 2)  # [K / every, lanes, every]
-    at, segments, done = int(memory.constant(packed).flat[0]), [], 0
-    for run in runs:
-        segments += [Read(run.address), run.row, Read(at + done * lanes), len(run.columns)]
-        done += len(run.columns)
-    origin, (_, row, _) = affine(out)
-    memory.add("NARROW", out.shape[1], n, every, Write(origin), row, Read(int(memory.constant(first).flat[0])), len(runs), *segments)
-    return True
-
-
-def computed_product(memory: Memory, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Addresses [B, M, N] of the product of a [B, M, K] and b [B, K, N], both computed when the program runs."""
-    batch, m, k = a.shape
-    n = b.shape[2]
-    left, right = affine(a), affine(b)
-    if left is None:
-        left = affine(materialise(memory, a))
-    if right is None or n > 1 and right[1][2] != 1:
-        right = affine(materialise(memory, b))
-    out = memory.new((batch, m, n))
-    origin, (c_batch, c_row, _) = affine(out)
-    zero = int(memory.constant(np.zeros(1)).flat[0])
-    memory.add("PRODUCT", batch, m, n, Write(origin), c_batch, c_row, Read(zero), 0, 0, 0, 1, Read(left[0]), *left[1],
-               Read(right[0]), right[1][0], right[1][1], PANEL, k)
-    return out
+        padded[:, : stop - start] = bias[:, start:stop]
+        memory.add(
+            "PRODUCT",
+            batch,
+            bottom - top,
+            stop - start,
+            Write(origin + top * c_row + start),
+            c_batch,
+            c_row,
+            Read(int(memory.constant(padded).flat[0])),
+            padded.shape[1] if len(bias) > 1 else 0,
+            0,
+            1,
+            len(segments) // 9,
+            *segments,
+        )
 
 
 def _extent(used: np.ndarray) -> tuple[int, int]:
@@ -236,7 +214,9 @@ def _across(memory: Memory, x: np.ndarray, n: int, needed: np.ndarray | None) ->
     return runs if runs is not None and len(runs) <= SEGMENTS else None
 
 
-def _transposed(memory: Memory, runs: list[Run], weights: np.ndarray, bias: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+def _transposed(
+    memory: Memory, runs: list[Run], weights: np.ndarray, bias: np.ndarray, shape: tuple[int, int, int]
+) -> np.ndarray:
     """The product with weights as the left operand: rows are the weights' columns n, columns the positions m of x."""
     batch, m, n = shape
     out = memory.new((batch, m, n), [0, 2, 1])
@@ -247,22 +227,31 @@ def _transposed(memory: Memory, runs: list[Run], weights: np.ndarray, bias: np.n
     at, k = int(memory.constant(left).flat[0]), left.shape[2]
     segments, done = [], 0
     for run in runs:
-        segments += [Read(at + done), n * k if len(left) > 1 else 0, k, 1, Read(run.address), run.batch, run.step, PANEL, len(run.columns)]
+        segments += [
+            Read(at + done),
+            n * k if len(left) > 1 else 0,
+            k,
+            1,
+            Read(run.address),
+            run.batch,
+            run.step,
+            PANEL,
+            len(run.columns),
+        ]
         done += len(run.columns)
-    memory.add("PRODUCT", batch, n, m, Write(origin), c_batch, c_row, Read(int(memory.constant(bias).flat[0])),
-               n if len(bias) > 1 else 0, 1, 0, len(runs), *segments)
-    return out
-
-
-def _sparse(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    found = affine(x[0, 0])
-    if found is None:
-        x = materialise(memory, x)
-        found = affine(x[0, 0])
-    k, n = weights.shape[1:]
-    padded = np.zeros((k, -(-n // PANEL) * PANEL), np.float32)
-    padded[:, :n] = weights[0]
-    out, indices = memory.new((1, 1, n)), memory.new((k + 1,))
-    memory.add("SPARSE_PRODUCT", k, n, Read(found[0]), found[1][0], Read(int(memory.constant(bias).flat[0])),
-               Read(int(memory.constant(padded).flat[0])), padded.shape[1], Write(int(out.flat[0])), Write(int(indices.flat[0])))
+    memory.add(
+        "PRODUCT",
+        batch,
+        n,
+        m,
+        Write(origin),
+        c_batch,
+        c_row,
+        Read(int(memory.constant(bias).flat[0])),
+        n if len(bias) > 1 else 0,
+        1,
+        0,
+        len(runs),
+        *segments,
+    )
     return out

@@ -46,8 +46,13 @@ def read(path: Path) -> Graph:
         raise ValueError(f"not an ONNX file, or damaged ({e})") from None
     tensors = [_tensor(raw) for raw in graph.get(5, [])]
     properties = [_message(raw) for raw in model.get(14, [])]
-    return Graph([_node(raw) for raw in graph.get(1, [])], dict(tensors), dict(_value(raw) for raw in graph.get(11, [])),
-                 dict(_value(raw) for raw in graph.get(12, [])), {_text(p, 1): _text(p, 2) for p in properties})
+    return Graph(
+        [_node(raw) for raw in graph.get(1, [])],
+        dict(tensors),
+        dict(_value(raw) for raw in graph.get(11, [])),
+        dict(_value(raw) for raw in graph.get(12, [])),
+        {_text(p, 1): _text(p, 2) for p in properties},
+    )
 
 
 def metadata(path: Path) -> dict[str, Any]:
@@ -71,10 +76,10 @@ def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
             size, at = _varint(data, at)
             if at + size > len(data):
                 raise IndexError("a field ends after the file")
-            value, at = data[at:at + size], at + size
+            value, at = data[at : at + size], at + size
         elif kind in (1, 5):
             size = 8 if kind == 1 else 4
-            value, at = data[at:at + size], at + size
+            value, at = data[at : at + size], at + size
         else:
             raise IndexError(f"wire type {kind}")
         yield key >> 3, value
@@ -148,8 +153,12 @@ def _attribute(raw: bytes) -> tuple[str, Any]:
 
 def _node(raw: bytes) -> Node:
     f = _message(raw)
-    return Node(_text(f, 4), [x.decode() for x in f.get(1, [])], [x.decode() for x in f.get(2, [])],
-                dict(_attribute(x) for x in f.get(5, [])))
+    return Node(
+        _text(f, 4),
+        [x.decode() for x in f.get(1, [])],
+        [x.decode() for x in f.get(2, [])],
+        dict(_attribute(x) for x in f.get(5, [])),
+    )
 
 
 def _value(raw: bytes) -> tuple[str, tuple[int, ...]]:

@@ -17,12 +17,23 @@ def frames(memory: Memory, transform: Any, rate: int) -> np.ndarray:
         return (history.base + np.arange(transform.window))[None, None]
     points = transform.points
     if points & (points - 1) or points < 64 or transform.hop % 2:
-        raise Unsupported(f"a Fourier transform of {points} points and hop {transform.hop}: need a power of 2 from 64 on, and an even hop")
+        raise Unsupported(
+            f"a Fourier transform of {points} points and hop {transform.hop}: need a power of 2 from 64 on, and an even hop"
+        )
     history = memory.buffer("state", transform.window)
     spectrum = memory.new((2, transform.bins))
     window = transform.analysis_window.reshape(-1, 2).T
-    memory.add("ANALYSE", transform.window, transform.hop, points, Write(history.base), Write(int(spectrum[0, 0])),
-               Write(int(spectrum[1, 0])), Write(_work(memory, points)), *_tables(memory, window, points))
+    memory.add(
+        "ANALYSE",
+        transform.window,
+        transform.hop,
+        points,
+        Write(history.base),
+        Write(int(spectrum[0, 0])),
+        Write(int(spectrum[1, 0])),
+        Write(_work(memory, points)),
+        *_tables(memory, window, points),
+    )
     return spectrum.T[None, None]
 
 
@@ -34,8 +45,17 @@ def samples(memory: Memory, transform: Any, y: np.ndarray) -> None:
         return
     parts = [_row(memory, y[0, 0, :, i], exclusive=True) for i in range(2)]
     window = transform.synthesis_window.reshape(-1, 2).T / (transform.points // 2)
-    memory.add("SYNTHESISE", transform.window, transform.hop, transform.points, Write(tail.base), Read(int(parts[0][0])),
-               Write(int(parts[1][0])), Write(_work(memory, transform.points)), *_tables(memory, window, transform.points))
+    memory.add(
+        "SYNTHESISE",
+        transform.window,
+        transform.hop,
+        transform.points,
+        Write(tail.base),
+        Read(int(parts[0][0])),
+        Write(int(parts[1][0])),
+        Write(_work(memory, transform.points)),
+        *_tables(memory, window, transform.points),
+    )
 
 
 def _row(memory: Memory, x: np.ndarray, exclusive: bool = False) -> np.ndarray:
@@ -55,7 +75,10 @@ def _tables(memory: Memory, window: np.ndarray, points: int) -> list[Read]:
     h = points // 2
     m = h // 16
     turn = np.exp(-2j * np.pi * np.arange(h) / points)
-    parts = [np.exp(-2j * np.pi * np.arange(16) / 16), np.exp(-2j * np.pi * np.outer(np.arange(16), np.arange(m)) / h).ravel(),
-             np.exp(-2j * np.pi * np.arange(m) / m)]
+    parts = [
+        np.exp(-2j * np.pi * np.arange(16) / 16),
+        np.exp(-2j * np.pi * np.outer(np.arange(16), np.arange(m)) / h).ravel(),
+        np.exp(-2j * np.pi * np.arange(m) / m),
+    ]
     tables = np.concatenate([x for part in parts for x in (part.real, part.imag)])
     return [Read(int(memory.constant(x).flat[0])) for x in (window, np.stack([turn.real, turn.imag]), tables)]

@@ -42,10 +42,14 @@ def translate(path: Path) -> Translated:
     except (ValueError, KeyError) as e:
         raise UserError(f"{path}: not a file of se-quant export ({e})") from None
     if not about["causal"]:
-        raise UserError(f"{path}: {about['model']} is non-causal: it needs the complete signal, so it cannot run a hop at a time; "
-                        "export it as .onnx")
+        raise UserError(
+            f"{path}: {about['model']} is non-causal: it needs the complete signal, so it cannot run a hop at a time; "
+            "export it as .onnx"
+        )
     if about["frames"] != 1 or about["batch"] != 1:
-        raise UserError(f"{path}: made for {about['frames']} frames and {about['batch']} signals per call; export it with 1 of each")
+        raise UserError(
+            f"{path}: made for {about['frames']} frames and {about['batch']} signals per call; export it with 1 of each"
+        )
     transform = restore(about["transform"])
     try:
         return Translated(_program(graph, about, transform), about, transform)
@@ -53,7 +57,7 @@ def translate(path: Path) -> Translated:
         raise UserError(f"{path}: cannot become C: {e}") from None
 
 
-def _program(graph: reader.Graph, about: dict[str, Any], transform: dsp.Transform) -> Program:
+def _program(graph: reader.Graph, about: dict[str, Any], transform: Transform) -> Program:
     memory = Memory()
     translator = Translator(graph, memory)
     names = list(graph.inputs)
@@ -74,7 +78,11 @@ def _program(graph: reader.Graph, about: dict[str, Any], transform: dsp.Transfor
 
 
 def _start(start: float | str, size: int) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(start), np.float32) if isinstance(start, str) else np.full(size, start, np.float32)
+    return (
+        np.frombuffer(base64.b64decode(start), np.float32)
+        if isinstance(start, str)
+        else np.full(size, start, np.float32)
+    )
 
 
 def _update(memory: Memory, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:

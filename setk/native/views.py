@@ -8,7 +8,19 @@ import numpy as np
 
 from setk.native.reader import Node
 
-OPERATORS = {"Reshape", "Transpose", "Slice", "Split", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Cast", "Gather", "Expand"}
+OPERATORS = {
+    "Reshape",
+    "Transpose",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Unsqueeze",
+    "Flatten",
+    "Identity",
+    "Cast",
+    "Gather",
+    "Expand",
+}
 
 
 def apply(node: Node, x: np.ndarray, constants: Mapping[str, np.ndarray]) -> list[np.ndarray]:
@@ -24,7 +36,7 @@ def apply(node: Node, x: np.ndarray, constants: Mapping[str, np.ndarray]) -> lis
         shape = [x.shape[i] if n == 0 and not at.get("allowzero") else n for i, n in enumerate(ints(1))]
         return [x.reshape(shape)]
     if node.op == "Flatten":
-        return [x.reshape(int(np.prod(x.shape[:at.get("axis", 1)])), -1)]
+        return [x.reshape(int(np.prod(x.shape[: at.get("axis", 1)])), -1)]
     if node.op == "Transpose":
         return [x.transpose(at.get("perm"))]
     if node.op == "Squeeze":

@@ -23,7 +23,12 @@ from setk.engines import OnnxEngine, Stream
 from setk.export.c import build
 from setk.native.translate import translate
 
-FLAGS = {"scalar": ["-DSETK_SCALAR"], "sse2": [], "avx2": ["-mavx2", "-mfma"], "avx512": ["-mavx512f", "-mavx512dq", "-mfma"]}
+FLAGS = {
+    "scalar": ["-DSETK_SCALAR"],
+    "sse2": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": ["-mavx512f", "-mavx512dq", "-mfma"],
+}
 HOPS = 20  # that a contender runs before the next one: the C in one call, the runtime in as many
 
 
@@ -34,7 +39,9 @@ class Program:
         translated = translate(path)
         program = translated.program
         self._words, self._library, self._hop = program.words, library, translated.transform.hop
-        self._memories = [_aligned(np.zeros(n, np.float32)) for n in (program.constants.size, program.state, program.scratch)]
+        self._memories = [
+            _aligned(np.zeros(n, np.float32)) for n in (program.constants.size, program.state, program.scratch)
+        ]
         self._memories[0][:] = program.constants
         self._call(program.reset, np.zeros(self._hop, np.float32))
 
@@ -49,7 +56,7 @@ class Program:
 def _aligned(x: np.ndarray) -> np.ndarray:
     space = np.zeros(len(x) + 16, np.float32)
     first = -space.ctypes.data // 4 % 16
-    return space[first:first + len(x)]
+    return space[first : first + len(x)]
 
 
 def libraries(names: list[str], folder: str) -> dict[str, ctypes.CDLL]:
@@ -57,7 +64,10 @@ def libraries(names: list[str], folder: str) -> dict[str, ctypes.CDLL]:
     for name in names:
         out = Path(folder) / f"{name}.so"
         source = Path(translate.__code__.co_filename).with_name("native.c")
-        subprocess.run([build.compiler(), "-O3", "-std=gnu99", "-shared", "-fPIC", *FLAGS[name], str(source), "-o", str(out)], check=True)
+        subprocess.run(
+            [build.compiler(), "-O3", "-std=gnu99", "-shared", "-fPIC", *FLAGS[name], str(source), "-o", str(out)],
+            check=True,
+        )
         found[name] = ctypes.CDLL(str(out))
     return found
 
@@ -67,7 +77,11 @@ def builds() -> list[str]:
     if "SETK_BENCH" in os.environ:
         return os.environ["SETK_BENCH"].split(",")
     features = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    return ["scalar", "sse2", *(name for name, flag in (("avx2", " avx2 "), ("avx512", " avx512dq ")) if flag in features)]
+    return [
+        "scalar",
+        "sse2",
+        *(name for name, flag in (("avx2", " avx2 "), ("avx512", " avx512dq ")) if flag in features),
+    ]
 
 
 def main() -> None:
@@ -90,14 +104,20 @@ def main() -> None:
                     start = time.perf_counter()
                     if name == "onnx":
                         for at in range(0, len(noise), hop):
-                            stream.push(noise[None, at:at + hop])
+                            stream.push(noise[None, at : at + hop])
                     else:
                         programs[name].push(noise)
                     times[name].append((time.perf_counter() - start) / HOPS)
             least = {name: min(values) for name, values in times.items()}
             for name, values in times.items():
-                print(path.stem, name, f"{1e6 * least[name]:.1f}", f"{1e6 * statistics.median(values):.1f}",
-                      f"{least[name] / least['onnx']:.3f}", sep="\t")
+                print(
+                    path.stem,
+                    name,
+                    f"{1e6 * least[name]:.1f}",
+                    f"{1e6 * statistics.median(values):.1f}",
+                    f"{least[name] / least['onnx']:.3f}",
+                    sep="\t",
+                )
 
 
 if __name__ == "__main__":

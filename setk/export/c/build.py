@@ -19,8 +19,8 @@ from setk.native.translate import Translated, translate
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
 
-LEAST_PARITY = 110.0   # dB to the exported model
-SELF_TEST = 100        # dB, of the file's own test wherever it is compiled
+LEAST_PARITY = 110.0  # dB to the exported model
+SELF_TEST = 100  # dB, of the file's own test wherever it is compiled
 TEST_HOPS, EXPECTED_HOPS = 24, 4
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]
 
@@ -39,13 +39,17 @@ class Compiled:
         self._process, init = getattr(self._library, f"{prefix}_process"), getattr(self._library, f"{prefix}_init")
         init.restype = ctypes.c_void_p
         self._init = init
-        self._memory, self._scratch = (ctypes.create_string_buffer(value[f"{name}_BYTES"]) for name in ("STATE", "SCRATCH"))
+        self._memory, self._scratch = (
+            ctypes.create_string_buffer(value[f"{name}_BYTES"]) for name in ("STATE", "SCRATCH")
+        )
 
     def process(self, samples: np.ndarray) -> np.ndarray:
         x, y = np.ascontiguousarray(samples, np.float32), np.empty(len(samples), np.float32)
         state = ctypes.c_void_p(self._init(self._memory))
         for at in range(0, len(x), self.hop):
-            self._process(state, self._scratch, ctypes.c_void_p(x.ctypes.data + 4 * at), ctypes.c_void_p(y.ctypes.data + 4 * at))
+            self._process(
+                state, self._scratch, ctypes.c_void_p(x.ctypes.data + 4 * at), ctypes.c_void_p(y.ctypes.data + 4 * at)
+            )
         return y
 
 
@@ -67,8 +71,10 @@ def test_signal(hops: int, hop: int) -> np.ndarray:
     random, samples = 1, np.empty((hops, hop), np.float32)
     for h in range(hops):
         for i in range(hop):
-            random = (random * 1664525 + 1013904223) & 0xffffffff
-            samples[h, i] = np.float32((random >> 16) - 32768) / np.float32(32768) * np.float32(0.02) * np.float32(1 + h % 8)
+            random = (random * 1664525 + 1013904223) & 0xFFFFFFFF
+            samples[h, i] = (
+                np.float32((random >> 16) - 32768) / np.float32(32768) * np.float32(0.02) * np.float32(1 + h % 8)
+            )
     return samples.ravel()
 
 
@@ -78,7 +84,7 @@ def reference(engine: Any, samples: np.ndarray, delay: int) -> np.ndarray:
 
     stream = Stream(engine, engine.sample_rate, 1)
     y = np.concatenate([stream.push(samples[None]), stream.flush()], 1)[0]
-    return np.concatenate([np.zeros(delay, np.float32), y])[:len(samples)]
+    return np.concatenate([np.zeros(delay, np.float32), y])[: len(samples)]
 
 
 def parity(engine: Any, compiled: Compiled, delay: int) -> float:
@@ -90,7 +96,10 @@ def parity(engine: Any, compiled: Compiled, delay: int) -> float:
         x = (level * generator.standard_normal(size)).astype(np.float32)
         expected, found = reference(engine, x, delay)[delay:], compiled.process(x)[delay:]
         frame = engine.sample_rate * 64 // 1000
-        signal, error = (np.square(y[:len(y) // frame * frame], dtype=np.float64).reshape(-1, frame).sum(1) for y in (expected, found - expected))
+        signal, error = (
+            np.square(y[: len(y) // frame * frame], dtype=np.float64).reshape(-1, frame).sum(1)
+            for y in (expected, found - expected)
+        )
         ratios.append((signal / np.maximum(error, 1e-30))[signal > 0])
     return float(10 * np.log10(np.median(np.concatenate(ratios))))
 
@@ -108,23 +117,33 @@ def export_c(onnx: Path, out: Path, engine: Any = None) -> dict[str, Any]:
     prefix = re.sub(r"\W", "_", out.stem)
     prefix = prefix if re.match(r"[A-Za-z]", prefix) else f"model_{prefix}"
     hop, program = translated.transform.hop, translated.program
-    facts = {"multiply_adds": emit.multiply_adds(program.words), "parity": None, "sha256": None,
-             "bytes": {"constants": program.constants.nbytes, "state": 4 * program.state, "scratch": 4 * program.scratch}}
+    facts = {
+        "multiply_adds": emit.multiply_adds(program.words),
+        "parity": None,
+        "sha256": None,
+        "bytes": {"constants": program.constants.nbytes, "state": 4 * program.state, "scratch": 4 * program.scratch},
+    }
     signal = test_signal(TEST_HOPS, hop)
-    expected = reference(engine, signal, translated.delay)[-EXPECTED_HOPS * hop:]
+    expected = reference(engine, signal, translated.delay)[-EXPECTED_HOPS * hop :]
     with tempfile.TemporaryDirectory(prefix="setk_c_") as folder:
         source = Path(folder) / f"{prefix}.c"
 
         def write() -> None:
-            source.write_text(emit.source(translated, prefix, comment(translated, facts), expected, TEST_HOPS, SELF_TEST))
+            source.write_text(
+                emit.source(translated, prefix, comment(translated, facts), expected, TEST_HOPS, SELF_TEST)
+            )
             source.with_suffix(".h").write_text(emit.header(translated, prefix, _title(translated)))
 
         write()
         if compiler():
-            facts["sha256"] = hashlib.sha256(Compiled(source, prefix, ["-ffp-contract=off"]).process(signal).tobytes()).hexdigest()
+            facts["sha256"] = hashlib.sha256(
+                Compiled(source, prefix, ["-ffp-contract=off"]).process(signal).tobytes()
+            ).hexdigest()
             facts["parity"] = parity(engine, Compiled(source, prefix), translated.delay)
             if not facts["parity"] >= LEAST_PARITY:
-                raise UserError(f"{out}: not written: differs from the model by more than rounding (SNR {facts['parity']:.1f} dB)")
+                raise UserError(
+                    f"{out}: not written: differs from the model by more than rounding (SNR {facts['parity']:.1f} dB)"
+                )
             write()
         for suffix in (".h", ".c"):
             with atomic_path(out.with_suffix(suffix)) as whole:
@@ -143,13 +162,22 @@ def comment(translated: Translated, facts: dict[str, Any]) -> str:
     latency = 1000 * translated.transform.latency(about["lookahead"]) / about["sample_rate"]
     source = about["provenance"].get("sha256") or "not known"
     hops = about["sample_rate"] / translated.transform.hop
-    checked = "not compared with the model: no compiler was there" if facts["parity"] is None else \
-        f"{facts['parity']:.1f} dB to the model"
-    lines = [_title(translated), "", f"Checkpoint: SHA-256 {source}",
-             f"Cost: {facts['multiply_adds']} multiply-adds per hop, {facts['multiply_adds'] * hops / 1e6:.1f} M per second",
-             f"Memory: {size['constants']} bytes of constants, {size['state']} of state for each stream, {size['scratch']} of scratch",
-             f"Algorithmic latency: {latency:.1f} ms", f"Parity: {checked}",
-             f"Output of the self-test's {TEST_HOPS} hops as float, with -ffp-contract=off on any processor: SHA-256 {facts['sha256'] or 'not known'}",
-             "", "Compile with -O2 or -O3 and -march=native or what the device has; -DSETK_SELFTEST: a test; -DSETK_MAIN: a filter for raw",
-             "16-bit samples; -DSETK_SCALAR: no vectors. Do not use -ffast-math."]
+    checked = (
+        "not compared with the model: no compiler was there"
+        if facts["parity"] is None
+        else f"{facts['parity']:.1f} dB to the model"
+    )
+    lines = [
+        _title(translated),
+        "",
+        f"Checkpoint: SHA-256 {source}",
+        f"Cost: {facts['multiply_adds']} multiply-adds per hop, {facts['multiply_adds'] * hops / 1e6:.1f} M per second",
+        f"Memory: {size['constants']} bytes of constants, {size['state']} of state for each stream, {size['scratch']} of scratch",
+        f"Algorithmic latency: {latency:.1f} ms",
+        f"Parity: {checked}",
+        f"Output of the self-test's {TEST_HOPS} hops as float, with -ffp-contract=off on any processor: SHA-256 {facts['sha256'] or 'not known'}",
+        "",
+        "Compile with -O2 or -O3 and -march=native or what the device has; -DSETK_SELFTEST: a test; -DSETK_MAIN: a filter for raw",
+        "16-bit samples; -DSETK_SCALAR: no vectors. Do not use -ffast-math.",
+    ]
     return "/* " + "\n * ".join(lines).replace(" * \n", " *\n") + "\n */"

@@ -60,12 +60,20 @@ def source(translated: Translated, prefix: str, comment: str, expected: np.ndarr
     body = _fill(text("template.c", "setk.export.c"), translated, prefix)
     body = body.replace("SCRATCH_FLOATS", str(program.scratch))
     body = body.replace("CONSTANTS_TEXT", _floats("constants", program.constants, aligned=True))
-    body = body.replace("PROGRAM_TEXT", _program("program", program.words) + "\n\n" + _program("reset_program", program.reset))
+    body = body.replace(
+        "PROGRAM_TEXT", _program("program", program.words) + "\n\n" + _program("reset_program", program.reset)
+    )
     body = body.replace("EXPECTED_TEXT", _floats("expected", expected))
-    for name, value in {"TEST_HOPS": hops, "EXPECTED_HOPS": len(expected) // translated.transform.hop,
-                        "LEAST_RATIO": f"1e{decibels // 10}", "LEAST_EXPONENT": decibels // 10}.items():
+    for name, value in {
+        "TEST_HOPS": hops,
+        "EXPECTED_HOPS": len(expected) // translated.transform.hop,
+        "LEAST_RATIO": f"1e{decibels // 10}",
+        "LEAST_EXPONENT": decibels // 10,
+    }.items():
         body = re.sub(rf"\b{name}\b", str(value), body)
-    return "\n".join([comment, f'#include "{prefix}.h"', "#include <stddef.h>", "", kernels([program.words, program.reset]), body])
+    return "\n".join(
+        [comment, f'#include "{prefix}.h"', "#include <stddef.h>", "", kernels([program.words, program.reset]), body]
+    )
 
 
 def kernels(programs: Sequence[np.ndarray]) -> str:
@@ -76,20 +84,26 @@ def kernels(programs: Sequence[np.ndarray]) -> str:
     for name in KERNELS:
         whole = text(name)
         marks = list(_SECTION.finditer(whole))
-        kept = whole[:marks[0].start()] if marks else whole
+        kept = whole[: marks[0].start()] if marks else whole
         for mark, end in zip(marks, [*(m.start() for m in marks[1:]), len(whole)]):
             if used & set(mark[1].split()):
-                kept += whole[mark.start():end]
-        parts.append(_CASE.sub(lambda case: case[0] if case[1] in used | functions or case[1] in SPACES_IN_TEXT else "", kept))
+                kept += whole[mark.start() : end]
+        parts.append(
+            _CASE.sub(lambda case: case[0] if case[1] in used | functions or case[1] in SPACES_IN_TEXT else "", kept)
+        )
     return "\n".join(parts)
-
 
 
 def _fill(template: str, translated: Translated, prefix: str) -> str:
     program, transform, rate = translated.program, translated.transform, translated.about["sample_rate"]
-    values = {"RATE_VALUE": rate, "HOP_VALUE": transform.hop, "DELAY_VALUE": translated.delay,
-              "LATENCY_VALUE": transform.latency(translated.about["lookahead"]), "STATE_VALUE": 4 * program.state + 64,
-              "SCRATCH_VALUE": 4 * (program.scratch + transform.hop) + 64}
+    values = {
+        "RATE_VALUE": rate,
+        "HOP_VALUE": transform.hop,
+        "DELAY_VALUE": translated.delay,
+        "LATENCY_VALUE": transform.latency(translated.about["lookahead"]),
+        "STATE_VALUE": 4 * program.state + 64,
+        "SCRATCH_VALUE": 4 * (program.scratch + transform.hop) + 64,
+    }
     for name, value in values.items():
         template = template.replace(name, str(value))
     return template.replace("PREFIX_UPPER", prefix.upper()).replace("PREFIX", prefix)
@@ -98,7 +112,7 @@ def _fill(template: str, translated: Translated, prefix: str) -> str:
 def _floats(name: str, data: np.ndarray, aligned: bool = False) -> str:
     numbers = [str(x) + "f" for x in np.asarray(data, np.float32)]
     numbers = [x if "." in x or "e" in x else x.replace("f", ".0f") for x in numbers]
-    lines = [", ".join(numbers[i:i + 10]) for i in range(0, len(numbers), 10)]
+    lines = [", ".join(numbers[i : i + 10]) for i in range(0, len(numbers), 10)]
     attribute = "ALIGNED " if aligned else ""
     return f"{attribute}static const float {name}[{len(numbers)}] = {{\n" + ",\n".join(lines) + "\n};"
 
