@@ -18,7 +18,7 @@ complete -c se-quant -n '__fish_seen_subcommand_from check' -s q -l quiet -d 'Pr
 complete -c se-quant -n '__fish_seen_subcommand_from check' -l print-completion -r -d 'Print the completion script for bash, zsh or fish and exit.'
 complete -c se-quant -n '__fish_seen_subcommand_from check' -l version -d 'Print the versions of setk, torch and ONNX Runtime and exit.'
 complete -c se-quant -n '__fish_seen_subcommand_from check' -l help -d 'Show this message and exit.'
-complete -c se-quant -n __fish_use_subcommand -f -a export -d 'Write MODEL as ONNX, which se-enhance runs without torch, or as TorchScript, for torch.jit.load.'
+complete -c se-quant -n __fish_use_subcommand -f -a export -d 'Write MODEL as ONNX, which se-enhance runs without torch, as TorchScript, for torch.jit.load, or as C for a device.'
 complete -c se-quant -n '__fish_seen_subcommand_from export' -l frames -r -d 'Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.  [default: 1; at least 1]'
 complete -c se-quant -n '__fish_seen_subcommand_from export' -l batch -r -d 'Signals that a call accepts, for servers.  [default: 1; at least 1]'
 complete -c se-quant -n '__fish_seen_subcommand_from export' -s q -l quiet -d 'Print only errors to standard error.'
