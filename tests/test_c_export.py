@@ -256,7 +256,7 @@ def test_layer_norm_with_a_residual(runner, seed):
 
 
 @pytest.mark.parametrize(
-    ("steps", "units", "bidirectional"), [(9, 16, True), (5, 7, True), (12, 32, False), (1, 20, False)]
+    ("steps", "units", "bidirectional"), [(9, 16, True), (5, 7, True), (12, 32, False), (1, 20, False), (32, 12, True)]
 )
 def test_gru_agrees_with_torch(runner, steps, units, bidirectional):
     torch = pytest.importorskip("torch")
@@ -275,7 +275,7 @@ def test_gru_agrees_with_torch(runner, steps, units, bidirectional):
     b = np.stack(
         [np.concatenate([gates_as_onnx(i), gates_as_onnx(h)]) for i, h in zip(parts["bias_ih"], parts["bias_hh"])]
     )
-    x, data = case.tensor(steps, 1, 11)
+    x, data = case.tensor(steps, 1, 11, order=[2, 1, 0] if steps > 30 else None)
     h, start = case.tensor(1, 1, units) if steps == 1 else (None, None)
     first = None if start is None else torch.from_numpy(start)
     expected, last = reference(torch.from_numpy(data), first)

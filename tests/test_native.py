@@ -95,6 +95,25 @@ def test_every_causal_preset_has_a_program(preset, tmp_path):
     assert decibels(through(TorchEngine(model), x, [4000]), through(engine, x, [4000])) > 100
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_pruned_and_other_sizes_of_fspen_have_programs(seed, tmp_path):
+    torch = pytest.importorskip("torch")
+    from setk import models
+    from setk.engines import TorchEngine
+    from setk.export import onnx
+
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    blocks, groups = int(random.integers(1, 4)), int(2 ** random.integers(0, 5))
+    size = models.build("fspen", {"dpe_blocks": blocks, "groups": groups}).units
+    widths = tuple(int(4 * random.integers(1, n // 4 + 1)) for n in size.values())
+    model = models.build("fspen", {"dpe_blocks": blocks, "groups": groups, "widths": widths}).eval()
+    onnx.to_onnx(model, tmp_path / "model.onnx", scores={}, source={})
+    x = noise(seed, 1, 8000)
+    expected = through(TorchEngine(model), x, [4000])
+    assert decibels(expected, through(NativeEngine(tmp_path / "model.onnx"), x, [4000])) > 100, widths
+
+
 def test_onnx_runtime_runs_what_the_kernels_cannot(monkeypatch):
     assert isinstance(engines.open("conv_tasnet-small"), OnnxEngine)
     assert isinstance(engines.open(included(".onnx")["fspen"]), OnnxEngine)

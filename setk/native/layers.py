@@ -264,7 +264,7 @@ def gru(
     columns[..., :units] = w.transpose(3, 0, 1, 2)
     bias[:, :, :units] = wb
     bias[:, :2, :units] += rb[:, :2]
-    inputs = product(memory, x.swapaxes(0, 1), columns.reshape(1, x.shape[2], -1), bias.ravel())
+    inputs = product(memory, x.swapaxes(0, 1), columns.reshape(1, x.shape[2], -1), bias.ravel(), rows=True)
     at, (_, x_step, _) = affine(inputs)
     recurrent, offset = (
         np.zeros((directions, -(-units // 4) * 4, 3, padded), np.float32),

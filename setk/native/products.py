@@ -21,16 +21,17 @@ def product(
     bias: np.ndarray | None,
     needed: np.ndarray | None = None,
     sparse: bool = False,
+    rows: bool = False,
 ) -> np.ndarray:
     """Addresses [B, M, N] of the product of x [B, M, K] and weights [B or 1, K, N] with bias [B or 1, N]. Only elements `needed`
-    [M, N] are computed. `sparse`: most of x is zero when the program runs."""
+    [M, N] are computed. `sparse`: most of x is zero when the program runs. `rows`: the N numbers of a row must lie next to each other."""
     batch, m, k = x.shape
     n = weights.shape[2]
     weights = np.broadcast_to(weights, (batch, k, n)) if len(weights) > 1 else weights
     bias = np.zeros((1, n), np.float32) if bias is None else bias.reshape(-1, n)
     if sparse and batch == m == 1:
         return sparse_product(memory, x, weights, bias)
-    across = _across(memory, x, n, needed)
+    across = None if rows else _across(memory, x, n, needed)
     if across is not None:
         return _transposed(memory, across, weights, bias, (batch, m, n))
     out = memory.new((batch, m, n))
