@@ -129,6 +129,7 @@ def test_odd_lengths_through_a_pipe(se, untrained, samples):
 
 
 def test_an_input_that_dies_leaves_valid_audio_and_says_so(se, untrained, noisy, tmp_path):
+    audio.write(noisy, noise(2.6), 16000)
     half = noisy.read_bytes()[:20001]
     done = se("enhance", untrained, "-", "-", input=half)
     assert done.returncode == 1 and "truncated" in done.err

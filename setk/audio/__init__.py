@@ -3,6 +3,7 @@
 from setk.audio.io import (
     SUBTYPES as SUBTYPES,
     Writer as Writer,
+    check_format as check_format,
     open_blocks as open_blocks,
     probe as probe,
     read as read,

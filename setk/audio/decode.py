@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from typing import BinaryIO, Iterator
@@ -11,23 +12,32 @@ import numpy as np
 
 from setk.audio.pcm import check_finite
 from setk.audio.wav import Info, WavReader, check_limits
-from setk.core.errors import AudioError
+from setk.core.errors import AudioError, Truncated
 
 _RIFF = (b"RIFF", b"RF64")
+_UNKNOWN = 1 << 62  # libsndfile states a length beyond this for a stream without one
+# A program that writes to a pipe states a length before it knows it: sox, for one, estimates that of an mp3.
+_EARLY_S = 1.0
+_log = logging.getLogger("setk")
 
 
-def decode(stream: BinaryIO, name: str, frames: int) -> tuple[Info, Iterator[np.ndarray]]:
+def decode(stream: BinaryIO, name: str, frames: int, pipe: bool | None = None) -> tuple[Info, Iterator[np.ndarray]]:
     """Header and blocks, float32 [channels, 1 ... frames], of a byte stream. The iterator closes the stream.
 
     Blocks of a pipe arrive as the pipe delivers them. Raises AudioError (`name` is in its message) on what is empty
-    or not audio; the iterator raises it on NaN or infinite samples and, after the last sample, on truncation.
+    or not audio; the iterator raises it on NaN or infinite samples and, after the last sample, on truncation. The end
+    of a `pipe` (None: a stream that cannot seek) less than a second early is a warning of the logger "setk" instead.
     """
+    if pipe is None:
+        pipe = not stream.seekable()
     try:
         head = stream.peek(4)[:4] if hasattr(stream, "peek") else stream.getbuffer()[:4].tobytes()  # type: ignore[attr-defined]
         if head in _RIFF:
             wav = WavReader(stream, name)
-            return wav.info, _closing(stream, wav.blocks(frames))
-        return _decode_other(stream, name, frames)
+            info, blocks = wav.info, _closing(stream, wav.blocks(frames))
+        else:
+            info, blocks = _decode_other(stream, name, frames)
+        return info, (_until_early_end(blocks, name) if pipe else blocks)
     except BaseException:
         stream.close()
         raise
@@ -38,11 +48,25 @@ def _closing(stream: BinaryIO, blocks: Iterator[np.ndarray]) -> Iterator[np.ndar
         yield from blocks
 
 
+def _until_early_end(blocks: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    """`blocks`, with a warning in place of the error where little of what the header states is missing."""
+    try:
+        yield from blocks
+    except Truncated as e:
+        if e.seconds is None:
+            _log.warning("%s", e)
+        elif e.seconds < _EARLY_S:
+            _log.warning("%s: ends %.3f s before the length that its header states", name, e.seconds)
+        else:
+            raise
+
+
 def _decode_other(stream: BinaryIO, name: str, frames: int) -> tuple[Info, Iterator[np.ndarray]]:
     """Formats that libsndfile reads. It must seek, so a pipe is first read to its end."""
     import soundfile
 
-    if not stream.seekable() or stream is sys.stdin.buffer:
+    pipe = not stream.seekable()
+    if pipe or stream is sys.stdin.buffer:
         stream = io.BytesIO(stream.read())
     if not stream.read(1):
         raise AudioError(f"{name}: is empty")
@@ -51,28 +75,43 @@ def _decode_other(stream: BinaryIO, name: str, frames: int) -> tuple[Info, Itera
         f = soundfile.SoundFile(stream)
     except soundfile.LibsndfileError as e:
         raise AudioError(_unreadable(name, e)) from None
-    info = check_limits(Info(f.samplerate, f.channels, f.frames), name)
-    return info, _read_blocks(f, stream, name, frames)
+    info = check_limits(Info(f.samplerate, f.channels, _length(f.frames)), name)
+    if info.frames is None:
+        # soundfile goes to where it has read to, which fails at an end that libsndfile does not know.
+        f.seekable = lambda: False
+    return info, _read_blocks(f, stream, name, frames, pipe)
 
 
-def _read_blocks(f, stream: BinaryIO, name: str, frames: int) -> Iterator[np.ndarray]:
+def _length(frames: int) -> int | None:
+    return frames if frames < _UNKNOWN else None
+
+
+def _read_blocks(f, stream: BinaryIO, name: str, frames: int, pipe: bool) -> Iterator[np.ndarray]:
     import soundfile
 
-    done = 0
+    done, damaged = 0, False
     with stream, f:
         while done < f.frames:
             try:
                 x = f.read(frames, dtype="float32", always_2d=True)
             except soundfile.LibsndfileError:
+                damaged = True
                 break
             if not len(x):
                 break
             done += len(x)
             yield check_finite(np.ascontiguousarray(x.T), name)
-        if done < f.frames:
-            raise AudioError(
-                f"{name}: is truncated: {f.frames - done} of {f.frames} samples are missing; make the file again"
+        if done >= f.frames:
+            return
+        if _length(f.frames) is not None:
+            raise Truncated(
+                f"{name}: is truncated: {f.frames - done} of {f.frames} samples are missing; make the file again",
+                (f.frames - done) / f.samplerate,
             )
+        if damaged:
+            raise AudioError(f"{name}: is damaged after {done} samples; make the file again")
+        if pipe:
+            raise Truncated(f"{name}: states no length, so a cut end cannot be detected; read {done} samples", None)
 
 
 def probe_file(stream: BinaryIO, name: str) -> Info:
@@ -94,7 +133,12 @@ def probe_file(stream: BinaryIO, name: str) -> Info:
         info = soundfile.info(name)
     except soundfile.LibsndfileError as e:
         raise AudioError(_unreadable(name, e)) from None
-    return check_limits(Info(info.samplerate, info.channels, info.frames), name)
+    found = check_limits(Info(info.samplerate, info.channels, _length(info.frames)), name)
+    if found.frames is not None:
+        return found
+    stream.seek(0)
+    _, blocks = _decode_other(stream, name, 1 << 16)
+    return Info(found.rate, found.channels, sum(block.shape[1] for block in blocks))
 
 
 def _unreadable(name: str, error) -> str:

@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import stat
 import sys
 from pathlib import Path
-from typing import Iterator
+from typing import BinaryIO, Iterator
 
 import numpy as np
 
 from setk.audio.location import Location
 from setk.audio.pcm import to_int16
 from setk.audio.wav import Info, wav_header
-from setk.core.errors import UserError
+from setk.core.errors import AudioError, UserError
 from setk.core.files import atomic_path
 
+_SYSTEM_ERROR = 2  # SF_ERR_SYSTEM of libsndfile: the operating system's, which it does not name
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT")
 Source = str | os.PathLike | Location
 
@@ -50,28 +52,34 @@ def probe(source: Source) -> Info:
     return Location.parse(source).probe()
 
 
+def check_format(path: str | os.PathLike, subtype: str) -> str:
+    """The format that the suffix of `path` names, as libsndfile calls it. Raises UserError if it or `subtype` cannot be written."""
+    import soundfile
+
+    kind = Path(path).suffix.lstrip(".").upper()
+    if kind == "RAW" or kind not in soundfile.available_formats() or not soundfile.check_format(kind, subtype):
+        raise UserError(f"{path}: {subtype} in '.{kind.lower()}' cannot be written; use .wav or .flac with PCM_16")
+    return kind
+
+
 class Writer:
     """Audio written in blocks: `with Writer(path, rate, channels) as w: w.write(x)`.
 
     A file appears, complete, when the block ends without an error; the suffix decides its format. `-` (standard
-    output) and named pipes get a wav with an open-ended header (no header with raw=True), flushed with every block.
-    Nothing is rescaled: samples beyond full scale are clipped in integer formats and counted in `clipped`. Raises
-    UserError on an unknown suffix, or on a subtype that the format does not support.
+    output) and named pipes get a wav with an open-ended header (no header with raw=True), flushed with every block;
+    where standard output is a file, the header gets the length at the end. Nothing is rescaled: samples beyond full
+    scale are clipped in integer formats and counted in `clipped`. Raises UserError on an unknown suffix, or on a subtype
+    that the format does not support, AudioError on a rate or a number of channels that it does not, OSError where the
+    file cannot be written completely.
     """
 
     def __init__(self, path: str, rate: int, channels: int, subtype: str = "PCM_16", raw: bool = False):
         self.path, self.rate, self.channels, self.subtype, self.raw = str(path), rate, channels, subtype, raw
-        self.clipped = 0
+        self.clipped = self._frames = 0
         self._stack = contextlib.ExitStack()
         self._live = self.path == "-" or _is_pipe(self.path)
         if not self._live:
-            import soundfile
-
-            self._kind = Path(path).suffix.lstrip(".").upper()
-            if self._kind not in soundfile.available_formats() or not soundfile.check_format(self._kind, subtype):
-                raise UserError(
-                    f"{path}: {subtype} in '.{self._kind.lower()}' cannot be written; use .wav or .flac with PCM_16"
-                )
+            self._kind = check_format(path, subtype)
         elif self.path == "-" and sys.stdout.isatty():
             raise UserError("standard output is a terminal; send the audio to a file or a pipe")
         elif subtype != "PCM_16":
@@ -81,24 +89,46 @@ class Writer:
         if self._live:
             self._pipe = sys.stdout.buffer if self.path == "-" else self._stack.enter_context(open(self.path, "wb"))
             if not self.raw:
+                self._stack.callback(self._complete_header, _position(self._pipe))
                 self._pipe.write(wav_header(self.rate, self.channels, None))
                 self._pipe.flush()
             return self
-        import soundfile
-
-        tmp = self._stack.enter_context(atomic_path(self.path))
-        self._file = self._stack.enter_context(
-            soundfile.SoundFile(tmp, "w", self.rate, self.channels, self.subtype, format=self._kind)
-        )
+        with contextlib.ExitStack() as stack:
+            self._tmp = stack.enter_context(atomic_path(self.path))
+            self._file = stack.enter_context(self._create())
+            self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, *error) -> None:
-        self._stack.__exit__(*error)
+    def _create(self):
+        """A soundfile.SoundFile for the temporary file. Raises AudioError and OSError."""
+        import soundfile
+
+        with open(self._tmp, "wb"):  # libsndfile does not report why a file cannot be made
+            pass
+        try:
+            return soundfile.SoundFile(self._tmp, "w", self.rate, self.channels, self.subtype, format=self._kind)
+        except soundfile.LibsndfileError as e:
+            if e.code == _SYSTEM_ERROR:
+                raise self._failure(1 << 12) from None
+            raise AudioError(
+                f"{self.path}: {self.channels} channels at {self.rate} Hz cannot be written ({e.error_string.rstrip('.')}); "
+                "use .wav"
+            ) from None
+
+    def __exit__(self, kind, error, trace) -> None:
+        if kind is None and not self._live:
+            try:
+                self._close()
+            except BaseException as e:
+                self._stack.__exit__(type(e), e, e.__traceback__)
+                raise
+        self._stack.__exit__(kind, error, trace)
 
     def write(self, x: np.ndarray) -> None:
         """Append float [channels, n]."""
         pcm, clipped = to_int16(x) if self.subtype != "FLOAT" else (None, 0)
         self.clipped += clipped
+        self._frames += x.shape[1]
         if self._live:
             self._pipe.write(np.ascontiguousarray(pcm.T).tobytes())
             self._pipe.flush()
@@ -111,10 +141,52 @@ class Writer:
         try:
             self._file.write(frames)
         except soundfile.LibsndfileError:
-            # libsndfile does not report the operating system's reason.
-            full = shutil.disk_usage(Path(self.path).parent).free < frames.nbytes
-            code = errno.ENOSPC if full else errno.EIO
-            raise OSError(code, os.strerror(code), self.path) from None
+            raise self._failure(frames.nbytes) from None
+
+    def _close(self) -> None:
+        """Close the file, and read its end: libsndfile reports neither a full disk nor a limit when it writes what it holds back."""
+        import soundfile
+
+        try:
+            self._file.close()
+            with soundfile.SoundFile(self._tmp) as written:
+                # Lossy codecs pad.
+                complete = written.frames == self._frames or self._kind in ("MP3", "OGG")
+                if complete and self._frames:
+                    written.seek(written.frames - 1)
+                    complete = len(written.read(1, dtype="int16")) == 1
+        except soundfile.LibsndfileError:
+            complete = False
+        if not complete:
+            raise self._failure(1 << 16)
+
+    def _failure(self, needed: int) -> OSError:
+        # libsndfile does not report the operating system's reason.
+        full = shutil.disk_usage(Path(self.path).parent).free < needed
+        code = errno.ENOSPC if full else errno.EIO
+        return OSError(code, os.strerror(code), self.path)
+
+    def _complete_header(self, start: int | None) -> None:
+        """Write the length into the header at `start`; None: it cannot be reached."""
+        if start is None:
+            return
+        end = self._pipe.tell()
+        self._pipe.seek(start)
+        self._pipe.write(wav_header(self.rate, self.channels, self._frames))
+        self._pipe.flush()
+        self._pipe.seek(end)
+
+
+def _position(stream: BinaryIO) -> int | None:
+    """Where the next byte goes, if it can be overwritten later: not in a pipe, and not in a file that is appended to."""
+    try:
+        if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            return None
+        if fcntl.fcntl(stream.fileno(), fcntl.F_GETFL) & os.O_APPEND:
+            return None
+        return stream.tell()
+    except OSError:
+        return None
 
 
 def _is_pipe(path: str) -> bool:

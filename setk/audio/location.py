@@ -34,14 +34,23 @@ class Location(str):
 
     is_file = False  # a path, whose file can be used in place
 
+    strict = False  # an early end of a pipe is an error, however little is missing
+
     @staticmethod
-    def parse(text: str | os.PathLike, allow_commands: bool = False) -> Location:
+    def parse(text: str | os.PathLike, allow_commands: bool = False, strict: bool = False) -> Location:
         """The Location that `text` states; a Location is returned unchanged, with the permission that it has.
 
-        Commands are refused when they are opened, unless `allow_commands` was given here.
+        Commands are refused when they are opened, unless `allow_commands` was given here. A pipe that ends less than a
+        second before the length that its header states is read with a warning, unless it is `strict`.
         """
         if isinstance(text, Location):
             return text
+        location = Location._kind(text, allow_commands)
+        location.strict = strict
+        return location
+
+    @staticmethod
+    def _kind(text: str | os.PathLike, allow_commands: bool) -> Location:
         text = os.fspath(text)
         if text == "-":
             return StandardInput(text)
@@ -85,6 +94,10 @@ class Location(str):
         """Whether a second `open` returns the same signal: not of a pipe, which the first one drained."""
         return True
 
+    def reads(self, path: str | os.PathLike) -> bool:
+        """Whether the file `path` is (under any name) one that this location is read from."""
+        return False
+
     def resolve(self, folder: str | os.PathLike) -> Location:
         """The location with relative paths taken from `folder`, where they do not exist from the current directory
         and do exist there; else unchanged."""
@@ -97,7 +110,7 @@ class File(Location):
     is_file = True
 
     def open(self, frames: int = _BLOCK) -> tuple[Info, Iterator[np.ndarray]]:
-        return decode.decode(self._open_bytes(), self, frames)
+        return decode.decode(self._open_bytes(), self, frames, False if self.strict else None)
 
     def _open_bytes(self):
         try:
@@ -124,6 +137,12 @@ class File(Location):
     def can_be_read_again(self) -> bool:
         return os.path.isfile(self) or not os.path.exists(self)
 
+    def reads(self, path: str | os.PathLike) -> bool:
+        try:
+            return os.path.samefile(self, path)
+        except (OSError, ValueError):
+            return False
+
     def resolve(self, folder: str | os.PathLike) -> Location:
         if os.path.isabs(self) or os.path.lexists(self):
             return self
@@ -135,10 +154,16 @@ class StandardInput(Location):
     """`-`."""
 
     def open(self, frames: int = _BLOCK) -> tuple[Info, Iterator[np.ndarray]]:
-        return decode.decode(sys.stdin.buffer, "standard input", frames)
+        return decode.decode(sys.stdin.buffer, "standard input", frames, False if self.strict else None)
 
     def can_be_read_again(self) -> bool:
         return False
+
+    def reads(self, path: str | os.PathLike) -> bool:
+        try:
+            return os.path.samestat(os.fstat(0), os.stat(path))
+        except (OSError, ValueError):
+            return False
 
 
 class Command(Location):
@@ -158,7 +183,7 @@ class AllowedCommand(Command):
         if done.returncode:
             tail = done.stderr.decode(errors="replace").strip().splitlines()[-2:]
             raise AudioError(f"'{self}' ended with code {done.returncode}{': ' if tail else ''}{' / '.join(tail)}")
-        return decode.decode(io.BytesIO(done.stdout), f"'{self}'", frames)
+        return decode.decode(io.BytesIO(done.stdout), f"'{self}'", frames, not self.strict)
 
 
 class OnTheFlyMixture(Location):
@@ -176,6 +201,12 @@ class OnTheFlyMixture(Location):
 
     def changed_ns(self) -> int:
         return max(File(part.path).changed_ns() for part in Mixture.parse(self).parts)
+
+    def reads(self, path: str | os.PathLike) -> bool:
+        try:
+            return any(File(part.path).reads(path) for part in Mixture.parse(self).parts)
+        except AudioError:  # raised again when it is opened
+            return False
 
     def resolve(self, folder: str | os.PathLike) -> Location:
         try:

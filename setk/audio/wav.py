@@ -13,7 +13,7 @@ from typing import BinaryIO, Iterator
 import numpy as np
 
 from setk.audio.pcm import DECODERS, FLOAT, PCM, byte_blocks, check_finite
-from setk.core.errors import AudioError
+from setk.core.errors import AudioError, Truncated
 
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 768_000, 256
 # Sizes that mean "until the end": ffmpeg writes the first, sox and arecord the others.
@@ -130,8 +130,9 @@ class WavReader:
             seen += len(data)
             yield self.decode(data)
         if self._size is not None and self._size - seen >= self.align:
-            raise AudioError(
-                f"{self.name}: is truncated: {self._size - seen} bytes of audio are missing; make the file again"
+            raise Truncated(
+                f"{self.name}: is truncated: {self._size - seen} bytes of audio are missing; make the file again",
+                (self._size - seen) / self.align / self.info.rate,
             )
 
 

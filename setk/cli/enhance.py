@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Iterable, Optional
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 app = shell.new_app()
 LISTS = ("out", "suffix", "jobs", "batch", "part", "max_fail", "allow_commands")  # options that apply only with --list
-RAW = ("raw", "rate", "channels", "live")  # and those only without it
+RAW = ("raw", "rate", "channels", "live", "report", "strict")  # and those only without it
 EXAMPLES = """
 se-enhance fspen noisy.wav enhanced.wav                  # one file
 arecord -t raw -f S16_LE -r 16000 | se-enhance fspen - - --raw --live | aplay -t raw -f S16_LE -r 16000
@@ -90,6 +91,14 @@ def enhance(
             help="Standard input is a microphone: drop audio that waits, at start and after a stall. Show levels on a terminal.",
         ),
     ] = False,
+    report: Annotated[
+        Optional[str],
+        typer.Option(
+            rich_help_panel=shell.OUTPUT,
+            metavar="FILE.tsv",
+            help="Write levels, estimated SNR, noise reduction and speech activity per 100 ms; - is standard output.",
+        ),
+    ] = None,
     subtype: Annotated[
         str,
         typer.Option(rich_help_panel=shell.OUTPUT, metavar="TYPE", help="PCM_16, PCM_24, PCM_32 or FLOAT, for files."),
@@ -106,6 +115,18 @@ def enhance(
             help="With --list: mono signals that advance in one call of the model; they may be live pipes.",
         ),
     ] = 1,
+    force: Annotated[
+        bool,
+        typer.Option("--force", rich_help_panel=shell.OUTPUT, help="Overwrite the input where OUT is the same file."),
+    ] = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            rich_help_panel=shell.INPUT,
+            help="Fail on a pipe that ends less than a second before its stated length, or states none (default: a remark).",
+        ),
+    ] = False,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
     allow_commands: shell.AllowCommands = False,
@@ -149,6 +170,7 @@ def enhance(
             batch=batch,
             trust=trust,
             output=_output(limit),
+            force=force,
         )
     if source is None or target is None:
         raise UserError("write 'se-enhance MODEL noisy.wav out.wav', '- -' for a pipe, or --list LIST --out DIR")
@@ -159,6 +181,8 @@ def enhance(
         shell.refuse(ctx, "without --raw on standard input", "rate", "channels")
     if live and source != "-":
         raise UserError("--live is for standard input; NOISY must be -")
+    if report == target == "-":
+        raise UserError("the audio and --report cannot both be standard output; write one to a file")
     from setk.engines.files import Raw
 
     _enhance_one(
@@ -167,28 +191,33 @@ def enhance(
         target,
         trust,
         live,
+        report,
         chunk=chunk,
         subtype=subtype,
         raw=Raw(rate, channels) if raw else None,
         output=_output(limit),
+        force=force,
+        strict=strict,
     )
 
 
-def _enhance_one(model: str, source: str, target: str, trust: bool, live: bool, **options: Any) -> None:
+def _enhance_one(
+    model: str, source: str, target: str, trust: bool, live: bool, report: str | None, **options: Any
+) -> None:
     from setk import engines
+    from setk.cli import activity
     from setk.cli.meter import LevelMeter
     from setk.engines import files
 
     engine = engines.open(model, trust=trust)
     meter = LevelMeter() if live and sys.stderr.isatty() and not shell.quiet else None
-    done = files.enhance_file(
-        engine,
-        source,
-        target,
-        observers=[meter] if meter else [],
-        on_drop=_FirstDrop() if live else None,
-        **options,
-    )
+    observers: list[Any] = [meter] if meter else []
+    with contextlib.ExitStack() as finish:
+        if report:
+            observers.append(finish.enter_context(activity.write_report(report)))
+        done = files.enhance_file(
+            engine, source, target, observers=observers, on_drop=_FirstDrop() if live else None, **options
+        )
     if meter:
         meter.finish()
     factor = done.cpu_seconds / done.seconds if done.seconds else 0.0

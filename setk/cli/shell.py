@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import math
 import os
 import signal
@@ -22,6 +23,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 # What typer raises for a wrong command line; its module depends on the version.
 UsageError = typer.BadParameter.__bases__[0]
 OK, SOME_FAILED, USAGE = 0, 1, 2
+# What the operating system reports of a place that cannot be written (or read): one line, no traceback.
+OUTPUT_ERRORS = tuple(
+    getattr(errno, name)
+    for name in "ENOSPC EDQUOT EFBIG EACCES EROFS EPERM EIO ENAMETOOLONG ENOTDIR ELOOP ENXIO EMFILE ENFILE".split()
+)
 
 # Titles under which help lists options.
 INPUT, OUTPUT, METRICS, TABLES, PRUNING, PARALLEL, ADVANCED = (
@@ -202,8 +208,11 @@ def run(app: typer.Typer, name: str) -> None:
     """Run a command: UserError is one line and exit 2 (1 for audio that cannot be used), a missing package is one
     line and exit 2, a full disk one line and exit 1, SIGPIPE is silent."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    _require_streams(name)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.stdout.reconfigure(encoding="utf-8")  # ids pass through pipes unchanged in any locale
+    remarks = _Remarks(name)
+    logging.getLogger("setk").addHandler(remarks)
     try:
         code = app(prog_name=name, standalone_mode=False)
         if isinstance(code, int) and code:
@@ -226,7 +235,7 @@ def run(app: typer.Typer, name: str) -> None:
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     except OSError as e:
-        if e.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM, errno.EIO):
+        if e.errno not in OUTPUT_ERRORS:
             raise
         say(
             f"{name}: {e.filename or 'output'}: {os.strerror(e.errno)}; no incomplete file was left; fix it and run again"
@@ -234,6 +243,33 @@ def run(app: typer.Typer, name: str) -> None:
         # What stdout still holds cannot be written either; the interpreter would try, and exit 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SOME_FAILED)
+    except MemoryError:
+        say(f"{name}: not enough memory; use shorter files, a smaller --chunk, or fewer --jobs")
+        sys.exit(SOME_FAILED)
+    finally:
+        logging.getLogger("setk").removeHandler(remarks)
+
+
+class _Remarks(logging.Handler):
+    """Prints what the library warns of, as a line of the command."""
+
+    def __init__(self, command: str):
+        super().__init__()
+        self.command = command
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"{self.command}: {record.getMessage()}")
+
+
+def _require_streams(name: str) -> None:
+    """Exit if standard output is closed: what is written to it would be lost, or go into the next file that is opened."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+    if sys.stdout is None:
+        say(f"{name}: standard output is closed; send it to a file, a pipe or /dev/null")
+        sys.exit(USAGE)
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)
 
 
 class Failures:

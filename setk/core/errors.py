@@ -7,3 +7,14 @@ class UserError(Exception):
 
 class AudioError(UserError):
     """One utterance that cannot be read or used; lists go on with the next, and the command exits 1."""
+
+
+class Truncated(AudioError):
+    """Audio that ends `seconds` before the length that its header states (None: it states none), after its last sample."""
+
+    def __init__(self, message: str, seconds: float | None):
+        super().__init__(message)
+        self.seconds = seconds
+
+    def __reduce__(self):
+        return Truncated, (str(self), self.seconds)

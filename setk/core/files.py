@@ -23,7 +23,15 @@ from typing import BinaryIO, Iterable, Iterator, Mapping
 
 from setk.core.errors import UserError
 
+_LONGEST_NAME = 255  # bytes, of Linux's file systems
 _PENDING, _REMOVE = ".replacing", ".remove"
+
+
+def check_name(path: str | os.PathLike) -> None:
+    """Raise UserError if the name of a file to write is longer than file systems allow."""
+    name = os.path.basename(os.fspath(path))
+    if (size := len(os.fsencode(name))) > _LONGEST_NAME:
+        raise UserError(f"{name[:60]}...: a file name of {size} bytes, more than {_LONGEST_NAME}; use a shorter id")
 
 
 def make_dir(path: str | os.PathLike) -> Path:
@@ -44,6 +52,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     writers of one file do not damage each other's, and a mark of the machine, for `_sweep`.
     """
     path = Path(path)
+    check_name(path)
     make_dir(path.parent)
     if path.is_dir():
         raise UserError(f"{path}: is a directory; give the name of a file to write")
@@ -146,7 +155,10 @@ def _sync(path: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     # A name may have the length that the file system allows, and be too long with what is added here.
-    stem = path.stem.encode()[:200].decode(errors="ignore")
+    stem = path.stem
+    if len(stem.encode(errors="surrogateescape")) > 200:
+        mark = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:16]
+        stem = f"{stem.encode()[:180].decode(errors='ignore')}.{mark}"
     return path.with_name(f".{stem}.{_machine()}.{os.getpid()}.tmp{path.suffix}")
 
 

@@ -65,21 +65,39 @@ def stamp(*packages: str, **facts: Any) -> dict[str, Any]:
     }
 
 
+class Claim:
+    """`settings` that the provenance.json of a directory records, so that a rerun with other settings cannot mix its files
+    with existing ones. `check()` raises UserError if the directory was made with others; calling the claim makes it and
+    writes the record, unless there is one."""
+
+    def __init__(self, path: str | os.PathLike, settings: Mapping[str, Any], *packages: str):
+        self.path, self.record = Path(path), Path(path) / "provenance.json"
+        self.settings = json.loads(json.dumps(dict(settings)))
+        self._text = json.dumps(stamp(*packages, settings=self.settings), indent=1) + "\n"
+
+    def check(self) -> None:
+        if not self.record.exists():
+            return
+        earlier = _recorded_settings(self.record)
+        different = sorted(key for key in {*earlier, *self.settings} if earlier.get(key) != self.settings.get(key))
+        if different:
+            raise UserError(
+                f"{self.path}: was made with another {', '.join(different)} (see {self.record}); choose another output, "
+                "or remove it"
+            )
+
+    def __call__(self) -> None:
+        make_dir(self.path)
+        self.check()
+        if not self.record.exists():
+            write_text(self.record, self._text)
+
+
 def claim_dir(path: str | os.PathLike, settings: Mapping[str, Any], *packages: str) -> Path:
     """Make a directory and record `settings` in its provenance.json, so that a rerun with other settings cannot
     mix its files with existing ones. Raises UserError if it was made with others."""
-    path = make_dir(path)
-    record = path / "provenance.json"
-    if record.exists():
-        earlier = _recorded_settings(record)
-        different = sorted(key for key in {*earlier, *settings} if earlier.get(key) != settings.get(key))
-        if different:
-            raise UserError(
-                f"{path}: was made with another {', '.join(different)} (see {record}); choose another output, or remove it"
-            )
-    else:
-        write_text(record, json.dumps(stamp(*packages, settings=dict(settings)), indent=1) + "\n")
-    return path
+    Claim(path, settings, *packages)()
+    return Path(path)
 
 
 def _recorded_settings(record: Path) -> Mapping[str, Any]:
@@ -87,6 +105,6 @@ def _recorded_settings(record: Path) -> Mapping[str, Any]:
         settings = json.loads(record.read_text())["settings"]
         if isinstance(settings, dict):
             return settings
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, RecursionError, IsADirectoryError):
         pass
     raise UserError(f"{record}: does not record settings of setk; remove it, or choose another output")

@@ -44,10 +44,10 @@ def parse_table(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
     """
     seen: set[str] = set()
     for number, line in enumerate(lines, 1):
-        line = line.strip()
+        line = line.strip().lstrip("\ufeff").strip()
         if not line:
             continue
-        utt, value = (*line.lstrip("\ufeff").split(maxsplit=1), "")[:2]
+        utt, value = (*line.split(maxsplit=1), "")[:2]
         try:
             check_id(utt)
         except UserError as e:

@@ -13,13 +13,19 @@ import numpy as np
 from setk import audio
 from setk.audio import Location
 from setk.audio.live import LiveSource
-from setk.core import pool, provenance
+from setk.audio.wav import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from setk.core import files as core_files, pool, provenance
 from setk.core.errors import AudioError, UserError
 from setk.engines.base import Engine, frames_in
 from setk.engines.output import Delay, Output
 from setk.engines.overlap import open_stream
 from setk.engines.resolve import open as open_engine
 from setk.engines.stream import Stream
+
+
+# Memory follows both.
+LONGEST_CHUNK_S = 3600.0
+MOST_TOGETHER = 1024
 
 
 class Raw(NamedTuple):
@@ -68,6 +74,8 @@ class Done(NamedTuple):
 def seconds_at_a_time(engine: Engine, seconds: float | None, live: bool) -> float:
     """Seconds of audio that the model processes at a time; `seconds`, or what suits files or a live pipe for None."""
     if seconds is not None:
+        if not 0 <= seconds <= LONGEST_CHUNK_S:
+            raise UserError(f"--chunk {seconds:g}: must be 0 ... {LONGEST_CHUNK_S:g} seconds")
         return seconds
     if live and not engine.causal:
         raise UserError(
@@ -77,6 +85,12 @@ def seconds_at_a_time(engine: Engine, seconds: float | None, live: bool) -> floa
     return 0.0 if live else engine.chunk_s
 
 
+def refuse_overwriting(location: Location, path: str, force: bool) -> None:
+    """Raise UserError if the file to write is one that is read, under whatever name, unless `force`."""
+    if not force and path != "-" and location.reads(path):
+        raise UserError(f"{path}: input and output are the same file; choose another output, or overwrite with --force")
+
+
 def transfer(
     stream: Stream | _Observed,
     info: audio.Info,
@@ -84,8 +98,10 @@ def transfer(
     target: str,
     subtype: str,
     raw: bool = False,
+    before_end: Callable[[], None] | None = None,
 ) -> tuple[int, int]:
-    """Enhance blocks into `target`. Returns samples per channel, and samples clipped.
+    """Enhance blocks into `target`. Returns samples per channel, and samples clipped. `before_end` is called when all
+    is computed, before the file appears.
 
     If the input breaks off, audio on standard output stays valid: what came is enhanced, then the AudioError of the
     input is raised. A file is not written.
@@ -102,6 +118,8 @@ def transfer(
                 raise
             broken = e
         writer.write(stream.flush())
+        if before_end:
+            before_end()
     if broken:
         raise broken
     return samples, writer.clipped
@@ -140,15 +158,22 @@ def enhance_file(
     output: Output = Output(),
     observers: Sequence[Observer] = (),
     on_drop: Callable[[float], None] | None = None,
+    force: bool = False,
+    strict: bool = False,
 ) -> Enhanced:
     """Enhance the audio at `source` into the file `target`; `-` is standard input or output.
 
     Length, rate and channels of the output are those of the input. With `on_drop`, standard input is a live source: what
-    waits too long is dropped, and on_drop(seconds) is called for each drop (see LiveSource). Raises AudioError on input
-    that cannot be read.
+    waits too long is dropped, and on_drop(seconds) is called for each drop (see LiveSource). `force` allows to overwrite
+    the input. `strict`: a pipe that ends a little before its stated length is an error. Raises AudioError on input that
+    cannot be read.
     """
     live = source == "-"
     seconds = seconds_at_a_time(engine, chunk, live)
+    location = Location.parse(source, strict=strict)
+    refuse_overwriting(location, target, force)
+    if raw:
+        _check_raw(raw)
     raw_info = audio.Info(raw.rate or engine.sample_rate, raw.channels, None) if raw else None
     newest = LiveSource(sys.stdin.buffer, raw_info, on_drop) if on_drop else None
     if newest:
@@ -157,7 +182,7 @@ def enhance_file(
         info = raw_info
         blocks = audio.raw_blocks(sys.stdin.buffer, raw.channels, 1 << 14)
     else:
-        info, blocks = Location.parse(source).open(1 << 14)
+        info, blocks = location.open(1 << 14)
     start = time.process_time()
     stream = open_stream(engine, info.rate, info.channels, seconds, output.check())
     observed = _Observed(stream, info, observers) if observers else stream
@@ -166,23 +191,33 @@ def enhance_file(
     return Enhanced(samples / info.rate, time.process_time() - start, clipped, stream.latency_ms, dropped)
 
 
+def _check_raw(raw: Raw) -> None:
+    if raw.rate is not None and not MIN_RATE <= raw.rate <= MAX_RATE:
+        raise UserError(f"--rate {raw.rate}: must be {MIN_RATE} ... {MAX_RATE} Hz")
+    if not 1 <= raw.channels <= MAX_CHANNELS:
+        raise UserError(f"--channels {raw.channels}: must be 1 ... {MAX_CHANNELS}")
+
+
 class _Worker:
     """Enhances entries in a process of the pool, which loads the model once."""
 
     engine: Engine | None = None
 
-    def __init__(self, chunk: float | None, subtype: str, output: Output):
-        self.chunk, self.subtype, self.output = chunk, subtype, output
+    def __init__(self, chunk: float | None, subtype: str, output: Output, claim: provenance.Claim, force: bool):
+        self.chunk, self.subtype, self.output, self.claim, self.force = chunk, subtype, output, claim, force
 
     def __call__(self, entry: Entry) -> Done:
         engine, clipped = _Worker.engine, 0
         try:
-            if not is_current(entry):
+            if not is_current(entry, self.force):
+                check_name(entry)
                 info, blocks = entry.location.open(1 << 16)
                 stream = open_stream(
                     engine, info.rate, info.channels, seconds_at_a_time(engine, self.chunk, False), self.output
                 )
-                _, clipped = transfer(stream, info, blocks, entry.path, self.subtype)
+                _, clipped = transfer(stream, info, blocks, entry.path, self.subtype, before_end=self.claim)
+            else:
+                self.claim()
         except AudioError as e:
             return Done(entry.utt, entry.path, str(e), 0)
         return Done(entry.utt, entry.path, None, clipped)
@@ -192,8 +227,20 @@ def _load(spec: str, trust: bool) -> None:
     _Worker.engine = open_engine(spec, trust=trust)
 
 
-def is_current(entry: Entry) -> bool:
-    """Whether an earlier run wrote the output of the input as it is now."""
+def check_name(entry: Entry) -> None:
+    """Raise AudioError if the output cannot have its name."""
+    try:
+        core_files.check_name(entry.path)
+    except UserError as e:
+        raise AudioError(str(e)) from None
+
+
+def is_current(entry: Entry, force: bool = False) -> bool:
+    """Whether an earlier run wrote the output of the input as it is now. Raises UserError if they are the same file, unless
+    `force`: then it is the input."""
+    refuse_overwriting(entry.location, entry.path, force)
+    if force and entry.location.reads(entry.path):
+        return False
     return os.path.isfile(entry.path) and entry.location.changed_ns() <= os.stat(entry.path).st_mtime_ns
 
 
@@ -209,20 +256,25 @@ def enhance_list(
     batch: int = 1,
     trust: bool = False,
     output: Output = Output(),
+    force: bool = False,
 ) -> Iterator[Done]:
     """Enhance each (utt, location) of `entries` to OUT/utt.wav, and yield a Done for each as it ends.
 
     `jobs` processes work on one utterance each, in order; or `batch` mono signals, which may be live pipes, advance
     in one call of a causal model, and end in any order. Files that an earlier run of the same model wrote are kept.
-    Raises UserError if OUT holds the output of another model.
+    Raises UserError if OUT holds the output of another model, and, unless `force`, if a file would overwrite its input.
     """
     if jobs > 1 and batch > 1:
         raise UserError("--jobs and --batch do not go together; --part divides a list among several commands")
+    if batch > MOST_TOGETHER:
+        raise UserError(f"--batch {batch}: at most {MOST_TOGETHER}")
     output.check()
+    audio.check_format(f"name{suffix}", subtype)
     _load(spec, trust)
     engine = _Worker.engine
     if batch > 1 and not engine.causal:
         raise UserError(f"{engine.name} is not causal and accepts one signal at a time; --jobs runs several")
+    seconds_at_a_time(engine, chunk, batch > 1)
     settings = {
         "model": engine.name,
         "model sha256": engine.sha256,
@@ -231,17 +283,25 @@ def enhance_list(
         "suffix": suffix,
         **output.settings(),
     }
-    provenance.claim_dir(out, settings, "torch", "numpy", "soxr")
+    claim = provenance.Claim(out, settings, "torch", "numpy", "soxr")
+    claim.check()
     items = (Entry(utt, location, str(Path(out) / f"{utt}{suffix}")) for utt, location in entries)
     if batch > 1:
-        yield from _in_batches(engine, batch, chunk, items, subtype, output)
+        yield from _in_batches(engine, batch, chunk, items, subtype, output, claim, force)
         return
-    worker = _Worker(chunk, subtype, output)
+    worker = _Worker(chunk, subtype, output, claim, force)
     yield from pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, (spec, trust) if jobs > 1 else ())
 
 
 def _in_batches(
-    engine: Engine, batch: int, chunk: float | None, items: Iterator[Entry], subtype: str, output: Output
+    engine: Engine,
+    batch: int,
+    chunk: float | None,
+    items: Iterator[Entry],
+    subtype: str,
+    output: Output,
+    claim: provenance.Claim,
+    force: bool,
 ) -> Iterator[Done]:
     """Enhance what is not current, `batch` at a time; then yield what was."""
     from setk.engines.live import enhance_together
@@ -250,12 +310,13 @@ def _in_batches(
 
     def to_do() -> Iterator[Entry]:
         for entry in items:
-            if is_current(entry):
+            if is_current(entry, force):
+                claim()
                 kept.append(entry)
             else:
                 yield entry
 
     frames = frames_in(engine, seconds_at_a_time(engine, chunk, True))
-    yield from enhance_together(engine, batch, frames, to_do(), subtype, output)
+    yield from enhance_together(engine, batch, frames, to_do(), subtype, output, claim)
     for entry in kept:
         yield Done(entry.utt, entry.path, None, 0)

@@ -6,7 +6,7 @@ import contextlib
 import queue
 import threading
 from dataclasses import dataclass, field
-from typing import Iterator
+from typing import Callable, Iterator
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from setk import audio
 from setk.core.errors import AudioError
 from setk.engines.base import Engine
 from setk.engines.batch import Batch
-from setk.engines.files import Done, Entry
+from setk.engines.files import Done, Entry, check_name
 from setk.engines.output import Output
 from setk.engines.stream import Signal
 
@@ -46,9 +46,18 @@ class Job:
 class Loop:
     """The loop over running jobs, at most `size`; `run` yields a Done for each as it ends."""
 
-    def __init__(self, engine: Engine, size: int, chunk: int, entries: Iterator[Entry], subtype: str, output: Output):
+    def __init__(
+        self,
+        engine: Engine,
+        size: int,
+        chunk: int,
+        entries: Iterator[Entry],
+        subtype: str,
+        output: Output,
+        before_end: Callable[[], None] | None,
+    ):
         self.engine, self.size, self.entries = engine, size, entries
-        self.subtype, self.output = subtype, output
+        self.subtype, self.output, self.before_end = subtype, output, before_end
         self.batch, self.events = Batch(engine, size, chunk), queue.Queue()
         self.running: list[Job] = []
 
@@ -75,14 +84,16 @@ class Loop:
                 job, event = self.events.get(timeout=PATIENCE if any(ready) else None)
             except queue.Empty:
                 return
-            if isinstance(event, AudioError):
-                if job.signal:
+            try:
+                if isinstance(event, AudioError):
+                    raise event
+                self._accept(job, event)
+            except AudioError as e:
+                if job.signal and job.signal in self.batch.slots:
                     self.batch.drop(job.signal)
                 self.running.remove(job)
-                yield job.fail(event)
+                yield job.fail(e)
                 self._start_more()
-            else:
-                self._accept(job, event)
 
     def _accept(self, job: Job, event: audio.Info | np.ndarray | None) -> None:
         """A header, a block, or None for the end of the input."""
@@ -104,6 +115,8 @@ class Loop:
             job.writer.write(samples)
             if signal.done:
                 self.running.remove(job)
+                if self.before_end:
+                    self.before_end()
                 yield job.finish()
         for job in self.running:
             while job.owed and not self.batch.ready(job.signal):
@@ -112,20 +125,27 @@ class Loop:
 
 
 def enhance_together(
-    engine: Engine, size: int, chunk: int, entries: Iterator[Entry], subtype: str, output: Output = Output()
+    engine: Engine,
+    size: int,
+    chunk: int,
+    entries: Iterator[Entry],
+    subtype: str,
+    output: Output = Output(),
+    before_end: Callable[[], None] | None = None,
 ) -> Iterator[Done]:
     """Enhance `entries`, up to `size` at a time by `chunk` frames, and yield a Done for each as it ends.
 
     Locations may be live: a signal moves when it has a chunk, whether the others have or not, and an output
-    that is a named pipe gets its samples at once.
+    that is a named pipe gets its samples at once. `before_end` is called before each file appears.
     """
-    yield from Loop(engine, size, chunk, entries, subtype, output).run()
+    yield from Loop(engine, size, chunk, entries, subtype, output, before_end).run()
 
 
 def _read(job: Job, events: queue.Queue) -> None:
     """Put an Info, blocks, and None at the end, or an AudioError."""
     location = job.entry.location
     try:
+        check_name(job.entry)
         info, blocks = location.open(1 << 13)
         if info.channels != 1:
             raise AudioError(

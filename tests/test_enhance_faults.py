@@ -1,0 +1,299 @@
+"""se-enhance where something is wrong: pipes that end early, outputs that are inputs, options and folders that do not fit."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import ROOT, command
+from setk import audio
+from setk.data.lists import write_list
+
+MONA = ROOT / "data/mini/test/noisy/mona_0001.flac"
+
+
+@pytest.fixture
+def samples():
+    return soundfile.read(MONA, dtype="int16", frames=24000)[0]
+
+
+@pytest.fixture
+def recording(tmp_path, samples):
+    soundfile.write(tmp_path / "a.wav", samples, 16000)
+    return tmp_path / "a.wav"
+
+
+def refused(done, words: str, code: int = 2) -> None:
+    """The command ended with `code` and one line that has `words`."""
+    assert done.returncode == code and words in done.err and len(done.err.strip().splitlines()) == 1, done.err
+
+
+def as_flac(x: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    soundfile.write(data, x, 16000, format="FLAC")
+    return data.getvalue()
+
+
+def without_length(flac: bytes) -> bytes:
+    """A FLAC whose STREAMINFO states 0 samples, which is: unknown, as an encoder writes to a pipe."""
+    changed = bytearray(flac)
+    assert changed[:4] == b"fLaC"
+    changed[21] &= 0xF0
+    changed[22:26] = bytes(4)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("missing", [1, 1152, 15999])
+def test_a_pipe_that_ends_a_little_early_is_a_remark(se, samples, missing):
+    data = audio.wav_header(16000, 1, len(samples)) + samples[:-missing].tobytes()
+    done = se("enhance", "fspen", "-", "-", input=data)
+    assert done.returncode == 0 and len(done.stdout) == 44 + 2 * (len(samples) - missing), done.err
+    assert f"ends {missing / 16000:.3f} s before the length" in done.err
+    done = se("enhance", "fspen", "-", "-", "--strict", input=data)
+    assert done.returncode == 1 and "truncated" in done.err
+
+
+def test_a_pipe_that_ends_a_second_early_is_an_error(se, samples):
+    data = audio.wav_header(16000, 1, len(samples)) + samples[:-16000].tobytes()
+    done = se("enhance", "fspen", "-", "-", input=data)
+    assert done.returncode == 1 and "truncated" in done.err
+
+
+def test_a_file_that_ends_early_is_an_error_on_standard_input_too(tmp_path, samples):
+    (tmp_path / "cut.wav").write_bytes(audio.wav_header(16000, 1, len(samples)) + samples[:-100].tobytes())
+    with open(tmp_path / "cut.wav", "rb") as f:
+        done = subprocess.run(
+            command("enhance", "fspen", "-", tmp_path / "o.wav"), cwd=ROOT, stdin=f, capture_output=True, text=True
+        )
+    assert done.returncode == 1 and "truncated" in done.stderr and not (tmp_path / "o.wav").exists()
+
+
+def test_flac_of_unknown_length(se, samples, tmp_path):
+    data = without_length(as_flac(samples))
+    done = se("enhance", "fspen", "-", "-", input=data)
+    assert done.returncode == 0 and len(done.stdout) == 44 + 2 * len(samples) and "states no length" in done.err
+    assert se("enhance", "fspen", "-", "-", "--strict", input=data).returncode == 1
+    (tmp_path / "a.flac").write_bytes(data)
+    assert audio.probe(tmp_path / "a.flac").frames == len(samples)
+    done = se("enhance", "fspen", tmp_path / "a.flac", tmp_path / "o.wav", "--quiet")
+    assert done.returncode == 0 and not done.err and audio.probe(tmp_path / "o.wav").frames == len(samples)
+
+
+def test_standard_output_that_is_a_file_gets_its_length(recording, samples, tmp_path):
+    plain = command("enhance", "fspen", "-", "-")
+    with open(recording, "rb") as source, open(tmp_path / "o.wav", "wb") as target:
+        target.write(b"before")
+        target.flush()
+        subprocess.run(plain, cwd=ROOT, stdin=source, stdout=target, stderr=subprocess.DEVNULL, check=True)
+        target.write(b"after")
+    data = (tmp_path / "o.wav").read_bytes()
+    assert data[:6] == b"before" and data[-5:] == b"after"
+    assert data[6:50] == audio.wav_header(16000, 1, len(samples)) and len(data) == 55 + 2 * len(samples)
+    with open(recording, "rb") as source, open(tmp_path / "o.wav", "ab") as target:  # >> cannot be overwritten
+        subprocess.run(plain, cwd=ROOT, stdin=source, stdout=target, stderr=subprocess.DEVNULL, check=True)
+    assert (tmp_path / "o.wav").read_bytes()[: len(data) + 44] == data + audio.wav_header(16000, 1, None)
+
+
+@pytest.mark.parametrize("how", ["path", "symlink", "hard link", "dots"])
+def test_the_input_is_not_overwritten(se, recording, tmp_path, how):
+    before = recording.read_bytes()
+    other = tmp_path / "b.wav"
+    if how == "symlink":
+        other.symlink_to(recording)
+    elif how == "hard link":
+        other.hardlink_to(recording)
+    else:
+        other = recording if how == "path" else tmp_path / ".." / tmp_path.name / "a.wav"
+    refused(se("enhance", "fspen", recording, other), "same file")
+    assert recording.read_bytes() == before
+    with open(recording, "rb") as source:
+        done = subprocess.run(command("enhance", "fspen", "-", other), cwd=ROOT, stdin=source, capture_output=True)
+    assert done.returncode == 2 and recording.read_bytes() == before
+    assert se("enhance", "fspen", recording, other, "--force").returncode == 0
+    assert other.read_bytes() != before and audio.probe(other).frames == 24000
+
+
+@pytest.mark.parametrize("options", [[], ["--batch", 2], ["--jobs", 2]])
+def test_a_list_does_not_overwrite_its_inputs(se, recording, tmp_path, options):
+    before = recording.read_bytes()
+    write_list(tmp_path / "n.scp", {"a": recording})
+    done = se("enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path, *options)
+    refused(done, "same file")
+    assert recording.read_bytes() == before and not (tmp_path / "provenance.json").exists()
+    done = se("enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path, "--force", *options)
+    assert done.returncode == 0 and recording.read_bytes() != before
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--subtype", "PCM16"], ["--suffix", ".xyz"], ["--chunk", "nan"], ["--suffix", ".flac", "--subtype", "FLOAT"]],
+)
+def test_a_failed_call_does_not_claim_the_folder(se, recording, tmp_path, options):
+    write_list(tmp_path / "n.scp", {"a": recording})
+    common = ["enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path / "o"]
+    refused(se(*common, *options), "")
+    assert not (tmp_path / "o").exists()
+    assert se(*common).returncode == 0
+
+
+@pytest.mark.parametrize("options", [[], ["--batch", 2], ["--jobs", 2]])
+def test_the_first_finished_file_claims_the_folder(se, recording, tmp_path, options):
+    write_list(tmp_path / "bad.scp", {"a": tmp_path / "missing.wav"})
+    out = ["--out", tmp_path / "o", *options]
+    assert se("enhance", "fspen", "--list", tmp_path / "bad.scp", *out).returncode == 1
+    write_list(tmp_path / "n.scp", {"a": recording})
+    assert se("enhance", "fspen", "--list", tmp_path / "n.scp", "--subtype", "PCM_24", *out).returncode == 0
+    assert json.loads((tmp_path / "o/provenance.json").read_text())["settings"]["subtype"] == "PCM_24"
+    refused(se("enhance", "fspen", "--list", tmp_path / "n.scp", *out), "made with another subtype")
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"settings": 3}',
+        '{"settings": null}',
+        "[" * 100000,
+        '{"settings": {"chunk": [1]}}',
+        "\0é",
+    ],
+)
+def test_a_damaged_provenance_is_one_line(se, recording, tmp_path, record):
+    write_list(tmp_path / "n.scp", {"a": recording})
+    (tmp_path / "o").mkdir()
+    (tmp_path / "o/provenance.json").write_bytes(record.encode("latin1"))
+    refused(se("enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path / "o"), "provenance.json")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e30"])
+def test_chunks_out_of_range(se, recording, tmp_path, value):
+    refused(se("enhance", "fspen", recording, tmp_path / "o.wav", "--chunk", value), "--chunk")
+
+
+@pytest.mark.parametrize(
+    "options", [["--rate", "-5"], ["--rate", "2000000000"], ["--channels", "100000"], ["--channels", "0"]]
+)
+def test_raw_formats_out_of_range(se, options):
+    refused(se("enhance", "fspen", "-", "-", "--raw", *options, input=bytes(1000)), options[0])
+
+
+@pytest.mark.parametrize(
+    "options, words", [(["--batch", "100000"], "--batch"), (["--part", "²/3"], "--part"), (["--part", "1/²"], "--part")]
+)
+def test_list_options_out_of_range(se, recording, tmp_path, options, words):
+    write_list(tmp_path / "n.scp", {"a": recording})
+    refused(se("enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path / "o", *options), words)
+
+
+@pytest.mark.parametrize("options", [[], ["--batch", 2]])
+def test_long_ids(se, recording, samples, tmp_path, options):
+    soundfile.write(tmp_path / "b.wav", samples[:8000], 16000)
+    same = "é" * 110
+    table = {
+        "x" * 251: recording,
+        "y" * 252: recording,
+        "z" * 300: recording,
+        f"{same}1": recording,
+        f"{same}2": tmp_path / "b.wav",
+    }
+    write_list(tmp_path / "n.scp", table)
+    done = se("enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path / "o", *options)
+    assert done.returncode == 1 and "3 done, 2 failed" in done.err and done.err.count("file name of") == 2
+    lengths = {path.stem: audio.probe(path).frames for path in (tmp_path / "o").glob("*.wav")}
+    assert lengths == {"x" * 251: 24000, f"{same}1": 24000, f"{same}2": 8000}
+
+
+@pytest.mark.parametrize("text", ["", "\n \n\t\n", "\r\n\r\n", "\ufeff", "\ufeff\n\ufeff \r\n"])
+def test_lists_without_entries(se, tmp_path, text):
+    (tmp_path / "n.scp").write_text(text)
+    done = se("enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path / "o")
+    assert done.returncode == 0 and "0 done, 0 failed" in done.err
+
+
+@pytest.mark.parametrize("rate, channels", [(16000, 10), (768000, 1)])
+def test_what_flac_cannot_hold_is_one_line(se, tmp_path, rate, channels):
+    soundfile.write(tmp_path / "a.wav", np.zeros((1600, channels)), rate)
+    refused(se("enhance", "fspen", tmp_path / "a.wav", tmp_path / "o.flac"), "use .wav", 1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav"]
+    write_list(tmp_path / "n.scp", {"a": tmp_path / "a.wav"})
+    done = se("enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path / "o", "--suffix", ".flac")
+    assert done.returncode == 1 and "a: " in done.err and "use .wav" in done.err
+
+
+@pytest.mark.parametrize("closed, code, words", [("<&-", 1, "is empty"), (">&-", 2, "standard output is closed")])
+def test_closed_streams(tmp_path, closed, code, words):
+    argv = command("enhance", "fspen", "-", tmp_path / "o.wav" if "<" in closed else "-")
+    done = subprocess.run(["bash", "-c", f'"$@" {closed}', "bash", *argv], cwd=ROOT, input=b"", capture_output=True)
+    assert done.returncode == code and words in done.stderr.decode() and b"Traceback" not in done.stderr
+    done = subprocess.run(["bash", "-c", '"$@" 2>&-', "bash", *argv], cwd=ROOT, input=b"", capture_output=True)
+    assert done.returncode == 1
+
+
+def small_disk(size: int, *argv) -> subprocess.CompletedProcess:
+    """Run a command that can write no file beyond `size` bytes, which looks as a full disk does to libsndfile."""
+    return subprocess.run(
+        ["bash", "-c", 'ulimit -f "$1"; shift; exec "$@"', "bash", str(size // 1024), *command(*argv)],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_limit_of_the_file_size_leaves_no_torn_file(recording, tmp_path, suffix):
+    complete = tmp_path / f"complete{suffix}"
+    assert small_disk(1 << 20, "enhance", "fspen", recording, complete).returncode == 0
+    blocks = os.stat(complete).st_size // 1024
+    for limit in (1, blocks // 2, blocks):  # the last lacks less than a block
+        done = small_disk(limit * 1024, "enhance", "fspen", recording, tmp_path / f"o{suffix}")
+        assert done.returncode == 1 and "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1, (
+            done.stderr
+        )
+        assert not (tmp_path / f"o{suffix}").exists()
+        assert not [path for path in tmp_path.iterdir() if ".tmp" in path.name]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs tmpfs")
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_full_disk_leaves_no_torn_file(recording, tmp_path, suffix):
+    complete = tmp_path / f"complete{suffix}"
+    assert small_disk(1 << 20, "enhance", "fspen", recording, complete).returncode == 0
+    size = os.stat(complete).st_size
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", small], capture_output=True).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        for free in (0, size // 2, size - 1):
+            pages = 256 - -(-free // 4096) * 4 + (4 if free % 4096 else 0)
+            (small / "full").write_bytes(bytes(pages * 1024))
+            done = subprocess.run(
+                command("enhance", "fspen", recording, small / f"o{suffix}"), cwd=ROOT, capture_output=True, text=True
+            )
+            assert done.returncode == 1 and "No space left" in done.stderr and "Traceback" not in done.stderr, (
+                done.stderr
+            )
+            assert [path.name for path in small.iterdir()] == ["full"]
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_folders_that_cannot_be_written(recording, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    as_user = ["setpriv", "--reuid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
+    for parent in (tmp_path, *tmp_path.parents[:2]):
+        os.chmod(parent, 0o755)
+    os.chmod(recording, 0o644)
+    argv = command("enhance", "fspen", recording, closed / "o.wav")
+    done = subprocess.run([*as_user, *argv], cwd=ROOT, capture_output=True, text=True)
+    if "ModuleNotFound" in done.stderr or "can't open" in done.stderr or "Permission denied: '/" in done.stderr:
+        pytest.skip("another user cannot read the checkout")
+    assert done.returncode == 1 and "Permission denied" in done.stderr and "Traceback" not in done.stderr, done.stderr
