@@ -24,6 +24,9 @@ MINI = ROOT / "data" / "mini"
 SEED = 20261121
 _generator = np.random.Generator(np.random.PCG64(SEED))
 
+# The head of a config that trains a small FSPEN in seconds.
+SMALL = "model: fspen\nconfig: {groups: 2, dpe_blocks: 1}\nsegment: 0.5\n"
+
 
 def pytest_addoption(parser):
     group = parser.getgroup("setk")

@@ -10,6 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from test_count import KEYS as COLUMNS
+
 from setk import cost, models
 from setk.cost import macs, ptflops
 from setk.cost.ledger import frame_inputs
@@ -210,18 +212,7 @@ def test_fspen_parameters_follow_the_formula(preset, paths, blocks):
 
 def test_fspen_figures():
     report = cost.report(fspen())
-    assert list(report) == [
-        "model",
-        "params",
-        "params_total",
-        "params_nonzero",
-        "bytes",
-        "macs_per_second",
-        "stft_macs_per_second",
-        "synops_per_second",
-        "latency_ms",
-        "convention",
-    ]
+    assert list(report) == list(COLUMNS)
     assert report["params"] == 86354 and report["macs_per_second"] == 72_528_000
     assert report["latency_ms"] == 32 and report["synops_per_second"] is None
     assert report["stft_macs_per_second"] == 62.5 * (2 * 1.25 * 512 * 9 + 2 * 512)

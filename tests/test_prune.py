@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from conftest import COMMANDS, MINI, ROOT, command
+from conftest import COMMANDS, MINI, ROOT, SMALL, command
 
 from setk import checkpoint, models
 from setk.core import config
@@ -263,11 +263,9 @@ def test_a_wrong_number_of_widths_is_told():
         models.build("fspen", {"widths": [4, 16]})
 
 
-CONF = """
-model: fspen
-config: {groups: 2, dpe_blocks: 1}
-segment: 0.5
-batch: 2
+CONF = (
+    SMALL
+    + """batch: 2
 steps: 12
 warmup: 1
 losses: {l1: 1.0}
@@ -276,6 +274,7 @@ save_every: 3
 metrics: [stoi]
 best: stoi
 """
+)
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,12 @@ import time
 import pytest
 import torch
 
-from conftest import COMMANDS, MINI, ROOT, command
+from conftest import COMMANDS, MINI, ROOT, SMALL, command
 from setk import checkpoint
 
-TINY = """
-model: fspen
-config: {groups: 2, dpe_blocks: 1}
-segment: 0.5
-batch: 4
+TINY = (
+    SMALL
+    + """batch: 4
 steps: 14
 warmup: 3
 losses: {compressed_magnitude: 0.3, compressed_complex: 0.2, consistency: 0.3, l1: 0.2, snr: 0.02, si_sdr: 0.01}
@@ -31,6 +29,7 @@ augment: {remix: 0.5, snr: [-6, 18], band_limit: 0.5}
 metrics: [stoi, si_sdr]
 best: si_sdr
 """
+)
 
 
 @pytest.fixture(scope="module")

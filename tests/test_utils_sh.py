@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from conftest import SMALL
+
 ROOT = Path(__file__).parents[1]
 UTILS = ROOT / "recipes" / "utils"
 BASH = {k: v for k, v in os.environ.items() if not k.startswith("SETK")}
@@ -572,11 +574,9 @@ def test_a_queue_gets_the_picked_jobs_and_what_they_ask_for(tmp_path, flavour, w
     assert done.returncode == 2 and "qsub refused" in done.stderr
 
 
-TRAINING = """
-model: fspen
-config: {groups: 2, dpe_blocks: 1}
-segment: 0.5
-batch: 4
+TRAINING = (
+    SMALL
+    + """batch: 4
 steps: 60
 losses: {l1: 1.0}
 valid_every: 60
@@ -585,6 +585,7 @@ metrics: [si_sdr]
 best: si_sdr
 device: cpu
 """
+)
 
 
 @pytest.mark.full

@@ -1,12 +1,1 @@
-# fish completion of the se-* commands.
-complete -c se-count -l layers -d 'Print a row for each layer; they sum to the model\'s figures.'
-complete -c se-count -l convention -x -a 'setk ptflops legacy' -d 'What a MAC is: setk\'s definition; the rules of ptflops; or those of thop (legacy), as in published tables.  [default: setk]'
-complete -c se-count -l time -d 'Measure time per hop, real-time factor, start and memory, on one thread.'
-complete -c se-count -l list -r -d 'Wav list on which spiking models are measured.'
-complete -c se-count -l published-rates -d 'With --list: count recurrent weights at the rate of their layer\'s input.'
-complete -c se-count -l json -d 'Print one JSON object per line, not a table.'
-complete -c se-count -l trust -d 'Run TorchScript (.ts), which can execute any code.'
-complete -c se-count -s q -l quiet -d 'Print only errors to standard error.'
-complete -c se-count -l print-completion -r -d 'Print the completion script for bash, zsh or fish and exit.'
-complete -c se-count -l version -d 'Print the versions of setk, torch and ONNX Runtime and exit.'
-complete -c se-count -l help -d 'Show this message and exit.'
+se-count --print-completion fish | source

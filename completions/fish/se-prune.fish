@@ -1,16 +1,1 @@
-# fish completion of the se-* commands.
-complete -c se-prune -l method -x -a 'magnitude structured' -d 'magnitude: weights become zero. structured: units are removed, and the model is smaller.  [required]'
-complete -c se-prune -l amount -r -d 'Part of the weights, or of the units, to remove; 0 to below 1.'
-complete -c se-prune -l target-macs -r -d 'structured: MACs per second at most; up to 1, as a part of the dense ones.'
-complete -c se-prune -l target-params -r -d 'structured: parameters at most; up to 1, as a part of the dense ones.'
-complete -c se-prune -l floor -r -d 'Part of each layer, or group of units, to keep.  [default: 0.1]'
-complete -c se-prune -l importance -x -a 'l1 l2 taylor' -d 'structured: by norms of weights, or by gradients on --list and --ref.  [default: l1]'
-complete -c se-prune -l multiple -r -d 'structured: round widths to it (default: what suits the model\'s kernels).  [at least 1]'
-complete -c se-prune -l list -r -d 'Wav list on which the pruned model is compared with the dense one.'
-complete -c se-prune -l ref -r -d 'With --list: the clean list, for scores and for taylor.'
-complete -c se-prune -l metrics -r -d 'With --ref: metrics of se-score, by commas.  [default: pesq_wb,stoi,si_sdr]'
-complete -c se-prune -l json -d 'Print one JSON object per line, not a table.'
-complete -c se-prune -s q -l quiet -d 'Print only errors to standard error.'
-complete -c se-prune -l print-completion -r -d 'Print the completion script for bash, zsh or fish and exit.'
-complete -c se-prune -l version -d 'Print the versions of setk, torch and ONNX Runtime and exit.'
-complete -c se-prune -l help -d 'Show this message and exit.'
+se-prune --print-completion fish | source

@@ -1,13 +1,1 @@
-# fish completion of the se-* commands.
-complete -c se-train -l train -r -d 'Data directory or shards: pairs, or speech and noise to mix.  [required]'
-complete -c se-train -l valid -r -d 'Data directory of pairs; never the test set.  [required]'
-complete -c se-train -l out -r -d 'Experiment directory: checkpoints, resume state, history.  [required]'
-complete -c se-train -l set -r -d 'Override a key of the config; may be repeated.'
-complete -c se-train -l init -r -d 'Start from the weights of this checkpoint.'
-complete -c se-train -l fresh -d 'Delete what OUT holds, and start over.'
-complete -c se-train -l dry-run -d 'Print the config and an estimate of time and memory, from ten steps.'
-complete -c se-train -l threads -r -d 'Compute threads of this process.  [default: 1; at least 1]'
-complete -c se-train -s q -l quiet -d 'Print only errors to standard error.'
-complete -c se-train -l print-completion -r -d 'Print the completion script for bash, zsh or fish and exit.'
-complete -c se-train -l version -d 'Print the versions of setk, torch and ONNX Runtime and exit.'
-complete -c se-train -l help -d 'Show this message and exit.'
+se-train --print-completion fish | source

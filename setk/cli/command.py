@@ -28,6 +28,16 @@ class _Manners:
     params: list[Any]
     epilog: str | None
 
+    def __init__(
+        self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any
+    ):
+        super().__init__(  # type: ignore[call-arg]
+            *args,
+            params=[*(params or []), *_common()],
+            context_settings={**SETTINGS, **(context_settings or {})},
+            **rest,
+        )
+
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:
         """Write the arguments, then the options by group."""
         for title, group in by_group(parameters(self, ctx)).items():
@@ -55,29 +65,9 @@ class _Manners:
 class Command(_Manners, TyperCommand):
     """A command, or a subcommand."""
 
-    def __init__(
-        self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any
-    ):
-        super().__init__(
-            *args,
-            params=[*(params or []), *_common()],
-            context_settings={**SETTINGS, **(context_settings or {})},
-            **rest,
-        )
-
 
 class Group(_Manners, TyperGroup):
     """A command that has subcommands."""
-
-    def __init__(
-        self, *args: Any, params: list[Any] | None = None, context_settings: dict[str, Any] | None = None, **rest: Any
-    ):
-        super().__init__(
-            *args,
-            params=[*(params or []), *_common()],
-            context_settings={**SETTINGS, **(context_settings or {})},
-            **rest,
-        )
 
     def format_options(self, ctx: typer.Context, formatter: Any) -> None:
         """Write the subcommands, then the options."""
@@ -173,42 +163,13 @@ def _common() -> list[Any]:
     return list(get_command(app).params)
 
 
+# fmt: off
 def _options(
-    quiet: Annotated[
-        bool,
-        typer.Option(
-            "--quiet",
-            "-q",
-            expose_value=False,
-            callback=lambda value: _set_quiet(value),
-            rich_help_panel=LAST_GROUP,
-            help="Print only errors to standard error.",
-        ),
-    ] = False,
-    completion: Annotated[
-        Optional[str],
-        typer.Option(
-            "--print-completion",
-            metavar="SHELL",
-            is_eager=True,
-            expose_value=False,
-            callback=lambda value: _print_completion(value),
-            rich_help_panel=LAST_GROUP,
-            help="Print the completion script for bash, zsh or fish and exit.",
-        ),
-    ] = None,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version",
-            is_eager=True,
-            expose_value=False,
-            callback=lambda value: _print_version(value),
-            rich_help_panel=LAST_GROUP,
-            help="Print the versions of setk, torch and ONNX Runtime and exit.",
-        ),
-    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", expose_value=False, callback=lambda value: _set_quiet(value), rich_help_panel=LAST_GROUP, help="Print only errors to standard error.")] = False,
+    completion: Annotated[Optional[str], typer.Option("--print-completion", metavar="SHELL", is_eager=True, expose_value=False, callback=lambda value: _print_completion(value), rich_help_panel=LAST_GROUP, help="Print the completion script for bash, zsh or fish and exit.")] = None,
+    version: Annotated[bool, typer.Option("--version", is_eager=True, expose_value=False, callback=lambda value: _print_version(value), rich_help_panel=LAST_GROUP, help="Print the versions of setk, torch and ONNX Runtime and exit.")] = False,
 ) -> None:
+    # fmt: on
     """Options that every command has."""
 
 

@@ -38,14 +38,13 @@ Resampler = Annotated[
 ]
 
 
+# fmt: off
 def get(
     corpus: Annotated[str, typer.Argument(metavar="CORPUS", help="vbd, librimix or ndns.")],
     root: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the corpus.")],
-    only: Annotated[
-        list[str],
-        typer.Option(metavar="PATTERN", help="Archives whose name matches, such as '*test*'; may be repeated."),
-    ] = [],
+    only: Annotated[list[str], typer.Option(metavar="PATTERN", help="Archives whose name matches, such as '*test*'; may be repeated.")] = [],
 ):
+    # fmt: on
     """Download a public corpus into DIR, verify it and unpack it.
 
     The same command continues a download that broke off. Without a network it verifies the archives that are in DIR/archives.
@@ -72,24 +71,17 @@ def get(
     failures.finish(done)
 
 
+# fmt: off
 def vbd(
-    root: Annotated[
-        Path, typer.Argument(help="Folder with noisy_trainset_28spk_wav and the other folders of the corpus.")
-    ],
+    root: Annotated[Path, typer.Argument(help="Folder with noisy_trainset_28spk_wav and the other folders of the corpus.")],
     out: Out,
-    valid: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="SPEAKERS|FILE",
-            help="Held out for validation: speakers, separated by "
-            "commas, or a file of utterance ids.  [default: p226,p287]",
-        ),
-    ] = None,
+    valid: Annotated[Optional[str], typer.Option(metavar="SPEAKERS|FILE", help="Held out for validation: speakers, separated by " "commas, or a file of utterance ids.  [default: p226,p287]")] = None,
     jobs: Jobs = 1,
     part: WavPart = None,
     resampler: Resampler = "soxr",
     max_fail: shell.MaxFail = 0,
 ):
+    # fmt: on
     """Write VoiceBank+DEMAND at 16 kHz to OUT/{train,valid,test}."""
     from setk.data.corpora.vbd import vbd as write_vbd
 
@@ -98,33 +90,21 @@ def vbd(
     )
 
 
+# fmt: off
 def librimix(
-    root: Annotated[
-        Path,
-        typer.Argument(
-            help="A Libri2Mix tree; with --librispeech and --wham, the folder of the generation CSVs libri2mix_*.csv."
-        ),
-    ],
+    root: Annotated[Path, typer.Argument(help="A Libri2Mix tree; with --librispeech and --wham, the folder of the generation CSVs libri2mix_*.csv.")],
     out: Out,
-    mixture: Annotated[
-        str, typer.Option(help="mix_single (target s1), mix_both (mix_clean) or mix_clean (s1).")
-    ] = "mix_single",
+    mixture: Annotated[str, typer.Option(help="mix_single (target s1), mix_both (mix_clean) or mix_clean (s1).")] = "mix_single",
     mode: Annotated[str, typer.Option(help="min: cut to the shorter speaker; max: padded to the longer.")] = "min",
     rate: Annotated[int, typer.Option(help="16000 or 8000 Hz.")] = 16000,
-    train: Annotated[
-        str, typer.Option(metavar="SETS", help="Sets for training, separated by commas.")
-    ] = "train-100,train-360",
-    moved: Annotated[
-        Optional[Path],
-        typer.Option("--root", metavar="DIR", help="Where the wav16k/... of the CSVs' paths is now, if not in ROOT."),
-    ] = None,
-    librispeech: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="LibriSpeech: has train-clean-360 ...")
-    ] = None,
+    train: Annotated[str, typer.Option(metavar="SETS", help="Sets for training, separated by commas.")] = "train-100,train-360",
+    moved: Annotated[Optional[Path], typer.Option("--root", metavar="DIR", help="Where the wav16k/... of the CSVs' paths is now, if not in ROOT.")] = None,
+    librispeech: Annotated[Optional[Path], typer.Option(metavar="DIR", help="LibriSpeech: has train-clean-360 ...")] = None,
     wham: Annotated[Optional[Path], typer.Option(metavar="DIR", help="wham_noise: has tr, cv and tt.")] = None,
     jobs: Jobs = 1,
     max_fail: shell.MaxFail = 0,
 ):
+    # fmt: on
     """Write Libri2Mix to OUT/{train,valid,test}: its wavs, or on-the-fly mixtures, which need no disk space."""
     from setk.data.corpora import librimix as library
 
@@ -141,32 +121,20 @@ def librimix(
     _report(report, out, shell.Failures("se-prep", max_fail))
 
 
+# fmt: off
 def ndns(
-    root: Annotated[
-        Path, typer.Argument(help="Folder of training_set, validation_set and test_set_1, existing or to be made.")
-    ],
+    root: Annotated[Path, typer.Argument(help="Folder of training_set, validation_set and test_set_1, existing or to be made.")],
     out: Out,
-    clean: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="Make the sets in ROOT first, of this speech ...")
-    ] = None,
-    noise: Annotated[
-        Optional[Path], typer.Option(metavar="DIR", help="... and this noise, each file for one set only.")
-    ] = None,
-    clips: Annotated[
-        str, typer.Option(metavar="N,N,N", help="Number of clips of 30 s to make: training, validation, test.")
-    ] = "60000,60000,60000",
-    group: Annotated[
-        Optional[str],
-        typer.Option(
-            metavar="REGEX",
-            help="Files in whose paths this matches the same text are one source.  [default: reader_\\d+]",
-        ),
-    ] = None,
+    clean: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Make the sets in ROOT first, of this speech ...")] = None,
+    noise: Annotated[Optional[Path], typer.Option(metavar="DIR", help="... and this noise, each file for one set only.")] = None,
+    clips: Annotated[str, typer.Option(metavar="N,N,N", help="Number of clips of 30 s to make: training, validation, test.")] = "60000,60000,60000",
+    group: Annotated[Optional[str], typer.Option(metavar="REGEX", help="Files in whose paths this matches the same text are one source.  [default: reader_\\d+]")] = None,
     seed: Annotated[int, typer.Option(help="Seed of the split and of each clip.")] = 0,
     jobs: Jobs = 1,
     part: WavPart = None,
     max_fail: shell.MaxFail = 0,
 ):
+    # fmt: on
     """Write the Intel N-DNS corpus to OUT/{train,valid,test}. Sources that two sets share are an error."""
     from setk.data.corpora import ndns as library
     from setk.data.corpora import ndns_synthesis as synthesis

@@ -24,58 +24,20 @@ class Convention(str, Enum):
     legacy = "legacy"
 
 
+# fmt: off
 @shell.command(app, examples=EXAMPLES)
 def count(
     ctx: typer.Context,
-    models: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="MODEL...", help="A checkpoint or its export, an included model, a preset, or a YAML config."
-        ),
-    ],
-    layers: Annotated[
-        bool,
-        typer.Option(
-            "--layers",
-            rich_help_panel=shell.OUTPUT,
-            help="Print a row for each layer; they sum to the model's figures.",
-        ),
-    ] = False,
-    convention: Annotated[
-        Convention,
-        typer.Option(
-            rich_help_panel=shell.METRICS,
-            help="What a MAC is: setk's definition; the rules of ptflops; or those of thop (legacy), as in published tables.",
-        ),
-    ] = Convention.setk,
-    timed: Annotated[
-        bool,
-        typer.Option(
-            "--time",
-            rich_help_panel=shell.METRICS,
-            help="Measure time per hop, real-time factor, start and memory, on one thread.",
-        ),
-    ] = False,
-    list_: Annotated[
-        Optional[str],
-        typer.Option(
-            "--list",
-            rich_help_panel=shell.METRICS,
-            metavar="LIST",
-            help="Wav list on which spiking models are measured.",
-        ),
-    ] = None,
-    published_rates: Annotated[
-        bool,
-        typer.Option(
-            "--published-rates",
-            rich_help_panel=shell.METRICS,
-            help="With --list: count recurrent weights at the rate of their layer's input.",
-        ),
-    ] = False,
+    models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="A checkpoint or its export, an included model, a preset, or a YAML config.")],
+    layers: Annotated[bool, shell.option("--layers", group=shell.OUTPUT, help="Print a row for each layer; they sum to the model's figures.")] = False,
+    convention: Annotated[Convention, shell.option(group=shell.METRICS, help="What a MAC is: setk's definition; the rules of ptflops; or those of thop (legacy), as in published tables.")] = Convention.setk,
+    timed: Annotated[bool, shell.option("--time", group=shell.METRICS, help="Measure time per hop, real-time factor, start and memory, on one thread.")] = False,
+    list_: Annotated[Optional[str], shell.option("--list", group=shell.METRICS, metavar="LIST", help="Wav list on which spiking models are measured.")] = None,
+    published_rates: Annotated[bool, shell.option("--published-rates", group=shell.METRICS, help="With --list: count recurrent weights at the rate of their layer's input.")] = False,
     as_json: shell.Json = False,
     trust: shell.Trust = False,
 ) -> None:
+    # fmt: on
     """Count a model's parameters and multiply-accumulates (MACs) per second of audio.
 
     Writes a table to standard output, a row per MODEL: learnable, total and non-zero parameters, bytes on

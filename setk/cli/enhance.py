@@ -29,113 +29,37 @@ se-enhance --list-models
 """
 
 
+# fmt: off
 @shell.command(app, examples=EXAMPLES)
 def enhance(
     ctx: typer.Context,
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="A checkpoint, a file of se-quant export, or an included model (--list-models)."
-        ),
-    ] = "",
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint, a file of se-quant export, or an included model (--list-models).")] = "",
     source: Annotated[Optional[str], typer.Argument(metavar="NOISY", help="Audio file; - is standard input.")] = None,
-    target: Annotated[
-        Optional[str], typer.Argument(metavar="OUT", help="Audio file to write; - is standard output.")
-    ] = None,
-    list_: Annotated[
-        Optional[str],
-        typer.Option(
-            "--list", rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list to enhance; - is standard input."
-        ),
-    ] = None,
-    out: Annotated[
-        Optional[Path],
-        typer.Option(rich_help_panel=shell.OUTPUT, metavar="DIR", help="With --list: directory of the enhanced files."),
-    ] = None,
-    chunk: Annotated[
-        Optional[float],
-        typer.Option(
-            rich_help_panel=shell.ADVANCED,
-            metavar="SECONDS",
-            help="Seconds that the model processes at a time (default: one hop for -, 10 for files or what suits the model).",
-        ),
-    ] = None,
-    limit: Annotated[
-        Optional[float],
-        typer.Option(
-            rich_help_panel=shell.OUTPUT,
-            metavar="DB",
-            min=0,
-            help="Reduce noise by at most this much: mix the input into the output, DB below its level.",
-        ),
-    ] = None,
-    raw: Annotated[
-        bool, typer.Option("--raw", rich_help_panel=shell.INPUT, help="Pipes carry headerless s16le, not wav.")
-    ] = False,
-    rate: Annotated[
-        Optional[int],
-        typer.Option(
-            rich_help_panel=shell.INPUT,
-            metavar="HZ",
-            help="With --raw on standard input: samples per second (default: the model's).",
-        ),
-    ] = None,
-    channels: Annotated[
-        int, typer.Option(rich_help_panel=shell.INPUT, help="With --raw on standard input: channels.", min=1)
-    ] = 1,
-    live: Annotated[
-        bool,
-        typer.Option(
-            "--live",
-            rich_help_panel=shell.INPUT,
-            help="Standard input is a microphone: drop audio that waits, at start and after a stall. Show levels on a terminal.",
-        ),
-    ] = False,
-    report: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.OUTPUT,
-            metavar="FILE.tsv",
-            help="Write levels, estimated SNR, noise reduction and speech activity per 100 ms; - is standard output.",
-        ),
-    ] = None,
-    subtype: Annotated[
-        str,
-        typer.Option(rich_help_panel=shell.OUTPUT, metavar="TYPE", help="PCM_16, PCM_24, PCM_32 or FLOAT, for files."),
-    ] = "PCM_16",
-    suffix: Annotated[
-        str, typer.Option(rich_help_panel=shell.OUTPUT, metavar=".EXT", help="With --list: format of the files.")
-    ] = ".wav",
-    jobs: Annotated[int, typer.Option(rich_help_panel=shell.PARALLEL, min=1, help="With --list: processes.")] = 1,
-    batch: Annotated[
-        int,
-        typer.Option(
-            rich_help_panel=shell.PARALLEL,
-            min=1,
-            help="With --list: mono signals that advance in one call of the model; they may be live pipes.",
-        ),
-    ] = 1,
-    force: Annotated[
-        bool,
-        typer.Option("--force", rich_help_panel=shell.OUTPUT, help="Overwrite the input where OUT is the same file."),
-    ] = False,
-    strict: Annotated[
-        bool,
-        typer.Option(
-            "--strict",
-            rich_help_panel=shell.INPUT,
-            help="Fail on a pipe that ends less than a second before its stated length, or states none (default: a remark).",
-        ),
-    ] = False,
+    target: Annotated[Optional[str], typer.Argument(metavar="OUT", help="Audio file to write; - is standard output.")] = None,
+    list_: Annotated[Optional[str], shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list to enhance; - is standard input.")] = None,
+    out: Annotated[Optional[Path], shell.option(group=shell.OUTPUT, metavar="DIR", help="With --list: directory of the enhanced files.")] = None,
+    chunk: Annotated[Optional[float], shell.option(group=shell.ADVANCED, metavar="SECONDS", help="Seconds that the model processes at a time (default: one hop for -, 10 for files or what suits the model).")] = None,
+    limit: Annotated[Optional[float], shell.option(group=shell.OUTPUT, metavar="DB", min=0, help="Reduce noise by at most this much: mix the input into the output, DB below its level.")] = None,
+    raw: Annotated[bool, shell.option("--raw", group=shell.INPUT, help="Pipes carry headerless s16le, not wav.")] = False,
+    rate: Annotated[Optional[int], shell.option(group=shell.INPUT, metavar="HZ", help="With --raw on standard input: samples per second (default: the model's).")] = None,
+    channels: Annotated[int, shell.option(group=shell.INPUT, help="With --raw on standard input: channels.", min=1)] = 1,
+    live: Annotated[bool, shell.option("--live", group=shell.INPUT, help="Standard input is a microphone: drop audio that waits, at start and after a stall. Show levels on a terminal.")] = False,
+    highband: Annotated[str, shell.option(group=shell.OUTPUT, metavar="none|gain", help="The band above the model's in an input of a higher rate: leave it out, or scale it by the gain of the model's top bands.")] = "none",
+    report: Annotated[Optional[str], shell.option(group=shell.OUTPUT, metavar="FILE.tsv", help="Write levels, estimated SNR, noise reduction and speech activity per 100 ms; - is standard output.")] = None,
+    subtype: Annotated[str, shell.option(group=shell.OUTPUT, metavar="TYPE", help="PCM_16, PCM_24, PCM_32 or FLOAT, for files.")] = "PCM_16",
+    suffix: Annotated[str, shell.option(group=shell.OUTPUT, metavar=".EXT", help="With --list: format of the files.")] = ".wav",
+    jobs: Annotated[int, shell.option(group=shell.PARALLEL, min=1, help="With --list: processes.")] = 1,
+    batch: Annotated[int, shell.option(group=shell.PARALLEL, min=1, help="With --list: mono signals that advance in one call of the model; they may be live pipes.")] = 1,
+    force: Annotated[bool, shell.option("--force", group=shell.OUTPUT, help="Overwrite the input where OUT is the same file.")] = False,
+    strict: Annotated[bool, shell.option("--strict", group=shell.INPUT, help="Fail on a pipe that ends less than a second before its stated length, or states none (default: a remark).")] = False,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
     allow_commands: shell.AllowCommands = False,
     trust: shell.Trust = False,
-    list_models: Annotated[
-        bool, typer.Option("--list-models", rich_help_panel=shell.GENERAL, help="List the included models and exit.")
-    ] = False,
+    list_models: Annotated[bool, shell.option("--list-models", group=shell.GENERAL, help="List the included models and exit.")] = False,
     as_json: shell.Json = False,
 ) -> None:
+    # fmt: on
     """Enhance NOISY to OUT, or each utterance of a list to a directory.
 
     Length, rate, channels and level of the output are the input's. `- -` is a live filter. With --list, the
@@ -169,7 +93,7 @@ def enhance(
             jobs=jobs,
             batch=batch,
             trust=trust,
-            output=_output(limit),
+            output=_output(limit, highband),
             force=force,
         )
     if source is None or target is None:
@@ -195,7 +119,7 @@ def enhance(
         chunk=chunk,
         subtype=subtype,
         raw=Raw(rate, channels) if raw else None,
-        output=_output(limit),
+        output=_output(limit, highband),
         force=force,
         strict=strict,
     )
@@ -227,6 +151,11 @@ def _enhance_one(
         f"se-enhance: {done.seconds:.2f} s by {engine.name}, real-time factor {factor:.3f}, "
         f"{done.clipped} samples clipped{latency}{dropped}"
     )
+    if done.lost_above_hz:
+        shell.note(
+            f"se-enhance: the output has nothing above {done.lost_above_hz} Hz, the band of {engine.name}; "
+            "--highband gain keeps the upper band of the input"
+        )
 
 
 class _FirstDrop:
@@ -240,10 +169,10 @@ class _FirstDrop:
             self.reported = True
 
 
-def _output(limit: float | None) -> Output:
+def _output(limit: float | None, highband: str) -> Output:
     from setk.engines import output
 
-    return output.Output(limit)
+    return output.Output(limit, highband).check()
 
 
 def _enhance_list(

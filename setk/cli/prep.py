@@ -26,7 +26,7 @@ for command, examples in {**corpora.COMMANDS, **checks.COMMANDS}.items():
 
 Dir = Annotated[Path, typer.Argument(metavar="DIR", help="Data directory.")]
 Wavs = Annotated[
-    list[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list or folder; may be repeated.")
+    list[Path], shell.option(group=shell.INPUT, metavar="LIST", help="Wav list or folder; may be repeated.")
 ]
 Rirs = Annotated[
     list[Path],
@@ -36,7 +36,7 @@ Rirs = Annotated[
         help="Wav list or folder of room impulse responses; may be repeated.",
     ),
 ]
-Rate = Annotated[int, typer.Option(rich_help_panel=shell.OUTPUT, metavar="HZ", help="Sample rate.")]
+Rate = Annotated[int, shell.option(group=shell.OUTPUT, metavar="HZ", help="Sample rate.")]
 
 
 @shell.command(app, "list", examples="se-prep list recordings/ > recordings.scp")
@@ -73,6 +73,7 @@ def pairs(
     failures.finish(count)
 
 
+# fmt: off
 @shell.command(
     app,
     examples="""
@@ -84,48 +85,19 @@ def mix(
     out: Out,
     speech: Wavs,
     noise: Wavs,
-    snr: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=shell.OUTPUT, metavar="LO:HI|A,B,...", help="SNR in dB: a range, or values to choose from."
-        ),
-    ],
-    rir: Annotated[
-        list[Path],
-        typer.Option(
-            rich_help_panel=shell.INPUT,
-            metavar="LIST",
-            help="Room impulse responses; the target is their early part (50 ms).",
-        ),
-    ] = [],
-    level: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.OUTPUT, metavar="LO:HI|A,B,...", help="RMS level of the mixture, dB re full scale."
-        ),
-    ] = None,
-    active_level: Annotated[
-        bool,
-        typer.Option(
-            "--active-level", rich_help_panel=shell.OUTPUT, help="Speech level by ITU-T P.56: without pauses."
-        ),
-    ] = False,
-    utt2spk: Annotated[
-        Optional[Path],
-        typer.Option(
-            rich_help_panel=shell.INPUT, metavar="TABLE", help="Speakers of the speech list, to be copied to OUT."
-        ),
-    ] = None,
-    seed: Annotated[
-        int,
-        typer.Option(rich_help_panel=shell.ADVANCED, help="Seed; each mixture depends on it and on its utterance id."),
-    ] = 0,
+    snr: Annotated[str, shell.option(group=shell.OUTPUT, metavar="LO:HI|A,B,...", help="SNR in dB: a range, or values to choose from.")],
+    rir: Annotated[list[Path], shell.option(group=shell.INPUT, metavar="LIST", help="Room impulse responses; the target is their early part (50 ms).")] = [],
+    level: Annotated[Optional[str], shell.option(group=shell.OUTPUT, metavar="LO:HI|A,B,...", help="RMS level of the mixture, dB re full scale.")] = None,
+    active_level: Annotated[bool, shell.option("--active-level", group=shell.OUTPUT, help="Speech level by ITU-T P.56: without pauses.")] = False,
+    utt2spk: Annotated[Optional[Path], shell.option(group=shell.INPUT, metavar="TABLE", help="Speakers of the speech list, to be copied to OUT.")] = None,
+    seed: Annotated[int, shell.option(group=shell.ADVANCED, help="Seed; each mixture depends on it and on its utterance id.")] = 0,
     rate: Rate = 16000,
     jobs: Jobs = 1,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
     allow_commands: shell.AllowCommands = False,
 ):
+    # fmt: on
     """Mix each utterance of a speech list with a noise: OUT/{noisy,clean}/*.wav, their lists, and mix.tsv."""
     from setk.data import mixtures
     from setk.data.lists import merge_wavs, read_list
@@ -153,16 +125,16 @@ def mix(
     failures.finish(done)
 
 
+# fmt: off
 @shell.command(app, examples="se-prep sources --speech speech.scp --noise noise.scp data/train")
 def sources(
     out: Out,
     speech: Wavs,
     noise: Wavs,
     rir: Rirs = [],
-    utt2spk: Annotated[
-        Optional[Path], typer.Option(rich_help_panel=shell.INPUT, metavar="TABLE", help="Speakers of the speech list.")
-    ] = None,
+    utt2spk: Annotated[Optional[Path], shell.option(group=shell.INPUT, metavar="TABLE", help="Speakers of the speech list.")] = None,
 ):
+    # fmt: on
     """Write a data directory of speech and noise lists, which se-train mixes during training."""
     from setk.data.datadir import write_sources
 
@@ -170,6 +142,7 @@ def sources(
     shell.note(f"se-prep: {out}: " + ", ".join(f"{len(table)} lines in {name}" for name, table in tables.items()))
 
 
+# fmt: off
 @shell.command(
     app,
     examples="""
@@ -180,39 +153,18 @@ se-prep shards data/mine shards/stft --feature stft --window 512 --hop 256
 def shards(
     directory: Dir,
     out: Out,
-    feature: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=shell.OUTPUT, help="pcm (int16), stft (compressed complex, float16), or logmel (float16)."
-        ),
-    ] = "pcm",
-    window: Annotated[
-        Optional[int],
-        typer.Option(
-            rich_help_panel=shell.OUTPUT,
-            metavar="SAMPLES",
-            help="Window of stft and logmel, in samples.  [default: 512]",
-        ),
-    ] = None,
-    hop: Annotated[
-        Optional[int],
-        typer.Option(
-            rich_help_panel=shell.OUTPUT, metavar="SAMPLES", help="Hop of stft and logmel, in samples.  [default: 256]"
-        ),
-    ] = None,
-    bands: Annotated[
-        Optional[int], typer.Option(rich_help_panel=shell.OUTPUT, help="Mel bands of logmel.  [default: 80]")
-    ] = None,
-    shard_size: Annotated[int, typer.Option(rich_help_panel=shell.OUTPUT, help="Utterances per shard.")] = 1000,
+    feature: Annotated[str, shell.option(group=shell.OUTPUT, help="pcm (int16), stft (compressed complex, float16), or logmel (float16).")] = "pcm",
+    window: Annotated[Optional[int], shell.option(group=shell.OUTPUT, metavar="SAMPLES", help="Window of stft and logmel, in samples.  [default: 512]")] = None,
+    hop: Annotated[Optional[int], shell.option(group=shell.OUTPUT, metavar="SAMPLES", help="Hop of stft and logmel, in samples.  [default: 256]")] = None,
+    bands: Annotated[Optional[int], shell.option(group=shell.OUTPUT, help="Mel bands of logmel.  [default: 80]")] = None,
+    shard_size: Annotated[int, shell.option(group=shell.OUTPUT, help="Utterances per shard.")] = 1000,
     rate: Rate = 16000,
-    resampler: Annotated[
-        Optional[str],
-        typer.Option(rich_help_panel=shell.ADVANCED, help="Convert wavs at other rates: soxr, or resampy."),
-    ] = None,
+    resampler: Annotated[Optional[str], shell.option(group=shell.ADVANCED, help="Convert wavs at other rates: soxr, or resampy.")] = None,
     jobs: Jobs = 1,
     part: shell.Part = None,
     allow_commands: shell.AllowCommands = False,
 ):
+    # fmt: on
     """Write a data directory as HDF5 shards. Complete and current shards are kept."""
     from setk.data import features
     from setk.data import shards as library
@@ -237,15 +189,15 @@ def shards(
     failures.finish(utterances)
 
 
+# fmt: off
 @shell.command(app, examples="se-prep split data/mine 8")
 def split(
     directory: Dir,
     parts: Annotated[int, typer.Argument(metavar="N", help="Number of parts.")],
-    by_speaker: Annotated[
-        bool, typer.Option("--by-speaker", help="Keep a speaker's utterances (utt2spk) together.")
-    ] = False,
+    by_speaker: Annotated[bool, typer.Option("--by-speaker", help="Keep a speaker's utterances (utt2spk) together.")] = False,
     allow_commands: shell.AllowCommands = False,
 ):
+    # fmt: on
     """Split a data directory into DIR/splitN/1 ... N of about equal duration; their paths go to stdout."""
     from setk.data.datadir import DataDir
     from setk.data.split import split as write_parts
@@ -255,20 +207,20 @@ def split(
         shell.note(f"se-prep: {path}: {utterances} utterances, {seconds / 3600:.2f} h")
 
 
+# fmt: off
 @shell.command(app, examples="se-prep resample originals/ wav16k --rate 16000 > wav16k.scp")
 def resample(
     wavs: Annotated[Path, typer.Argument(metavar="LIST", help="Wav list or folder; - is standard input.")],
     out: Out,
     rate: Rate = 16000,
     resampler: Resampler = "soxr",
-    channel: Annotated[
-        Optional[int], typer.Option(rich_help_panel=shell.INPUT, min=1, help="Keep this channel of files with several.")
-    ] = None,
+    channel: Annotated[Optional[int], shell.option(group=shell.INPUT, min=1, help="Keep this channel of files with several.")] = None,
     jobs: Jobs = 1,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
     allow_commands: shell.AllowCommands = False,
 ):
+    # fmt: on
     """Convert wavs to OUT/<utt>.wav, and print their list. Files that are mono at the rate are not copied."""
     from setk.data.convert import convert_all
     from setk.data.lists import open_wavs, take_part

@@ -30,87 +30,25 @@ class Importance(str, Enum):
     taylor = "taylor"
 
 
+# fmt: off
 @shell.command(app, examples=EXAMPLES)
 def prune(
     ctx: typer.Context,
     checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint, or an included model.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Checkpoint to write.")],
-    method: Annotated[
-        Method,
-        typer.Option(
-            rich_help_panel=shell.PRUNING,
-            help="magnitude: weights become zero. structured: units are removed, and the model is smaller.",
-        ),
-    ],
-    amount: Annotated[
-        Optional[float],
-        typer.Option(
-            rich_help_panel=shell.PRUNING,
-            metavar="PART",
-            help="Part of the weights, or of the units, to remove; 0 to below 1.",
-        ),
-    ] = None,
-    target_macs: Annotated[
-        Optional[float],
-        typer.Option(
-            rich_help_panel=shell.PRUNING,
-            metavar="N",
-            help="structured: MACs per second at most; up to 1, as a part of the dense ones.",
-        ),
-    ] = None,
-    target_params: Annotated[
-        Optional[float],
-        typer.Option(
-            rich_help_panel=shell.PRUNING,
-            metavar="N",
-            help="structured: parameters at most; up to 1, as a part of the dense ones.",
-        ),
-    ] = None,
-    floor: Annotated[
-        float,
-        typer.Option(
-            rich_help_panel=shell.PRUNING, metavar="PART", help="Part of each layer, or group of units, to keep."
-        ),
-    ] = 0.1,
-    importance: Annotated[
-        Importance,
-        typer.Option(
-            rich_help_panel=shell.PRUNING, help="structured: by norms of weights, or by gradients on --list and --ref."
-        ),
-    ] = Importance.l1,
-    multiple: Annotated[
-        Optional[int],
-        typer.Option(
-            rich_help_panel=shell.PRUNING,
-            min=1,
-            help="structured: round widths to it (default: what suits the model's kernels).",
-        ),
-    ] = None,
-    list_: Annotated[
-        Optional[str],
-        typer.Option(
-            "--list",
-            rich_help_panel=shell.METRICS,
-            metavar="LIST",
-            help="Wav list on which the pruned model is compared with the dense one.",
-        ),
-    ] = None,
-    ref: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.METRICS,
-            metavar="LIST",
-            help="With --list: the clean list, for scores and for taylor.",
-        ),
-    ] = None,
-    metrics: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=shell.METRICS, metavar="A,B,…", help="With --ref: metrics of se-score, by commas."
-        ),
-    ] = "pesq_wb,stoi,si_sdr",
+    method: Annotated[Method, shell.option(group=shell.PRUNING, help="magnitude: weights become zero. structured: units are removed, and the model is smaller.")],
+    amount: Annotated[Optional[float], shell.option(group=shell.PRUNING, metavar="PART", help="Part of the weights, or of the units, to remove; 0 to below 1.")] = None,
+    target_macs: Annotated[Optional[float], shell.option(group=shell.PRUNING, metavar="N", help="structured: MACs per second at most; up to 1, as a part of the dense ones.")] = None,
+    target_params: Annotated[Optional[float], shell.option(group=shell.PRUNING, metavar="N", help="structured: parameters at most; up to 1, as a part of the dense ones.")] = None,
+    floor: Annotated[float, shell.option(group=shell.PRUNING, metavar="PART", help="Part of each layer, or group of units, to keep.")] = 0.1,
+    importance: Annotated[Importance, shell.option(group=shell.PRUNING, help="structured: by norms of weights, or by gradients on --list and --ref.")] = Importance.l1,
+    multiple: Annotated[Optional[int], shell.option(group=shell.PRUNING, min=1, help="structured: round widths to it (default: what suits the model's kernels).")] = None,
+    list_: Annotated[Optional[str], shell.option("--list", group=shell.METRICS, metavar="LIST", help="Wav list on which the pruned model is compared with the dense one.")] = None,
+    ref: Annotated[Optional[str], shell.option(group=shell.METRICS, metavar="LIST", help="With --list: the clean list, for scores and for taylor.")] = None,
+    metrics: Annotated[str, shell.option(group=shell.METRICS, metavar="A,B,…", help="With --ref: metrics of se-score, by commas.")] = "pesq_wb,stoi,si_sdr",
     as_json: shell.Json = False,
 ) -> None:
+    # fmt: on
     """Prune CKPT, and print what that costs and saves: a row for the dense model and one for the pruned.
 
     Magnitude pruning sets the smallest weights of all layers together to zero. Zeros compress well but are

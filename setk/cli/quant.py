@@ -47,6 +47,7 @@ def train(**options: Any) -> None:
 train.__doc__ = "Run se-train, which also trains quantized models: a config with a block 'quantization'."
 
 
+# fmt: off
 @shell.command(
     app,
     examples="""
@@ -56,21 +57,11 @@ se-quant ptq fspen fspen8.pt --list noisy.scp --method mse
 def ptq(
     model: Source,
     out: Annotated[Path, typer.Argument(metavar="OUT.pt", help="Checkpoint to write.")],
-    list_: Annotated[
-        str,
-        typer.Option(
-            "--list",
-            rich_help_panel=shell.INPUT,
-            metavar="LIST",
-            help="Wav list of noisy speech like the model's input; minutes suffice.",
-        ),
-    ],
-    method: Annotated[
-        Calibration,
-        typer.Option(help="Ranges: minmax; percentile, without 1 value of 10000; mse, of least squared error."),
-    ] = Calibration.mse,
+    list_: Annotated[str, shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list of noisy speech like the model's input; minutes suffice.")],
+    method: Annotated[Calibration, typer.Option(help="Ranges: minmax; percentile, without 1 value of 10000; mse, of least squared error.")] = Calibration.mse,
     allow_commands: shell.AllowCommands = False,
 ) -> None:
+    # fmt: on
     """Quantize MODEL without training: measure the ranges of its activations on a list, and write a checkpoint.
 
     OUT is for se-enhance, for se-quant export as integers, and for se-quant check against MODEL. A signal that
@@ -98,6 +89,7 @@ def ptq(
     shell.note(f"se-quant: {out}: {len(source.activation_quantizers)} ranges from {len(locations)} signals")
 
 
+# fmt: off
 @shell.command(
     app,
     examples="""
@@ -108,19 +100,11 @@ se-quant export exp/mine/best.pt mine8.onnx --batch 8
 )
 def export(
     model: Source,
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, or OUT.c and OUT.h.")
-    ],
-    frames: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Frames that a call accepts: 1 is live; 16 and more suit files. "
-            "A model that is not causal accepts any number.",
-        ),
-    ] = 1,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, or OUT.c and OUT.h.")],
+    frames: Annotated[int, typer.Option(min=1, help="Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Signals that a call accepts, for servers.")] = 1,
 ) -> None:
+    # fmt: on
     """Write MODEL as ONNX, which se-enhance runs without torch, as TorchScript, for torch.jit.load, or as C for a device.
 
     The graph is the model's chunk forward, with its states as inputs and outputs; the STFT is not part of the graph.
@@ -146,6 +130,7 @@ def export(
             )
 
 
+# fmt: off
 @shell.command(
     app,
     examples="""
@@ -157,44 +142,18 @@ def check(
     ctx: typer.Context,
     a: Annotated[str, Form],
     b: Annotated[str, Form],
-    list_: Annotated[
-        str, typer.Option("--list", rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list of noisy speech.")
-    ],
-    ref: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.INPUT, metavar="LIST", help="Wav list of the clean speech, to score B less A."
-        ),
-    ] = None,
-    metrics: Annotated[
-        str,
-        typer.Option(
-            rich_help_panel=shell.METRICS, metavar="A,B,…", help="With --ref: metrics of se-score, by commas."
-        ),
-    ] = "pesq_wb,stoi,si_sdr",
-    min_snr: Annotated[
-        float,
-        typer.Option(
-            rich_help_panel=shell.METRICS,
-            metavar="DB",
-            help="SNR in dB between the outputs, below which an utterance counts as failed. Float forms of a model are above 80, int8 "
-            "is about 30 from its checkpoint, and that about 25 from float.",
-        ),
-    ] = 20.0,
-    integer: Annotated[
-        bool,
-        typer.Option(
-            "--integer",
-            rich_help_panel=shell.METRICS,
-            help="Compute B, an int8 .onnx of Conv-TasNet, by integers alone.",
-        ),
-    ] = False,
+    list_: Annotated[str, shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list of noisy speech.")],
+    ref: Annotated[Optional[str], shell.option(group=shell.INPUT, metavar="LIST", help="Wav list of the clean speech, to score B less A.")] = None,
+    metrics: Annotated[str, shell.option(group=shell.METRICS, metavar="A,B,…", help="With --ref: metrics of se-score, by commas.")] = "pesq_wb,stoi,si_sdr",
+    min_snr: Annotated[float, shell.option(group=shell.METRICS, metavar="DB", help="SNR in dB between the outputs, below which an utterance counts as failed. Float forms of a model are above 80, int8 " "is about 30 from its checkpoint, and that about 25 from float.")] = 20.0,
+    integer: Annotated[bool, shell.option("--integer", group=shell.METRICS, help="Compute B, an int8 .onnx of Conv-TasNet, by integers alone.")] = False,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
     as_json: shell.Json = False,
     allow_commands: shell.AllowCommands = False,
     trust: shell.Trust = False,
 ) -> None:
+    # fmt: on
     """Compare two forms of a model: the SNR in dB of B's output to A's, for each utterance of a list.
 
     Writes a table to standard output: utt, snr, and with --ref the score of B less that of A in each metric. Means with
@@ -241,14 +200,13 @@ def check(
     failures.finish(good)
 
 
+# fmt: off
 @shell.command(app, "import", examples="se-quant import pytorch_model.bin conv_tasnet.pt")
 def import_(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="pytorch_model.bin of asteroid's ConvTasNet for one source at 16 kHz."),
-    ],
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="pytorch_model.bin of asteroid's ConvTasNet for one source at 16 kHz.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.pt", help="Checkpoint to write.")],
 ) -> None:
+    # fmt: on
     """Convert a checkpoint of asteroid to one of conv_tasnet, to enhance with or to quantize (se-train --init)."""
     from setk import checkpoint
     from setk.export import asteroid

@@ -25,153 +25,36 @@ se-score --ref clean.scp --noisy noisy.scp enhanced.scp --html report.html > sco
 VERIFIED = 20  # utterances that --verify recomputes
 
 
+# fmt: off
 @shell.command(app, examples=EXAMPLES)
 def score(
     ctx: typer.Context,
-    files: Annotated[
-        Optional[list[str]],
-        typer.Argument(
-            metavar="[CLEAN] ENHANCED", help="Two audio files; with --ref, one wav list. - is standard input."
-        ),
-    ] = None,
-    ref: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.INPUT,
-            metavar="LIST",
-            help="Wav list of the clean references; ENHANCED is then a wav list.",
-        ),
-    ] = None,
-    noisy: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.INPUT,
-            metavar="LIST",
-            help="Noisy speech, for si_sdri and sdri: a wav list with --ref, else an audio file.",
-        ),
-    ] = None,
-    metrics: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.METRICS,
-            metavar="A,B,…",
-            help="Columns of the table (default pesq_wb,stoi,estoi,si_sdr).",
-        ),
-    ] = None,
-    list_metrics: Annotated[
-        bool,
-        typer.Option(
-            "--list-metrics",
-            rich_help_panel=shell.METRICS,
-            help="List all metrics, with what is missing to compute them here, and exit.",
-        ),
-    ] = False,
-    dnsmos_model: Annotated[
-        Optional[str], typer.Option(rich_help_panel=shell.METRICS, metavar="FILE", help="ONNX model of DNSMOS P.835.")
-    ] = None,
-    dnsmos_p808_model: Annotated[
-        Optional[str], typer.Option(rich_help_panel=shell.METRICS, metavar="FILE", help="ONNX model of DNSMOS P.808.")
-    ] = None,
-    by: Annotated[
-        Optional[list[str]],
-        typer.Option(
-            rich_help_panel=shell.METRICS,
-            metavar="TABLE",
-            help="Means by group too: utt2snr, utt2spk, any 'utt-id group', or SCORES.tsv:METRIC. May be repeated.",
-        ),
-    ] = None,
-    bins: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.METRICS,
-            metavar="A,B,…",
-            help="With --by: join groups that are numbers into intervals with these limits, as in 0,6,12.",
-        ),
-    ] = None,
-    expect: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.METRICS,
-            metavar="METRIC=LOW:HIGH,…",
-            help="Exit with 1 if a mean is outside its range, or missing.",
-        ),
-    ] = None,
-    table: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.TABLES,
-            metavar="md|tsv|json",
-            help="Print a table of several systems, each [NAME=]SCORES.tsv[,COUNT.json], and exit.",
-        ),
-    ] = None,
-    against: Annotated[
-        Optional[str],
-        typer.Option(
-            rich_help_panel=shell.TABLES, metavar="NAME", help="With --table: differences to this system too."
-        ),
-    ] = None,
-    png: Annotated[
-        Optional[Path],
-        typer.Option(rich_help_panel=shell.TABLES, metavar="FILE", help="With --table: draw the means against MACs/s."),
-    ] = None,
-    compare: Annotated[
-        Optional[tuple[str, str]],
-        typer.Option(
-            rich_help_panel=shell.TABLES,
-            metavar="A.tsv B.tsv",
-            help="Compare two score tables on the same utterances, and exit.",
-        ),
-    ] = None,
-    verify: Annotated[
-        Optional[int],
-        typer.Option(
-            rich_help_panel=shell.METRICS,
-            metavar="[N]",
-            min=1,
-            help=f"Recompute N random utterances (default {VERIFIED}) with pystoi and pesq; "
-            "exit with 1 if a score differs by more than 1e-6.",
-        ),
-    ] = None,
-    rate: Annotated[
-        Optional[int],
-        typer.Option(rich_help_panel=shell.INPUT, metavar="HZ", min=1, help="Resample all signals to this rate first."),
-    ] = None,
-    tolerance: Annotated[
-        float,
-        typer.Option(
-            rich_help_panel=shell.INPUT,
-            metavar="SECONDS",
-            min=0,
-            help="Lengths may differ by this much; the longer is cut.",
-        ),
-    ] = 0.0,
-    jobs: Annotated[int, typer.Option(rich_help_panel=shell.PARALLEL, min=1, help="With --ref: processes.")] = 1,
+    files: Annotated[Optional[list[str]], typer.Argument(metavar="[CLEAN] ENHANCED", help="Two audio files; with --ref, one wav list. - is standard input.")] = None,
+    ref: Annotated[Optional[str], shell.option(group=shell.INPUT, metavar="LIST", help="Wav list of the clean references; ENHANCED is then a wav list.")] = None,
+    noisy: Annotated[Optional[str], shell.option(group=shell.INPUT, metavar="LIST", help="Noisy speech, for si_sdri and sdri: a wav list with --ref, else an audio file.")] = None,
+    metrics: Annotated[Optional[str], shell.option(group=shell.METRICS, metavar="A,B,…", help="Columns of the table (default pesq_wb,stoi,estoi,si_sdr).")] = None,
+    list_metrics: Annotated[bool, shell.option("--list-metrics", group=shell.METRICS, help="List all metrics, with what is missing to compute them here, and exit.")] = False,
+    dnsmos_model: Annotated[Optional[str], shell.option(group=shell.METRICS, metavar="FILE", help="ONNX model of DNSMOS P.835.")] = None,
+    dnsmos_p808_model: Annotated[Optional[str], shell.option(group=shell.METRICS, metavar="FILE", help="ONNX model of DNSMOS P.808.")] = None,
+    by: Annotated[Optional[list[str]], shell.option(group=shell.METRICS, metavar="TABLE", help="Means by group too: utt2snr, utt2spk, any 'utt-id group', or SCORES.tsv:METRIC. May be repeated.")] = None,
+    bins: Annotated[Optional[str], shell.option(group=shell.METRICS, metavar="A,B,…", help="With --by: join groups that are numbers into intervals with these limits, as in 0,6,12.")] = None,
+    expect: Annotated[Optional[str], shell.option(group=shell.METRICS, metavar="METRIC=LOW:HIGH,…", help="Exit with 1 if a mean is outside its range, or missing.")] = None,
+    table: Annotated[Optional[str], shell.option(group=shell.TABLES, metavar="md|tsv|json", help="Print a table of several systems, each [NAME=]SCORES.tsv[,COUNT.json], and exit.")] = None,
+    against: Annotated[Optional[str], shell.option(group=shell.TABLES, metavar="NAME", help="With --table: differences to this system too.")] = None,
+    png: Annotated[Optional[Path], shell.option(group=shell.TABLES, metavar="FILE", help="With --table: draw the means against MACs/s.")] = None,
+    compare: Annotated[Optional[tuple[str, str]], shell.option(group=shell.TABLES, metavar="A.tsv B.tsv", help="Compare two score tables on the same utterances, and exit.")] = None,
+    verify: Annotated[Optional[int], shell.option(group=shell.METRICS, metavar="[N]", min=1, help=f"Recompute N random utterances (default {VERIFIED}) with pystoi and pesq; " "exit with 1 if a score differs by more than 1e-6.")] = None,
+    rate: Annotated[Optional[int], shell.option(group=shell.INPUT, metavar="HZ", min=1, help="Resample all signals to this rate first.")] = None,
+    tolerance: Annotated[float, shell.option(group=shell.INPUT, metavar="SECONDS", min=0, help="Lengths may differ by this much; the longer is cut.")] = 0.0,
+    jobs: Annotated[int, shell.option(group=shell.PARALLEL, min=1, help="With --ref: processes.")] = 1,
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
-    jsonl: Annotated[
-        bool,
-        typer.Option(
-            "--json", "--jsonl", rich_help_panel=shell.OUTPUT, help="Print a JSON object per line, not a table."
-        ),
-    ] = False,
-    summary: Annotated[
-        Optional[Path],
-        typer.Option(
-            rich_help_panel=shell.OUTPUT,
-            metavar="FILE",
-            help="Write means, intervals, counts, groups and provenance as JSON.",
-        ),
-    ] = None,
-    html: Annotated[
-        Optional[Path],
-        typer.Option(
-            rich_help_panel=shell.OUTPUT,
-            metavar="FILE",
-            help="Write a report to look at and listen to: one page without other files.",
-        ),
-    ] = None,
+    jsonl: Annotated[bool, shell.option("--json", "--jsonl", group=shell.OUTPUT, help="Print a JSON object per line, not a table.")] = False,
+    summary: Annotated[Optional[Path], shell.option(group=shell.OUTPUT, metavar="FILE", help="Write means, intervals, counts, groups and provenance as JSON.")] = None,
+    html: Annotated[Optional[Path], shell.option(group=shell.OUTPUT, metavar="FILE", help="Write a report to look at and listen to: one page without other files.")] = None,
     allow_commands: shell.AllowCommands = False,
 ) -> None:
+    # fmt: on
     """Score enhanced speech against the clean reference: two files, or two wav lists matched by utterance.
 
     A tab-separated table goes to standard output, a row as soon as it is ready, in the order of ENHANCED. A score that

@@ -65,6 +65,11 @@ Trust = Annotated[
 quiet = False  # set by --quiet
 
 
+def option(*names: str, group: str, **settings: Any) -> Any:
+    """An option that the help lists under the title `group`; the rest as for typer.Option."""
+    return typer.Option(*names, rich_help_panel=group, **settings)
+
+
 def new_app(examples: str | None = None, **options: Any) -> typer.Typer:
     """A Typer without boxes and colors: plain help suits grep too, and starts faster."""
     return typer.Typer(

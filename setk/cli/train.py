@@ -19,58 +19,21 @@ se-train fspen --train shards/mine --valid data/valid --out exp/mine --dry-run
 """
 
 
+# fmt: off
 @shell.command(app, examples=EXAMPLES)
 def train(
     ctx: typer.Context,
     conf: Annotated[str, typer.Argument(metavar="CONFIG", help="An included config, such as fspen, or a YAML file.")],
-    train: Annotated[
-        Path,
-        typer.Option(
-            rich_help_panel=shell.INPUT,
-            metavar="DIR",
-            help="Data directory or shards: pairs, or speech and noise to mix.",
-        ),
-    ],
-    valid: Annotated[
-        Path,
-        typer.Option(rich_help_panel=shell.INPUT, metavar="DIR", help="Data directory of pairs; never the test set."),
-    ],
-    out: Annotated[
-        Path,
-        typer.Option(
-            rich_help_panel=shell.OUTPUT,
-            metavar="DIR",
-            help="Experiment directory: checkpoints, resume state, history.",
-        ),
-    ],
-    set_: Annotated[
-        list[str],
-        typer.Option(
-            "--set",
-            rich_help_panel=shell.INPUT,
-            metavar="KEY=VALUE",
-            help="Override a key of the config; may be repeated.",
-        ),
-    ] = [],
-    init: Annotated[
-        Optional[str],
-        typer.Option(rich_help_panel=shell.INPUT, metavar="MODEL", help="Start from the weights of this checkpoint."),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", rich_help_panel=shell.OUTPUT, help="Delete what OUT holds, and start over.")
-    ] = False,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            rich_help_panel=shell.GENERAL,
-            help="Print the config and an estimate of time and memory, from ten steps.",
-        ),
-    ] = False,
-    threads: Annotated[
-        int, typer.Option(rich_help_panel=shell.PARALLEL, min=1, help="Compute threads of this process.")
-    ] = 1,
+    train: Annotated[Path, shell.option(group=shell.INPUT, metavar="DIR", help="Data directory or shards: pairs, or speech and noise to mix.")],
+    valid: Annotated[Path, shell.option(group=shell.INPUT, metavar="DIR", help="Data directory of pairs; never the test set.")],
+    out: Annotated[Path, shell.option(group=shell.OUTPUT, metavar="DIR", help="Experiment directory: checkpoints, resume state, history.")],
+    set_: Annotated[list[str], shell.option("--set", group=shell.INPUT, metavar="KEY=VALUE", help="Override a key of the config; may be repeated.")] = [],
+    init: Annotated[Optional[str], shell.option(group=shell.INPUT, metavar="MODEL", help="Start from the weights of this checkpoint.")] = None,
+    fresh: Annotated[bool, shell.option("--fresh", group=shell.OUTPUT, help="Delete what OUT holds, and start over.")] = False,
+    dry_run: Annotated[bool, shell.option("--dry-run", group=shell.GENERAL, help="Print the config and an estimate of time and memory, from ten steps.")] = False,
+    threads: Annotated[int, shell.option(group=shell.PARALLEL, min=1, help="Compute threads of this process.")] = 1,
 ) -> None:
+    # fmt: on
     """Train CONFIG's model; best.pt and last.pt in OUT are checkpoints for se-enhance. A block `quantization` rounds while it trains.
 
     Stopped at any moment (SIGTERM and SIGINT save first), the same command resumes; on a CPU the resumed run

@@ -58,13 +58,21 @@ class Enhancer:
         return count_parameters(model(self.spec).model)["params"]
 
     def enhance(
-        self, noisy: np.ndarray, rate: int, *, chunk: float | None = None, limit_db: float | None = None
+        self,
+        noisy: np.ndarray,
+        rate: int,
+        *,
+        chunk: float | None = None,
+        limit_db: float | None = None,
+        highband: str = "none",
     ) -> np.ndarray:
         """Enhance `noisy` [n] or [channels, n] at `rate` Hz. Returns float32 of the same shape, sample-aligned.
 
         Input is float with full scale 1.0, or int16. `chunk`: seconds that the model processes at a time (None: what suits
-        the model), as `se-enhance --chunk`. `limit_db`: the largest noise reduction in dB, as `se-enhance --limit`. The result, written as 16 bits, has the same bytes as se-enhance's. Raises
-        UserError on another shape or type, AudioError on NaN or infinite samples.
+        the model), as `se-enhance --chunk`. `limit_db`: the largest noise reduction in dB, as `se-enhance --limit`.
+        `highband`: "none", or "gain" to keep the band above the model's, as `se-enhance --highband`. The result, written as
+        16 bits, has the same bytes as se-enhance's. Raises UserError on another shape or type, AudioError on NaN or
+        infinite samples.
 
         >>> clean = setk.load("fspen").enhance(noisy, 16000)
         """
@@ -74,16 +82,22 @@ class Enhancer:
             check_rate(rate),
             len(samples),
             seconds_at_a_time(self.engine, chunk, False),
-            Output(limit_db).check(),
+            Output(limit_db, highband).check(),
         )
         parts = [stream.push(samples[:, at : at + BLOCK]) for at in range(0, samples.shape[1], BLOCK)]
         return np.concatenate([*parts, stream.flush()], axis=1).reshape(np.shape(noisy))
 
     def stream(
-        self, rate: int, channels: int = 1, *, chunk: float | None = None, limit_db: float | None = None
+        self,
+        rate: int,
+        channels: int = 1,
+        *,
+        chunk: float | None = None,
+        limit_db: float | None = None,
+        highband: str = "none",
     ) -> BlockStream:
         """A live stream of `channels` at `rate` Hz: push blocks, get enhanced blocks. `chunk`: as in `enhance`; None: one frame.
-        `limit_db`: as in `enhance`.
+        `limit_db` and `highband`: as in `enhance`.
 
         A model that is not causal needs `chunk`, the seconds to wait. Raises UserError without it.
 
@@ -91,7 +105,7 @@ class Enhancer:
         >>> for block in blocks: play(stream.push(block))
         >>> play(stream.flush())
         """
-        return BlockStream(self.engine, check_rate(rate), channels, chunk, Output(limit_db).check())
+        return BlockStream(self.engine, check_rate(rate), channels, chunk, Output(limit_db, highband).check())
 
 
 class BlockStream:

@@ -44,14 +44,15 @@ class Observer(Protocol):
 
 
 class Enhanced(NamedTuple):
-    """A file that was enhanced: seconds of audio, seconds of processor time, samples clipped, latency of the stream in ms, and
-    the seconds that a live source lost."""
+    """A file that was enhanced: seconds of audio, seconds of processor time, samples clipped, latency of the stream in ms, the
+    seconds that a live source lost, and the frequency in Hz above which the output has nothing (None: as the input)."""
 
     seconds: float
     cpu_seconds: float
     clipped: int
     latency_ms: float
     dropped_seconds: float = 0.0
+    lost_above_hz: int | None = None
 
 
 class Entry(NamedTuple):
@@ -188,7 +189,8 @@ def enhance_file(
     observed = _Observed(stream, info, observers) if observers else stream
     samples, clipped = transfer(observed, info, blocks, target, subtype, raw is not None)
     dropped = newest.dropped / info.rate if newest else 0.0
-    return Enhanced(samples / info.rate, time.process_time() - start, clipped, stream.latency_ms, dropped)
+    lost = engine.sample_rate // 2 if engine.sample_rate < info.rate and output.highband == "none" else None
+    return Enhanced(samples / info.rate, time.process_time() - start, clipped, stream.latency_ms, dropped, lost)
 
 
 def _check_raw(raw: Raw) -> None:

@@ -34,12 +34,8 @@ class OnnxEngine:
             ) from None
         described, self.transform = exported.describe(self.about, str(path))
         self.name, self.sample_rate, self.lookahead = described.model, described.sample_rate, described.lookahead
-        self.frames, self.batch, self.causal, self.chunk_s = (
-            described.frames,
-            described.batch,
-            described.causal,
-            described.chunk_s,
-        )
+        self.frames, self.batch = described.frames, described.batch
+        self.causal, self.chunk_s = described.causal, described.chunk_s
         self._states = described.state
         onnx_graph.check_run(
             self._session,

@@ -1,4 +1,4 @@
-"""What is done to the output of a model before it is written: a limit of the noise reduction."""
+"""What is done to the output of a model before it is written: a limit of the noise reduction, and the band above the model's."""
 
 from __future__ import annotations
 
@@ -9,20 +9,28 @@ import numpy as np
 
 from setk.core.errors import UserError
 
+HIGHBANDS = ("none", "gain")
+
 
 class Output(NamedTuple):
     """How the output is made from what the model returns.
 
     `limit_db`: the largest noise reduction in dB. The aligned input is mixed in, y = (1 - g) enhanced + g input with
     g = 10^(-limit_db / 20), so what the model removes completely remains at -limit_db. None: no limit.
+
+    `highband`: what is above the model's band in an input of a higher rate. "none": nothing; "gain": the input's upper band, scaled by
+    what the model does to its own top band (see HighBand).
     """
 
     limit_db: float | None = None
+    highband: str = "none"
 
     def check(self) -> Output:
         """Return self. Raises UserError on a value that is not allowed."""
         if self.limit_db is not None and not (0 <= self.limit_db < math.inf):
             raise UserError(f"limit {self.limit_db:g} dB: must be 0 or more")
+        if self.highband not in HIGHBANDS:
+            raise UserError(f"highband '{self.highband}': unknown; choose {' or '.join(HIGHBANDS)}")
         return self
 
     def settings(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from setk.audio.stft import StreamTransform
 from setk.engines.base import Engine, whole_chunk
+from setk.engines.highband import HighBand
 from setk.engines.output import Limiter, Output
 
 
@@ -27,6 +28,10 @@ class Signal:
         self._seen = self._given = 0
         self._down = _resampler(rate, engine.sample_rate, channels)
         self._up = _resampler(engine.sample_rate, rate, channels)
+        self._highband = None
+        if output.highband == "gain" and rate > engine.sample_rate:
+            up = _resampler(engine.sample_rate, rate, channels)
+            self._highband = HighBand(rate, engine.sample_rate, channels, up)
         self._limiter = None if output.limit_db is None else Limiter(output.limit_db, channels)
         self.ended = self.done = False
 
@@ -38,11 +43,17 @@ class Signal:
         self._seen += x.shape[1]
         if self._limiter:
             self._limiter.feed(x)
-        frames = self._transform.analysis(self._down(x, False))
+        low = self._down(x, False)
+        if self._highband:
+            self._highband.feed(x, low)
+        frames = self._transform.analysis(low)
         self._waiting = np.concatenate([self._waiting, frames], axis=1) if self.waiting else frames
 
     def end(self) -> None:
-        rest = self._down(np.zeros((len(self._waiting), 0), np.float32), True)
+        nothing = np.zeros((len(self._waiting), 0), np.float32)
+        rest = self._down(nothing, True)
+        if self._highband:
+            self._highband.feed(nothing, rest)
         silence = np.zeros((len(self._waiting), self.lookahead, *self._waiting.shape[2:]), np.float32)
         self._waiting = np.concatenate(
             [self._waiting, self._transform.analysis(rest), self._transform.flush(), silence], axis=1
@@ -59,11 +70,14 @@ class Signal:
         last = self.ended and not self.waiting
         early = min(self._early, frames.shape[1])
         self._early -= early
-        y = self._up(self._transform.synthesis(frames[:, early:]), last)[:, : self._seen - self._given]
+        enhanced = self._transform.synthesis(frames[:, early:])
+        y = self._up(enhanced, last)[:, : self._seen - self._given]
         self._given += y.shape[1]
         if last:
             y = np.pad(y, ((0, 0), (0, self._seen - self._given)))  # the two resamplers may round a sample away
             self.done = True
+        if self._highband:
+            y = self._highband.add(y, enhanced, last)
         return self._limiter.mix(y) if self._limiter else y
 
 

@@ -46,12 +46,8 @@ class ScriptEngine:
                 self._forward = torch.jit.load(str(path), "cpu")
             described, self.transform = exported.describe(self.about, str(path))
             self.name, self.sample_rate, self.lookahead = described.model, described.sample_rate, described.lookahead
-            self.frames, self.batch, self.causal, self.chunk_s = (
-                described.frames,
-                described.batch,
-                described.causal,
-                described.chunk_s,
-            )
+            self.frames, self.batch = described.frames, described.batch
+            self.causal, self.chunk_s = described.causal, described.chunk_s
             self._first = [(state.axis, torch.from_numpy(state.first().copy())) for state in described.state]
         except (RuntimeError, ValueError, KeyError, TypeError) as e:
             raise UserError(f"{path}: is damaged ({' '.join(str(e).split())[:100]}); export it again") from None
