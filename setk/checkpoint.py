@@ -12,7 +12,9 @@ import io
 import json
 import os
 import pickle
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,20 @@ from setk.core.files import atomic_open, sha256, write_text
 from setk.pretrained import find as find
 
 FORMAT = 1
+# What zipfile and torch's interpreter of a pickle raise for damaged bytes.
+_DAMAGED = (
+    *(
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        LookupError,
+    ),
+    *(AttributeError, TypeError, AssertionError, OverflowError),
+)
 
 
 def save(path: str | os.PathLike, model: models.Model, scores: dict[str, Any], **facts: Any) -> None:
@@ -70,7 +86,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
                 f"{path}: is TorchScript, a program and not a checkpoint; use the .pt that it was exported from"
             )
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, KeyError, IndexError) as e:
+    except _DAMAGED as e:
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
         raise UserError(f"{path}: not a checkpoint, or damaged, or holds code ({reason})") from None
     if not isinstance(content, dict):

@@ -401,8 +401,8 @@ def test_a_step_without_a_finite_gradient_leaves_weights_and_statistics_as_they_
     "overrides, words",
     [
         (["precision=fp16"], "float32, tf32, bf16"),
-        (["ema=1"], "decay"),
-        (["accumulate=0"], "above 0"),
+        (["ema=1"], "ema: 1 is outside"),
+        (["accumulate=0"], "accumulate: 0 is outside"),
         (["accumulate=3"], "cannot be divided evenly"),
     ],
 )

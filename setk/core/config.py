@@ -1,12 +1,14 @@
 """YAML to dataclass, strictly: an unknown key is an error that names the nearest known one.
 
-Only scalars, lists and mappings come from a file; no tags, no references, no code.
+Only scalars, lists and mappings come from a file; no tags, no references, no code. A file has at most 1 MiB and 20,000
+values, nested at most 20 deep.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import os
 import types
 import typing
@@ -19,6 +21,38 @@ from setk.core.errors import UserError
 
 T = TypeVar("T")
 SUFFIXES = (".yaml", ".yml")
+_MOST_BYTES, _MOST_NODES, _DEEPEST = 1 << 20, 20_000, 20
+# What PyYAML raises for a scalar that its tag cannot hold: a date that does not exist, an integer of 5000 digits.
+_SCALAR_ERRORS = (ValueError, OverflowError, AttributeError)
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with limits, and without aliases: some lines of those stand for gigabytes, or for themselves."""
+
+    _nodes = _depth = 0
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            self._refuse("references (*name) are not supported; write the value again")
+        self._nodes += 1
+        self._depth += 1
+        if self._nodes > _MOST_NODES:
+            self._refuse(f"has more than {_MOST_NODES} values")
+        if self._depth > _DEEPEST:
+            self._refuse(f"is nested more than {_DEEPEST} deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+    def _refuse(self, problem: str) -> None:
+        raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: its beginning, if it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
 
 
 def included() -> dict[str, Path]:
@@ -43,7 +77,10 @@ def read_yaml(path) -> dict[str, Any]:
     """Read a YAML mapping. Raises UserError with file and line on bad syntax or another kind of document."""
     try:
         with open(path, encoding="utf-8") as f:
-            data = yaml.safe_load(f)
+            text = f.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise UserError(f"{path}: has more than {_MOST_BYTES} bytes; is it a config?")
+        data = yaml.load(text, _Loader)
     except FileNotFoundError:
         raise UserError(f"{path}: no such configuration") from None
     except IsADirectoryError:
@@ -51,8 +88,10 @@ def read_yaml(path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         mark = getattr(e, "problem_mark", None)
         raise UserError(
-            f"{path}{f':{mark.line + 1}' if mark else ''}: is not YAML: {getattr(e, 'problem', e)}"
+            f"{path}{f':{mark.line + 1}' if mark else ''}: is not YAML: {' '.join(str(getattr(e, 'problem', e)).split())}"
         ) from None
+    except _SCALAR_ERRORS as e:
+        raise UserError(f"{path}: has a value that cannot be read: {str(e)[:100]}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: has no 'key: value' lines")
     return data
@@ -72,7 +111,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:
     known = [f.name for f in dataclasses.fields(cls)]
     for key in values:
         if key not in known:
-            raise UserError(f"{where}: unknown key '{key}'; {nearest(str(key), known)}")
+            raise UserError(f"{where}: unknown key '{str(key)[:80]}'; {nearest(str(key)[:80], known)}")
     missing = [
         f.name
         for f in dataclasses.fields(cls)
@@ -93,26 +132,27 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return build(hint, value, where)
     if origin in (list, tuple):
         if not isinstance(value, (list, tuple)):
-            raise UserError(f"{where}: expected a list, not {value!r}")
+            raise UserError(f"{where}: expected a list, not {shown(value)}")
         if origin is tuple and args[-1:] != (...,) and len(value) != len(args):
             raise UserError(f"{where}: expected {len(args)} values, not {len(value)}")
         kinds = args if origin is tuple and args[-1:] != (...,) else [args[0]] * len(value)
         return origin(_convert(v, a, where) for v, a in zip(value, kinds))
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise UserError(f"{where}: expected 'key: value' lines, not {value!r}")
+            raise UserError(f"{where}: expected 'key: value' lines, not {shown(value)}")
         return {str(k): _convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
     if hint is Any:
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+    if hint is float and isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
-            return float(value)
-        except ValueError:
-            pass
+            number = float(value)  # YAML 1.1 reads 1e-3 as a string
+        except (ValueError, OverflowError):
+            raise UserError(f"{where}: expected float, not {shown(value)}") from None
+        if not math.isfinite(number):
+            raise UserError(f"{where}: expected a finite float, not {shown(value)}")
+        return number
     if type(value) is not hint:
-        raise UserError(f"{where}: expected {hint.__name__}, not {value!r}")
+        raise UserError(f"{where}: expected {hint.__name__}, not {shown(value)}")
     return value
 
 
@@ -130,9 +170,9 @@ def override(values: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise UserError(f"--set {setting}: '{part}' has a value, not further keys")
         try:
-            node[last] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise UserError(f"--set {setting}: the value is not YAML") from None
+            node[last] = yaml.load(text, _Loader)
+        except (yaml.YAMLError, *_SCALAR_ERRORS):
+            raise UserError(f"--set {setting[:80]}: the value is not YAML") from None
     return values
 
 

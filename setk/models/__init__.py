@@ -8,6 +8,7 @@ paper; its presets are named after the file ("fspen", "fspen-79k"). The variable
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from importlib import import_module, util
 from pathlib import Path
@@ -180,14 +181,33 @@ def build(name: str, values: Mapping[str, Any], quantization: Mapping[str, Any] 
     """
     cls = model_class(name)
     try:
-        model = cls(config.build(cls.Config, values, f"model {name}"))  # type: ignore[call-arg]
+        model = cls(check_sizes(config.build(cls.Config, values, f"model {name}"), name))  # type: ignore[call-arg]
         if isinstance(model.units, Widths):
             model.units.check()
         if quantization is not None:
             quantize(model, config.build(Scheme, quantization, f"model {name}: quantization"))
         return model
-    except ValueError as e:
-        raise UserError(f"model {name}: {e}") from None
+    except (ValueError, RuntimeError, ArithmeticError) as e:  # torch has its own for sizes that do not go together
+        raise UserError(f"model {name}: {' '.join(str(e).split())[:200]}") from None
+
+
+# Limits of the integers in a model's config: of those that count layers, and of all others.
+COUNTS = ("blocks", "dpe_blocks", "repeats", "encoders", "heads", "splitter", "groups")
+MOST_LAYERS, WIDEST, FASTEST = 64, 4096, 192_000
+
+
+def check_sizes(values: Any, name: str) -> Any:
+    """Return a model's config. Raises UserError on sizes far beyond any model's, for which memory and time would not suffice."""
+    for field in dataclasses.fields(values):
+        value = getattr(values, field.name)
+        most = MOST_LAYERS if field.name in COUNTS else FASTEST if field.name == "rate" else WIDEST
+        sizes = value if isinstance(value, tuple) else (value,)
+        if len(sizes) > WIDEST:
+            raise UserError(f"model {name}: {field.name}: has {len(sizes)} values; at most {WIDEST}")
+        for size in sizes:
+            if type(size) is int and not 1 <= size <= most:
+                raise UserError(f"model {name}: {field.name}: {size} is outside 1 ... {most}")
+    return values
 
 
 def build_preset(preset: str) -> Model:

@@ -8,6 +8,7 @@ from typing import Any, Sequence
 from setk.core import config
 from setk.core.errors import UserError
 from setk.nn.quantization import Scheme
+from setk.training import ranges
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
     settings = config.build(Settings, values, conf)
     full = models.config_values(settings.model, settings.preset, settings.config)
     settings = config.build(Settings, {**values, "config": full}, conf)
+    ranges.check(settings, conf)
     for name in settings.losses:
         if name not in LOSSES:
             raise UserError(f"{conf}: losses: '{name}' is unknown; known: {', '.join(LOSSES)}")
@@ -130,13 +132,8 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
         raise UserError(f"{conf}: optimizer: '{settings.optimizer}' is unknown; adamw or muon")
     if settings.schedule not in ("cosine", "exponential"):
         raise UserError(f"{conf}: schedule: '{settings.schedule}' is unknown; cosine or exponential")
-    for key in ("segment", "batch", "accumulate", "steps", "valid_every", "save_every", "lr"):
-        if getattr(settings, key) <= 0:
-            raise UserError(f"{conf}: {key}: must be above 0")
     if settings.discriminator:
         select(("pesq_wb",))
-        if settings.discriminator.delay < 1:
-            raise UserError(f"{conf}: discriminator.delay: must be 1 or more")
         if settings.segment < 0.25:
             raise UserError(f"{conf}: segment: PESQ, which the discriminator learns, wants 0.25 s or more")
     if settings.quantization and settings.quantization.observe >= min(settings.valid_every, settings.steps):
@@ -146,8 +143,6 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
         )
     if settings.pruning:
         _check_pruning(conf, settings.pruning, init)
-    if not 0 <= settings.ema < 1:
-        raise UserError(f"{conf}: ema: {settings.ema} is no decay; 0 (none) to below 1, as in 0.999")
     if settings.precision not in Settings.PRECISIONS:
         raise UserError(
             f"{conf}: precision: '{settings.precision}' is unknown; known: {', '.join(Settings.PRECISIONS)}"
