@@ -1,7 +1,7 @@
 """The compiled part of setk, which is optional: one build of each kernel for each width of vector.
 
-setk/nn/kernel.py loads the build for the processor it runs on, so the nodes of a cluster can share an installation. Without a
-C compiler there are no kernels, and the layers run as torch operations.
+setk/nn/kernel.py and setk/native/kernels.py load the build for the processor they run on, so the nodes of a cluster can share
+an installation. Without a C compiler there are no kernels: layers run as torch operations, exported models in ONNX Runtime.
 """
 
 import platform
@@ -25,6 +25,20 @@ setup(
             optional=True,
         )
         for kernel in KERNELS
+        for name, target in TARGETS.items()
+    ]
+    + [
+        Extension(
+            f"setk.native._kernels_{name}",
+            ["setk/native/native.c"],
+            depends=[
+                f"setk/native/{header}.h"
+                for header in ("vector", "kernels", "products", "layers", "transform", "program")
+            ],
+            define_macros=[("MODULE", f"_kernels_{name}")],
+            extra_compile_args=["-std=gnu99", "-O3"] + [flag.replace("avx512f", "avx512dq") for flag in target],
+            optional=True,
+        )
         for name, target in TARGETS.items()
     ]
 )

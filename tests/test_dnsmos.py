@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from test_metrics import CORPUS, pairs  # noqa: F401  (a fixture)
 
+from conftest import MINI
+
 from setk import metrics
 from setk.core import files
 from setk.core.errors import UserError
@@ -166,3 +168,16 @@ def test_neither_speechmos_nor_librosa_is_imported():
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@installed
+def test_a_file_alone_is_rated_without_a_reference(se, tmp_path):
+    path = sorted((MINI / "test/noisy").glob("*.flac"))[0]
+    alone = se("score", path, "--metrics", "dnsmos_ovrl,dnsmos_p808", "--html", tmp_path / "r.html")
+    assert alone.returncode == 0, alone.err
+    assert alone.out == se("score", path, path, "--metrics", "dnsmos_ovrl,dnsmos_p808").out
+    assert "clean" not in (tmp_path / "r.html").read_text().split("<article")[1].split("</article>")[0]
+    piped = se("score", "-", "--metrics", "dnsmos_ovrl", input=path.read_bytes())
+    assert piped.returncode == 0 and piped.out.split()[-1] == alone.out.split()[-2]
+    done = se("score", path, "--metrics", "dnsmos_ovrl,stoi")
+    assert done.returncode == 2 and "se-score clean.wav enhanced.wav" in done.err

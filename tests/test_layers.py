@@ -20,6 +20,7 @@ LAYERS = [
     "nn",
     "models",
     "checkpoint",
+    "native",
     "engines",
     "cost",
     "export",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = shell.new_app()
 LISTS = ("out", "suffix", "jobs", "batch", "part", "max_fail", "allow_commands")  # options that apply only with --list
-RAW = ("raw", "rate", "channels", "live", "report", "strict")  # and those only without it
+RAW = ("raw", "rate", "channels", "live", "report", "html", "strict")  # and those only without it
 EXAMPLES = """
 se-enhance fspen noisy.wav enhanced.wav                  # one file
 arecord -t raw -f S16_LE -r 16000 | se-enhance fspen - - --raw --live | aplay -t raw -f S16_LE -r 16000
@@ -46,6 +46,7 @@ def enhance(
     live: Annotated[bool, shell.option("--live", group=shell.INPUT, help="Standard input is a microphone: drop audio that waits, at start and after a stall. Show levels on a terminal.")] = False,
     highband: Annotated[str, shell.option(group=shell.OUTPUT, metavar="none|gain", help="The band above the model's in an input of a higher rate: leave it out, or scale it by the gain of the model's top bands.")] = "none",
     report: Annotated[Optional[str], shell.option(group=shell.OUTPUT, metavar="FILE.tsv", help="Write levels, estimated SNR, noise reduction and speech activity per 100 ms; - is standard output.")] = None,
+    html: Annotated[Optional[Path], shell.option(group=shell.OUTPUT, metavar="FILE", help="Write a page to compare before and after: spectrograms, a player that switches, noise reduction.")] = None,
     subtype: Annotated[str, shell.option(group=shell.OUTPUT, metavar="TYPE", help="PCM_16, PCM_24, PCM_32 or FLOAT, for files.")] = "PCM_16",
     suffix: Annotated[str, shell.option(group=shell.OUTPUT, metavar=".EXT", help="With --list: format of the files.")] = ".wav",
     jobs: Annotated[int, shell.option(group=shell.PARALLEL, min=1, help="With --list: processes.")] = 1,
@@ -116,6 +117,7 @@ def enhance(
         trust,
         live,
         report,
+        html,
         chunk=chunk,
         subtype=subtype,
         raw=Raw(rate, channels) if raw else None,
@@ -126,7 +128,7 @@ def enhance(
 
 
 def _enhance_one(
-    model: str, source: str, target: str, trust: bool, live: bool, report: str | None, **options: Any
+    model: str, source: str, target: str, trust: bool, live: bool, report: str | None, html: Path | None, **options: Any
 ) -> None:
     from setk import engines
     from setk.cli import activity
@@ -136,6 +138,11 @@ def _enhance_one(
     engine = engines.open(model, trust=trust)
     meter = LevelMeter() if live and sys.stderr.isatty() and not shell.quiet else None
     observers: list[Any] = [meter] if meter else []
+    if html:
+        from setk.scoring.report.recording import Recorder
+
+        recorder = Recorder()
+        observers.append(recorder)
     with contextlib.ExitStack() as finish:
         if report:
             observers.append(finish.enter_context(activity.write_report(report)))
@@ -144,6 +151,10 @@ def _enhance_one(
         )
     if meter:
         meter.finish()
+    if html:
+        from setk.core import provenance
+
+        recorder.write(html, {"input": source, "output": target, "model": engine.name, **provenance.stamp("numpy")})
     factor = done.cpu_seconds / done.seconds if done.seconds else 0.0
     latency = f", algorithmic latency {done.latency_ms:.1f} ms" if source == "-" else ""
     dropped = f", {done.dropped_seconds:.3f} s dropped" if live else ""

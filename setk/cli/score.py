@@ -57,6 +57,8 @@ def score(
     # fmt: on
     """Score enhanced speech against the clean reference: two files, or two wav lists matched by utterance.
 
+    DNSMOS needs no reference: `se-score enhanced.wav --metrics dnsmos_ovrl`.
+
     A tab-separated table goes to standard output, a row as soon as it is ready, in the order of ENHANCED. A score that
     cannot be computed is nan, and the last column says why. Means with 95 % intervals go to standard error.
     With --compare, a row per metric of two such tables: B - A with its interval, and p by bootstrap and by Wilcoxon.
@@ -86,7 +88,8 @@ def score(
     expected = expectations.parse(expect) if expect else {}
     expectations.check_names(expected, names)
     files = files or []
-    if ref is None and len(files) != 2:
+    alone = ref is None and len(files) == 1 and not measures.need_reference(names)
+    if ref is None and len(files) != 2 and not alone:
         raise UserError("write 'se-score clean.wav enhanced.wav', or 'se-score --ref clean.scp enhanced.scp' for lists")
     if ref is None:
         shell.refuse(ctx, "without --ref, which is for lists", "jobs", "part")
@@ -98,7 +101,7 @@ def score(
         verifying.referenced(names)
     groups = {path: systems.read_groups(path, bins) for path in by or []}
     pairs = (
-        pairing.single(files[0], files[1], noisy, allow_commands)
+        pairing.single(None if alone else files[0], files[-1], noisy, allow_commands)
         if ref is None
         else pairing.listed(ref, files[0], noisy, part, allow_commands)
     )

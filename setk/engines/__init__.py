@@ -1,4 +1,4 @@
-"""Engines: a model behind one streaming interface, in torch, ONNX Runtime or TorchScript, and the streams that feed it.
+"""Engines: a model behind one streaming interface, in setk's own kernels, torch, ONNX Runtime or TorchScript, and the streams that feed it.
 
 `open(MODEL)` is the only place that turns a name or a file into something that runs, `model(MODEL)` the only one that
 turns it into a torch model.
@@ -13,6 +13,7 @@ from setk.engines.base import (
     latency_ms as latency_ms,
 )
 from setk.engines.batch import Batch as Batch
+from setk.engines.native import NativeEngine as NativeEngine
 from setk.engines.onnx import OnnxEngine as OnnxEngine
 from setk.engines.enhancer import Enhancer as Enhancer
 from setk.engines.resolve import Loaded as Loaded, model as model, open as open

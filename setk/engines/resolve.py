@@ -11,6 +11,8 @@ from setk import pretrained
 from setk.core import config
 from setk.core.errors import UserError
 from setk.engines.base import Engine
+from setk.engines import native
+from setk.engines.native import NativeEngine
 from setk.engines.onnx import OnnxEngine
 from setk.engines.torch import TorchEngine
 
@@ -49,14 +51,16 @@ class Loaded(NamedTuple):
 def open(spec: str | os.PathLike, *, trust: bool = False, untrained: bool = False) -> Engine:
     """The engine that runs MODEL: an included name, .pt, .onnx or .ts.
 
-    An included model that exists in both forms runs as ONNX, which starts seven times as fast. `trust` allows TorchScript,
+    An included model that exists as .onnx runs from it: by setk's own kernels if these were built and the model is causal,
+    otherwise by ONNX Runtime, which also runs an .onnx that is named by its path. `trust` allows TorchScript,
     which can execute any code. `untrained` also accepts a preset or a YAML config, with random weights. Raises UserError.
 
     >>> engine = open("fspen")
     """
     spec = os.fspath(spec)
     if spec in pretrained.included(".onnx") and not Path(spec).is_file():
-        return OnnxEngine(pretrained.included(".onnx")[spec])
+        exported = pretrained.included(".onnx")[spec]
+        return NativeEngine(exported) if native.available(exported) else OnnxEngine(exported)
     path = _path(spec)
     if path is None:
         loaded = model(spec)

@@ -1,4 +1,4 @@
-"""A checkpoint in a form that runs elsewhere: ONNX, TorchScript.
+"""A checkpoint in a form that runs elsewhere: ONNX, TorchScript, C.
 
 The package is callable, as `setk.export(MODEL, OUT)`; see `write`.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,16 +15,17 @@ from typing import Any
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
 
-FORMATS = (".onnx", ".ts")
+FORMATS = (".onnx", ".ts", ".c")
 LEAST_PARITY = 80.0  # dB; float32 in another order of summation stays above 100
 LEAST_ROUNDED = 15.0  # of a quantized model on noise: a rounding that flips makes others flip, which leaves 20 to 50
 
 
 def write(spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, batch: int = 1) -> dict[str, Any]:
-    """Write the checkpoint that MODEL names to OUT: .onnx, which setk runs without torch, or .ts for torch.jit.load.
+    """Write the checkpoint that MODEL names to OUT: .onnx, which setk runs without torch, .ts for torch.jit.load, or .c (and .h)
+    for any C99 compiler, of a causal float model.
 
     `frames`: how many one call accepts (1 is live; 16 and more suit files); a model that is not causal accepts any number.
-    `batch`: signals that one call accepts. A quantized model becomes ONNX of int8 weights and integer operators. Returns
+    `batch`: signals that one call accepts; both are 1 for C. A quantized model becomes ONNX of int8 weights and integer operators. Returns
     `nodes` of the graph, `bytes`, `snr_db` of the file's output to the checkpoint's, and of a quantized model in ONNX
     `products` (convolutions and matrix products) and how many of them are `integer`. Raises UserError, and writes
     nothing, if the file's output differs by more than rounding.
@@ -36,11 +38,13 @@ def write(spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, b
 
     out = Path(out)
     if out.suffix not in FORMATS:
-        raise UserError(f"{out}: the name must end in .onnx, or in .ts for TorchScript")
+        raise UserError(f"{out}: the name must end in .onnx, in .ts for TorchScript, or in .c")
     model, _, about, _ = engines.model(spec, weights=True)
     if not model.causal and frames != 1:
         raise UserError(f"{model.name} is not causal: its export accepts any number of frames; remove --frames")
     facts = {"scores": about["scores"], "source": about["provenance"], "sha256": about["sha256"]}
+    if out.suffix == ".c":
+        return _write_c(model, spec, out, frames, batch, facts)
     to_file = onnx.to_onnx if out.suffix == ".onnx" else onnx.to_torchscript
     with atomic_path(out) as temporary:
         made = to_file(model, temporary, frames=frames, batch=batch, **facts)
@@ -48,6 +52,29 @@ def write(spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, b
         if snr < (LEAST_ROUNDED if model.quantization else LEAST_PARITY):
             raise UserError(f"{out}: not written: differs from {spec} by more than rounding (SNR {snr:.1f} dB)")
     return {**made, "bytes": out.stat().st_size, "snr_db": snr}
+
+
+def _write_c(
+    model: Any, spec: str | os.PathLike, out: Path, frames: int, batch: int, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """The model as C by way of ONNX. `snr_db` is None without a compiler; `multiply_adds` are those of a hop."""
+    from setk.engines.torch import TorchEngine
+    from setk.export import onnx
+    from setk.export.c.build import export_c
+
+    if not model.causal:
+        raise UserError(
+            f"{spec}: {model.name} is not causal: it needs the complete signal, and C runs a hop at a time; export it as .onnx"
+        )
+    if model.quantization:
+        raise UserError(f"{spec}: is quantized; C is made of float checkpoints")
+    if frames != 1 or batch != 1:
+        raise UserError(f"{out}: C runs one hop of one signal per call; remove --frames and --batch")
+    with tempfile.TemporaryDirectory(prefix="setk_") as folder:
+        graph = Path(folder) / "graph.onnx"
+        made = onnx.to_onnx(model, graph, **facts)
+        written = export_c(graph, out, TorchEngine(model))
+    return {**made, **written, "bytes": out.stat().st_size, "snr_db": written["parity"]}
 
 
 class _Callable(ModuleType):

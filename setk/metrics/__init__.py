@@ -69,6 +69,11 @@ def select(names: Iterable[str], extras: Extras = Extras()) -> tuple[str, ...]:
     return names
 
 
+def need_reference(names: Iterable[str]) -> bool:
+    """Whether one of `names` compares with a reference; DNSMOS rates the estimate alone."""
+    return any(name not in dnsmos.MODELS for name in names)
+
+
 def check_gains(names: Iterable[str], noisy: object, how: str) -> None:
     """Raise UserError if one of `names` is a gain over the noisy signal, and `noisy` is None; `how` says how to name it."""
     gains = [name for name in names if METRICS[name].gain_of]

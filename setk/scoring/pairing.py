@@ -18,12 +18,13 @@ RESEMBLING = 0.3  # correlation; recordings of different speech stay below it at
 
 
 class Pair(NamedTuple):
-    """The locations of an utterance. `ref` None: not in the list of references; `est` None: not in the list of enhanced files."""
+    """The locations of an utterance. `ref` None: not in the list of references, or, if `alone`, not needed; `est` None: not in the list of enhanced files."""
 
     utt: str
     ref: Location | None
     est: Location | None
     noisy: Location | None = None
+    alone: bool = False
 
 
 class How(NamedTuple):
@@ -43,10 +44,10 @@ class Row(NamedTuple):
     error: str
 
 
-def single(ref: str, est: str, noisy: str | None, allow_commands: bool = False) -> Iterator[Pair]:
-    """The pair of two files, named after the second."""
+def single(ref: str | None, est: str, noisy: str | None, allow_commands: bool = False) -> Iterator[Pair]:
+    """The pair of two files, named after the second; `ref` None if no metric needs a reference."""
     places = (Location.parse(place, allow_commands) if place else None for place in (ref, est, noisy))
-    yield Pair(one_line(Path(est).stem).replace(" ", "_"), *places)
+    yield Pair(one_line(Path(est).stem).replace(" ", "_"), *places, ref is None)
 
 
 def listed(ref: str, est: str, noisy: str | None, part: str | None, allow_commands: bool = False) -> Iterator[Pair]:
@@ -90,6 +91,9 @@ def signals(pair: Pair, how: How) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
 
     Raises AudioError if reference and estimate cannot be compared.
     """
+    if pair.alone:
+        est, rate = _read(pair.est, how)
+        return est, est, None, rate, ""
     if pair.ref is None:
         raise AudioError("is not in the list of references")
     if pair.est is None:

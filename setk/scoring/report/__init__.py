@@ -51,11 +51,11 @@ def write_report(
     if by not in names:
         raise UserError(f"'{by}' is not in the table, so it cannot order the report; known: {', '.join(names)}")
     low, high = _extremes(rows, by, worst, best)
-    script = _part("page.js")
+    script = part("page.js")
     write_text(
         path,
-        Template(_part("page.html")).substitute(
-            style=_part("page.css"),
+        Template(part("page.html")).substitute(
+            style=part("page.css"),
             script=script,
             gradient=media.GRADIENT,
             range=media.RANGE_DB,
@@ -86,7 +86,7 @@ def number(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.3f}".replace("-", "−")
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
     return Path(__file__).with_name(name).read_text("utf-8")
 
 

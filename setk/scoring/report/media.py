@@ -55,6 +55,11 @@ def load(role: str, location: str | Location) -> Clip:
         x, rate, cut = _excerpt(location)
     except AudioError as e:
         return Clip(role, location, np.zeros(0, np.float32), 1, False, str(e))
+    return from_samples(role, location, x, rate, cut)
+
+
+def from_samples(role: str, location: str, x: np.ndarray, rate: int, cut: bool) -> Clip:
+    """The Clip of samples [n] at `rate` Hz; `cut`: the signal is longer."""
     if rate > _MAX_RATE:
         x, rate = audio.resample(x, rate, _MAX_RATE), _MAX_RATE
     return Clip(role, location, x, rate, cut, "")

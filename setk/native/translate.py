@@ -1,0 +1,97 @@
+"""An .onnx file of se-quant export as a program for the kernels, samples in and samples out."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from setk.audio.stft import Transform, restore
+from setk.core.errors import UserError
+from setk.native import layers, reader, transforms
+from setk.native.arena import Program, assemble
+from setk.native.graph import Translator
+from setk.native.places import Memory, Unsupported, copy, materialise, owner
+
+
+@dataclass(frozen=True)
+class Translated:
+    """A program with the facts that its users need; `about` is the file's metadata."""
+
+    program: Program
+    about: dict[str, Any]
+    transform: Transform
+
+    @property
+    def delay(self) -> int:
+        """Samples by which the output is later than the input."""
+        return self.transform.overlap + self.about["lookahead"] * self.transform.hop
+
+
+def translate(path: Path) -> Translated:
+    """The program of an exported model. Raises UserError where the file is not one, or is of a model that cannot run live."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        graph = reader.read(path)
+        about = json.loads(graph.metadata["setk"])
+    except (ValueError, KeyError) as e:
+        raise UserError(f"{path}: not a file of se-quant export ({e})") from None
+    if not about["causal"]:
+        raise UserError(
+            f"{path}: {about['model']} is non-causal: it needs the complete signal, so it cannot run a hop at a time; "
+            "export it as .onnx"
+        )
+    if about["frames"] != 1 or about["batch"] != 1:
+        raise UserError(
+            f"{path}: made for {about['frames']} frames and {about['batch']} signals per call; export it with 1 of each"
+        )
+    transform = restore(about["transform"])
+    try:
+        return Translated(_program(graph, about, transform), about, transform)
+    except Unsupported as e:
+        raise UserError(f"{path}: cannot become C: {e}") from None
+
+
+def _program(graph: reader.Graph, about: dict[str, Any], transform: Transform) -> Program:
+    memory = Memory()
+    translator = Translator(graph, memory)
+    names = list(graph.inputs)
+    translator.places[names[0]] = transforms.frames(memory, transform, about["sample_rate"])
+    outputs = list(graph.outputs)
+    pairs = list(zip(names[1:], outputs[1:], strict=True))
+    for (name, following), state in zip(pairs, about["state"], strict=True):
+        size = int(np.prod(state["shape"]))
+        buffer = memory.buffer("state", size, _start(state["start"], size))
+        translator.add_state(name, following, buffer.base + np.arange(size).reshape(state["shape"]))
+    states = {name: translator.places[name] for name in names[1:]}
+    translator.run()
+    transforms.samples(memory, transform, translator.places[outputs[0]])
+    _update(memory, [(states[name], translator.places[out]) for name, out in pairs if name not in translator.rings])
+    for name, past in translator.rings.items():
+        layers.push(memory, past, translator.newest(name))
+    return assemble(memory)
+
+
+def _start(start: float | str, size: int) -> np.ndarray:
+    return (
+        np.frombuffer(base64.b64decode(start), np.float32)
+        if isinstance(start, str)
+        else np.full(size, start, np.float32)
+    )
+
+
+def _update(memory: Memory, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Rows that copy each new state over the old. One that is made of states is copied first, unless it only moves forward."""
+    ready = []
+    for old, new in pairs:
+        inside = np.isin(owner(new), [owner(x.ravel()[:1])[0] for x, _ in pairs])
+        forward = (owner(new) == owner(old)) & (new >= old)
+        ready.append((old, new if not (inside & ~forward).any() else materialise(memory, new)))
+    for old, new in ready:
+        if not np.array_equal(old, new):
+            copy(memory, new, old)

@@ -1,0 +1,490 @@
+"""Models as C: kernels against NumPy, programs against ONNX Runtime, and generated files from every compiler that is here."""
+
+import ctypes
+import hashlib
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from setk.engines import OnnxEngine
+from setk.export.c import build, emit
+from setk.native import layers, products, reductions
+from setk.native.arena import Program, assemble
+from setk.native.elementwise import apply
+from setk.native.places import ZERO, Memory, affine, boxes, copy, materialise
+from setk.native.translate import translate
+from setk.pretrained import included
+from setk.core.errors import UserError
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
+
+STRICT = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]
+
+
+class Runner:
+    """The kernels as a library that runs programs on NumPy arrays."""
+
+    def __init__(self, folder: Path, flags: list[str]):
+        out = folder / "kernels.so"
+        subprocess.run(
+            [
+                build.compiler(),
+                *STRICT,
+                "-O2",
+                "-ffp-contract=off",
+                "-shared",
+                "-fPIC",
+                *flags,
+                str(Path(products.__file__).with_name("native.c")),
+                "-o",
+                str(out),
+            ],
+            check=True,
+        )
+        self.library = ctypes.CDLL(str(out))
+
+    def run(
+        self, program: Program, memory: Memory, inputs: dict[int, np.ndarray], outputs: list[np.ndarray]
+    ) -> list[np.ndarray]:
+        """Values at the addresses `outputs`, of state buffers that hold `inputs` by their number."""
+        offsets = state_offsets(memory)
+        constants, state, scratch = (aligned(n) for n in (program.constants.size, program.state, program.scratch))
+        constants[:], scratch[:] = program.constants, np.nan
+        for number, data in inputs.items():
+            state[offsets[number] : offsets[number] + data.size] = data.ravel()
+        at = [ctypes.c_void_p(x.ctypes.data) for x in (program.words, constants, state, scratch)]
+        self.library.setk_run(at[0], len(program.words), *at[1:], None, None, 1, 0)
+        return [state[offsets[memory.of(y.flat[0]).number] + y - memory.of(y.flat[0]).base] for y in outputs]
+
+
+def aligned(n: int) -> np.ndarray:
+    space = np.zeros(n + 16, np.float32)
+    first = -space.ctypes.data // 4 % 16
+    return space[first : first + n]
+
+
+def state_offsets(memory: Memory) -> dict[int, int]:
+    offsets, at = {}, 0
+    for buffer in memory.buffers:
+        if buffer.kind == "state":
+            offsets[buffer.number] = at
+            at += -(-buffer.size // 16) * 16
+    return offsets
+
+
+@pytest.fixture(scope="module", params=["vectors", "scalar"])
+def runner(request, tmp_path_factory):
+    return Runner(tmp_path_factory.mktemp("kernels"), ["-DSETK_SCALAR"] if request.param == "scalar" else [])
+
+
+class Case:
+    """A few tensors in state memory, an operation on them, and its result copied back to state."""
+
+    def __init__(self, seed: int):
+        self.memory, self.random, self.inputs = Memory(), np.random.default_rng(seed), {}
+
+    def tensor(
+        self, *shape: int, order: list[int] | None = None, data: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(addresses, values) of an input, its axes in memory in `order`."""
+        data = self.random.standard_normal(shape).astype(np.float32) if data is None else data
+        buffer = self.memory.buffer("state", int(np.prod(shape)))
+        axes = order or list(range(len(shape)))
+        addresses = (buffer.base + np.arange(buffer.size)).reshape([shape[a] for a in axes]).transpose(np.argsort(axes))
+        self.inputs[buffer.number] = data.transpose(axes)
+        return addresses, data
+
+    def result(self, runner: Runner, y: np.ndarray) -> np.ndarray:
+        out = self.memory.buffer("state", y.size)
+        self.inputs[out.number] = np.full(y.size, np.nan, np.float32)
+        target = (out.base + np.arange(y.size)).reshape(y.shape)
+        copy(self.memory, y, target)
+        return runner.run(assemble(self.memory), self.memory, self.inputs, [target])[0]
+
+
+def near(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> None:
+    np.testing.assert_allclose(
+        found, expected, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(expected).max()))
+    )
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_product_of_any_size_and_layout(runner, seed):
+    case = Case(seed)
+    batch, m, k, n = (int(case.random.integers(1, high)) for high in (4, 40, 50, 70))
+    order = [[0, 1, 2], [0, 2, 1], [2, 0, 1]][seed % 3]
+    x, data = case.tensor(batch, m, k, order=order)
+    weights = case.random.standard_normal((batch, k, n)).astype(np.float32)
+    bias = case.random.standard_normal((batch, n)).astype(np.float32)
+    near(case.result(runner, products.product(case.memory, x, weights, bias)), data @ weights + bias[:, None])
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_product_of_what_was_concatenated_with_zero_weights_left_out(runner, seed):
+    case = Case(seed)
+    m, a, b, n = (int(case.random.integers(2, 40)) for _ in range(4))
+    (x, first), (y, second) = case.tensor(m, a), case.tensor(m, b, order=[1, 0])
+    weights = case.random.standard_normal((a + b, n)).astype(np.float32)
+    weights[:a, n // 2 :] = 0
+    weights[a:, : n // 3] = 0
+    found = case.result(runner, products.product(case.memory, np.concatenate([x, y], 1)[None], weights[None], None))
+    near(found[0], np.concatenate([first, second], 1) @ weights)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_product_of_spikes(runner, seed):
+    case = Case(seed)
+    k, n = (int(case.random.integers(1, 300)) for _ in range(2))
+    x, spikes = case.tensor(1, 1, k, data=(case.random.random((1, 1, k)) < 0.2).astype(np.float32))
+    weights, bias = (
+        case.random.standard_normal((1, k, n)).astype(np.float32),
+        case.random.standard_normal(n).astype(np.float32),
+    )
+    near(case.result(runner, products.product(case.memory, x, weights, bias, sparse=True)), spikes @ weights + bias)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_convolutions_agree_with_torch(runner, seed):
+    torch = pytest.importorskip("torch")
+    case = Case(seed)
+    c, n, length = (int(case.random.integers(1, high)) for high in (9, 20, 80))
+    kernel, stride = int(case.random.integers(1, 8)), int(case.random.integers(1, 4))
+    length += kernel
+    before, after = (int(case.random.integers(0, kernel)) for _ in range(2))
+    x, data = case.tensor(1, c, length, order=[0, 1, 2] if seed % 2 else [0, 2, 1])
+    scratch = apply(case.memory, "COPY", [x])  # in scratch memory there can be zeros around it
+    bias = case.random.standard_normal(n).astype(np.float32)
+    weights = case.random.standard_normal((n, c, kernel)).astype(np.float32)
+    attributes = {"pads": [before, after], "strides": [stride]}
+    padded = torch.from_numpy(np.pad(data, ((0, 0), (0, 0), (before, after))))
+    expected = torch.nn.functional.conv1d(padded, torch.from_numpy(weights), torch.from_numpy(bias), stride)
+    near(case.result(runner, layers.convolve(case.memory, scratch, weights, bias, attributes)), expected.numpy())
+
+    case = Case(seed)
+    x, data = case.tensor(1, c, length, order=[0, 2, 1])
+    weights = case.random.standard_normal((c, n, kernel)).astype(np.float32)
+    pad, extra = min(before, after), int(case.random.integers(0, stride))
+    attributes = {"pads": [pad, pad], "strides": [stride], "output_padding": [extra]}
+    expected = torch.nn.functional.conv_transpose1d(*map(torch.from_numpy, (data, weights, bias)), stride, pad, extra)
+    scratch = apply(case.memory, "COPY", [x])
+    near(
+        case.result(runner, layers.convolve_transposed(case.memory, scratch, weights, bias, attributes)),
+        expected.numpy(),
+    )
+
+
+FUNCTIONS = {
+    "RELU": lambda a: np.maximum(a, 0),
+    "ELU": lambda a: np.where(a > 0, a, np.expm1(np.minimum(a, 0))),
+    "TANH": np.tanh,
+    "SIGMOID": lambda a: 1 / (1 + np.exp(-a)),
+    "EXP": np.exp,
+    "ABS": np.abs,
+    "NEG": np.negative,
+}
+POSITIVE = {"LOG": np.log, "SQRT": np.sqrt, "POW": lambda a: a**3.3}
+OF_TWO = {
+    "ADD": np.add,
+    "SUB": np.subtract,
+    "MUL": np.multiply,
+    "DIV": np.divide,
+    "MAXIMUM": np.maximum,
+    "MINIMUM": np.minimum,
+    "GREATER": np.greater,
+    "GREATER_EQUAL": np.greater_equal,
+    "EQUAL": np.equal,
+}
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, *POSITIVE])
+def test_functions_of_one_operand(runner, name):
+    case = Case(len(name))
+    n = int(case.random.integers(1, 500))
+    data = (4 * case.random.standard_normal((3, n))).astype(np.float32)
+    data = np.exp(data) if name in POSITIVE else data
+    x, _ = case.tensor(3, n, data=data)
+    function = {**FUNCTIONS, **POSITIVE}[name]
+    near(case.result(runner, apply(case.memory, name, [x], 3.3)), function(data.astype(np.float64)), 3e-6)
+
+
+@pytest.mark.parametrize("name", OF_TWO)
+def test_functions_of_two_operands_broadcast(runner, name):
+    for seed in range(4):
+        case = Case(seed)
+        shape = [int(n) for n in case.random.integers(1, 9, 4)]
+        a, first = case.tensor(*shape, order=[int(i) for i in case.random.permutation(4)])
+        b, second = case.tensor(*(n if case.random.random() < 0.6 else 1 for n in shape))
+        near(case.result(runner, apply(case.memory, name, [a, b])), OF_TWO[name](first, second).astype(np.float32))
+
+
+def test_where_softmax_and_the_greatest(runner):
+    case = Case(1)
+    a, first = case.tensor(5, 37)
+    b, second = case.tensor(1, 37)
+    near(
+        case.result(runner, apply(case.memory, "WHERE", [apply(case.memory, "GREATER", [a, b]), a, b])),
+        np.where(first > second, first, second),
+    )
+    case = Case(2)
+    a, first = case.tensor(1, 226)
+    e = np.exp(first - first.max())
+    near(case.result(runner, reductions.along_last(case.memory, "SOFTMAX", a, None)), e / e.sum())
+    case = Case(2)
+    a, first = case.tensor(3, 226)
+    assert (
+        case.result(runner, reductions.along_last(case.memory, "GREATEST_INDEX", a, 1))[:, 0] == first.argmax(1)
+    ).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_layer_norm_with_a_residual(runner, seed):
+    case = Case(seed)
+    rows, n = int(case.random.integers(1, 9)), int(case.random.integers(2, 600))
+    (x, data), (r, residual), (g, gain), (o, offset) = (
+        case.tensor(rows, n),
+        case.tensor(rows, n),
+        case.tensor(n),
+        case.tensor(n),
+    )
+    expected = (
+        (data - data.mean(1, keepdims=True)) / np.sqrt(data.var(1, keepdims=True) + 1e-5) * gain + offset + residual
+    )
+    near(case.result(runner, layers.normalise(case.memory, x, g, o, 1e-5, r)), expected)
+
+
+@pytest.mark.parametrize(
+    ("steps", "units", "bidirectional"), [(9, 16, True), (5, 7, True), (12, 32, False), (1, 20, False), (32, 12, True)]
+)
+def test_gru_agrees_with_torch(runner, steps, units, bidirectional):
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(units)
+    case = Case(units)
+    reference = torch.nn.GRU(11, units, bidirectional=bidirectional)
+    parts = {
+        name: [p.detach().numpy() for key, p in reference.named_parameters() if key.startswith(name)]
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
+
+    def gates_as_onnx(p):  # z, r, n for r, z, n
+        return np.concatenate([np.split(p, 3)[i] for i in (1, 0, 2)])
+
+    w, r = (np.stack([gates_as_onnx(p) for p in parts[name]]) for name in ("weight_ih", "weight_hh"))
+    b = np.stack(
+        [np.concatenate([gates_as_onnx(i), gates_as_onnx(h)]) for i, h in zip(parts["bias_ih"], parts["bias_hh"])]
+    )
+    x, data = case.tensor(steps, 1, 11, order=[2, 1, 0] if steps > 30 else None)
+    h, start = case.tensor(1, 1, units) if steps == 1 else (None, None)
+    first = None if start is None else torch.from_numpy(start)
+    expected, last = reference(torch.from_numpy(data), first)
+    y, after = layers.gru(case.memory, x, w, r, b, h, "bidirectional" if bidirectional else "forward")
+    near(case.result(runner, y)[:, :, 0].reshape(steps, -1), expected.detach().numpy()[:, 0])
+    near(case.result(runner, after), last.detach().numpy())
+
+
+def test_boxes_cover_everything_once_and_are_affine():
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        memory = Memory()
+        parts = [memory.new((3, int(n), 4), order=list(random.permutation(3))) for n in random.integers(1, 5, 3)]
+        joined = np.pad(np.concatenate(parts, 1), ((0, 0), (1, 0), (0, 0)), constant_values=ZERO)
+        seen = np.zeros(joined.shape, int)
+        for box in boxes([joined]):
+            seen[box] += 1
+            assert affine(joined[box]) is not None
+        assert (seen == 1).all()
+
+
+def test_scratch_is_shared_by_what_is_not_used_at_the_same_time():
+    memory = Memory()
+    x = memory.buffer("state", 1000)
+    y = x.base + np.arange(1000)
+    for _ in range(10):
+        y = materialise(memory, apply(memory, "ADD", [y, y]))
+    assert assemble(memory).scratch < 2200
+
+
+MODELS = ["fspen", "dpsnn", "dpcrn_cf"]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Path of the .c of each model, with the facts of its export."""
+    folder, made = tmp_path_factory.mktemp("exported"), {}
+
+    def export(name: str):
+        if name not in made:
+            made[name] = (folder / f"{name}.c", build.export_c(included(".onnx")[name], folder / f"{name}.c"))
+        return made[name]
+
+    return export
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_export_agrees_with_onnx(exported, name):
+    path, facts = exported(name)
+    assert facts["parity"] >= build.LEAST_PARITY
+    text = path.read_text()
+    assert (
+        facts["sha256"] in text and "Checkpoint: SHA-256" in text and f"{facts['multiply_adds']} multiply-adds" in text
+    )
+    header = path.with_suffix(".h").read_text()
+    assert f"#define {name.upper()}_RATE 16000" in header and f"{name}_process_s16(" in header
+
+
+def test_speech_through_c_is_speech_through_onnx(exported, wave_of_speech):
+    path, _ = exported("fspen")
+    engine = OnnxEngine(included(".onnx")["fspen"])
+    delay = translate(included(".onnx")["fspen"]).delay
+    x = wave_of_speech[: len(wave_of_speech) // 256 * 256]
+    expected, found = (y[delay:] for y in (build.reference(engine, x, delay), build.Compiled(path, "fspen").process(x)))
+    assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 110
+
+
+@pytest.fixture
+def wave_of_speech():
+    """Three seconds of a voice's harmonics with pauses, in noise."""
+    random, t = np.random.default_rng(3), np.arange(48000) / 16000
+    pitch = np.cumsum(120 + 30 * np.sin(2 * np.pi * 1.3 * t)) / 16000
+    voice = sum(np.sin(2 * np.pi * h * pitch) / h for h in range(1, 20)) * (np.sin(2 * np.pi * 2.1 * t) > -0.2)
+    return (0.1 * voice + 0.02 * random.standard_normal(len(t))).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_build_returns_the_same_bits(exported, tmp_path, name):
+    path, facts = exported(name)
+    signal = build.test_signal(build.TEST_HOPS, translate(included(".onnx")[name]).transform.hop)
+    features = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    builds = [[], ["-DSETK_SCALAR"]]
+    builds += [["-mavx2", "-mfma"]] * (" avx2 " in features) + [["-mavx512f", "-mavx512dq"]] * (
+        " avx512dq " in features
+    )
+    for flags in builds:
+        found = build.Compiled(path, name, [*flags, "-ffp-contract=off"]).process(signal)
+        assert hashlib.sha256(found.tobytes()).hexdigest() == facts["sha256"], flags
+
+
+def run_self_test(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    ("compiler", "emulator"),
+    [
+        ("gcc", ""),
+        ("clang", ""),
+        ("gcc -fsanitize=address,undefined -fno-sanitize-recover", ""),
+        ("aarch64-linux-gnu-gcc -static", "qemu-aarch64"),
+    ],
+)
+def test_the_self_test_passes_with_the_same_hash(exported, tmp_path, compiler, emulator):
+    if not shutil.which(compiler.split()[0]) or emulator and not shutil.which(emulator):
+        pytest.skip(f"no {compiler.split()[0]} {emulator} (Debian: clang, gcc-aarch64-linux-gnu, qemu-user)")
+    path, _ = exported("fspen")
+    lines = []
+    for each, run in (("cc", ""), (compiler, emulator)):
+        out = tmp_path / f"test{len(lines)}"
+        subprocess.run(
+            [*each.split(), *STRICT, "-O1", "-ffp-contract=off", "-DSETK_SELFTEST", str(path), "-o", str(out)],
+            check=True,
+        )
+        lines.append(run_self_test([*run.split(), str(out)]))
+    assert "passed" in lines[0] and lines[0] == lines[1]
+
+
+def test_the_filter_keeps_the_length_and_takes_out_the_delay(exported, tmp_path, wave_of_speech):
+    path, _ = exported("fspen")
+    binary = tmp_path / "fspen"
+    subprocess.run(["cc", *STRICT, "-O2", "-DSETK_MAIN", str(path), "-o", str(binary)], check=True)
+    engine = OnnxEngine(included(".onnx")["fspen"])
+    for n in (0, 1, 255, 256, 48000 - 17):
+        x = wave_of_speech[:n]
+        wide = subprocess.run([binary, "f32"], input=x.tobytes(), capture_output=True, check=True).stdout
+        assert len(wide) == 4 * n
+        narrow = subprocess.run(
+            [binary], input=np.round(x * 32768).astype("<i2").tobytes(), capture_output=True, check=True
+        ).stdout
+        assert len(narrow) == 2 * n
+    expected = build.reference(engine, np.concatenate([x, np.zeros(256, np.float32)]), 0)[:n]
+    found = np.frombuffer(wide, np.float32)
+    assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 100
+    assert (
+        10 * np.log10(np.square(expected).sum() / np.square(np.frombuffer(narrow, "<i2") / 32768 - expected).sum()) > 45
+    )
+    assert subprocess.run([binary, "s24"], capture_output=True).returncode == 2
+
+
+def test_the_stream_recovers_from_samples_that_are_no_numbers(exported, wave_of_speech):
+    path, _ = exported("fspen")
+    compiled = build.Compiled(path, "fspen")
+    x = wave_of_speech[:40960].copy()
+    for value in (np.nan, np.inf, -np.inf, 1e-40, 3e38):
+        spoiled = x.copy()
+        spoiled[20000] = value
+        y = compiled.process(spoiled)
+        assert np.isfinite(y).all() and np.abs(y).max() < 2
+
+
+def test_fast_math_is_refused(exported):
+    path, _ = exported("fspen")
+    done = subprocess.run(["cc", "-Ofast", "-c", str(path), "-o", "/dev/null"], capture_output=True, text=True)
+    assert done.returncode and "fast-math" in done.stderr
+
+
+def test_models_that_have_no_live_form_are_refused_in_one_line(tmp_path):
+    with pytest.raises(UserError, match="non-causal"):
+        build.export_c(included(".onnx")["conv_tasnet-small"], tmp_path / "x.c")
+    with pytest.raises(UserError, match="not a file of se-quant export"):
+        (tmp_path / "no.onnx").write_bytes(b"\x3a\x80")
+        build.export_c(tmp_path / "no.onnx", tmp_path / "x.c")
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_only_the_kernels_in_use_are_printed(exported):
+    fspen, dpsnn = (exported(name)[0].read_text() for name in ("fspen", "dpsnn"))
+    assert "static void synthesise(" in fspen and "static void synthesise(" not in dpsnn
+    assert "sparse_product(" in dpsnn and "sparse_product(" not in fspen
+    assert emit.multiply_adds(translate(included(".onnx")["fspen"]).program.words) < 1_300_000
+
+
+def test_the_example_for_a_bare_cortex_m7_returns_the_same_bits(exported, tmp_path):
+    for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
+        if not shutil.which(tool):
+            pytest.skip(f"no {tool} (Debian: gcc-arm-none-eabi, qemu-system-arm)")
+    path, _ = exported("fspen")
+    example = Path(__file__).parents[1] / "docs" / "examples" / "cortex-m"
+    board = tmp_path / "board.elf"
+    subprocess.run(
+        [
+            "arm-none-eabi-gcc",
+            *"-mcpu=cortex-m7 -mfpu=fpv5-sp-d16 -mfloat-abi=hard -O2 -ffp-contract=off -ffreestanding "
+            "-nostdlib".split(),
+            f"-I{path.parent}",
+            "-T",
+            str(example / "board.ld"),
+            str(example / "board.c"),
+            str(path),
+            "-lgcc",
+            "-o",
+            str(board),
+        ],
+        check=True,
+    )
+    done = subprocess.run(
+        ["qemu-system-arm", *"-M mps2-an500 -nographic -semihosting -icount shift=0 -kernel".split(), str(board)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+    )
+    found = dict(line.rsplit(" ", 1) for line in (done.stdout + done.stderr).splitlines() if " " in line)
+    host = tmp_path / "host"
+    subprocess.run(
+        ["cc", *STRICT, "-O1", "-ffp-contract=off", "-DSETK_SELFTEST", str(path), "-o", str(host)], check=True
+    )
+    assert f"output {found['hash high']}{found['hash low']}" in run_self_test([str(host)])
+    assert int(found["instructions"], 16) < 8_000_000
