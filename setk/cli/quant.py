@@ -96,6 +96,7 @@ def ptq(
 se-quant export fspen fspen.onnx
 se-quant export fspen fspen.c
 se-quant export exp/mine/best.pt mine8.onnx --batch 8
+se-quant export fspen fspen_sherpa.onnx --for sherpa-onnx
 """,
 )
 def export(
@@ -103,6 +104,7 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, or OUT.c and OUT.h.")],
     frames: Annotated[int, typer.Option(min=1, help="Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Signals that a call accepts, for servers.")] = 1,
+    runtime: Annotated[Optional[str], shell.option("--for", group=shell.OUTPUT, metavar="RUNTIME", help="Write an .onnx for another runtime: sherpa-onnx, which runs causal STFT models on phones and in many languages.")] = None,
 ) -> None:
     # fmt: on
     """Write MODEL as ONNX, which se-enhance runs without torch, as TorchScript, for torch.jit.load, or as C for a device.
@@ -114,7 +116,7 @@ def export(
     """
     from setk import export as exports
 
-    made = exports.write(model, out, frames=frames, batch=batch)
+    made = exports.write(model, out, frames=frames, batch=batch, runtime=runtime)
     compared = "not compared with the checkpoint: no C compiler"
     if made["snr_db"] is not None:
         compared = f"SNR {made['snr_db']:.1f} dB to the checkpoint"

@@ -16,14 +16,18 @@ from setk.core.errors import UserError
 from setk.core.files import atomic_path
 
 FORMATS = (".onnx", ".ts", ".c")
+RUNTIMES = ("sherpa-onnx",)
 LEAST_PARITY = 80.0  # dB; float32 in another order of summation stays above 100
 LEAST_ROUNDED = 15.0  # of a quantized model on noise: a rounding that flips makes others flip, which leaves 20 to 50
 
 
-def write(spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, batch: int = 1) -> dict[str, Any]:
+def write(
+    spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, batch: int = 1, runtime: str | None = None
+) -> dict[str, Any]:
     """Write the checkpoint that MODEL names to OUT: .onnx, which setk runs without torch, .ts for torch.jit.load, or .c (and .h)
     for any C99 compiler, of a causal float model.
 
+    `runtime`: None, or one of RUNTIMES, for which the .onnx is made instead: see setk.export.sherpa.
     `frames`: how many one call accepts (1 is live; 16 and more suit files); a model that is not causal accepts any number.
     `batch`: signals that one call accepts; both are 1 for C. A quantized model becomes ONNX of int8 weights and integer operators. Returns
     `nodes` of the graph, `bytes`, `snr_db` of the file's output to the checkpoint's, and of a quantized model in ONNX
@@ -39,6 +43,8 @@ def write(spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, b
     out = Path(out)
     if out.suffix not in FORMATS:
         raise UserError(f"{out}: the name must end in .onnx, in .ts for TorchScript, or in .c")
+    if runtime is not None:
+        return _write_for(runtime, spec, out, frames, batch)
     model, _, about, _ = engines.model(spec, weights=True)
     if not model.causal and frames != 1:
         raise UserError(f"{model.name} is not causal: its export accepts any number of frames; remove --frames")
@@ -52,6 +58,20 @@ def write(spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, b
         if snr < (LEAST_ROUNDED if model.quantization else LEAST_PARITY):
             raise UserError(f"{out}: not written: differs from {spec} by more than rounding (SNR {snr:.1f} dB)")
     return {**made, "bytes": out.stat().st_size, "snr_db": snr}
+
+
+def _write_for(runtime: str, spec: str | os.PathLike, out: Path, frames: int, batch: int) -> dict[str, Any]:
+    from setk import engines
+    from setk.export import sherpa
+
+    if runtime not in RUNTIMES:
+        raise UserError(f"runtime '{runtime}' is unknown; choose {' or '.join(RUNTIMES)}")
+    if out.suffix != ".onnx":
+        raise UserError(f"{out}: the name must end in .onnx for {runtime}")
+    if frames != 1 or batch != 1:
+        raise UserError(f"{runtime} runs one frame of one signal per call; remove --frames and --batch")
+    made = sherpa.to_onnx(engines.model(spec, weights=True)[0], out)
+    return {**made, "bytes": out.stat().st_size}
 
 
 def _write_c(
@@ -81,9 +101,15 @@ class _Callable(ModuleType):
     """`setk.export` is this package as soon as one of its modules is imported, and a function of the Python API too."""
 
     def __call__(
-        self, spec: str | os.PathLike, out: str | os.PathLike, *, frames: int = 1, batch: int = 1
+        self,
+        spec: str | os.PathLike,
+        out: str | os.PathLike,
+        *,
+        frames: int = 1,
+        batch: int = 1,
+        runtime: str | None = None,
     ) -> dict[str, Any]:
-        return write(spec, out, frames=frames, batch=batch)
+        return write(spec, out, frames=frames, batch=batch, runtime=runtime)
 
 
 _Callable.__call__.__doc__ = write.__doc__

@@ -1,0 +1,135 @@
+"""A checkpoint for sherpa-onnx, whose streaming denoiser runs in C, C++, Python, Java, Kotlin, Swift, C#, Go, Rust, Dart and JavaScript.
+
+The file has the signature of the GTCRN models that sherpa-onnx distributes: inputs `mix` [1, bins, 1, 2] and three states,
+outputs `enh` and the next states, with the transform in the metadata. All states of a model are one vector, the first of the
+three; the two others hold one zero each. sherpa-onnx starts states with zeros, so each is stored less its start. It multiplies by
+the analysis window again after the inverse transform, so the constant by which the dual window differs is part of the graph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from setk.audio.stft import STFT
+from setk.core.errors import UserError
+from setk.core.files import atomic_open
+from setk.export import LEAST_PARITY
+from setk.export.onnx import OPSET, _quiet
+from setk.models import Model
+from setk.nn.exporting import exporting
+
+WINDOWS = {0.5: "hann_sqrt", 1.0: "hann"}  # power of the Hann window -> its name in the metadata
+STATES = ("conv_cache", "tra_cache", "inter_cache")
+
+
+class _Step(nn.Module):
+    """The forward with the signature above."""
+
+    def __init__(self, model: Model, gain: float):
+        super().__init__()
+        self.model, self.gain = model, gain
+        self.start = model.init_state(1)
+
+    def forward(self, mix: Tensor, packed: Tensor, second: Tensor, third: Tensor) -> tuple[Tensor, ...]:
+        state, at = [], 0
+        for start in self.start:
+            state.append(packed[at : at + start.numel()].reshape(start.shape) + start)
+            at += start.numel()
+        out, after = self.model(mix.permute(0, 2, 1, 3), tuple(state))
+        changed = torch.cat([(x - start).reshape(-1) for x, start in zip(after, self.start)])
+        return self.gain * out.permute(0, 2, 1, 3), changed, 0 * second, 0 * third
+
+
+def check(model: Model) -> float:
+    """The constant ratio of the synthesis window to the analysis window. Raises UserError on a model that sherpa-onnx cannot run."""
+    transform = model.transform
+    reason = None
+    if not model.causal:
+        reason = "it is not causal"
+    elif model.quantization:
+        reason = "it is quantized; export the float checkpoint"
+    elif not isinstance(transform, STFT) or transform.power not in WINDOWS or transform.points != transform.window:
+        reason = "its transform is not an STFT with a Hann window as long as the transform"
+    else:
+        inner = transform.analysis_window > 1e-3
+        ratio = transform.synthesis_window[inner] / transform.analysis_window[inner]
+        if np.ptp(ratio) < 1e-4 * ratio.mean():
+            return float(ratio.mean())
+        reason = f"windows of {transform.window} samples every {transform.hop} do not add up to a constant"
+    raise UserError(
+        f"{model.name} does not run in sherpa-onnx: {reason}; choose another model, or export without --for"
+    )
+
+
+def to_onnx(model: Model, path: str | os.PathLike) -> dict[str, Any]:
+    """Write `model` for sherpa-onnx. Returns the number of `nodes`, and `snr_db` of the file's output to the model's on
+    noise. Raises UserError as `check` does."""
+    import onnx
+    import onnxslim
+
+    gain = check(model)
+    step = _Step(model, gain).eval()
+    size = sum(x.numel() for x in step.start)
+    shapes = [(size,), (1,), (1,)]
+    mix = torch.randn(1, model.transform.bins, 1, 2, generator=torch.Generator().manual_seed(0))
+    data = io.BytesIO()
+    with _quiet(), exporting(model), contextlib.redirect_stdout(io.StringIO()):
+        torch.onnx.export(
+            step,
+            (mix, *(torch.zeros(shape) for shape in shapes)),
+            data,
+            input_names=["mix", *STATES],
+            output_names=["enh", *(f"{name}_out" for name in STATES)],
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    graph = onnxslim.slim(onnx.load_from_string(data.getvalue()))
+    onnx.helper.set_model_props(graph, _metadata(model, dict(zip(STATES, shapes))))
+    content = graph.SerializeToString()
+    snr = _parity(model, gain, content, shapes)
+    if snr < LEAST_PARITY:
+        raise UserError(f"{path}: not written: differs from {model.name} by more than rounding (SNR {snr:.1f} dB)")
+    with atomic_open(path) as f:
+        f.write(content)
+    return {"nodes": len(graph.graph.node), "snr_db": snr}
+
+
+def _metadata(model: Model, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
+    transform = model.transform
+    values = {
+        "model_type": "gtcrn",  # the signature, which sherpa-onnx checks; the model is in the comment
+        "comment": f"{model.name} by setk",
+        "version": 1,
+        "sample_rate": model.sample_rate,
+        "n_fft": transform.points,
+        "hop_length": transform.hop,
+        "window_length": transform.window,
+        "window_type": WINDOWS[transform.power],
+    }
+    values |= {f"{name}_shape": ",".join(map(str, shape)) for name, shape in shapes.items()}
+    return {key: str(value) for key, value in values.items()}
+
+
+def _parity(model: Model, gain: float, content: bytes, shapes: list[tuple[int, ...]], frames: int = 40) -> float:
+    """SNR in dB of the graph's output to the model's over frames of noise."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    x = torch.randn(1, frames, *model.transform.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = gain * model(x, model.init_state(1))[0].numpy()
+    states = [np.zeros(shape, np.float32) for shape in shapes]
+    found = []
+    for t in range(frames):
+        feed = {"mix": np.ascontiguousarray(x[:, t : t + 1].numpy().transpose(0, 2, 1, 3)), **dict(zip(STATES, states))}
+        enh, *states = session.run(None, feed)
+        found.append(enh.transpose(0, 2, 1, 3))
+    error = np.sum((np.concatenate(found, axis=1) - expected) ** 2, dtype=float)
+    return float(10 * np.log10(np.sum(expected**2, dtype=float) / max(error, 1e-30)))

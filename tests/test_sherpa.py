@@ -1,0 +1,88 @@
+"""se-quant export --for sherpa-onnx: the graph against the engine, and the file in sherpa-onnx where it is installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import MINI
+
+import setk
+from setk import audio
+from setk.audio.stft import StreamTransform
+from setk.export import sherpa
+
+# Samples by which sherpa-onnx is later than the input: it drops the first hop of output, however long the overlap is; and look-ahead.
+LATE = {"fspen": 0, "lite_rtse": 0, "dpcrn_cf": 512}
+NOISY = sorted((MINI / "test/noisy").glob("*.flac"))[:3]
+
+
+@pytest.fixture(scope="module", params=LATE)
+def exported(se, request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("sherpa") / f"{request.param}.onnx"
+    done = se("quant", "export", request.param, path, "--for", "sherpa-onnx")
+    assert done.returncode == 0 and "SNR 1" in done.err, done.err
+    return request.param, path
+
+
+def snr(reference, x):
+    return 10 * np.log10(np.sum(reference**2, dtype=float) / np.sum((x - reference) ** 2, dtype=float))
+
+
+def test_the_graph_has_the_signature_and_computes_the_model(exported):
+    """What sherpa-onnx does by its sources: window, DFT, graph, inverse DFT, the same window, overlap-add."""
+    import onnxruntime
+
+    name, path = exported
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    about = session.get_modelmeta().custom_metadata_map
+    assert [i.name for i in session.get_inputs()] == ["mix", *sherpa.STATES] and len(session.get_outputs()) == 4
+    shapes = [tuple(map(int, about[f"{state}_shape"].split(","))) for state in sherpa.STATES]
+    assert [tuple(i.shape) for i in session.get_inputs()][1:] == shapes
+    assert about["model_type"] == "gtcrn" and about["version"] == "1" and about["sample_rate"] == "16000"
+    window, hop = int(about["window_length"]), int(about["hop_length"])
+    hann = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)) ** {"hann": 1, "hann_sqrt": 0.5}[
+        about["window_type"]
+    ]
+    x, rate = audio.read_mono(str(NOISY[0]))
+    model = setk.load(name)
+    frames = StreamTransform(model.engine.transform).analysis(x[None])
+    states, wave = [np.zeros(shape, np.float32) for shape in shapes], np.zeros(len(x) + 2 * window)
+    for t, frame in enumerate(frames[0]):
+        enh, *states = session.run(None, {"mix": frame[None, :, None], **dict(zip(sherpa.STATES, states))})
+        assert enh.shape == (1, frame.shape[0], 1, 2)
+        wave[t * hop : t * hop + window] += np.fft.irfft(enh[0, :, 0, 0] + 1j * enh[0, :, 0, 1]) * hann
+    late = window - hop + model.engine.lookahead * hop
+    y, expected = wave[late : t * hop], model.enhance(x, rate)[: t * hop - late]
+    assert snr(expected, y) > 100
+
+
+def test_sherpa_onnx_runs_it(exported):
+    sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs the package sherpa-onnx: pip install sherpa-onnx")
+    name, path = exported
+    gtcrn = sherpa_onnx.OfflineSpeechDenoiserGtcrnModelConfig(model=str(path))
+    config = sherpa_onnx.OnlineSpeechDenoiserConfig(model=sherpa_onnx.OfflineSpeechDenoiserModelConfig(gtcrn=gtcrn))
+    denoiser, model = sherpa_onnx.OnlineSpeechDenoiser(config), setk.load(name)
+    for noisy in NOISY:
+        x, rate = audio.read_mono(str(noisy))
+        denoiser.reset()
+        parts = [denoiser.run(x[at : at + 777], rate).samples for at in range(0, len(x), 777)]
+        y = np.concatenate([*parts, denoiser.flush().samples])[LATE[name] :]
+        # The end differs: setk pads with silence until the last sample is complete.
+        n = len(y) - 1024
+        assert snr(model.enhance(x, rate)[:n], y[:n]) > 100
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["conv_tasnet-small", "x.onnx"], "does not run in sherpa-onnx: it is not causal"),
+        (["dpsnn", "x.onnx"], "its transform is not an STFT"),
+        (["fspen", "x.ts"], "must end in .onnx for sherpa-onnx"),
+        (["fspen", "x.onnx", "--batch", "2"], "remove --frames and --batch"),
+    ],
+)
+def test_what_sherpa_onnx_cannot_run_is_refused(se, tmp_path, args, words):
+    done = se("quant", "export", args[0], tmp_path / args[1], "--for", "sherpa-onnx", *args[2:])
+    assert done.returncode == 2 and words in done.err and not list(tmp_path.iterdir())
+    done = se("quant", "export", "fspen", tmp_path / "x.onnx", "--for", "tflite")
+    assert done.returncode == 2 and "choose sherpa-onnx" in done.err
