@@ -201,7 +201,7 @@ def test_a_checkpoint_of_asteroid_becomes_ours_by_name(foreign, se, tmp_path, rn
         (lambda c: c["model_args"].update(norm_type="cLN"), "norm_type cLN, not gLN"),
         (lambda c: c["model_args"].update(n_src=2), "n_src 2, not 1"),
         (lambda c: c["model_args"].pop("n_blocks"), "no n_blocks"),
-        (lambda c: c.update(model_name="DPRNNTasNet"), "no Conv-TasNet of asteroid"),
+        (lambda c: c.update(model_name="DPRNNTasNet"), "not a Conv-TasNet checkpoint of asteroid"),
     ],
 )
 def test_another_checkpoint_of_asteroid_is_refused(foreign, change, told):

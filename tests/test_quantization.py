@@ -316,7 +316,7 @@ def test_a_run_stopped_while_or_after_ranges_are_observed_ends_with_the_same_bit
     monkeypatch.chdir(MINI.parents[1])
     s = settings.resolve(str(conf(quantization={"method": "fqse", "observe": 6}, config=SPLIT)))
     valid = dict(list(DataDir(MINI / "valid").pairs().items())[:1])
-    update = loop.Run._update
+    update = loop.Run.update
 
     def stopping(run, batches):
         if run.step + 1 == stop:
@@ -330,7 +330,7 @@ def test_a_run_stopped_while_or_after_ranges_are_observed_ends_with_the_same_bit
         )
 
     assert go(tmp_path / "whole") == 0
-    monkeypatch.setattr(loop.Run, "_update", stopping)
+    monkeypatch.setattr(loop.Run, "update", stopping)
     assert go(tmp_path / "parts") == 128 + 15
     seen = {
         name: int(v)
@@ -338,7 +338,7 @@ def test_a_run_stopped_while_or_after_ranges_are_observed_ends_with_the_same_bit
         if name.endswith("seen") and "/" in name
     }
     assert set(seen.values()) == {min(stop, 6)}
-    monkeypatch.setattr(loop.Run, "_update", update)
+    monkeypatch.setattr(loop.Run, "update", update)
     assert go(tmp_path / "parts") == 0
     a, b = (checkpoint.read(tmp_path / part / "last.pt")["weights"] for part in ("whole", "parts"))
     assert all(torch.equal(a[name], b[name]) for name in a)

@@ -753,7 +753,7 @@ def test_a_hostile_checkpoint_runs_nothing(work, tmp_path):
 
 
 def test_the_rate_follows_its_schedule():
-    from setk.training.loop import learning_rate
+    from setk.training.schedule import learning_rate
     from setk.training.settings import Settings
 
     made = {"model": "fspen", "steps": 1000, "warmup": 10, "lr": 1e-2, "lr_end": 1e-3}

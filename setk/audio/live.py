@@ -22,7 +22,7 @@ _DRAIN = 1 << 24  # bytes read in one go, at most: a source without end must not
 class LiveSource:
     """The newest audio of a pipe. `info`: its format; `dropped`: samples per channel that were left out so far.
 
-    What waits at the first read is dropped but for the last KEEP_S seconds, and so is what waits later if it is more than
+    What waits at the first read is dropped except the last KEEP_S seconds, and so is what waits later if it is more than
     HOLD_S: after a stall of the source, of the reader of the output, or of this process. No clock is read. `on_drop(seconds)` is
     called for each drop. `raw`: the format of headerless s16le; None: the pipe carries a wav. Raises UserError on a regular
     file, AudioError on what is not a wav.

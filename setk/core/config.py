@@ -27,7 +27,7 @@ _SCALAR_ERRORS = (ValueError, OverflowError, AttributeError)
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with limits, and without aliases: some lines of those stand for gigabytes, or for themselves."""
+    """SafeLoader with limits, and without aliases: a few lines of those can become gigabytes, or contain themselves."""
 
     _nodes = _depth = 0
 

@@ -1,4 +1,4 @@
-"""Patterns of several operators that one kernel computes, or that tell what a value is like."""
+"""Patterns of several operators that one kernel computes, or that show what a value is like."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _with_halos(memory: Memory, x: np.ndarray) -> np.ndarray | None:
     new = filled[x == ZERO]
     if (owner(new) < 0).any():
         return None
-    wanted: dict[int, set[int]] = {}
+    needed_zeros: dict[int, set[int]] = {}
     for address in sorted(set(new.tolist())):
         buffer = memory.of(address)
         offset = address - buffer.base
@@ -124,8 +124,8 @@ def _with_halos(memory: Memory, x: np.ndarray) -> np.ndarray | None:
         taken = buffer.used is None or at < len(buffer.used) and buffer.used[at] == offset
         if buffer.kind != "scratch" or taken:
             return None
-        wanted.setdefault(buffer.number, set()).add(offset)
-    for number, offsets in wanted.items():
+        needed_zeros.setdefault(buffer.number, set()).add(offset)
+    for number, offsets in needed_zeros.items():
         memory.buffers[number].zeros |= offsets
     return filled
 

@@ -26,7 +26,7 @@ from setk.data.lists import write_list
 from setk.models.fspen import DualPath
 from setk.nn.gru import GroupedGRU
 from setk.data.shards import write_shards
-from setk.training import loop
+from setk.training import loop, process
 from setk.training.data import TrainingData, loader
 from setk.training.ranks import Ranks
 from setk.training.settings import resolve
@@ -182,7 +182,7 @@ def main() -> None:
         for i in range(steps + 2):
             give_heap_back()
             a = spent(plain.step)
-            loop.keep_heap()
+            process.keep_heap()
             b = spent(lambda: run._update(next(batches)))
             if i >= 2:
                 times["plain loop"].append(a)

@@ -34,11 +34,11 @@ class Recorder:
         self._analysis.start(info)
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        wanted = media.SECONDS * self._info.rate - self._kept
-        if wanted > 0 and x.shape[1]:
-            self._parts.append(np.stack([x[0, :wanted], y[0, :wanted]]))
+        missing = media.SECONDS * self._info.rate - self._kept
+        if missing > 0 and x.shape[1]:
+            self._parts.append(np.stack([x[0, :missing], y[0, :missing]]))
             self._kept += self._parts[-1].shape[1]
-            self._analysis.add(x[:, :wanted], y[:, :wanted])
+            self._analysis.add(x[:, :missing], y[:, :missing])
         self._seen += x.shape[1]
 
     def write(self, path: str | os.PathLike, facts: Mapping[str, Any]) -> None:

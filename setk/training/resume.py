@@ -1,0 +1,59 @@
+"""The state from which a stopped training continues: two files, of which either suffices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from setk import checkpoint, models
+from setk.core import config
+from setk.core.errors import UserError
+from setk.training.settings import Settings
+
+
+class States:
+    """resume.pt of an experiment, and the one before it, resume.old.pt."""
+
+    def __init__(self, out: Path, say: Callable[[str], None]):
+        self.out, self.say = out, say
+
+    def write(self, content: dict[str, Any]) -> None:
+        """Write resume.pt and keep the one before."""
+        new, current = self.out / "resume.new.pt", self.out / "resume.pt"
+        checkpoint.write(new, content)
+        # A disk that is full by now has cost neither of the two states before.
+        if current.exists():
+            os.replace(current, self.out / "resume.old.pt")
+        os.replace(new, current)
+
+    def clear(self) -> None:
+        """Remove the states."""
+        for name in ("resume.pt", "resume.old.pt", "resume.new.pt"):
+            (self.out / name).unlink(missing_ok=True)
+
+    def read(self) -> tuple[dict[str, Any] | None, Path | None]:
+        """The newest readable state, and resume.pt if that is damaged."""
+        damaged = None
+        for path in (self.out / "resume.pt", self.out / "resume.old.pt"):
+            if path.exists():
+                try:
+                    return checkpoint.read(path), damaged
+                except UserError as e:
+                    self.say(f"warning: {e}; falling back to the state before it")
+                    damaged = damaged or path
+        return None, damaged
+
+
+def check_identity(out: Path, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Raise UserError if a state was made with other settings or data (`identity` of a run) than the run that reads it."""
+    # What settings and the model's config have got since then is as if it were not there.
+    before = {**config.plain(Settings(before["model"])), **before}
+    if before["model"] == now["model"]:
+        before["config"] = models.config_values(now["model"], None, before["config"])
+    for key in now:
+        if before.get(key) != now[key]:
+            what = "the training data" if key == "data" else f"'{key}' ({before.get(key)} then, {now[key]} now)"
+            raise UserError(
+                f"{out}: was begun with another value of {what}; use another --out, or --fresh to start over"
+            )
