@@ -254,10 +254,12 @@ def test_ids_in_one_list_only(se, corpus):
     assert "not in that of the enhanced" in rows["d"]["error"]
 
 
-def test_part_of_a_list_on_a_pipe_is_no_failure(se, corpus):
+def test_utterances_missing_from_a_pipe_are_failures_as_in_a_list(se, corpus):
     part = "".join((corpus / "noisy.scp").read_text().splitlines(keepends=True)[1:3]).encode()
     done = se("score", "--ref", corpus / "clean.scp", "-", *FAST, input=part)
-    assert done.returncode == 0 and list(table(done.out)) == ["b", "c"]
+    rows = table(done.out)
+    assert done.returncode == 1 and list(rows)[:2] == ["b", "c"] and "2 done" in done.err and "0 failed" not in done.err
+    assert all("not in that of the enhanced files" in row["error"] for utt, row in rows.items() if utt not in "bc")
 
 
 def test_crlf_lists_are_read(se, corpus):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from setk.engines.base import Engine, whole_chunk
-from setk.engines.stream import Signal
+from setk.engines.stream import Guard, Signal
 
 
 class Batch:
@@ -18,7 +18,7 @@ class Batch:
     def __init__(self, engine: Engine, size: int, chunk: int = 1):
         self.engine, self.chunk = engine, whole_chunk(engine, chunk)
         self.slots: list[Signal | None] = [None] * size
-        self._state = engine.start(size)
+        self._state, self._guard = engine.start(size), Guard(engine)
         self._frames = np.zeros((size, self.chunk, *engine.transform.shape), np.float32)
 
     def put(self, signal: Signal) -> None:
@@ -43,6 +43,7 @@ class Batch:
                 counts[row] = len(taken)
                 self._frames[row, : len(taken)], self._frames[row, len(taken) :] = taken, 0
         out, self._state = self.engine.run(self._frames, self._state, np.array(ready))
+        self._guard.check(out, self._frames, self._state, counts)
         done = []
         for row, count in counts.items():
             signal = self.slots[row]

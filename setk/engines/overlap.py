@@ -37,7 +37,8 @@ class Overlapped(Stream):
             window, shared = taken, 0
         else:
             window, shared = np.concatenate([self._seen[:, taken.shape[1] :], taken], 1), self._overlap
-        out, _ = self.engine.run(np.ascontiguousarray(window), ())
+        out, state = self.engine.run(np.ascontiguousarray(window), ())
+        out = self._guard.check(out, window, state)
         out = out[:, out.shape[1] - taken.shape[1] - shared :]
         if shared:
             part = (np.arange(1, shared + 1, dtype=np.float32) / (shared + 1)).reshape(-1, *(1,) * (out.ndim - 2))

@@ -5,12 +5,18 @@ Files, lists and live pipes all pass through a stream: a file is a stream with l
 
 from __future__ import annotations
 
+import logging
+from typing import Any, Iterable
+
 import numpy as np
 
 from setk.audio.stft import StreamTransform
 from setk.engines.base import Engine, whole_chunk
 from setk.engines.highband import HighBand
 from setk.engines.output import Limiter, Output
+
+
+_log = logging.getLogger("setk")
 
 
 class Signal:
@@ -81,6 +87,31 @@ class Signal:
         return self._limiter.mix(y) if self._limiter else y
 
 
+class Guard:
+    """Keeps a value that is not finite out of what a model remembers, where it would spoil all that follows.
+
+    Such a channel starts again, its input is the output of these frames, and the logger "setk" warns once.
+    """
+
+    def __init__(self, engine: Engine):
+        self._engine, self._reported = engine, False
+
+    def check(self, out: np.ndarray, frames: np.ndarray, state: Any, rows: Iterable[int] | None = None) -> np.ndarray:
+        """The model's output [C, t, *shape] of `frames`, made finite in place; `rows`: the channels that ran (None: all)."""
+        if np.isfinite(out).all():
+            return out
+        for row in range(len(out)) if rows is None else rows:
+            if np.isfinite(out[row]).all():
+                continue
+            out[row] = frames[row]
+            if self._engine.causal:
+                self._engine.restart(state, row)
+            if not self._reported:
+                self._reported = True
+                _log.warning("%s: NaN or infinite output; the model starts again", self._engine.name)
+        return out
+
+
 class Stream:
     """Enhance C channels of audio at `rate` Hz in blocks: push(x float32 [C, n]) and flush() return [C, m].
 
@@ -93,7 +124,7 @@ class Stream:
         self.engine, self.chunk = engine, whole_chunk(engine, chunk)
         self.latency_ms = 1000 * engine.transform.latency(engine.lookahead + self.chunk - 1) / engine.sample_rate
         self._signal, self._state = Signal(engine, rate, channels, output), engine.start(channels)
-        self._nothing = np.zeros((channels, 0), np.float32)
+        self._nothing, self._guard = np.zeros((channels, 0), np.float32), Guard(engine)
 
     def push(self, x: np.ndarray) -> np.ndarray:
         self._signal.feed(x)
@@ -116,7 +147,8 @@ class Stream:
         """The model's output for the next frames."""
         frames = np.ascontiguousarray(self._signal.take(self.chunk))
         if frames.shape[1]:  # nothing went in, nothing is left
-            frames, self._state = self.engine.run(frames, self._state)
+            out, self._state = self.engine.run(frames, self._state)
+            return self._guard.check(out, frames, self._state)
         return frames
 
 

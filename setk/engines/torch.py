@@ -46,5 +46,8 @@ class TorchEngine:
         return y.numpy(), after
 
     def restart(self, state: Any, channel: int) -> None:
-        for x, first, axis in zip(state, self.model.init_state(1), self.model.state_axes):
-            x.narrow(axis, channel, 1).copy_(first)
+        import torch
+
+        with torch.inference_mode():
+            for x, first, axis in zip(state, self.model.init_state(1), self.model.state_axes):
+                x.narrow(axis, channel, 1).copy_(first)

@@ -8,7 +8,7 @@ matter: the standard normalises it.
 
 The package prints to standard output when a rate or a mode does not suit it, and with more than 50 stretches
 of speech, some two minutes of reading, its memory is overrun: the score is silently wrong, or the process
-dies. All of that is looked for before it is called.
+dies. All of that is looked for before it is called, and it runs in a process of its own (setk.metrics.pesq_process).
 
 Metrics
 -------
@@ -22,6 +22,7 @@ from typing import Sequence
 
 import numpy as np
 
+from setk.metrics import pesq_process
 from setk.metrics.metric import Metric, Scores, silence, undefined
 
 METRICS = (
@@ -59,12 +60,14 @@ def _score(name: str, ref: np.ndarray, est: np.ndarray, rate: int) -> float | st
     if rate not in _RATES[name]:
         rates = " or ".join(map(str, _RATES[name]))
         return f"is defined at {rates} Hz, not at {rate} Hz; se-score --rate {_RATES[name][-1]} resamples"
-    from pesq import PesqError, pesq
     from pesq.cypesq import cypesq_error_message
 
-    value = pesq(rate, ref, est, name.removeprefix("pesq_"), on_error=PesqError.RETURN_VALUES)
+    try:
+        value = pesq_process.score(rate, ref, est, name.removeprefix("pesq_"))
+    except pesq_process.Crash as e:
+        return f"PESQ {e}"
     if value < 0:
-        return f"PESQ: {cypesq_error_message(value).decode()}"
+        return f"PESQ: {cypesq_error_message(int(value)).decode()}"
     return float(value) if math.isfinite(value) else "PESQ finds nothing to compare in the estimate"
 
 

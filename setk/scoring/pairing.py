@@ -61,8 +61,8 @@ def listed(ref: str, est: str, noisy: str | None, part: str | None, allow_comman
     before = lists.read_wavs(noisy, allow_commands) if noisy else {}
     for utt, location in lists.take_part(lists.open_wavs(est, allow_commands), part):
         yield Pair(utt, place(left.pop(utt, None)), place(location), place(before.get(utt)))
-    # A pipe or --part names some utterances on purpose; a complete list that lacks some is a mistake.
-    if est != "-" and not part:
+    # --part names some utterances on purpose; a list that lacks some is a mistake, from a pipe too.
+    if not part:
         yield from (Pair(utt, location, None) for utt, location in left.items())
 
 

@@ -1,0 +1,88 @@
+"""Values and code that must not spoil what follows: NaN in the states of a stream, a crash of PESQ."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+
+import numpy as np
+import pytest
+import setk
+from conftest import MINI, ROOT, command
+from setk import engines
+from setk.metrics import compute, pesq_process
+
+
+@pytest.mark.parametrize("spec", ["fspen", "setk/pretrained/fspen.pt"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_state_that_is_not_finite_is_reset(spec, value, rng, caplog):
+    engine = engines.open(ROOT / spec if "/" in spec else spec)
+    stream = engines.Stream(engine, 16000, 2)
+    x = (0.1 * rng.standard_normal((2, 16000))).astype(np.float32)
+    before = stream.push(x)
+    # The arrays that the next call reads, of ONNX Runtime or of torch.
+    states = [array for bound in stream._state for array in bound._states[0]] if "/" not in spec else stream._state
+    rows = slice(0, 1) if "/" not in spec else slice(None)
+    axes = [state.axis for state in engine._states] if "/" not in spec else list(engine.model.state_axes)
+    with np.errstate(all="ignore"):
+        for array, axis in zip(states, axes):
+            if "/" in spec:
+                import torch
+
+                with torch.inference_mode():
+                    array.select(axis, 0).fill_(float(value))
+            else:
+                np.moveaxis(array, axis, 0)[rows] = value
+        after = np.concatenate([stream.push(x), stream.flush()], axis=1)
+    assert np.isfinite(before).all() and np.isfinite(after).all() and before.shape[1] + after.shape[1] == 32000
+    assert [record.getMessage() for record in caplog.records] == [
+        "fspen: NaN or infinite output; the model starts again"
+    ]
+    plain = engines.Stream(engine, 16000, 2)
+    plain.push(x)
+    expected = np.concatenate([plain.push(x), plain.flush()], axis=1)
+    assert np.allclose(after[1], expected[1], atol=1e-5)  # the other channel has not noticed
+
+
+def test_finite_states_leave_the_output_as_it_is(rng, caplog):
+    x = (0.1 * rng.standard_normal(8000)).astype(np.float32)
+    assert np.isfinite(setk.load("fspen").enhance(x, 16000)).all() and not caplog.records
+
+
+def test_a_crash_of_pesq_is_one_missing_score(rng):
+    x = np.sin(np.arange(32000) / 9) * np.repeat(rng.uniform(0, 1, 40), 800)
+    y = x + 0.01 * rng.standard_normal(32000)
+    before, _ = compute(x, y, 16000, ["pesq_wb"])
+    child = pesq_process._process._child
+    child.send_signal(signal.SIGSTOP)
+    os.kill(child.pid, signal.SIGABRT)  # as the C code does: stack smashing detected
+    os.kill(child.pid, signal.SIGCONT)
+    scores, reasons = compute(x, y, 16000, ["pesq_wb", "si_sdr"])
+    assert np.isnan(scores["pesq_wb"]) and "crashes" in reasons["pesq_wb"] and "SIGABRT" in reasons["pesq_wb"]
+    assert np.isfinite(scores["si_sdr"])
+    assert compute(x, y, 16000, ["pesq_wb"])[0] == before
+
+
+def test_the_process_of_pesq_ends_with_its_parent():
+    code = (
+        "import numpy as np; from setk.metrics import pesq_process as p; x = np.random.default_rng(0).standard_normal(16000)\n"
+        "p.score(16000, x, x, 'wb'); print(p._process._child.pid, flush=True); import os; os._exit(0)"
+    )
+    pid = int(subprocess.run(command("score")[:2] + ["-c", code], cwd=ROOT, capture_output=True, text=True).stdout)
+    for _ in range(200):
+        if not os.path.exists(f"/proc/{pid}") or "Z" in open(f"/proc/{pid}/stat").read().split()[2]:
+            return
+        signal.sigtimedwait([], 0.05)
+    raise AssertionError("still running")
+
+
+def test_scores_are_those_of_the_package(se):
+    from pesq import pesq
+    from setk import audio
+
+    clean, noisy = (
+        audio.read(MINI / "test" / kind / "mona_0001.flac")[0][0].astype(float) for kind in ("clean", "noisy")
+    )
+    for mode in ("wb", "nb"):
+        assert compute(clean, noisy, 16000, [f"pesq_{mode}"])[0][f"pesq_{mode}"] == pesq(16000, clean, noisy, mode)
