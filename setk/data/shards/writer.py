@@ -7,6 +7,7 @@ everything, or does not exist.
 
 from __future__ import annotations
 
+import re
 import hashlib
 import json
 import os
@@ -197,8 +198,23 @@ def make_shard(job: ShardJob) -> ShardDone:
             done.clipped = sum(_each(job, done, lambda job, i: _copy_utterance(streams, job, samples[i], offset[i], i)))
     except _Faulty:
         return done
+    except (OSError, RuntimeError) as e:
+        raise _reason(e, job.path) from None
     done.state, done.seconds = "made", int(samples.sum()) / job.rate
     return done
+
+
+def _reason(error: BaseException, path: Path) -> BaseException:
+    """The operating system's reason for an error of HDF5, which hides it in messages, and fails again when it closes the file."""
+    cause: BaseException | None = error
+    while cause is not None:
+        number = cause.errno if isinstance(cause, OSError) else None
+        if number is None and (found := re.search(r"errno = (\d+)", str(cause))):
+            number = int(found[1])
+        if number:
+            return OSError(number, os.strerror(number), str(path))
+        cause = cause.__context__
+    return error
 
 
 def _each(job: ShardJob, done: ShardDone, work: Callable[[ShardJob, int], int]) -> list[int]:
