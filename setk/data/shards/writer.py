@@ -7,6 +7,7 @@ everything, or does not exist.
 
 from __future__ import annotations
 
+import math
 import re
 import hashlib
 import json
@@ -192,16 +193,31 @@ def make_shard(job: ShardJob) -> ShardDone:
     try:
         samples = np.array(_each(job, done, _probe_utterance), np.int64)
         offset = np.cumsum([0, *map(job.feature.rows, samples.tolist())], dtype=np.int64)
-        with atomic_path(job.path) as tmp, h5py.File(tmp, "w", libver=("v108", "v108")) as f:
-            _describe(f, job, samples, offset)
-            streams = {stream: f[stream] for stream in STREAMS[job.name]}
-            done.clipped = sum(_each(job, done, lambda job, i: _copy_utterance(streams, job, samples[i], offset[i], i)))
+        with atomic_path(job.path) as tmp:
+            _require_space(tmp, job, int(offset[-1]))
+            with h5py.File(tmp, "w", libver=("v108", "v108")) as f:
+                _describe(f, job, samples, offset)
+                streams = {stream: f[stream] for stream in STREAMS[job.name]}
+                done.clipped = sum(
+                    _each(job, done, lambda job, i: _copy_utterance(streams, job, samples[i], offset[i], i))
+                )
     except _Faulty:
         return done
     except (OSError, RuntimeError) as e:
         raise _reason(e, job.path) from None
     done.state, done.seconds = "made", int(samples.sum()) / job.rate
     return done
+
+
+def _require_space(path: Path, job: ShardJob, rows: int) -> None:
+    """Raise OSError if the file system has no space for the shard: HDF5 crashes at the end of a process whose write failed."""
+    values = len(STREAMS[job.name]) * math.prod((rows, *job.feature.shape))
+    size = values * np.dtype(job.feature.dtype).itemsize + 256 * len(job.utts) + (1 << 17)
+    with open(path, "wb") as f:
+        try:
+            os.posix_fallocate(f.fileno(), 0, size)
+        except OSError as e:
+            raise OSError(e.errno, os.strerror(e.errno), str(job.path)) from None
 
 
 def _reason(error: BaseException, path: Path) -> BaseException:
