@@ -47,8 +47,8 @@ class _Step(nn.Module):
         return self.gain * out.permute(0, 2, 1, 3), changed, 0 * second, 0 * third
 
 
-def check(model: Model) -> float:
-    """The constant ratio of the synthesis window to the analysis window. Raises UserError on a model that sherpa-onnx cannot run."""
+def transform_of(model: Model) -> tuple[STFT, float]:
+    """The STFT of a model, and the constant ratio of its synthesis window to its analysis window. Raises UserError on a model that sherpa-onnx cannot run."""
     transform = model.transform
     reason = None
     if not model.causal:
@@ -61,7 +61,7 @@ def check(model: Model) -> float:
         inner = transform.analysis_window > 1e-3
         ratio = transform.synthesis_window[inner] / transform.analysis_window[inner]
         if np.ptp(ratio) < 1e-4 * ratio.mean():
-            return float(ratio.mean())
+            return transform, float(ratio.mean())
         reason = f"windows of {transform.window} samples every {transform.hop} do not add up to a constant"
     raise UserError(
         f"{model.name} does not run in sherpa-onnx: {reason}; choose another model, or export without --for"
@@ -70,15 +70,15 @@ def check(model: Model) -> float:
 
 def to_onnx(model: Model, path: str | os.PathLike) -> dict[str, Any]:
     """Write `model` for sherpa-onnx. Returns the number of `nodes`, and `snr_db` of the file's output to the model's on
-    noise. Raises UserError as `check` does."""
+    noise. Raises UserError as `transform_of` does."""
     import onnx
     import onnxslim
 
-    gain = check(model)
+    transform, gain = transform_of(model)
     step = _Step(model, gain).eval()
     size = sum(x.numel() for x in step.start)
     shapes = [(size,), (1,), (1,)]
-    mix = torch.randn(1, model.transform.bins, 1, 2, generator=torch.Generator().manual_seed(0))
+    mix = torch.randn(1, transform.bins, 1, 2, generator=torch.Generator().manual_seed(0))
     data = io.BytesIO()
     with _quiet(), exporting(model), contextlib.redirect_stdout(io.StringIO()):
         torch.onnx.export(
@@ -91,7 +91,7 @@ def to_onnx(model: Model, path: str | os.PathLike) -> dict[str, Any]:
             dynamo=False,
         )
     graph = onnxslim.slim(onnx.load_from_string(data.getvalue()))
-    onnx.helper.set_model_props(graph, _metadata(model, dict(zip(STATES, shapes))))
+    onnx.helper.set_model_props(graph, _metadata(model, transform, dict(zip(STATES, shapes))))
     content = graph.SerializeToString()
     snr = _parity(model, gain, content, shapes)
     if snr < LEAST_PARITY:
@@ -101,8 +101,7 @@ def to_onnx(model: Model, path: str | os.PathLike) -> dict[str, Any]:
     return {"nodes": len(graph.graph.node), "snr_db": snr}
 
 
-def _metadata(model: Model, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
-    transform = model.transform
+def _metadata(model: Model, transform: STFT, shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     values = {
         "model_type": "gtcrn",  # the signature, which sherpa-onnx checks; the model is in the comment
         "comment": f"{model.name} by setk",

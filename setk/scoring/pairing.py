@@ -46,8 +46,12 @@ class Row(NamedTuple):
 
 def single(ref: str | None, est: str, noisy: str | None, allow_commands: bool = False) -> Iterator[Pair]:
     """The pair of two files, named after the second; `ref` None if no metric needs a reference."""
-    places = (Location.parse(place, allow_commands) if place else None for place in (ref, est, noisy))
-    yield Pair(one_line(Path(est).stem).replace(" ", "_"), *places, ref is None)
+
+    def location(place: str | None) -> Location | None:
+        return Location.parse(place, allow_commands) if place else None
+
+    utt = one_line(Path(est).stem).replace(" ", "_")
+    yield Pair(utt, location(ref), location(est), location(noisy), alone=ref is None)
 
 
 def listed(ref: str, est: str, noisy: str | None, part: str | None, allow_commands: bool = False) -> Iterator[Pair]:
