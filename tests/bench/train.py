@@ -183,7 +183,7 @@ def main() -> None:
             give_heap_back()
             a = spent(plain.step)
             process.keep_heap()
-            b = spent(lambda: run._update(next(batches)))
+            b = spent(lambda: run.update(next(batches)))
             if i >= 2:
                 times["plain loop"].append(a)
                 times["se-train"].append(b)
@@ -203,7 +203,7 @@ def main() -> None:
         rate = count * BATCH * SECONDS / (time.process_time() - began)
         print(f"the loader alone, from shards, one process: {rate:.0f} s of audio/s")
         print("a step of se-train, CPU time by kind of operation:")
-        profile(lambda: run._update(next(batches)))
+        profile(lambda: run.update(next(batches)))
 
 
 if __name__ == "__main__":
