@@ -107,18 +107,7 @@ def se() -> Commands:
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory) -> Path:
     """A checkpoint of FSPEN that changes its input clearly, though nobody trained it."""
-    import torch
-
-    from setk import checkpoint, models
-
-    torch.manual_seed(7)
-    model = models.build_preset("fspen")
-    with torch.no_grad():
-        for p in model.parameters():
-            p += 0.05 * torch.randn_like(p)
-    path = tmp_path_factory.mktemp("model") / "untrained.pt"
-    checkpoint.save(path, model, {})
-    return path
+    return moved_checkpoint(tmp_path_factory.mktemp("model") / "untrained.pt", {})
 
 
 @pytest.fixture
@@ -129,3 +118,18 @@ def browser(tmp_path):
     browser = open_browser(tmp_path)
     yield browser
     browser.close()
+
+
+def moved_checkpoint(path: Path, config: dict) -> Path:
+    """A checkpoint of FSPEN whose weights are moved off their start, where masks are nearly one."""
+    import torch
+
+    from setk import checkpoint, models
+
+    torch.manual_seed(7)
+    model = models.build("fspen", config)
+    with torch.no_grad():
+        for p in model.parameters():
+            p += 0.05 * torch.randn_like(p)
+    checkpoint.save(path, model, {})
+    return path

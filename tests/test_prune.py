@@ -11,7 +11,7 @@ import time
 
 import pytest
 import torch
-from conftest import COMMANDS, MINI, ROOT, SMALL, command
+from conftest import COMMANDS, MINI, ROOT, SMALL, command, moved_checkpoint
 
 from setk import checkpoint, models
 from setk.core import config
@@ -132,14 +132,7 @@ def lists(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A checkpoint of a small FSPEN that changes its input clearly."""
-    torch.manual_seed(7)
-    model = models.build("fspen", {"groups": 2, "dpe_blocks": 1})
-    with torch.no_grad():
-        for p in model.parameters():
-            p += 0.05 * torch.randn_like(p)
-    path = tmp_path_factory.mktemp("model") / "small.pt"
-    checkpoint.save(path, model, {})
-    return path
+    return moved_checkpoint(tmp_path_factory.mktemp("model") / "small.pt", {"groups": 2, "dpe_blocks": 1})
 
 
 @pytest.fixture(scope="module")

@@ -128,13 +128,9 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
         (tmp_path / f"{kind}.scp").write_text("".join((MINI / "test" / f"{kind}.scp").read_text().splitlines(True)[:2]))
     first, second = [line.split()[0] for line in (tmp_path / "noisy.scp").read_text().splitlines()]
     (tmp_path / "utt2snr").write_text(f"{first} 3.5\n{second} 17\n")
+    scored = ("score", "--ref", tmp_path / "clean.scp", tmp_path / "noisy.scp", "--metrics", "si_sdr")
     done = se(
-        "score",
-        "--ref",
-        tmp_path / "clean.scp",
-        tmp_path / "noisy.scp",
-        "--metrics",
-        "si_sdr",
+        *scored,
         "--by",
         tmp_path / "utt2snr",
         "--bins",
@@ -148,12 +144,7 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
     assert done.returncode == 0, done.err
     assert list(json.loads(summary.read_text())["groups"][str(tmp_path / "utt2snr")]) == ["0 to 10", "10 and above"]
     done = se(
-        "score",
-        "--ref",
-        tmp_path / "clean.scp",
-        tmp_path / "noisy.scp",
-        "--metrics",
-        "si_sdr",
+        *scored,
         "--expect",
         "si_sdr=60:70",
         cwd=ROOT,

@@ -38,13 +38,13 @@ class _Manners:
             **rest,
         )
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then the options by group."""
         for title, group in by_group(parameters(self, ctx)).items():
             with formatter.section(title):
                 formatter.write_dl([(parameter.label, parameter.help) for parameter in group])
 
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """`[OPTIONS] MODEL [NOISY]`: arguments by their metavars, optional ones in brackets."""
         pieces = ["[OPTIONS]"]
         for parameter in parameters(self, ctx):
@@ -53,7 +53,7 @@ class _Manners:
                 pieces.append(name if parameter.required or name.startswith("[") else f"[{name}]")
         return pieces
 
-    def format_epilog(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """Write the examples, line by line."""
         if not self.epilog:
             return
@@ -69,12 +69,12 @@ class Command(_Manners, TyperCommand):
 class Group(_Manners, TyperGroup):
     """A command that has subcommands."""
 
-    def format_options(self, ctx: typer.Context, formatter: Any) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the subcommands, then the options."""
         self.format_commands(ctx, formatter)
         _Manners.format_options(self, ctx, formatter)
 
-    def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["COMMAND", "[OPTIONS]", "..."]
 
 

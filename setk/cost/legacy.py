@@ -50,18 +50,7 @@ class _Counter(OpCounter):
         return output
 
 
-def _convolution(
-    output: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride,
-    padding,
-    dilation,
-    transposed: bool,
-    output_padding,
-    groups: int,
-) -> int:
+def _convolution(output, x, weight, bias, stride, padding, dilation, transposed, output_padding, groups) -> int:
     """Transposed, weight is [I, O / groups, ...]: each output value is charged with the weights of its channel."""
     excess = output.numel() if bias is not None else 0
     if transposed:

@@ -18,7 +18,7 @@ So do recurrent layers, and layers whose input is not an 8-bit tensor, with Dequ
 the engine folds when it loads the file: it is a quarter to a half of a float one, and no faster.
 
 Weights take all of -128 ... 127, as they were trained. On x86 before VNNI the runtime's kernels add up two products in
-16 bits and clip; se-quant export and check, run on such a machine, tell by the SNR.
+16 bits and clip; se-quant export and check, run on such a machine, show it in the SNR.
 """
 
 from __future__ import annotations

@@ -250,8 +250,8 @@ class Translator:
             x, y = self.place(a), self.place(b)
             batch = np.broadcast_shapes(x.shape[:-2], y.shape[:-2])
             left, right = (np.broadcast_to(v, (*batch, *v.shape[-2:])).reshape(-1, *v.shape[-2:]) for v in (x, y))
-            out = computed_product(self.memory, left, right)
-            self.places[node.outputs[0]] = out.reshape(*batch, x.shape[-2], y.shape[-1])
+            produced = computed_product(self.memory, left, right)
+            self.places[node.outputs[0]] = produced.reshape(*batch, x.shape[-2], y.shape[-1])
 
     def _bias_after(self, node: Node, weights: np.ndarray) -> tuple[np.ndarray | None, str]:
         """The constant [B, 1, N] that is added to a product and nothing else, and the name of the sum."""
@@ -320,10 +320,13 @@ class Translator:
             raise Unsupported("GRU without linear_before_reset")
         start = node.inputs[5] if len(node.inputs) > 5 else ""
         zero = not start or start in self.constants and not self.constants[start].any()
+        w, r, b = (self.constants[name] for name in node.inputs[1:4])
         y, last = layers.gru(
             self.memory,
             self.place(node.inputs[0]),
-            *(self.constants[name] for name in node.inputs[1:4]),
+            w,
+            r,
+            b,
             None if zero else self.place(start),
             node.attributes.get("direction", "forward"),
         )
