@@ -16,6 +16,7 @@ from setk.core.errors import UserError
 app = shell.new_app("""
 se-quant export fspen fspen.onnx
 se-quant export fspen fspen.c
+se-quant export fspen page.html
 se-quant ptq fspen fspen8.pt --list noisy.scp
 se-quant check fspen fspen8.pt --list noisy.scp --ref clean.scp
 """)
@@ -95,29 +96,31 @@ def ptq(
     examples="""
 se-quant export fspen fspen.onnx
 se-quant export fspen fspen.c
+se-quant export fspen page.html
 se-quant export exp/mine/best.pt mine8.onnx --batch 8
 se-quant export fspen fspen_sherpa.onnx --for sherpa-onnx
 """,
 )
 def export(
     model: Source,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, or OUT.c and OUT.h.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, OUT.c and OUT.h, or OUT.html, a page for browsers.")],
     frames: Annotated[int, typer.Option(min=1, help="Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Signals that a call accepts, for servers.")] = 1,
     runtime: Annotated[Optional[str], shell.option("--for", group=shell.OUTPUT, metavar="RUNTIME", help="Write an .onnx for another runtime: sherpa-onnx, which runs causal STFT models on phones and in many languages.")] = None,
 ) -> None:
     # fmt: on
-    """Write MODEL as ONNX, which se-enhance runs without torch, as TorchScript, for torch.jit.load, or as C for a device.
+    """Write MODEL as ONNX, which se-enhance runs without torch, as TorchScript, for torch.jit.load, as C for a device, or as a page for browsers.
 
     The graph is the model's chunk forward, with its states as inputs and outputs; the STFT is not part of the graph.
     The file's metadata holds what is needed to run it, and its origin. A quantized MODEL becomes ONNX of int8 weights
     and integer operators. C is one file without libraries, with its interface in OUT.h: it runs a causal float model a hop at a
-    time, samples in and samples out. The command runs the file against the checkpoint, and prints the SNR between the two to stderr.
+    time, samples in and samples out. A page has microphone, files and spectrograms, needs no network, and holds the weights as
+    int8. The command runs the file against the checkpoint, and prints the SNR between the two to stderr.
     """
     from setk import export as exports
 
     made = exports.write(model, out, frames=frames, batch=batch, runtime=runtime)
-    compared = "not compared with the checkpoint: no C compiler"
+    compared = "not compared with the checkpoint: no C compiler, or setk's kernels were not built"
     if made["snr_db"] is not None:
         compared = f"SNR {made['snr_db']:.1f} dB to the checkpoint"
     shell.note(f"se-quant: {out}: {made['nodes']} nodes, {made['bytes']} bytes, {compared}")

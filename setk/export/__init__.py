@@ -15,7 +15,7 @@ from typing import Any
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
 
-FORMATS = (".onnx", ".ts", ".c")
+FORMATS = (".onnx", ".ts", ".c", ".html")
 RUNTIMES = ("sherpa-onnx",)
 LEAST_PARITY = 80.0  # dB; float32 in another order of summation stays above 100
 LEAST_ROUNDED = 15.0  # of a quantized model on noise: a rounding that flips makes others flip, which leaves 20 to 50
@@ -42,15 +42,15 @@ def write(
 
     out = Path(out)
     if out.suffix not in FORMATS:
-        raise UserError(f"{out}: the name must end in .onnx, in .ts for TorchScript, or in .c")
+        raise UserError(f"{out}: the name must end in .onnx, in .ts for TorchScript, in .c, or in .html for browsers")
     if runtime is not None:
         return _write_for(runtime, spec, out, frames, batch)
     model, _, about, _ = engines.model(spec, weights=True)
     if not model.causal and frames != 1:
         raise UserError(f"{model.name} is not causal: its export accepts any number of frames; remove --frames")
     facts = {"scores": about["scores"], "source": about["provenance"], "sha256": about["sha256"]}
-    if out.suffix == ".c":
-        return _write_c(model, spec, out, frames, batch, facts)
+    if out.suffix in (".c", ".html"):
+        return _write_native(model, spec, out, frames, batch, facts)
     to_file = onnx.to_onnx if out.suffix == ".onnx" else onnx.to_torchscript
     with atomic_path(out) as temporary:
         made = to_file(model, temporary, frames=frames, batch=batch, **facts)
@@ -74,27 +74,45 @@ def _write_for(runtime: str, spec: str | os.PathLike, out: Path, frames: int, ba
     return {**made, "bytes": out.stat().st_size}
 
 
-def _write_c(
+def _write_native(
     model: Any, spec: str | os.PathLike, out: Path, frames: int, batch: int, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """The model as C by way of ONNX. `snr_db` is None without a compiler; `multiply_adds` are those of a hop."""
+    """The model as C or as a page, by way of ONNX. `snr_db` of C is None without a compiler; `multiply_adds` are those of a hop."""
     from setk.engines.torch import TorchEngine
     from setk.export import onnx
     from setk.export.c.build import export_c
 
     if not model.causal:
         raise UserError(
-            f"{spec}: {model.name} is not causal: it needs the complete signal, and C runs a hop at a time; export it as .onnx"
+            f"{spec}: {model.name} is not causal: it needs the complete signal, and C and pages run a hop at a time; export it as .onnx"
         )
     if model.quantization:
-        raise UserError(f"{spec}: is quantized; C is made of float checkpoints")
+        raise UserError(f"{spec}: is quantized; C and pages are made of float checkpoints")
     if frames != 1 or batch != 1:
-        raise UserError(f"{out}: C runs one hop of one signal per call; remove --frames and --batch")
+        raise UserError(f"{out}: C and pages run one hop of one signal per call; remove --frames and --batch")
     with tempfile.TemporaryDirectory(prefix="setk_") as folder:
         graph = Path(folder) / "graph.onnx"
         made = onnx.to_onnx(model, graph, **facts)
+        if out.suffix == ".html":
+            return {**made, **_write_page(model, graph, out)}
         written = export_c(graph, out, TorchEngine(model))
     return {**made, **written, "bytes": out.stat().st_size, "snr_db": written["parity"]}
+
+
+def _write_page(model: Any, graph: Path, out: Path) -> dict[str, Any]:
+    """The page of a model, with the SNR of its int8 weights to the checkpoint's, on the native engine where that was built."""
+    import setk
+    from setk.core.files import write_text
+    from setk.export.web import page
+    from setk.models import count_parameters
+    from setk.native.translate import translate
+
+    parameters = count_parameters(model)["params"]
+    facts = f"{parameters / 1e3:.3g} k parameters, {model.latency_ms:.3g} ms latency."
+    translated = translate(graph)
+    made = page.web_model(translated, facts)
+    write_text(out, page.render(made, setk.__version__))
+    return {"bytes": out.stat().st_size, "snr_db": page.parity(made, translated)}
 
 
 class _Callable(ModuleType):

@@ -5,6 +5,9 @@ const element = (id) => document.getElementById(id);
 const bytesOf = (base64) => Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
 const decibels = (power) => 10 * Math.log10(power + 1e-10);
 
+// The text that gzip and base64 pack.
+const unpack = async (base64) => new Response(new Blob([bytesOf(base64)]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+
 // The model as engine.js needs it: programs of a hop and of a reset, and constants (int8 weights expanded).
 function decodeModel(text) {
   const packed = JSON.parse(text);
@@ -25,8 +28,11 @@ function decodeModel(text) {
   return { ...model, constants };
 }
 
-const model = decodeModel(element("model").textContent);
-const compiled = WebAssembly.compile(bytesOf(model.wasm));
+let model = null; // once `compiled` is there
+const compiled = unpack(element("model").textContent).then((text) => {
+  model = decodeModel(text);
+  return WebAssembly.compile(bytesOf(model.wasm));
+});
 
 const heard = () => document.querySelector("input[name=heard]:checked").value;
 const limitGain = () => (element("limit").value >= 60 ? 0 : 10 ** (-element("limit").value / 20));
@@ -38,7 +44,7 @@ const live = { context: null };
 async function makeLive(context) {
   const source = [element("engine").textContent, element("worklet").textContent].join("\n");
   await context.audioWorklet.addModule(`data:text/javascript;base64,${btoa(unescape(encodeURIComponent(source)))}`);
-  const options = { module: await compiled, model };
+  const options = { module: await compiled, model: { ...model, wasm: null } };
   return new AudioWorkletNode(context, "setk", { outputChannelCount: [1], channelCount: 1, channelCountMode: "explicit", processorOptions: options });
 }
 
@@ -114,6 +120,7 @@ const file = { context: null, noisy: null, enhanced: null, sources: [], started:
 
 async function openFile(blob) {
   element("file-status").textContent = "Enhancing …";
+  const module = await compiled;
   const decoder = new OfflineAudioContext(1, 1, model.rate);
   let decoded;
   try {
@@ -123,7 +130,7 @@ async function openFile(blob) {
     return;
   }
   stopFile();
-  const module = await compiled, started = performance.now();
+  const started = performance.now();
   const noisy = [...Array(decoded.numberOfChannels).keys()].map((c) => decoded.getChannelData(c));
   const enhanced = noisy.map((channel) => enhanceSignal(module, model, channel));
   const seconds = (performance.now() - started) / 1000;

@@ -1,0 +1,176 @@
+"""The page of a model: its size, its int8 weights, and its sound in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from browser import open_browser
+from conftest import MINI, ROOT
+
+from setk.export.web import page
+from setk.native import kernels
+from setk.native.arena import OPERATIONS
+from setk.native.translate import translate
+
+WEB = ROOT / "setk" / "export" / "web"
+FSPEN = ROOT / "setk" / "pretrained" / "fspen.onnx"
+MICROPHONE = (
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+    "--autoplay-policy=no-user-gesture-required",
+)
+
+# Renders samples through the worklet, or by the function for files, and hands them to `done` as base64.
+RENDER = """
+(async () => {
+  const bytes = (array) => {
+    const raw = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+    let text = "";
+    for (let i = 0; i < raw.length; i += 8192) text += String.fromCharCode(...raw.subarray(i, i + 8192));
+    return btoa(text);
+  };
+  const input = new Float32Array(bytesOf("%s").buffer), context = new OfflineAudioContext(1, input.length, %d);
+  const node = await makeLive(context), buffer = context.createBuffer(1, input.length, %d), source = context.createBufferSource();
+  let delay = null;
+  node.port.onmessage = ({ data }) => { if (data.delay !== undefined) delay = data.delay; };
+  buffer.copyToChannel(input, 0);
+  source.buffer = buffer;
+  source.connect(node).connect(context.destination);
+  source.start();
+  const live = (await context.startRendering()).getChannelData(0);
+  done({ delay, live: bytes(live), file: bytes(enhanceSignal(await compiled, model, input)) });
+})().catch((error) => done({ error: String(error.stack || error) }))
+"""
+
+
+def snr(reference: np.ndarray, other: np.ndarray) -> float:
+    return 10 * np.log10(
+        np.square(reference, dtype=np.float64).sum() / np.square(reference - other, dtype=np.float64).sum()
+    )
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory, se_module) -> Path:
+    path = tmp_path_factory.mktemp("page") / "page.html"
+    done = se_module("quant", "export", "fspen", path)
+    assert done.returncode == 0, done.err
+    return path
+
+
+@pytest.fixture(scope="module")
+def se_module():
+    from conftest import COMMANDS
+
+    return COMMANDS
+
+
+def test_the_page_is_small_and_needs_nothing_else(demo):
+    text = demo.read_text()
+    assert len(text) <= 300_000
+    assert not re.findall(r"""(?:src|href)=["'](?!data:)[^"'#]+|https?://|@import|url\(""", text)
+
+
+def test_the_committed_demo_is_current(demo):
+    assert (ROOT / "docs" / "demo.html").read_text() == demo.read_text()
+
+
+def test_a_noncausal_model_is_refused_in_one_line(se, tmp_path):
+    done = se("quant", "export", "conv_tasnet-small", tmp_path / "page.html")
+    assert done.returncode == 2 and done.err.count("\n") == 1 and "not causal" in done.err
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_int8_values_are_within_half_a_step(rng):
+    for width in (1, 16):
+        values = rng.standard_normal(width * int(rng.integers(1, 40))).astype(np.float32)
+        small, steps = page.to_int8(values, width)
+        error = np.abs(values.reshape(-1, width) - small.reshape(-1, width) * steps)
+        assert (error <= 0.5001 * steps).all() and small.dtype == np.int8
+
+
+def test_only_weights_of_products_are_rounded():
+    translated = translate(FSPEN)
+    model = page.web_model(translated, "")
+    changed = np.flatnonzero(page.decoded(model) != model.constants)
+    inside = np.zeros(len(model.constants), bool)
+    for first, count, _ in model.quantized:
+        assert not inside[first : first + count].any()
+        inside[first : first + count] = True
+    assert inside[changed].all() and inside.sum() > 0.6 * len(model.constants)
+    assert "PRODUCT" in OPERATIONS
+    assert page.parity(model, translated) > 30 if kernels.library() else True
+    assert page.parity(page.web_model(translated, "", small=False), translated) == np.inf if kernels.library() else True
+
+
+def test_the_kernels_are_those_of_the_sources(tmp_path):
+    digest, compiler = (WEB / "kernels.sha256").read_text().strip().split("  ")
+    assert hashlib.sha256((WEB / "kernels.wasm").read_bytes()).hexdigest() == digest
+    if not shutil.which("clang") or not shutil.which("wasm-ld"):
+        pytest.skip("clang and lld are not installed (Debian: apt-get install clang lld)")
+    if subprocess.run(["clang", "--version"], capture_output=True, text=True).stdout.splitlines()[0] != compiler:
+        pytest.skip(f"kernels.wasm was built by {compiler}")
+    shutil.copytree(
+        ROOT / "setk" / "native", tmp_path / "native", ignore=shutil.ignore_patterns("*.so", "*.py", "__pycache__")
+    )
+    (tmp_path / "export" / "web").mkdir(parents=True)
+    shutil.copy(WEB / "Makefile", tmp_path / "export" / "web")
+    subprocess.run(["make", "-C", tmp_path / "export" / "web"], check=True, capture_output=True)
+    assert (tmp_path / "export" / "web" / "kernels.wasm").read_bytes() == (WEB / "kernels.wasm").read_bytes()
+
+
+@pytest.mark.full
+def test_the_browser_computes_what_the_kernels_do(demo, browser):
+    if not kernels.library():
+        pytest.skip("setk's kernels were not built")
+    noisy, rate = soundfile.read(MINI / "test" / "noisy" / "mona_0001.flac", dtype="float32")
+    translated = translate(FSPEN)
+    model = page.web_model(translated, "")
+    machine = kernels.Machine(replace(translated.program, constants=page.decoded(model)), model.hop, kernels.library())
+    padded = np.concatenate([noisy, np.zeros(8000, np.float32)])
+    padded = padded[: len(padded) // model.hop * model.hop]
+    expected = machine.run(padded, machine.start())
+    browser.open(demo)
+    found = browser.wait(RENDER % (base64.b64encode(padded.tobytes()).decode(), rate, rate))
+    assert "error" not in found, found
+    live, file = (np.frombuffer(base64.b64decode(found[name]), np.float32) for name in ("live", "file"))
+    n, late = len(noisy), round(found["delay"] * rate)
+    reference = expected[model.delay : model.delay + n]
+    assert snr(reference, file[:n]) > 100
+    assert snr(reference, live[late : late + n]) > 100
+    assert browser.complaints() == []
+
+
+@pytest.mark.full
+def test_the_page_runs_live_at_48_khz_and_on_a_file(demo, tmp_path):
+    browser = open_browser(tmp_path, *MICROPHONE)
+    try:
+        browser.open(demo)
+        browser.click("#start")
+        shown = browser.wait(
+            "const end = Date.now() + 20000; (function look() { const text = document.querySelector('#text-load').textContent;"
+            "if (text !== '–' || Date.now() > end) done([text, document.querySelector('#status').textContent]);"
+            "else setTimeout(look, 100); })()"
+        )
+        assert shown[0].endswith("%") and shown[1].startswith("Running"), shown
+        browser.click("#start")
+        noisy = MINI / "test" / "noisy" / "mona_0001.flac"
+        browser.type("#file", str(noisy))
+        text = browser.wait(
+            "const end = Date.now() + 20000; (function look() { const text = document.querySelector('#file-status').textContent;"
+            "if (text.includes('times real time') || Date.now() > end) done(text); else setTimeout(look, 100); })()"
+        )
+        assert "times real time" in text, text
+        assert browser.run("return document.querySelector('#save').href.startsWith('blob:')")
+        assert browser.complaints() == []
+        browser.screenshot(tmp_path / "page.png", "dark")
+    finally:
+        browser.close()
