@@ -149,10 +149,12 @@ class Writer:
 
         try:
             self._file.close()
+            if not self._frames:  # libsndfile does not open a FLAC without samples
+                return
             with soundfile.SoundFile(self._tmp) as written:
                 # Lossy codecs pad.
                 complete = written.frames == self._frames or self._kind in ("MP3", "OGG")
-                if complete and self._frames:
+                if complete:
                     written.seek(written.frames - 1)
                     complete = len(written.read(1, dtype="int16")) == 1
         except soundfile.LibsndfileError:

@@ -79,7 +79,10 @@ FSPEN = str(ROOT / "setk" / "pretrained" / "fspen.pt")
 CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "pairs": (recordings, command("prep", "pairs", "noisy.scp", "clean.scp", "data")),
     "sources": (speech_and_noise, command("prep", "sources", "--speech", "clean.scp", "--noise", "noise.scp", "data")),
-    "mix": (speech_and_noise, command("prep", "mix", "--speech", "clean.scp", "--noise", "noise.scp", "data")),
+    "mix": (
+        speech_and_noise,
+        command("prep", "mix", "--speech", "clean.scp", "--noise", "noise.scp", "--snr", "5", "data"),
+    ),
     "shards": (recordings, ["bash", "-c", "true"]),
     "fix": (data_dir, command("prep", "fix", "data")),
     "resample": (recordings, command("prep", "resample", "noisy.scp", "out", "--rate", "8000")),
@@ -95,11 +98,11 @@ del CASES["shards"]  # reads a data directory, which test_prep_kills makes
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Name -> bytes of the files below a folder; what killed processes left is not counted."""
+    """Name -> bytes of the files below a folder; what killed processes left is not counted, nor how many backups there are."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".tmp" not in path.name
+        if path.is_file() and ".tmp" not in path.name and not any(part.startswith(".backup") for part in path.parts)
     }
 
 
