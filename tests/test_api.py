@@ -142,6 +142,7 @@ def tables(se, tmp_path_factory):
             16000,
             "FLOAT",
         )
+    write_list(folder / "clean.scp", {utt: ROOT / CLEAN[utt] for utt in paths})
     write_list(folder / "a.scp", paths)
     write_list(folder / "b.scp", {utt: folder / f"{utt}.wav" for utt in paths})
     for name in "ab":
@@ -149,14 +150,12 @@ def tables(se, tmp_path_factory):
             done = se(
                 "score",
                 "--ref",
-                MINI / "test/clean.scp",
+                folder / "clean.scp",
                 "-",
                 "--metrics",
                 "stoi,si_sdr,pesq_nb,si_sdri",
                 "--noisy",
                 folder / "a.scp",
-                "--max-fail",
-                len(CLEAN),  # the utterances that are not on the pipe
                 *options,
                 input=(folder / f"{name}.scp").read_bytes(),
             )

@@ -83,7 +83,6 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         speech_and_noise,
         command("prep", "mix", "--speech", "clean.scp", "--noise", "noise.scp", "--snr", "5", "data"),
     ),
-    "shards": (recordings, ["bash", "-c", "true"]),
     "fix": (data_dir, command("prep", "fix", "data")),
     "resample": (recordings, command("prep", "resample", "noisy.scp", "out", "--rate", "8000")),
     "enhance": (recordings, command("enhance", "fspen", "--list", "noisy.scp", "--out", "out")),
@@ -94,7 +93,6 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "prune": (recordings, command("prune", FSPEN, "out.pt", "--method", "magnitude", "--amount", "0.3")),
     "ptq": (recordings, command("quant", "ptq", FSPEN, "out.pt", "--list", "noisy.scp")),
 }
-del CASES["shards"]  # reads a data directory, which test_prep_kills makes
 
 
 def contents(folder: Path) -> dict[str, bytes]:
