@@ -13,7 +13,7 @@ from conftest import ROOT
 from setk.cli import COMMANDS, manual
 from setk.core import keys
 from setk.core.errors import UserError
-from setk.training.settings import Settings
+from setk.training.settings import Settings, resolve
 
 
 def pages():
@@ -71,6 +71,12 @@ def test_a_wrong_command_line_is_one_line_that_names_the_help(se, args, words):
     done = se(*args)
     assert done.returncode == 2 and done.out == ""
     assert done.err.count("\n") == 1 and words.lower() in done.err.lower() and done.err.rstrip().endswith("-h")
+
+
+@pytest.mark.parametrize("setting", ["lr=abc", "mixing.snr=[1]", "optimizer=sgd"])
+def test_a_wrong_setting_names_the_option(setting):
+    with pytest.raises(UserError, match=f"^--set {setting.split('=')[0]}="):
+        resolve("fspen", [setting])
 
 
 def test_quiet_prints_only_errors(se, tmp_path):

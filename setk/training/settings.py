@@ -126,9 +126,22 @@ class Settings:
 def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -> Settings:
     """Read a config with `--set` overrides.
 
+    Raises UserError; about a value of `--set` it names the option, not the file.
+
     `conf` is a YAML file or the name of an included config. The returned model config is complete: the preset is applied.
     `init` is the checkpoint that training starts from, or None; `config: init` is its config.
     """
+    try:
+        return _resolve(conf, overrides, init)
+    except UserError as e:
+        for setting in overrides:
+            place = f"{conf}: {setting.partition('=')[0].replace('.', ': ')}: "
+            if str(e).startswith(place):
+                raise UserError(f"--set {setting}: {str(e).removeprefix(place)}") from None
+        raise
+
+
+def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
     from setk import models
     from setk.metrics import METRICS, select
     from setk.training.losses import LOSSES
