@@ -57,6 +57,7 @@ def desk(tmp_path) -> Path:
     lists["speech"] = lists["clean"]
     for kind, lines in lists.items():
         (tmp_path / f"{kind}.scp").write_text("".join(lines))
+    (tmp_path / "utt2snr").write_text((MINI / "test" / "utt2snr").read_text())
     for kind in ("noisy", "clean"):
         (tmp_path / f"{kind}.wav").symlink_to(sorted((tmp_path / kind).glob("*.wav"))[0])
     return tmp_path
