@@ -41,7 +41,7 @@ static void print(const char *name, uint32_t value)
     semihost(4, p);
 }
 
-/* Stands for the interrupt of a codec's DMA: fills one buffer while the other is processed. */
+/* In place of the interrupt of a codec's DMA: fills one buffer while the other is processed. */
 static void record(float *samples, int hop)
 {
     static uint32_t random = 1;

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from setk.metrics import sdr
 from setk.native.arena import OPERATIONS
 from setk.native.kernels import Machine, library as kernels_library
 from setk.native.places import PANEL
@@ -210,5 +211,4 @@ def parity(model: WebModel, translated: Translated) -> float | None:
     for constants in (translated.program.constants, decoded(model)):
         machine = Machine(replace(translated.program, constants=constants), model.hop, library)
         outputs.append(machine.run(noise, machine.start()).astype(np.float64))
-    error = np.square(outputs[0] - outputs[1]).sum()
-    return float(10 * np.log10(np.square(outputs[0]).sum() / error)) if error else np.inf
+    return sdr.snr(*outputs)
