@@ -121,7 +121,7 @@ def traffic(rng, n):
         when, width = rng.uniform(0, n / RATE), rng.uniform(0.3, 0.8)
         near = np.exp(-0.5 * ((t - when) / width) ** 2)
         centre = rng.uniform(600, 1200)
-        tyres = unit(shaped(rng, n, lambda f: 1 / (1 + (np.log2(np.maximum(f, 1) / centre) / 1.2) ** 4)))
+        tyres = unit(shaped(rng, n, lambda f, centre=centre: 1 / (1 + (np.log2(np.maximum(f, 1) / centre) / 1.2) ** 4)))
         speed = 1 - 0.06 * np.tanh((t - when) / width)  # Doppler
         engine = harmonics(rng, 2 * np.pi * np.cumsum(rng.uniform(35, 70) * speed) / RATE, 1 / np.arange(1, 13))
         x += near * (rng.uniform(0.8, 1.5) * tyres + rng.uniform(0.3, 0.8) * unit(engine))
