@@ -118,15 +118,18 @@ def compare(
     return comparing.compare_tables(a, b)
 
 
-def count(spec: str | os.PathLike, convention: str = "setk", *, layers: bool = False) -> dict[str, Any]:
+def count(
+    spec: str | os.PathLike, convention: str = "setk", *, seconds: float = 1.0, layers: bool = False
+) -> dict[str, Any]:
     """What a model costs: the row of `se-count MODEL --json`, with `params`, `bytes`, `macs_per_second`, `latency_ms` and more.
 
     `spec`: an included name, a preset, or the path of a checkpoint, .onnx, .ts or YAML config. `convention`: "setk", "ptflops"
-    or "legacy", the definition of a multiply-accumulate. `layers` adds a list of rows by layer. Imports torch. Raises UserError.
+    or "legacy", the definition of a multiply-accumulate. `seconds`: length of the signal that is counted, which matters to
+    models with attention over time. `layers` adds a list of rows by layer. Imports torch. Raises UserError.
 
     >>> setk.count("fspen")["macs_per_second"]
     72528000
     """
     from setk.cost import table
 
-    return table.count(os.fspath(spec), convention, layers=layers)
+    return table.count(os.fspath(spec), convention, seconds=seconds, layers=layers)

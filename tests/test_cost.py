@@ -276,9 +276,11 @@ def test_fspen_paths_are_free_and_every_block_costs_the_same():
     assert two - one == three - two == 62.5 * 32 * 16 * (2 * 3 * 32 + 32 + 3 * 32 + 16)
 
 
-def test_layers_sum_to_the_report():
+@pytest.mark.parametrize("seconds", [1.0, 2.5])
+def test_layers_sum_to_the_report(seconds):
     for convention in cost.CONVENTIONS:
-        rows, report = cost.layers(fspen(), convention), cost.report(fspen(), convention)
+        rows = cost.layers(fspen(), convention, seconds)
+        report = cost.report(fspen(), convention, seconds=seconds)
         assert sum(row.macs_per_second for row in rows) == report["macs_per_second"]
         assert sum(row.params for row in rows) == report["params"]
 
@@ -302,7 +304,7 @@ def test_published_figures_of_fspen():
     assert per_second(fspen("fspen-79k"), "ptflops") == pytest.approx(77.1e6, rel=0.01)
 
 
-def by_tool(module, args, **options):
+def by_tool(module, args, hooks=None, **options):
     """MACs as the installed ptflops counts them; the arguments go around it, since it divides by the batch."""
     tool = pytest.importorskip("ptflops")
 
@@ -321,6 +323,7 @@ def by_tool(module, args, **options):
             as_strings=False,
             print_per_layer_stat=False,
             backend="pytorch",
+            custom_modules_hooks=hooks or {},
             input_constructor=lambda _: {"unused": torch.zeros(1, 1)},
         )
     return total
@@ -375,6 +378,18 @@ def test_attention_rule_equals_the_tool(need_weights):
 def test_what_has_no_rule_is_an_error():
     with pytest.raises(UserError, match="max_pool1d in layer 0 has no rule"):
         quoted(nn.Sequential(nn.MaxPool1d(2)), (1, 2, 8))
+
+
+def test_the_tool_itself_reads_our_layers_with_hooks_and_as_zero_without():
+    torch.manual_seed(1)
+    spectrum = torch.randn(1, 63, 257, 2)
+    # Of fspen the tool also counts the products inside the layers that have a hook.
+    for preset, bare, close in (("lite_rtse", 282.3e6, 2e-3), ("fspen", 47.8e6, 0.02)):
+        model = models.build_preset(preset).eval()
+        args = [spectrum, model.init_state(1)]
+        ours = per_second(model, "ptflops")
+        assert by_tool(model, args, ptflops.hooks(model)) == pytest.approx(ours, rel=close)
+        assert by_tool(model, args) == pytest.approx(bare, rel=0.01) and bare < 0.7 * ours
 
 
 class SeparateGRUs(nn.Module):

@@ -50,6 +50,14 @@ def test_several_models_are_rows_of_one_table(se):
     assert rows[0]["macs_per_second"] == "79498755" and rows[0]["synops_per_second"] == "nan"
 
 
+def test_seconds_is_the_length_that_is_counted(se):
+    rows = [json.loads(se("count", "effifusion_gan", "--json", "--seconds", s).out) for s in (1, 2)]
+    assert list(rows[0]) == KEYS and list(rows[1]) == [*KEYS, "seconds"] and rows[1]["seconds"] == 2
+    assert rows[1]["macs_per_second"] == 21_319_624_000 > rows[0]["macs_per_second"]
+    layers = table(se("count", "effifusion_gan", "--seconds", 2, "--layers").out)
+    assert sum(float(layer["macs_per_second"]) for layer in layers) == rows[1]["macs_per_second"]
+
+
 def test_layers_sum_to_the_total_and_json_carries_them(se):
     row = json.loads(se("count", "fspen", "--layers", "--json").out)
     layers = table(se("count", "fspen", "--layers").out)

@@ -14,6 +14,7 @@ EXAMPLES = """
 se-count fspen dpcrn_cf
 se-count fspen --convention ptflops --layers
 se-count fspen exp/mine/best.pt --time
+se-count effifusion_gan --seconds 2
 se-count dpsnn --list noisy.scp                          # synaptic operations
 """
 
@@ -31,6 +32,7 @@ def count(
     models: Annotated[list[str], typer.Argument(metavar="MODEL...", help="A checkpoint or its export, an included model, a preset, or a YAML config.")],
     layers: Annotated[bool, shell.option("--layers", group=shell.OUTPUT, help="Print a row for each layer; they sum to the model's figures.")] = False,
     convention: Annotated[Convention, shell.option(group=shell.METRICS, help="What a MAC is: setk's definition; the rules of ptflops; or those of thop (legacy), as in published tables.")] = Convention.setk,
+    seconds: Annotated[float, shell.option(group=shell.METRICS, metavar="S", min=0.1, max=60.0, help="Length of the signal that is counted. It matters to models with attention over time, whose MACs per second grow with it.")] = 1.0,
     timed: Annotated[bool, shell.option("--time", group=shell.METRICS, help="Measure time per hop, real-time factor, start and memory, on one thread.")] = False,
     list_: Annotated[Optional[str], shell.option("--list", group=shell.METRICS, metavar="LIST", help="Wav list on which spiking models are measured.")] = None,
     published_rates: Annotated[bool, shell.option("--published-rates", group=shell.METRICS, help="With --list: count recurrent weights at the rate of their layer's input.")] = False,
@@ -46,7 +48,7 @@ def count(
     rates, synaptic operations per second, power proxy and PDP proxy (in operations).
     """
     if layers and not as_json:
-        shell.only(ctx, "with --layers, except with --json", "models", "layers", "convention")
+        shell.only(ctx, "with --layers, except with --json", "models", "layers", "convention", "seconds")
     if not timed:
         shell.refuse(ctx, "without --time", "trust")
     if list_ is None:
@@ -56,12 +58,13 @@ def count(
 
     signals = None if list_ is None else list(lists.read_wavs(list_).values())
     if layers and not as_json:
-        shell.print_table(row for spec in models for row in table.layer_rows(spec, convention.value))
+        shell.print_table(row for spec in models for row in table.layer_rows(spec, convention.value, seconds))
         return
     rows = (
         table.count(
             spec,
             convention.value,
+            seconds=seconds,
             layers=layers,
             timed=timed,
             signals=signals,

@@ -13,6 +13,8 @@ of Zheng et al., 2023, Table 14: 11.13) and 14.37 G (elsewhere: 14.36), where th
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from torch import Tensor, nn
 
 from setk.cost.ledger import Inputs, Layer, Ledger, frame_inputs
@@ -21,9 +23,11 @@ from setk.audio.stft import STFT, Transform
 from setk.models import Model
 
 
-def layers(model: Model) -> list[Layer]:
-    """MACs of the frames of a second, by layer."""
-    return count(model, frame_inputs(frames(model.transform, model.sample_rate))).layers()
+def layers(model: Model, seconds: float = 1.0) -> list[Layer]:
+    """MACs of the frames of `seconds`, per second and by layer."""
+    samples = round(seconds * model.sample_rate)
+    per_second = Fraction(model.sample_rate, samples)
+    return count(model, frame_inputs(frames(model.transform, samples))).layers(per_second)
 
 
 def frames(transform: Transform, samples: int) -> int:

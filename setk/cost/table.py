@@ -19,6 +19,7 @@ def count(
     spec: str,
     convention: str = "setk",
     *,
+    seconds: float = 1.0,
     layers: bool = False,
     timed: bool = False,
     signals: Iterable[str] | None = None,
@@ -29,7 +30,8 @@ def count(
 
     `convention`: "setk", "ptflops" or "legacy", the definition of a multiply-accumulate (see setk.cost). Keys:
     `model`, `params`, `params_total`, `params_nonzero`, `bytes`, `macs_per_second`, `stft_macs_per_second`,
-    `synops_per_second`, `latency_ms`, `convention`. `timed` adds times on this machine, on one thread (a .ts then needs
+    `synops_per_second`, `latency_ms`, `convention`. `seconds`, the length of the signal that is counted, matters to models with
+    attention over time, and has a key if it is not 1. `timed` adds times on this machine, on one thread (a .ts then needs
     `trust`). `signals`, locations of audio, adds spike rates and what follows from them; with `published_rates`
     recurrent weights count at the rate of their layer's input. `layers` adds a list of rows by layer. A quantized
     model is counted as the float model of the same shape. Raises UserError.
@@ -42,7 +44,7 @@ def count(
     engine = None
     if timed:
         engine = engines.open(str(loaded.file), trust=trust) if loaded.file else engines.TorchEngine(model)
-    row = cost.report(model, convention, label=spec, file=loaded.file, engine=engine)
+    row = cost.report(model, convention, seconds=seconds, label=spec, file=loaded.file, engine=engine)
     if timed:
         row |= startup(loaded, trust)
     if signals is not None:
@@ -52,13 +54,13 @@ def count(
     if loaded.file and not loaded.has_weights:
         row["params_nonzero"] = None  # unknown: an export holds the weights in another form
     if layers:
-        row["layers"] = [asdict(layer) for layer in cost.layers(model, convention)]
+        row["layers"] = [asdict(layer) for layer in cost.layers(model, convention, seconds)]
     return row
 
 
-def layer_rows(spec: str, convention: str = "setk") -> Iterator[dict[str, Any]]:
+def layer_rows(spec: str, convention: str = "setk", seconds: float = 1.0) -> Iterator[dict[str, Any]]:
     """A row for each layer of MODEL that has parameters or multiply-accumulates; they sum to those of `count`."""
-    for layer in cost.layers(unquantized(engines.model(spec).model), convention):
+    for layer in cost.layers(unquantized(engines.model(spec).model), convention, seconds):
         yield {"model": spec, **asdict(layer)}
 
 
