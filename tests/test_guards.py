@@ -12,37 +12,65 @@ import setk
 from conftest import MINI, ROOT, command
 from setk import engines
 from setk.metrics import compute, pesq_process
+from setk.native import kernels
+from setk.pretrained import included
 
 
-@pytest.mark.parametrize("spec", ["fspen", "setk/pretrained/fspen.pt"])
+def native_engine():
+    if kernels.library() is None:
+        pytest.skip("the kernels were not built; install a C compiler and run bin/setup")
+    return engines.NativeEngine(included(".onnx")["fspen"])
+
+
+def fill_native(engine, state, channel, value):
+    state[channel][:] = value
+
+
+def fill_onnx(engine, state, channel, value):
+    bound, row = state[channel // engine.batch], channel % engine.batch
+    for array, axis in zip(bound._states[0], bound._axes, strict=True):  # what the next call reads
+        np.moveaxis(array, axis, 0)[row] = value
+
+
+def fill_torch(engine, state, channel, value):
+    import torch
+
+    with torch.inference_mode():
+        for tensor, axis in zip(state, engine.model.state_axes, strict=True):
+            tensor.select(axis, channel).fill_(float(value))
+
+
+# A kind of engine -> how to open fspen in it, and how to fill what it remembers of a channel with one value.
+KINDS = {
+    "native": (native_engine, fill_native),
+    "onnxruntime": (lambda: engines.OnnxEngine(included(".onnx")["fspen"]), fill_onnx),
+    "torch": (lambda: engines.TorchEngine(included()["fspen"]), fill_torch),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_state_that_is_not_finite_is_reset(spec, value, rng, caplog):
-    engine = engines.open(ROOT / spec if "/" in spec else spec)
-    stream = engines.Stream(engine, 16000, 2)
+@pytest.mark.parametrize("channel", [0, 1])
+def test_a_state_that_is_not_finite_is_reset(kind, value, channel, rng, caplog):
+    open_engine, fill = KINDS[kind]
+    engine = open_engine()
+    stream, plain = (engines.Stream(engine, 16000, 2) for _ in range(2))
     x = (0.1 * rng.standard_normal((2, 16000))).astype(np.float32)
+    later = (0.1 * rng.standard_normal((2, 16000))).astype(np.float32)
     before = stream.push(x)
-    # The arrays that the next call reads, of ONNX Runtime or of torch.
-    states = [array for bound in stream._state for array in bound._states[0]] if "/" not in spec else stream._state
-    rows = slice(0, 1) if "/" not in spec else slice(None)
-    axes = [state.axis for state in engine._states] if "/" not in spec else list(engine.model.state_axes)
     with np.errstate(all="ignore"):
-        for array, axis in zip(states, axes):
-            if "/" in spec:
-                import torch
-
-                with torch.inference_mode():
-                    array.select(axis, 0).fill_(float(value))
-            else:
-                np.moveaxis(array, axis, 0)[rows] = value
-        after = np.concatenate([stream.push(x), stream.flush()], axis=1)
+        fill(engine, stream._state, channel, value)
+        after = np.concatenate([stream.push(later), stream.flush()], axis=1)
     assert np.isfinite(before).all() and np.isfinite(after).all() and before.shape[1] + after.shape[1] == 32000
     assert [record.getMessage() for record in caplog.records] == [
         "fspen: NaN or infinite output; the model starts again"
     ]
-    plain = engines.Stream(engine, 16000, 2)
     plain.push(x)
-    expected = np.concatenate([plain.push(x), plain.flush()], axis=1)
-    assert np.allclose(after[1], expected[1], atol=1e-5)  # the other channel has not noticed
+    expected = np.concatenate([plain.push(later), plain.flush()], axis=1)
+    assert np.allclose(after[1 - channel], expected[1 - channel], atol=1e-5)  # the other channel has not noticed
+    # The channel that was reset suppresses noise again.
+    assert np.abs(expected[:, -4000:]).mean() < 0.5 * np.abs(later).mean()
+    assert np.abs(after[channel, -4000:]).mean() < 0.5 * np.abs(later).mean()
 
 
 def test_finite_states_leave_the_output_as_it_is(rng, caplog):
