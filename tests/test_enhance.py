@@ -52,6 +52,17 @@ def test_a_file_keeps_rate_channels_and_length(se, untrained, tmp_path, rate, ch
     assert lags[int(np.argmax(scores))] == 0
 
 
+def test_a_long_file_shows_progress(se, untrained, noisy, tmp_path, monkeypatch):
+    quiet = se("enhance", untrained, noisy, tmp_path / "a.wav").err
+    assert " s left" not in quiet
+    monkeypatch.setattr("setk.cli.shell.SECONDS_BETWEEN_LINES", 0)
+    lines = se("enhance", untrained, noisy, tmp_path / "b.wav").err.splitlines()
+    shown = [line for line in lines if " of 1.3 s, " in line]
+    assert shown and all(line.startswith("se-enhance: ") and line.endswith(" s left") for line in shown)
+    assert shown[-1].startswith("se-enhance: 1.3 s of 1.3 s")
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
 def test_the_same_input_gives_the_same_bytes(se, untrained, noisy, tmp_path):
     for k in (1, 2):
         assert se("enhance", untrained, noisy, tmp_path / f"{k}.wav").returncode == 0

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from setk.core.rng import rng
 from setk.data import mixing
 from setk.core.errors import UserError
 from setk.data.mixing import Spread
@@ -126,15 +127,15 @@ def test_noise_is_looped_or_cut(rng):
 
 def test_draws_are_stable_and_options_do_not_move_them():
     snr, level = Spread.parse("0:20", "--snr"), Spread.parse("-35:-15", "--level")
-    plain = mixing.draw(mixing.rng(1, "utt", 3), 50, snr)
-    full = mixing.draw(mixing.rng(1, "utt", 3), 50, snr, level, rirs=9)
+    plain = mixing.draw(rng(1, "utt", 3), 50, snr)
+    full = mixing.draw(rng(1, "utt", 3), 50, snr, level, rirs=9)
     assert (plain.noise, plain.place, plain.snr_db) == (full.noise, full.place, full.snr_db)
     assert 0 <= full.rir < 9 and -35 <= full.level_db <= -15 and plain.level_db is None and plain.rir is None
-    others = [mixing.draw(mixing.rng(*key), 50, snr) for key in [(2, "utt", 3), (1, "uttt", 3), (1, "utt", 4)]]
+    others = [mixing.draw(rng(*key), 50, snr) for key in [(2, "utt", 3), (1, "uttt", 3), (1, "utt", 4)]]
     assert plain not in others
-    code = "from setk.data import mixing; print(mixing.rng(1, 'utt', 3).random(5).tolist())"
+    code = "from setk.core.rng import rng; print(rng(1, 'utt', 3).random(5).tolist())"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert other == f"{mixing.rng(1, 'utt', 3).random(5).tolist()}\n"
+    assert other == f"{rng(1, 'utt', 3).random(5).tolist()}\n"
 
 
 def test_choices_are_all_taken_and_nothing_else():
@@ -151,12 +152,12 @@ def test_bad_ranges_are_refused_by_name(text):
 def test_an_equaliser_is_smooth_bounded_and_has_no_phase():
     click = np.zeros(4096)
     click[2048] = 1
-    y = mixing.equalise(click, mixing.rng(1, "a"), 12)
+    y = mixing.equalise(click, rng(1, "a"), 12)
     gain = 20 * np.log10(np.abs(np.fft.rfft(y)))
     assert np.abs(gain).max() <= 12.001 and np.ptp(gain) > 1
     assert np.abs(np.diff(gain[64:])).max() < 1
     np.testing.assert_allclose(y[2048 - 500 : 2048], y[2049:2549][::-1], atol=1e-9)
-    assert (y == mixing.equalise(click, mixing.rng(1, "a"), 12)).all()
+    assert (y == mixing.equalise(click, rng(1, "a"), 12)).all()
 
 
 def test_speed_moves_the_pitch():

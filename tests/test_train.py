@@ -337,11 +337,11 @@ def test_a_dry_run_tells_what_training_would_take_and_writes_nothing(work):
 
     done = finish(work, work / "dry", "--dry-run")
     told = yaml.safe_load(done.out)
-    assert told["conf"]["config"]["groups"] == 2 and told["conf"]["batch"] == 4
+    assert told["config"]["config"]["groups"] == 2 and told["config"]["batch"] == 4
     e = told["estimate"]
     from setk import models
 
-    assert e["parameters"] == models.count_parameters(models.build("fspen", told["conf"]["config"]))["params"]
+    assert e["parameters"] == models.count_parameters(models.build("fspen", told["config"]["config"]))["params"]
     assert e["audio_seconds_per_second"] == pytest.approx(e["steps_per_second"] * 2, rel=0.05) and e["hours"] < 1
     assert not (work / "dry").exists()
 

@@ -38,7 +38,7 @@ prepare_ndns() {
     if [[ ${clean-} ]]; then
         local synthesize=(se-prep ndns "$root" "$data" --clean "$clean" --noise "$noise" --clips)
         # The sources are split once, before many jobs would each scan all of them.
-        "${synthesize[@]}" 0,0,0 --shard 1/1
+        "${synthesize[@]}" 0,0,0 --part 1/1
         by_jobs "${synthesize[@]}" "$clips"
     else
         se-prep ndns "$root" "$data" --jobs "$nj"
@@ -48,7 +48,7 @@ prepare_ndns() {
 # The wavs by nj jobs, then the lists by one.
 by_jobs() { # PROG ARG…
     # shellcheck disable=SC2086
-    $cpu_cmd JOB=1:"$nj" "$dir/log/prepare.JOB.log" "$@" --shard JOB/"$nj"
+    $cpu_cmd JOB=1:"$nj" "$dir/log/prepare.JOB.log" "$@" --part JOB/"$nj"
     "$@" --jobs "$nj"
 }
 

@@ -76,7 +76,7 @@ prepare_stage() {
 shard_stage() {
     log "stage 1: write shards"
     # shellcheck disable=SC2086
-    $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$shards" --shard JOB/"$nj"
+    $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$shards" --part JOB/"$nj"
 }
 
 # train_in DIR LOG INIT [KEY=VALUE...]: one training, as array job, on SETK_RANKS processes.
@@ -135,7 +135,7 @@ enhance_list() {
     rm -f -- "$2"/scp/enhanced.*.scp  # of a run with more jobs
     # shellcheck disable=SC2086
     $cpu_cmd JOB=1:"$nj" "$2/log/enhance.JOB.log" to.sh "$2/scp/enhanced.JOB.scp" \
-        se-enhance "$1" --list "$test/noisy.scp" --out "$2/enhanced" --shard JOB/"$nj"
+        se-enhance "$1" --list "$test/noisy.scp" --out "$2/enhanced" --part JOB/"$nj"
     sort "$2"/scp/enhanced.*.scp > "$2/enhanced.scp"
 }
 

@@ -132,11 +132,15 @@ def _enhance_one(
 ) -> None:
     from setk import engines
     from setk.cli import activity
-    from setk.cli.meter import LevelMeter
+    from setk.cli.meter import FileProgress, LevelMeter
     from setk.engines import files
 
     engine = engines.open(model, trust=trust)
-    meter = LevelMeter() if live and sys.stderr.isatty() and not shell.quiet else None
+    meter: LevelMeter | FileProgress | None = None
+    if source != "-":
+        meter = FileProgress()
+    elif live and sys.stderr.isatty() and not shell.quiet:
+        meter = LevelMeter()
     observers: list[Any] = [meter] if meter else []
     if html:
         from setk.scoring.report.recording import Recorder
@@ -144,13 +148,13 @@ def _enhance_one(
         recorder = Recorder()
         observers.append(recorder)
     with contextlib.ExitStack() as finish:
+        if meter:
+            finish.callback(meter.finish)
         if report:
             observers.append(finish.enter_context(activity.write_report(report)))
         done = files.enhance_file(
             engine, source, target, observers=observers, on_drop=_FirstDrop() if live else None, **options
         )
-    if meter:
-        meter.finish()
     if html:
         from setk.core import provenance
 

@@ -1,4 +1,4 @@
-"""A level meter on the terminal."""
+"""What a person sees while audio passes: levels of a live pipe, progress of a file."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from setk.cli import shell
 
 if TYPE_CHECKING:
     from setk.audio import Info
@@ -48,3 +50,18 @@ def line(power_in: float, power_out: float) -> str:
 def _bar(level: float) -> str:
     filled = round(WIDTH * min(1, max(0, 1 - level / FLOOR_DB)))
     return f"[{'#' * filled}{'.' * (WIDTH - filled)}] {level:4.0f} dBFS"
+
+
+class FileProgress:
+    """Shows how many seconds of a file are enhanced."""
+
+    def start(self, info: Info) -> None:
+        total = round(info.frames / info.rate, 1) if info.frames else None
+        self._rate, self._shown = info.rate, shell.Progress(total, "se-enhance", " s")
+
+    def add(self, x: np.ndarray, y: np.ndarray) -> None:
+        if y.shape[1]:
+            self._shown.add(y.shape[1] / self._rate)
+
+    def finish(self) -> None:
+        self._shown.finish()

@@ -19,6 +19,7 @@ from setk.core import packages
 from setk.core.errors import AudioError, UserError
 
 T = TypeVar("T")
+SECONDS_BETWEEN_LINES = 30  # of progress, where standard error is no terminal
 F = TypeVar("F", bound=Callable[..., Any])
 # What typer raises for a wrong command line; its module depends on the version.
 UsageError = typer.BadParameter.__bases__[0]
@@ -305,24 +306,47 @@ def list_length(list_: str, part: str | None) -> int | None:
     return entries if part is None else sum(1 for _ in lists.take_part(range(entries), part))
 
 
+class Progress:
+    """How much of `total` (None: unknown) is done, for a person: a bar on a terminal, else a line every 30 seconds; --quiet: neither."""
+
+    def __init__(self, total: float | None, what: str, unit: str = ""):
+        self.total, self.what, self.unit, self.done = total, what, unit, 0.0
+        self._start = self._last = time.monotonic()
+        self._bar = None
+        if sys.stderr.isatty() and not quiet:
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                total=total, desc=what, unit=unit or "it", file=sys.stderr, dynamic_ncols=True, leave=not unit
+            )
+
+    def add(self, amount: float = 1) -> None:
+        self.done += amount
+        if self._bar is not None:
+            self._bar.update(amount)
+            return
+        now = time.monotonic()
+        if now - self._last >= SECONDS_BETWEEN_LINES:
+            self._last = now
+            left = (now - self._start) / self.done * (self.total - self.done) if self.total else 0
+            of_total = f" of {self.total:g}{self.unit}, {left:.0f} s left" if self.total else ""
+            note(f"{self.what}: {self.done:g}{self.unit}{of_total}")
+
+    def finish(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
 def progress(items: Iterable[T], total: int | None, what: str) -> Iterator[T]:
-    """Pass `items` through, with a bar on a terminal, else a line every 30 seconds; --quiet: neither.
+    """Pass `items` through, and show the Progress.
 
     Where standard output is a terminal too, the rows that appear there are the progress, and a bar would overwrite them.
     """
-    if quiet or (sys.stderr.isatty() and sys.stdout.isatty()):
+    if sys.stderr.isatty() and sys.stdout.isatty():
         yield from items
         return
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(items, total=total, desc=what, file=sys.stderr, dynamic_ncols=True)
-        return
-    start = last = time.monotonic()
-    for i, item in enumerate(items, 1):
+    shown = Progress(total, what)
+    for item in items:
         yield item
-        now = time.monotonic()
-        if now - last >= 30:
-            last = now
-            left = f" of {total}, {(now - start) / i * (total - i):.0f} s left" if total else ""
-            note(f"{what}: {i}{left}")
+        shown.add()
+    shown.finish()

@@ -68,7 +68,7 @@ def train(
     if dry_run:
         estimate = loop.rehearse(s, data, pairs, shell.note, objective)
         if estimate:
-            print(yaml.safe_dump({"conf": config.plain(s), "estimate": estimate}, sort_keys=False), end="")
+            print(yaml.safe_dump({"config": config.plain(s), "estimate": estimate}, sort_keys=False), end="")
         return
     raise typer.Exit(loop.train(s, data, pairs, out, fresh=fresh, init=init, say=shell.note, objective=objective))
 

@@ -93,13 +93,6 @@ class Claim:
             write_text(self.record, self._text)
 
 
-def claim_dir(path: str | os.PathLike, settings: Mapping[str, Any], *packages: str) -> Path:
-    """Make a directory and record `settings` in its provenance.json, so that a rerun with other settings cannot
-    mix its files with existing ones. Raises UserError if it was made with others."""
-    Claim(path, settings, *packages)()
-    return Path(path)
-
-
 def _recorded_settings(record: Path) -> Mapping[str, Any]:
     try:
         settings = json.loads(record.read_text())["settings"]

@@ -12,7 +12,7 @@ from setk.audio import Location
 from setk.audio.location import OnTheFlyMixture
 from setk.core.errors import AudioError
 from setk.core.pool import ordered_map
-from setk.core.provenance import claim_dir
+from setk.core.provenance import Claim
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,14 @@ def convert_all(
     """
     folder = Path(folder)
 
+    settings = {"rate": rate, "resampler": resampler, "channel": channel}
+    claim = Claim(folder, settings, "soundfile", "soxr", "resampy")
+
     def tasks() -> Iterator[Task]:
         claimed = False
         for utt, place in table:
             if not claimed and not _is_ready(place, rate):
-                claim_dir(
-                    folder, {"rate": rate, "resampler": resampler, "channel": channel}, "soundfile", "soxr", "resampy"
-                )
+                claim()
                 claimed = True
             yield Task(utt, place, folder / f"{utt}.wav", rate, resampler, channel)
 

@@ -1,7 +1,7 @@
 """Speech + noise (+ room) at an SNR, the same for files written by se-prep and for mixing during training.
 
 Levels are in dB re full scale: the RMS of a signal whose every sample is 1.0 is 0 dB (a full-scale sine, -3.01).
-All random choices come from `rng`, and so depend on (seed, utterance, epoch) alone: never on the number of workers,
+All random choices come from `core.rng`, and so depend on (seed, utterance, epoch) alone: never on the number of workers,
 parts or ranks, nor on the order of the list.
 """
 
@@ -15,7 +15,6 @@ import numpy as np
 
 from setk.core.errors import UserError
 from setk.core.numerics import from_db, to_db
-from setk.core.rng import rng as rng
 
 # ITU-T P.56 method B.
 _MARGIN_DB, _HANGOVER_S, _TIME_CONSTANT_S = 15.9, 0.2, 0.03

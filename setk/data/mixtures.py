@@ -24,7 +24,7 @@ from setk.core.files import make_dir, write_text
 from setk.data.lists import take_part
 from setk.data.mixing import Spread
 from setk.core.pool import ordered_map
-from setk.core.provenance import claim_dir
+from setk.core.provenance import Claim
 from setk.core.rng import rng
 
 # A noise this quiet would need a gain that amplifies its rounding errors: another is drawn.
@@ -120,7 +120,7 @@ def write_mixtures(plan: Plan, spk: Mapping[str, str], part: str | None = None, 
     """
     if not plan.speech or not plan.noise:
         raise UserError("the speech or the noise list is empty; nothing can be mixed")
-    claim_dir(plan.out, plan.settings(), "numpy", "soundfile")
+    Claim(plan.out, plan.settings(), "numpy", "soundfile")()
     rows = read_rows(plan.out)
     mine = list(take_part(sorted(plan.speech, key=str.encode), part))
     made = {utt: rows[utt] for utt in mine if utt in rows and _is_current(plan, rows[utt])}

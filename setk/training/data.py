@@ -19,6 +19,7 @@ import torch
 from setk.audio import Location
 from setk.data import datadir, mixing, shards
 from setk.core.errors import UserError
+from setk.core.rng import rng
 from setk.data.mixing import Spread
 from setk.data.shards import Shards
 from setk.training.ranks import Ranks
@@ -111,7 +112,7 @@ class TrainingData(torch.utils.data.Dataset):
 
     @lru_cache(maxsize=2)
     def _order(self, epoch: int) -> np.ndarray:
-        return mixing.rng(self.s.seed, "order of the epoch", epoch).permutation(len(self.ids))
+        return rng(self.s.seed, "order of the epoch", epoch).permutation(len(self.ids))
 
     def _items(self, step: int) -> tuple[int, np.ndarray]:
         epoch, at = divmod(step, self.steps_per_epoch)
@@ -125,7 +126,7 @@ class TrainingData(torch.utils.data.Dataset):
         step, part, parts = key
         epoch, items = self._items(step)
         make = self._cut if "pairs" in self.sources else self._mix
-        examples = [make(i, mixing.rng(self.s.seed, self.ids[i], epoch)) for i in np.split(items, parts)[part]]
+        examples = [make(i, rng(self.s.seed, self.ids[i], epoch)) for i in np.split(items, parts)[part]]
         noisy, clean = torch.from_numpy(np.stack(examples)).unbind(1)
         return noisy, clean
 

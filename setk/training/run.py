@@ -13,7 +13,7 @@ import torch
 from setk import checkpoint, models
 from setk.core import config
 from setk.core.errors import UserError
-from setk.data import mixing
+from setk.core.rng import rng
 from setk.training.averages import Smoothed, mean_weights
 from setk.training.data import TrainingData, loader
 from setk.training.history import History
@@ -232,7 +232,7 @@ class Run:
     def update(self, batches: Sequence[Batch]) -> dict[str, float]:
         """One training step; the loss terms. One whose loss or gradient is not finite is skipped."""
         # Chance inside the model (dropout) follows from the step too, and each rank has its own.
-        torch.manual_seed(int(mixing.rng(self.s.seed, f"rank {self.ranks.rank}", self.step).integers(2**62)))
+        torch.manual_seed(int(rng(self.s.seed, f"rank {self.ranks.rank}", self.step).integers(2**62)))
         self.objective.set_rate(learning_rate(self.step, self.s) / self.s.lr)
         self.objective.prune(self.step)
         try:

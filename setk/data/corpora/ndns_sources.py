@@ -14,7 +14,7 @@ from setk import audio
 from setk.core.errors import AudioError, UserError
 from setk.core.files import write_text
 from setk.core.pool import ordered_map
-from setk.core.provenance import claim_dir
+from setk.core.provenance import Claim
 from setk.core.rng import rng
 from setk.data.lists import Faults, find_wavs
 
@@ -100,9 +100,8 @@ def split_sources(
         raise UserError(
             f"{root}: has sets that were not made by setk; choose another folder for those of --clean and --noise"
         )
-    root = claim_dir(
-        root, {"clean": places[0], "noise": places[1], "group": group, "seed": seed}, "numpy", "soundfile", "soxr"
-    )
+    settings = {"clean": places[0], "noise": places[1], "group": group, "seed": seed}
+    Claim(root, settings, "numpy", "soundfile", "soxr")()
     if check_sources(mine):
         return []
     rows, faults = [], []
