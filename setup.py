@@ -33,7 +33,7 @@ setup(
             ["setk/native/native.c"],
             depends=[
                 f"setk/native/{header}.h"
-                for header in ("vector", "kernels", "products", "layers", "transform", "program")
+                for header in ("vector", "kernels", "products", "layers", "transform", "late", "program")
             ],
             define_macros=[("MODULE", f"_kernels_{name}")],
             extra_compile_args=["-std=gnu99", "-O3"] + [flag.replace("avx512f", "avx512dq") for flag in target],

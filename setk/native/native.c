@@ -9,6 +9,7 @@
 #include "products.h"
 #include "layers.h"
 #include "transform.h"
+#include "late.h"
 #include "program.h"
 
 /* Runs a program for each of `hops` hops of samples; `constants`, `state` and `scratch` are aligned to 64 bytes. */

@@ -26,7 +26,7 @@ STRICT = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]
 
 
 class Compiled:
-    """A generated .c as a shared library: process(samples [n], n whole hops) from the start of a signal."""
+    """A generated .c as a shared library: process(samples [n], n whole hops) from the start of a signal, with a limit in dB."""
 
     def __init__(self, source: Path, prefix: str, flags: list[str] | None = None):
         header = source.with_suffix(".h").read_text()
@@ -37,15 +37,18 @@ class Compiled:
             self._library = ctypes.CDLL(str(library))
         self.hop = value["HOP"]
         self._process, init = getattr(self._library, f"{prefix}_process"), getattr(self._library, f"{prefix}_init")
+        self._set_limit = getattr(self._library, f"{prefix}_set_limit")
         init.restype = ctypes.c_void_p
         self._init = init
         self._memory, self._scratch = (
             ctypes.create_string_buffer(value[f"{name}_BYTES"]) for name in ("STATE", "SCRATCH")
         )
 
-    def process(self, samples: np.ndarray) -> np.ndarray:
+    def process(self, samples: np.ndarray, limit: float | None = None) -> np.ndarray:
         x, y = np.ascontiguousarray(samples, np.float32), np.empty(len(samples), np.float32)
         state = ctypes.c_void_p(self._init(self._memory))
+        if limit is not None:
+            self._set_limit(state, ctypes.c_float(limit))
         for at in range(0, len(x), self.hop):
             self._process(
                 state, self._scratch, ctypes.c_void_p(x.ctypes.data + 4 * at), ctypes.c_void_p(y.ctypes.data + 4 * at)
@@ -116,12 +119,12 @@ def export_c(onnx: Path, out: Path, engine: Any = None) -> dict[str, Any]:
     engine = engine or OnnxEngine(onnx)
     prefix = re.sub(r"\W", "_", out.stem)
     prefix = prefix if re.match(r"[A-Za-z]", prefix) else f"model_{prefix}"
-    hop, program = translated.transform.hop, translated.program
+    hop = translated.transform.hop
     facts = {
-        "multiply_adds": emit.multiply_adds(program.words),
+        "multiply_adds": emit.multiply_adds(translated.program.words),
         "parity": None,
         "sha256": None,
-        "bytes": {"constants": program.constants.nbytes, "state": 4 * program.state, "scratch": 4 * program.scratch},
+        "bytes": emit.memory(translated),
     }
     signal = test_signal(TEST_HOPS, hop)
     expected = reference(engine, signal, translated.delay)[-EXPECTED_HOPS * hop :]

@@ -12,7 +12,7 @@ from setk.native.arena import FUNCTIONS, OPERATIONS
 from setk.native.translate import Translated
 
 SPACES_IN_TEXT = {"CONSTANTS", "STATE"}  # cases of from() in kernels.h, not of a program
-KERNELS = ("vector.h", "kernels.h", "products.h", "layers.h", "transform.h", "program.h")
+KERNELS = ("vector.h", "kernels.h", "products.h", "layers.h", "transform.h", "late.h", "program.h")
 _SECTION = re.compile(r"^/\* ---- ((?:[A-Z_]+ ?)+):", re.M)
 _CASE = re.compile(r"^\s+case ([A-Z_]+):.*\n", re.M)
 
@@ -48,6 +48,16 @@ def multiply_adds(words: np.ndarray) -> int:
     return total
 
 
+def memory(translated: Translated) -> dict[str, int]:
+    """Bytes of constants, of the state of a stream, and of scratch memory (see struct PREFIX_state in template.c)."""
+    program, alignment = translated.program, 64
+    return {
+        "constants": program.constants.nbytes,
+        "state": 4 * (program.state + translated.delay + 3) + alignment,
+        "scratch": 4 * (program.scratch + 2 * translated.transform.hop) + alignment,
+    }
+
+
 def header(translated: Translated, prefix: str, facts: str) -> str:
     """The text of OUT.h; `facts` goes into its first line."""
     return _fill(text("template.h", "setk.export.c"), translated, prefix).replace("FACTS", facts, 1)
@@ -58,7 +68,7 @@ def source(translated: Translated, prefix: str, comment: str, expected: np.ndarr
     which the self-test compares with its own at `decibels`, a multiple of 10."""
     program = translated.program
     body = _fill(text("template.c", "setk.export.c"), translated, prefix)
-    body = body.replace("SCRATCH_FLOATS", str(program.scratch))
+    body = body.replace("SCRATCH_FLOATS", str(program.scratch)).replace("STATE_FLOATS", str(program.state))
     body = body.replace("CONSTANTS_TEXT", _floats("constants", program.constants, aligned=True))
     body = body.replace(
         "PROGRAM_TEXT", _program("program", program.words) + "\n\n" + _program("reset_program", program.reset)
@@ -95,14 +105,14 @@ def kernels(programs: Sequence[np.ndarray]) -> str:
 
 
 def _fill(template: str, translated: Translated, prefix: str) -> str:
-    program, transform, rate = translated.program, translated.transform, translated.about["sample_rate"]
+    transform, rate, size = translated.transform, translated.about["sample_rate"], memory(translated)
     values = {
         "RATE_VALUE": rate,
         "HOP_VALUE": transform.hop,
         "DELAY_VALUE": translated.delay,
         "LATENCY_VALUE": transform.latency(translated.about["lookahead"]),
-        "STATE_VALUE": 4 * program.state + 64,
-        "SCRATCH_VALUE": 4 * (program.scratch + transform.hop) + 64,
+        "STATE_VALUE": size["state"],
+        "SCRATCH_VALUE": size["scratch"],
     }
     for name, value in values.items():
         template = template.replace(name, str(value))

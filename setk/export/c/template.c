@@ -5,8 +5,13 @@ PROGRAM_TEXT
 
 /* The interface. State and scratch begin at the first multiple of 64 bytes inside the caller's memory. */
 struct PREFIX_state {
-    float floats[1];
+    float floats[STATE_FLOATS];
+    float kept;                            /* gain of the input in the output */
+    int32_t at;                            /* place in `line`, the input that waits for the output */
+    float line[PREFIX_UPPER_DELAY + 1];
 };
+
+typedef char state_is_as_large_as_stated[sizeof(PREFIX_state) + 64 == PREFIX_UPPER_STATE_BYTES ? 1 : -1];
 
 static float *aligned(void *memory)
 {
@@ -25,23 +30,34 @@ static void run_program(const int32_t *words, int count, float *state, float *sc
 void PREFIX_reset(PREFIX_state *state)
 {
     run_program(reset_program, (int)(sizeof reset_program / sizeof *reset_program), state->floats, NULL, NULL, NULL);
+    state->at = 0;
+    for (int i = 0; i <= PREFIX_UPPER_DELAY; i++) state->line[i] = 0.0f;
 }
 
 PREFIX_state *PREFIX_init(void *memory)
 {
     PREFIX_state *state = (PREFIX_state *)(void *)aligned(memory);
     PREFIX_reset(state);
+    state->kept = 0.0f;
     return state;
+}
+
+void PREFIX_set_limit(PREFIX_state *state, float decibels)
+{
+    state->kept = limit_gain(decibels);
 }
 
 void PREFIX_process(PREFIX_state *state, void *scratch, const float *in, float *out)
 {
+    float *input = aligned(scratch) + SCRATCH_FLOATS;
+    state->at = late(state->line, PREFIX_UPPER_DELAY, state->at, in, input, PREFIX_UPPER_HOP);
     run_program(program, (int)(sizeof program / sizeof *program), state->floats, aligned(scratch), in, out);
+    if (state->kept > 0.0f) mix(out, input, state->kept, PREFIX_UPPER_HOP);
 }
 
 void PREFIX_process_s16(PREFIX_state *state, void *scratch, const int16_t *in, int16_t *out)
 {
-    float *samples = aligned(scratch) + SCRATCH_FLOATS;
+    float *samples = aligned(scratch) + SCRATCH_FLOATS + PREFIX_UPPER_HOP;
     for (int i = 0; i < PREFIX_UPPER_HOP; i++) samples[i] = (float)in[i] / 32768.0f;
     PREFIX_process(state, scratch, samples, samples);
     for (int i = 0; i < PREFIX_UPPER_HOP; i++) {
