@@ -55,13 +55,16 @@ def _bar(level: float) -> str:
 class FileProgress:
     """Shows how many seconds of a file are enhanced."""
 
+    _shown: shell.Progress | None = None
+
     def start(self, info: Info) -> None:
         total = round(info.frames / info.rate, 1) if info.frames else None
         self._rate, self._shown = info.rate, shell.Progress(total, "se-enhance", " s")
 
     def add(self, x: np.ndarray, y: np.ndarray) -> None:
-        if y.shape[1]:
+        if self._shown and y.shape[1]:
             self._shown.add(y.shape[1] / self._rate)
 
     def finish(self) -> None:
-        self._shown.finish()
+        if self._shown:
+            self._shown.finish()

@@ -316,9 +316,7 @@ class Progress:
         if sys.stderr.isatty() and not quiet:
             from tqdm import tqdm
 
-            self._bar = tqdm(
-                total=total, desc=what, unit=unit or "it", file=sys.stderr, dynamic_ncols=True, leave=not unit
-            )
+            self._bar = tqdm(total=total, desc=what, unit=unit or "it", dynamic_ncols=True, leave=not unit)
 
     def add(self, amount: float = 1) -> None:
         self.done += amount
