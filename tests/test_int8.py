@@ -315,6 +315,34 @@ def mini(tmp_path_factory) -> tuple[Path, Path]:
     return folder / "noisy.scp", folder / "clean.scp"
 
 
+def test_export_is_judged_on_a_list_and_on_noise_is_a_warning_for_a_quantized_model(se, mini, tmp_path, monkeypatch):
+    noisy, _ = mini
+    checkpoint.save(tmp_path / "q.pt", quantized(**SMALL), {})
+    out = tmp_path / "q.onnx"
+    heard = se("quant", "export", tmp_path / "q.pt", out, "--list", noisy)
+    assert heard.returncode == 0 and out.exists(), heard.err
+    checked = se("quant", "check", tmp_path / "q.pt", out, "--list", noisy, "--min-snr", 0)
+    snrs = [float(line.split("\t")[1]) for line in checked.out.splitlines()[1:]]
+    assert f"SNR {np.mean(snrs):.1f} dB to the checkpoint" in heard.err
+
+    # What a QAT of a few steps does is here what every model does.
+    monkeypatch.setattr(setk.export, "LEAST_ROUNDED", 100.0)
+    for options, code, words in (
+        ([], 0, "below 100) on white noise; compare them on speech"),
+        (["--list", noisy], 2, "not written: differs"),
+        (["--min-snr", 90], 2, "below 90)"),
+        (["--list", noisy, "--min-snr", 1], 0, "to the checkpoint"),
+    ):
+        out.unlink(missing_ok=True)
+        done = se("quant", "export", tmp_path / "q.pt", out, *options)
+        assert (done.returncode, out.exists()) == (code, code == 0) and words in done.err, (options, done.err)
+    done = se("quant", "export", tmp_path / "q.pt", tmp_path / "q.c", "--min-snr", 1)
+    assert done.returncode == 2 and "are for .onnx and .ts" in done.err
+    (tmp_path / "lost.scp").write_text("a no.wav\n")
+    done = se("quant", "export", tmp_path / "q.pt", out, "--list", tmp_path / "lost.scp")
+    assert done.returncode == 2 and "no signals to compare" in done.err and "no.wav" in done.err
+
+
 def test_from_a_float_checkpoint_to_an_int8_file_by_commands(se, mini, tmp_path):
     noisy, clean = mini
     torch.manual_seed(2)

@@ -130,3 +130,13 @@ def test_conditions_are_measured_and_grouped_by_what_each_pair_is_made_of(corpus
         compute(clean, estimate, 16000, ["si_sdr"])[0]["si_sdr"], abs=0.01
     )
     assert -60 < float(rows[0]["noise_left"]) < 20
+
+
+def test_the_bytes_of_a_row_are_those_of_the_file_that_runs():
+    rows = [line.strip("| ").split(" | ") for line in (ROOT / "RESULTS.md").read_text().splitlines()]
+    header = next(row for row in rows if row[:1] == ["model"] and "bytes" in row)
+    costs = {row[0]: row[header.index("bytes")] for row in rows if len(row) == len(header) and row[0] != "model"}
+    folder = ROOT / "setk/pretrained"
+    for model in (path.stem for path in folder.glob("*.pt")):
+        runs = next(path for path in (folder / f"{model}.onnx", folder / f"{model}.pt") if path.exists())
+        assert int(costs[model].replace(",", "")) == runs.stat().st_size, f"{model}: run recipes/open/table.sh again"

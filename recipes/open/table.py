@@ -45,8 +45,9 @@ The last column has the papers' own figures, which are of another corpus and ano
 {costs}
 
 MACs per second of audio as setk counts them, and by ptflops' rules; synaptic operations as measured on the noisy test
-set; latency is the algorithmic one. Real-time factor: seconds of computing per second of audio, on one thread of
-{machine}, live (hop by hop) and of a complete signal; measured on the file that runs when the model is called by its name.
+set; latency is the algorithmic one. Bytes and real-time factors are those of the file that runs when the model is called by its
+name: ONNX where there is one, of int8 weights if the model is quantized. Real-time factor: seconds of computing per second of audio,
+on one thread of {machine}, live (hop by hop) and of a complete signal.
 
 ![PESQ against MACs, and against hours of training]({picture})
 
@@ -136,7 +137,7 @@ def cost_row(name: str, row: dict) -> list[str]:
         name,
         f"{count['params']:,}",
         f"{count['params_nonzero']:,}",
-        f"{count['bytes']:,}",
+        f"{time['bytes']:,}",
         short(count["macs_per_second"]),
         short(row["count.ptflops"]["macs_per_second"]),
         short(spikes) if spikes else "",

@@ -98,15 +98,20 @@ se-quant export fspen fspen.onnx
 se-quant export fspen fspen.c
 se-quant export fspen page.html
 se-quant export exp/mine/best.pt mine8.onnx --batch 8
+se-quant export exp/fqse/best.pt fqse.onnx --list noisy.scp
 se-quant export fspen fspen_sherpa.onnx --for sherpa-onnx
 """,
 )
 def export(
+    ctx: typer.Context,
     model: Source,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, OUT.c and OUT.h, or OUT.html, a page for browsers.")],
     frames: Annotated[int, typer.Option(min=1, help="Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Signals that a call accepts, for servers.")] = 1,
     runtime: Annotated[Optional[str], shell.option("--for", group=shell.OUTPUT, metavar="RUNTIME", help="Write an .onnx for another runtime: sherpa-onnx, which runs causal STFT models on phones and in many languages.")] = None,
+    list_: Annotated[Optional[str], shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list on which the file is compared with MODEL, for .onnx and .ts. Without it: white noise.")] = None,
+    min_snr: Annotated[Optional[float], shell.option(group=shell.METRICS, metavar="DB", help="Refuse a file below this SNR to MODEL. Default: 80; 15 for a quantized model, which on white noise is a warning.")] = None,
+    allow_commands: shell.AllowCommands = False,
 ) -> None:
     # fmt: on
     """Write MODEL as ONNX, which se-enhance runs without torch, as TorchScript, for torch.jit.load, as C for a device, or as a page for browsers.
@@ -117,9 +122,15 @@ def export(
     time, samples in and samples out. A page has microphone, files and spectrograms, needs no network, and holds the weights as
     int8. The command runs the file against the checkpoint, and prints the SNR between the two to stderr.
     """
+    if list_ is None:
+        shell.refuse(ctx, "without --list", "allow_commands")
     from setk import export as exports
+    from setk.data import lists
 
-    made = exports.write(model, out, frames=frames, batch=batch, runtime=runtime)
+    signals = None if list_ is None else lists.read_wavs(list_, allow_commands).values()
+    made = exports.write(
+        model, out, frames=frames, batch=batch, runtime=runtime, signals=signals, min_snr=min_snr
+    )
     compared = "not compared with the checkpoint: no C compiler, or setk's kernels were not built"
     if made["snr_db"] is not None:
         compared = f"SNR {made['snr_db']:.1f} dB to the checkpoint"
