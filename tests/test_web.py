@@ -15,7 +15,9 @@ import pytest
 import soundfile
 from browser import open_browser
 from conftest import MINI, ROOT
+from live_stream import LiveStream
 
+from setk.audio.resample import resample
 from setk.export.web import page
 from setk.native import kernels
 from setk.native.arena import OPERATIONS
@@ -47,7 +49,8 @@ RENDER = """
   source.connect(node).connect(context.destination);
   source.start();
   const live = (await context.startRendering()).getChannelData(0);
-  done({ delay, live: bytes(live), file: bytes(enhanceSignal(await compiled, model, input)) });
+  const file = context.sampleRate === model.rate ? bytes(enhanceSignal(await compiled, model, input)) : null;
+  done({ delay, live: bytes(live), file });
 })().catch((error) => done({ error: String(error.stack || error) }))
 """
 
@@ -127,6 +130,16 @@ def test_the_kernels_are_those_of_the_sources(tmp_path):
     assert (tmp_path / "export" / "web" / "kernels.wasm").read_bytes() == (WEB / "kernels.wasm").read_bytes()
 
 
+def rendered(browser, samples: np.ndarray, rate: int) -> tuple[np.ndarray, int, np.ndarray | None]:
+    """The open page's output of samples at a rate in Hz, live; by how many samples it is late; and as a file at the model's rate."""
+    found = browser.wait(RENDER % (base64.b64encode(samples.tobytes()).decode(), rate, rate))
+    assert "error" not in found, found
+    live, file = (
+        found[name] and np.frombuffer(base64.b64decode(found[name]), np.float32) for name in ("live", "file")
+    )
+    return live, round(found["delay"] * rate), file
+
+
 @pytest.mark.full
 def test_the_browser_computes_what_the_kernels_do(demo, browser):
     if not kernels.library():
@@ -139,13 +152,30 @@ def test_the_browser_computes_what_the_kernels_do(demo, browser):
     padded = padded[: len(padded) // model.hop * model.hop]
     expected = machine.run(padded, machine.start())
     browser.open(demo)
-    found = browser.wait(RENDER % (base64.b64encode(padded.tobytes()).decode(), rate, rate))
-    assert "error" not in found, found
-    live, file = (np.frombuffer(base64.b64decode(found[name]), np.float32) for name in ("live", "file"))
-    n, late = len(noisy), round(found["delay"] * rate)
+    live, late, file = rendered(browser, padded, rate)
+    n = len(noisy)
     reference = expected[model.delay : model.delay + n]
     assert snr(reference, file[:n]) > 100
     assert snr(reference, live[late : late + n]) > 100
+    assert browser.complaints() == []
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("rate", [44100, 48000])
+def test_the_browser_resamples_as_the_kernels_do(demo, browser, rate):
+    if not kernels.library():
+        pytest.skip("setk's kernels were not built")
+    noisy, _ = soundfile.read(MINI / "test" / "noisy" / "mona_0001.flac", dtype="float32")
+    noisy = resample(noisy, 16000, rate)
+    translated = translate(FSPEN)
+    model = page.web_model(translated, "")
+    program = replace(translated.program, constants=page.decoded(model))
+    stream = LiveStream(program, model.hop, model.delay, rate, model.rate)
+    browser.open(demo)
+    live, late, _ = rendered(browser, np.concatenate([noisy, np.zeros(stream.delay, np.float32)]), rate)
+    assert late == stream.delay
+    # Compilers fuse multiplications and additions here, and never in WebAssembly.
+    assert snr(stream.run(noisy)[0], live[late:]) > 85
     assert browser.complaints() == []
 
 

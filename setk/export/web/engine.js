@@ -1,4 +1,4 @@
-// The model: one stream of it in WebAssembly, a resampler, and both together. Runs in the page and in the audio worklet.
+// The model in WebAssembly: on complete signals at its rate, and live at any rate. Runs in the page and in the audio worklet.
 "use strict";
 
 // One stream of the model. `process` reads and writes hops of model.hop samples at model.rate.
@@ -47,145 +47,34 @@ class Denoiser {
   }
 }
 
-// Samples between two rates by windowed sinc interpolation (Kaiser, beta 9), causal, in blocks of any size.
-// Output 0 is at the time of input 0; an output is known `half` input samples after its time.
-class Resampler {
-  constructor(from, to) {
-    this.step = from / to;
-    const cutoff = Math.min(1, to / from) * 0.965;
-    this.half = Math.ceil(36 / cutoff);
-    this.phases = 512;
-    this.buffer = new Float32Array(2 * this.half + 8192);
-    this.filled = this.half - 1;   // silence before the first sample
-    this.position = this.half - 1; // of the next output, in the buffer
-    const taps = 2 * this.half;
-    this.table = new Float32Array((this.phases + 1) * taps);
-    for (let p = 0; p <= this.phases; p++) {
-      let sum = 0;
-      for (let k = 0; k < taps; k++) {
-        const x = k - this.half + 1 - p / this.phases;
-        const w = Resampler.kaiser(x / this.half) * Resampler.sinc(cutoff * x);
-        this.table[p * taps + k] = w;
-        sum += w;
-      }
-      for (let k = 0; k < taps; k++) this.table[p * taps + k] /= sum;
-    }
-  }
-
-  static sinc(x) {
-    return x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x);
-  }
-
-  static kaiser(x) {
-    return Math.abs(x) > 1 ? 0 : Resampler.bessel(9 * Math.sqrt(1 - x * x)) / Resampler.bessel(9);
-  }
-
-  static bessel(x) {
-    let sum = 1, term = 1;
-    for (let k = 1; k < 40; k++) {
-      term *= (x / (2 * k)) ** 2;
-      sum += term;
-    }
-    return sum;
-  }
-
-  // Appends the samples and calls emit(value) for every output sample that is known now.
-  push(samples, emit) {
-    const taps = 2 * this.half;
-    for (let at = 0; at < samples.length; at += 4096) {
-      const block = samples.subarray(at, at + 4096);
-      this.buffer.set(block, this.filled);
-      this.filled += block.length;
-      while (this.position + this.half < this.filled) {
-        const base = Math.floor(this.position), fraction = (this.position - base) * this.phases;
-        const row = Math.floor(fraction), mix = fraction - row, start = base - this.half + 1;
-        const a = row * taps, b = a + taps;
-        let low = 0, high = 0;
-        for (let k = 0; k < taps; k++) {
-          low += this.buffer[start + k] * this.table[a + k];
-          high += this.buffer[start + k] * this.table[b + k];
-        }
-        emit(low + mix * (high - low));
-        this.position += this.step;
-      }
-      const used = Math.floor(this.position) - this.half + 1;
-      this.buffer.copyWithin(0, used, this.filled);
-      this.filled -= used;
-      this.position -= used;
-    }
-  }
-}
-
-// A queue of samples in a ring.
-class Ring {
-  constructor(size) {
-    this.data = new Float32Array(size);
-    this.start = 0;
-    this.length = 0;
-  }
-
-  push(value) {
-    this.data[(this.start + this.length) % this.data.length] = value;
-    if (this.length < this.data.length) this.length++;
-    else this.start = (this.start + 1) % this.data.length;
-  }
-
-  shift() {
-    if (this.length === 0) return 0;
-    const value = this.data[this.start];
-    this.start = (this.start + 1) % this.data.length;
-    this.length--;
-    return value;
-  }
-}
-
-// Live enhancement at any rate: blocks of any size in, as many samples out, `delay` seconds late, with the input delayed
-// by the same time next to it.
+// Live enhancement at any rate (setk/native/live.h): blocks of any size in, as many samples out, `delaySamples` late, with the
+// input delayed by the same time next to it.
 class LiveChain {
   constructor(module, model, rate) {
-    this.denoiser = new Denoiser(module, model);
-    this.hop = model.hop;
-    this.same = rate === model.rate;
-    this.collected = new Float32Array(model.hop);
-    this.enhanced = new Float32Array(model.hop);
-    this.count = 0;
-    this.out = new Ring(Math.ceil(rate));
-    this.dry = new Ring(Math.ceil(rate));
-    const wait = this.same ? 0 : this.resamplers(rate, model.rate);
-    // A block may end anywhere in a hop, so that one hop is always kept in reserve.
-    const reserve = Math.ceil(this.hop * rate / model.rate + wait);
-    for (let i = 0; i < reserve; i++) this.out.push(0);
-    this.delaySamples = reserve + Math.round(model.delay * rate / model.rate);
-    for (let i = 0; i < this.delaySamples; i++) this.dry.push(0);
-  }
-
-  // Makes the two resamplers; the samples at `rate` for which they hold an output back.
-  resamplers(rate, modelRate) {
-    this.down = new Resampler(rate, modelRate);
-    this.up = new Resampler(modelRate, rate);
-    return this.down.half + (this.up.half + 1) * rate / modelRate + 2;
+    const denoiser = new Denoiser(module, model), { exports } = denoiser.instance, floats = exports.setk_live_floats(rate, model.rate, model.hop, model.delay);
+    // The stream and three blocks lie behind the model.
+    this.stream = denoiser.memory.buffer.byteLength;
+    const blocks = this.stream + 4 * ((floats + 15) & ~15), end = blocks + 3 * 4 * LiveChain.BLOCK;
+    denoiser.memory.grow(Math.ceil((end - this.stream) / 65536));
+    this.places = [0, 1, 2].map((i) => blocks + 4 * i * LiveChain.BLOCK);
+    [this.input, this.wet, this.dry] = this.places.map((place) => new Float32Array(denoiser.memory.buffer, place, LiveChain.BLOCK));
+    const { program, constants, state, scratch } = denoiser;
+    this.delaySamples = exports.setk_live_start(this.stream, rate, model.rate, model.hop, model.delay, program, model.program.length, constants, state, scratch);
+    this.run = exports.setk_live;
   }
 
   // Reads `input`, writes as many samples: enhanced to `wet`, the aligned input to `dry`.
   process(input, wet, dry) {
-    const sink = (value) => this.out.push(value);
-    const collect = (value) => {
-      this.collected[this.count++] = value;
-      if (this.count < this.hop) return;
-      this.count = 0;
-      this.denoiser.process(this.collected, this.enhanced);
-      if (this.same) this.enhanced.forEach(sink);
-      else this.up.push(this.enhanced, sink);
-    };
-    if (this.same) input.forEach(collect);
-    else this.down.push(input, collect);
-    for (let i = 0; i < input.length; i++) {
-      this.dry.push(input[i]);
-      wet[i] = this.out.shift();
-      dry[i] = this.dry.shift();
+    for (let at = 0; at < input.length; at += LiveChain.BLOCK) {
+      const count = Math.min(LiveChain.BLOCK, input.length - at);
+      this.input.set(input.subarray(at, at + count));
+      this.run(this.stream, ...this.places, count);
+      wet.set(this.wet.subarray(0, count), at);
+      dry.set(this.dry.subarray(0, count), at);
     }
   }
 }
+LiveChain.BLOCK = 128;
 
 // A complete signal at the model's rate: as many samples, aligned with the input.
 function enhanceSignal(module, model, signal) {
