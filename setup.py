@@ -33,7 +33,17 @@ setup(
             ["setk/native/native.c"],
             depends=[
                 f"setk/native/{header}.h"
-                for header in ("vector", "kernels", "products", "layers", "transform", "late", "program", "resample", "live")
+                for header in (
+                    "vector",
+                    "kernels",
+                    "products",
+                    "layers",
+                    "transform",
+                    "late",
+                    "program",
+                    "resample",
+                    "live",
+                )
             ],
             define_macros=[("MODULE", f"_kernels_{name}")],
             extra_compile_args=["-std=gnu99", "-O3"] + [flag.replace("avx512f", "avx512dq") for flag in target],

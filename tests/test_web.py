@@ -134,9 +134,7 @@ def rendered(browser, samples: np.ndarray, rate: int) -> tuple[np.ndarray, int, 
     """The open page's output of samples at a rate in Hz, live; by how many samples it is late; and as a file at the model's rate."""
     found = browser.wait(RENDER % (base64.b64encode(samples.tobytes()).decode(), rate, rate))
     assert "error" not in found, found
-    live, file = (
-        found[name] and np.frombuffer(base64.b64decode(found[name]), np.float32) for name in ("live", "file")
-    )
+    live, file = (found[name] and np.frombuffer(base64.b64decode(found[name]), np.float32) for name in ("live", "file"))
     return live, round(found["delay"] * rate), file
 
 
