@@ -70,10 +70,21 @@ def test_readme_is_short_and_its_blocks_run(desk):
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES[1:] if any(kind in ("sh", "python") for kind, _ in blocks(p))], ids=lambda p: p.name
+    "page",
+    [p for p in PAGES[1:] if p.stem != "tutorial" and {"sh", "python"} & {kind for kind, _ in blocks(p)}],
+    ids=lambda p: p.name,
 )
 def test_the_blocks_of_a_page_run(page, desk):
     run(page, desk)
+
+
+@pytest.mark.full
+def test_the_tutorial_needs_nothing_but_the_checkout(tmp_path):
+    for name in ("bin", "recipes"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mini").symlink_to(MINI)
+    run(ROOT / "docs/tutorial.md", tmp_path)
 
 
 def run(page: Path, desk: Path) -> None:

@@ -397,5 +397,5 @@ def test_what_init_cannot_give_is_told(conf, tmp_path, monkeypatch):
     ):
         s = settings.resolve(str(conf(**values)))
         run = loop.Run(s, TrainingData(MINI / "train", s), tmp_path, print, Ranks(torch.device("cpu")))
-        with pytest.raises(UserError, match="not the model of the config"):
+        with pytest.raises(UserError, match="--set config=init|not the model of the config"):
             run.start_from(str(tmp_path / f"{name}.pt"))

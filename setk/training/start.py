@@ -29,7 +29,7 @@ def begin_from(spec: str, settings: Settings) -> models.Model:
         begun.adopt(source)
     except ValueError as e:
         raise UserError(
-            f"--init {spec}: holds {about['model']} {about['config']}, not the model of the config: {e}"
+            f"--init {spec}: its model settings are not those of the config ({e}); use its own with --set config=init"
         ) from None
     if not same:
         quantize(begun, settings.quantization)
