@@ -23,7 +23,7 @@ import torch
 from setk import models, pretrained
 from setk.core import config, provenance
 from setk.core.errors import UserError
-from setk.core.files import atomic_open, sha256, write_text
+from setk.core.files import atomic_open, check_readable, sha256, write_text
 from setk.pretrained import find as find
 
 FORMAT = 1
@@ -76,6 +76,7 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
         raise UserError(
             f"{path}: {'is a directory; give the path of a checkpoint' if path.is_dir() else 'no such checkpoint'}"
         )
+    check_readable(path)
     # torch also reads old bare pickles; setk writes zip archives only.
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path}: not a checkpoint, or damaged; train one with se-train")

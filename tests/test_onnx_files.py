@@ -122,16 +122,60 @@ def test_weights_in_other_files_are_refused(tmp_path):
     nodes = [helper.make_node("Add", ["frames", "w"], ["out"]), KEEP]
     with pytest.raises(UserError, match="weights in other files"):
         engines.OnnxEngine(forged(tmp_path / "a.onnx", nodes, [outside]))
-    inner = helper.make_graph(
-        [helper.make_node("Add", ["frames", "w"], ["o"])],
-        "inner",
-        [],
-        [helper.make_tensor_value_info("o", TensorProto.FLOAT, [1, 1, WINDOW])],
-        [outside],
-    )
-    nodes = [helper.make_node("If", ["yes"], ["out"], then_branch=inner, else_branch=inner), KEEP]
+    constant = helper.make_node("Constant", [], ["w"], value=outside)
     with pytest.raises(UserError, match="weights in other files"):
-        engines.OnnxEngine(forged(tmp_path / "b.onnx", nodes, [tensor("yes", [True], TensorProto.BOOL)]))
+        engines.OnnxEngine(forged(tmp_path / "b.onnx", [constant, *nodes]))
+
+
+def body(nodes, inputs, outputs) -> onnx.GraphProto:
+    """A graph of an attribute: the count i, the conditions c and d, and frames."""
+    kinds = {"i": TensorProto.INT64, "c": TensorProto.BOOL, "d": TensorProto.BOOL}
+
+    def info(name):
+        shape = [] if name in kinds else [1, 1, WINDOW]
+        return helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), shape)
+
+    return helper.make_graph(nodes, "body", [info(x) for x in inputs], [info(x) for x in outputs])
+
+
+def endless() -> onnx.NodeProto:
+    """A Loop whose condition stays true."""
+    nodes = [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Relu", ["frames"], ["o"])]
+    return helper.make_node("Loop", ["", "yes", "frames"], ["out"], body=body(nodes, ["i", "c", "v"], ["d", "o"]))
+
+
+@pytest.mark.parametrize("kind", ["loop", "loop in a branch", "branch"])
+def test_control_flow_is_refused_before_it_runs(se, tmp_path, kind):
+    if kind == "loop":
+        node = endless()
+    else:
+        inner = [endless()] if "loop" in kind else [helper.make_node("Relu", ["frames"], ["o"])]
+        inner[0].output[:] = ["o"]
+        branch = body(inner, [], ["o"])
+        node = helper.make_node("If", ["yes"], ["out"], then_branch=branch, else_branch=branch)
+    path = forged(tmp_path / "a.onnx", [node, KEEP], [tensor("yes", True, TensorProto.BOOL)])
+    done = se("enhance", path, "data/mini/test/noisy/mona_0001.flac", tmp_path / "o.wav", timeout=60)
+    assert done.returncode == 2 and "control flow" in done.err and len(done.err.splitlines()) == 1, done.err
+
+
+def test_functions_that_grow_exponentially_are_refused(tmp_path):
+    depth = 40
+    functions = [
+        helper.make_function(
+            "own", f"f{i}", ["x"], ["z"],
+            [helper.make_node(f"f{i + 1}" if i < depth else "Relu", [a], [b], domain="own" if i < depth else "") for a, b in ("xy", "yz")],
+            [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)],
+        )
+        for i in range(depth + 1)
+    ]  # fmt: skip
+    path = forged(
+        tmp_path / "a.onnx", [helper.make_node("f0", ["frames"], ["out"], domain="own"), KEEP], domains=("", "own")
+    )
+    model = onnx.load(path)
+    model.functions.extend(functions)
+    onnx.save(model, path)
+    with pytest.raises(UserError, match="local functions"):
+        engines.OnnxEngine(path)
 
 
 def test_the_word_location_alone_is_harmless(tmp_path):

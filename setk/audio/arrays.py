@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from setk.audio import from_int16
+from setk.audio.pcm import from_int16
+from setk.audio.wav import MAX_RATE, MIN_RATE
 from setk.core.errors import AudioError, UserError
 
 
@@ -43,8 +44,8 @@ def as_mono(x: np.ndarray) -> np.ndarray:
     return as_float(x)
 
 
-def check_rate(rate: int) -> int:
-    """`rate` as an int. Raises UserError if it is not a positive whole number of Hz."""
-    if rate != int(rate) or rate < 1:
-        raise UserError(f"rate {rate}: expected a whole number of Hz, 1 or more")
+def check_rate(rate: float, name: str = "rate") -> int:
+    """`rate` as an int. Raises UserError, which calls it `name`, if it is not a whole number of Hz within the limits of files."""
+    if not MIN_RATE <= rate <= MAX_RATE or rate != int(rate):
+        raise UserError(f"{name} {rate}: expected a whole number of Hz, {MIN_RATE} ... {MAX_RATE}")
     return int(rate)

@@ -71,6 +71,7 @@ def _decode_other(stream: BinaryIO, name: str, frames: int) -> tuple[Info, Itera
     if not stream.read(1):
         raise AudioError(f"{name}: is empty")
     stream.seek(0)
+    _check_header(name)
     try:
         f = soundfile.SoundFile(stream)
     except soundfile.LibsndfileError as e:
@@ -129,6 +130,7 @@ def probe_file(stream: BinaryIO, name: str) -> Info:
         return Info(wav.info.rate, wav.info.channels, present if wav.info.frames is None else wav.info.frames)
     if not stream.peek(1):  # type: ignore[attr-defined]
         raise AudioError(f"{name}: is empty")
+    _check_header(name)
     try:
         info = soundfile.info(name)
     except soundfile.LibsndfileError as e:
@@ -139,6 +141,14 @@ def probe_file(stream: BinaryIO, name: str) -> Info:
     stream.seek(0)
     _, blocks = _decode_other(stream, name, 1 << 16)
     return Info(found.rate, found.channels, sum(block.shape[1] for block in blocks))
+
+
+def _check_header(name: str) -> None:
+    """Raise AudioError for a name by which libsndfile expects samples without a header."""
+    if name.lower().endswith(".raw"):
+        raise AudioError(
+            f"{name}: samples without a header have no rate; convert it to wav, or use a pipe and se-enhance --raw"
+        )
 
 
 def _unreadable(name: str, error) -> str:

@@ -7,7 +7,7 @@ is one entry of a wav list, on one line. `sum:` is accepted for `mix:`. A part i
 played at `speed`, brought to `reach` samples (cut, or repeated with a cross-fade), multiplied by `gain`, converted to
 `rate`, then cut or zero-padded to `length`. These are the steps by which LibriMix makes its files, in its order.
 
-Limits, since a list may come from an untrusted source: 2^28 samples (length and reach), 64 parts, speed 0.1 ... 10,
+Limits, since a list may come from an untrusted source: 2^26 samples (length and reach), 64 parts, speed 0.1 ... 10,
 1000 repetitions.
 """
 
@@ -24,7 +24,7 @@ from setk.core.errors import AudioError
 
 PREFIX, OLD_PREFIX = "mix:", "sum:"
 _FADE = 8001  # LibriMix: the rising half of a Hann window of 1 s at 16 kHz
-_MAX_SAMPLES, _MAX_PARTS, _MAX_REPEATS = 1 << 28, 64, 1000
+_MAX_SAMPLES, _MAX_PARTS, _MAX_REPEATS = 1 << 26, 64, 1000
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def score(
         shell.only(ctx, "with --compare", "compare", "jsonl")
         return _compare(*compare, jsonl)
     from setk import metrics as measures
+    from setk.audio.arrays import check_rate
     from setk.scoring import expect as expectations, pairing, rows as library, systems, verify as verifying
 
     if table:
@@ -105,7 +106,7 @@ def score(
         if ref is None
         else pairing.listed(ref, files[0], noisy, part, allow_commands)
     )
-    how = pairing.How(names, rate or 0, tolerance, extras)
+    how = pairing.How(names, check_rate(rate, "--rate") if rate else 0, tolerance, extras)
     failures = shell.Failures("se-score", max_fail)
     rows = []
     table_rows = None if jsonl else shell.Rows("utt", names, "error")

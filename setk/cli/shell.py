@@ -17,6 +17,7 @@ import typer
 from setk.cli.command import LAST_GROUP, Command, Group
 from setk.core import packages
 from setk.core.errors import AudioError, UserError
+from setk.core.files import check_readable
 
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 30  # of progress, where standard error is no terminal
@@ -299,6 +300,7 @@ def list_length(list_: str, part: str | None) -> int | None:
     """Entries of a wav list that a command handles, for progress; None where counting would read what is to come."""
     if list_ == "-" or not os.path.isfile(list_):
         return None
+    check_readable(list_)
     with open(list_, "rb") as f:
         entries = sum(1 for line in f if line.strip())
     from setk.data import lists

@@ -18,6 +18,7 @@ from typing import Any, Iterable, Mapping, Sequence, TypeVar
 import yaml
 
 from setk.core.errors import UserError
+from setk.core.files import check_readable
 
 T = TypeVar("T")
 SUFFIXES = (".yaml", ".yml")
@@ -75,6 +76,7 @@ def find(spec: str | os.PathLike) -> Path:
 
 def read_yaml(path) -> dict[str, Any]:
     """Read a YAML mapping. Raises UserError with file and line on bad syntax or another kind of document."""
+    check_readable(path)
     try:
         with open(path, encoding="utf-8") as f:
             text = f.read(_MOST_BYTES + 1)

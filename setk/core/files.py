@@ -34,6 +34,12 @@ def check_name(path: str | os.PathLike) -> None:
         raise UserError(f"{name[:60]}...: a file name of {size} bytes, more than {_LONGEST_NAME}; use a shorter id")
 
 
+def check_readable(path: str | os.PathLike) -> None:
+    """Raise UserError if there is a file that this user may not read; a missing one is for the reader to report."""
+    if os.path.exists(path) and not os.access(path, os.R_OK):
+        raise UserError(f"{path}: Permission denied; make the file readable (chmod +r)")
+
+
 def make_dir(path: str | os.PathLike) -> Path:
     """Make a directory and those above it, if missing. Raises UserError where a file is in the way."""
     path = Path(path)

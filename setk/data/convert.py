@@ -9,6 +9,7 @@ from typing import Iterable, Iterator
 
 from setk import audio
 from setk.audio import Location
+from setk.audio.arrays import check_rate
 from setk.audio.location import OnTheFlyMixture
 from setk.core.errors import AudioError
 from setk.core.pool import ordered_map
@@ -81,11 +82,12 @@ def convert_all(
 ) -> Iterator[Converted]:
     """Convert (utt, location) one by one, in order, to FOLDER/<utt>.wav.
 
-    The folder is made when the first file needs it, and accepts one setting of rate, resampler and channel.
+    The folder is made when the first file needs it, and accepts one setting of rate, resampler and channel. Raises UserError
+    on a rate beyond the limits.
     """
     folder = Path(folder)
 
-    settings = {"rate": rate, "resampler": resampler, "channel": channel}
+    settings = {"rate": check_rate(rate, "--rate"), "resampler": resampler, "channel": channel}
     claim = Claim(folder, settings, "soundfile", "soxr", "resampy")
 
     def tasks() -> Iterator[Task]:

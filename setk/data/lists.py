@@ -19,7 +19,7 @@ from typing import Iterable, Iterator, Mapping, TypeVar
 
 from setk.audio import Location
 from setk.core.errors import UserError
-from setk.core.files import finish_replacement, write_text
+from setk.core.files import check_readable, finish_replacement, write_text
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff")  # of the audio files of a folder
 T = TypeVar("T")
@@ -68,6 +68,7 @@ def open_list(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
             yield from parse_table(sys.stdin, "standard input")
             return
         finish_replacement(os.path.dirname(path) or ".")
+        check_readable(path)
         with open(path, encoding="utf-8", newline="\n") as f:
             yield from parse_table(f, str(path))
     except FileNotFoundError:

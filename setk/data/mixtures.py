@@ -17,6 +17,7 @@ import numpy as np
 
 from setk import audio
 from setk.audio import Location
+from setk.audio.arrays import check_rate
 from setk.core.errors import AudioError, UserError
 from setk.data import mixing
 from setk.data.datadir import DataDir, seconds
@@ -120,6 +121,7 @@ def write_mixtures(plan: Plan, spk: Mapping[str, str], part: str | None = None, 
     """
     if not plan.speech or not plan.noise:
         raise UserError("the speech or the noise list is empty; nothing can be mixed")
+    check_rate(plan.rate, "--rate")
     Claim(plan.out, plan.settings(), "numpy", "soundfile")()
     rows = read_rows(plan.out)
     mine = list(take_part(sorted(plan.speech, key=str.encode), part))

@@ -13,7 +13,8 @@ import numpy as np
 from setk import audio
 from setk.audio import Location
 from setk.audio.live import LiveSource
-from setk.audio.wav import MAX_CHANNELS, MAX_RATE, MIN_RATE
+from setk.audio.arrays import check_rate
+from setk.audio.wav import MAX_CHANNELS
 from setk.core import files as core_files, pool, provenance
 from setk.core.errors import AudioError, UserError
 from setk.engines.base import Engine, frames_in
@@ -194,8 +195,8 @@ def enhance_file(
 
 
 def _check_raw(raw: Raw) -> None:
-    if raw.rate is not None and not MIN_RATE <= raw.rate <= MAX_RATE:
-        raise UserError(f"--rate {raw.rate}: must be {MIN_RATE} ... {MAX_RATE} Hz")
+    if raw.rate is not None:
+        check_rate(raw.rate, "--rate")
     if not 1 <= raw.channels <= MAX_CHANNELS:
         raise UserError(f"--channels {raw.channels}: must be 1 ... {MAX_CHANNELS}")
 

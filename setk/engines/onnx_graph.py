@@ -9,19 +9,22 @@ import numpy as np
 
 from setk.core.errors import UserError
 
-# Fields of the messages of onnx.proto below which tensors are, by number.
-_TENSOR = "tensor"
+# Fields of the messages of onnx.proto that are read here, by number.
+_TENSOR, _CONTROL, _FUNCTION = "tensor", "control flow", "function"
 _FIELDS: Mapping[str, Mapping[int, str]] = {
-    "model": {7: "graph", 20: "training", 25: "function"},
-    "training": {1: "graph", 2: "graph"},
+    "model": {7: "graph", 25: _FUNCTION},
     "graph": {1: "node", 5: _TENSOR, 15: "sparse"},
-    "function": {7: "node", 11: "attribute"},
     "node": {5: "attribute"},
-    "attribute": {5: _TENSOR, 6: "graph", 10: _TENSOR, 11: "graph", 22: "sparse", 23: "sparse"},
+    "attribute": {5: _TENSOR, 6: _CONTROL, 10: _TENSOR, 11: _CONTROL, 22: "sparse", 23: "sparse"},
     "sparse": {1: _TENSOR, 2: _TENSOR},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of a tensor
-_MOST_NESTED = 100  # as in protobuf
+# A graph in an attribute is the body of a Loop, which may never end. Functions that call others twice grow exponentially.
+_REFUSED: Mapping[str, str] = {
+    _TENSOR: "has weights in other files, which setk does not read; save it as one file",
+    _CONTROL: "has control flow (Loop, If, Scan), which setk does not run; export it without",
+    _FUNCTION: "has local functions, which setk does not run; inline them (onnx.inliner)",
+}
 
 
 class Damaged(ValueError):
@@ -42,8 +45,8 @@ def failure(path: Path, error: Exception) -> UserError:
 
 
 def open_session(path: Path) -> Any:
-    """An onnxruntime.InferenceSession on one thread. Raises UserError on what is not ONNX, has weights in other files, or has
-    operators that ONNX Runtime does not include."""
+    """An onnxruntime.InferenceSession on one thread. Raises UserError on what is not ONNX, has weights in other files, control
+    flow or local functions, or operators that ONNX Runtime does not include."""
     import onnxruntime
 
     try:
@@ -52,13 +55,13 @@ def open_session(path: Path) -> Any:
         raise UserError(f"{path}: no such file") from None
     except OSError as e:
         raise UserError(f"{path}: {e.strerror}") from None
-    # A tensor in another file has an entry "location": a search is fast, and exact enough for most files.
-    if b"location" in data:
-        try:
-            if _has_external_data(memoryview(data), "model", 0):
-                raise UserError(f"{path}: has weights in other files, which setk does not read; save it as one file")
-        except Damaged:
-            raise UserError(f"{path}: cannot be run (its messages are damaged); export it again") from None
+    try:
+        # A tensor in another file has an entry "location": most files need no look at each tensor.
+        found = _refused(memoryview(data), "model", tensors=b"location" in data)
+    except Damaged:
+        raise UserError(f"{path}: cannot be run (its messages are damaged); export it again") from None
+    if found:
+        raise UserError(f"{path}: {_REFUSED[found]}")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -73,21 +76,20 @@ def open_session(path: Path) -> Any:
         raise failure(path, e) from None
 
 
-def _has_external_data(data: memoryview, kind: str, depth: int) -> bool:
-    """Whether a message of `kind` holds a tensor whose data is in another file. Raises Damaged."""
-    if depth > _MOST_NESTED:
-        raise Damaged("nested too deeply")
+def _refused(data: memoryview, kind: str, tensors: bool) -> str | None:
+    """The key of _REFUSED of what a message of `kind` holds; None if nothing. `tensors`: look at those too. Raises Damaged."""
     for number, value in _fields(data):
         if kind == _TENSOR:
             if number == _EXTERNAL_DATA or number == _DATA_LOCATION and value != 0:
-                return True
-        elif (
-            (below := _FIELDS[kind].get(number))
-            and isinstance(value, memoryview)
-            and _has_external_data(value, below, depth + 1)
-        ):
-            return True
-    return False
+                return _TENSOR
+            continue
+        below = _FIELDS[kind].get(number)
+        if below in (_CONTROL, _FUNCTION):
+            return below
+        if below and (tensors or below != _TENSOR) and isinstance(value, memoryview):
+            if found := _refused(value, below, tensors):
+                return found
+    return None
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:

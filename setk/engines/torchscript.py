@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from setk.core.errors import UserError
-from setk.core.files import sha256
+from setk.core.files import check_readable, sha256
 from setk.engines import exported
 
 
@@ -19,6 +19,7 @@ def read_about(path: Path) -> dict[str, Any]:
     """What se-quant export wrote about a TorchScript file. Runs none of its code. Raises UserError on any other file."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    check_readable(path)
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/extra/setk"))

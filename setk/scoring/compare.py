@@ -26,6 +26,7 @@ from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
 import numpy as np
 
 from setk.core.errors import UserError
+from setk.core.files import check_readable
 from setk.metrics import METRICS
 from setk.scoring.summary import LEVEL, bootstrap_means
 
@@ -85,6 +86,7 @@ def read_table(path: str) -> Table:
 
 
 def _text(path: str, name: str) -> str:
+    check_readable(path)
     try:
         return (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode()
     except FileNotFoundError:

@@ -47,7 +47,7 @@ lost, and the same command then ends as if it had not been killed.
 |---|---|
 | sampling rate of audio | 1,000 ... 768,000 Hz |
 | channels | 256 |
-| samples of an on-the-fly mixture, parts | 2^28, 64 |
+| samples of an on-the-fly mixture, parts | 2^26, 64 |
 | `--chunk` | 3600 s |
 | `--batch` | 1024 signals |
 | name of an output file | 255 bytes |

@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 
 from setk.core.errors import UserError
+from setk.core.files import check_readable
 from setk.data import features
 
 FORMAT, VERSION = "setk-shard", 1
@@ -84,6 +85,7 @@ def open_shard(path: Path, name: str, feature: str = "pcm") -> ShardFile:
         raise UserError(f"{path}: {name!r} is not a set of shards; the sets are {', '.join(STREAMS)}")
     if not path.is_file():
         raise UserError(f"{path}: no such file; {REMAKE}")
+    check_readable(path)
     if not h5py.is_hdf5(path):
         raise UserError(f"{path}: is not an HDF5 file; {REMAKE}")
     try:

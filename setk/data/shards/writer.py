@@ -21,6 +21,7 @@ import numpy as np
 
 from setk import audio
 from setk.audio import Location
+from setk.audio.arrays import check_rate
 from setk.core import provenance
 from setk.core.errors import AudioError, UserError
 from setk.core.files import atomic_path, make_dir
@@ -104,6 +105,7 @@ def write_shards(
     """
     if size < 1:
         raise UserError(f"--shard-size {size}: must be at least 1 utterance")
+    check_rate(rate, "--rate")
     plan = plan_shards(data, make_dir(out), size, rate, feature, resampler)
     mine = list(take_part(plan, part))
     for job in mine:
