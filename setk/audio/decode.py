@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import logging
 import os
+import shlex
 import sys
+from pathlib import Path
 from typing import BinaryIO, Iterator
 
 import numpy as np
@@ -152,6 +154,8 @@ def _check_header(name: str) -> None:
 
 
 def _unreadable(name: str, error) -> str:
+    wav = Path(name).with_suffix(".wav").name
     return (
-        f"{name}: is not an audio file that setk can read ({error.error_string.rstrip('.')}); convert it to wav or FLAC"
+        f"{name}: is not an audio file that setk can read ({error.error_string.rstrip('.')}); convert it to wav or FLAC; "
+        f"the sound of a video: ffmpeg -i {shlex.quote(name)} -vn {shlex.quote(wav)}"
     )

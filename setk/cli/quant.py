@@ -100,6 +100,7 @@ se-quant export fspen page.html
 se-quant export exp/mine/best.pt mine8.onnx --batch 8
 se-quant export exp/fqse/best.pt fqse.onnx --list noisy.scp
 se-quant export fspen fspen_sherpa.onnx --for sherpa-onnx
+se-quant export fspen fspen_ladspa.so --for ladspa
 """,
 )
 def export(
@@ -108,7 +109,7 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, OUT.c and OUT.h, or OUT.html, a page for browsers.")],
     frames: Annotated[int, typer.Option(min=1, help="Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Signals that a call accepts, for servers.")] = 1,
-    runtime: Annotated[Optional[str], shell.option("--for", group=shell.OUTPUT, metavar="RUNTIME", help="Write an .onnx for another runtime: sherpa-onnx, which runs causal STFT models on phones and in many languages.")] = None,
+    runtime: Annotated[Optional[str], shell.option("--for", group=shell.OUTPUT, metavar="RUNTIME", help="Write for another runtime: sherpa-onnx (OUT.onnx, for phones and many languages), or ladspa (OUT.so, a plugin for PipeWire, ffmpeg and audio editors; needs a C compiler).")] = None,
     list_: Annotated[Optional[str], shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list on which the file is compared with MODEL, for .onnx and .ts. Without it: white noise.")] = None,
     min_snr: Annotated[Optional[float], shell.option(group=shell.METRICS, metavar="DB", help="Refuse a file below this SNR to MODEL. Default: 80; 15 for a quantized model, which on white noise is a warning.")] = None,
     allow_commands: shell.AllowCommands = False,

@@ -1,4 +1,4 @@
-"""A checkpoint in a form that runs elsewhere: ONNX, TorchScript, C.
+"""A checkpoint in a form that runs elsewhere: ONNX, TorchScript, C, a page, a plugin.
 
 The package is callable, as `setk.export(MODEL, OUT)`; see `write`.
 """
@@ -18,7 +18,7 @@ from setk.core.errors import UserError
 from setk.core.files import atomic_path
 
 FORMATS = (".onnx", ".ts", ".c", ".html")
-RUNTIMES = ("sherpa-onnx",)
+RUNTIMES = {"sherpa-onnx": ".onnx", "ladspa": ".so"}
 LEAST_PARITY = 80.0  # dB; float32 in another order of summation stays above 100
 LEAST_ROUNDED = 15.0  # of a quantized model: a rounding that flips makes others flip, which leaves 20 to 50
 
@@ -38,7 +38,7 @@ def write(
     """Write the checkpoint that MODEL names to OUT: .onnx, which setk runs without torch, .ts for torch.jit.load, or .c (and .h)
     for any C99 compiler, of a causal float model.
 
-    `runtime`: None, or one of RUNTIMES, for which the .onnx is made instead: see setk.export.sherpa.
+    `runtime`: None, or one of RUNTIMES, for which the file is made instead: see setk.export.sherpa and setk.export.ladspa.build.
     `frames`: how many one call accepts (1 is live; 16 and more suit files); a model that is not causal accepts any number.
     `batch`: signals that one call accepts; both are 1 for C. A quantized model becomes ONNX of int8 weights and integer operators. Returns
     `nodes` of the graph, `bytes`, `snr_db` of the file's output to the checkpoint's, and of a quantized model in ONNX
@@ -56,17 +56,19 @@ def write(
     from setk.export import onnx
 
     out = Path(out)
-    if out.suffix not in FORMATS:
+    if runtime is not None:
+        _check_runtime(runtime, out, frames, batch)
+    elif out.suffix not in FORMATS:
         raise UserError(f"{out}: the name must end in .onnx, in .ts for TorchScript, in .c, or in .html for browsers")
     if (runtime is not None or out.suffix in (".c", ".html")) and (signals is not None or min_snr is not None):
         raise UserError(f"{out}: --list and --min-snr are for .onnx and .ts; remove them")
-    if runtime is not None:
-        return _write_for(runtime, spec, out, frames, batch)
+    if runtime == "sherpa-onnx":
+        return _write_sherpa(spec, out)
     model, _, about, _ = engines.model(spec, weights=True)
     if not model.causal and frames != 1:
         raise UserError(f"{model.name} is not causal: its export accepts any number of frames; remove --frames")
     facts = {"scores": about["scores"], "source": about["provenance"], "sha256": about["sha256"]}
-    if out.suffix in (".c", ".html"):
+    if out.suffix in (".c", ".html", ".so"):
         return _write_native(model, spec, out, frames, batch, facts)
     to_file = onnx.to_onnx if out.suffix == ".onnx" else onnx.to_torchscript
     with atomic_path(out) as temporary:
@@ -94,16 +96,19 @@ def _parity(model: Any, engine: Any, signals: Iterable[str]) -> float:
     return statistics.mean(row.snr for row in rows)
 
 
-def _write_for(runtime: str, spec: str | os.PathLike, out: Path, frames: int, batch: int) -> dict[str, Any]:
+def _check_runtime(runtime: str, out: Path, frames: int, batch: int) -> None:
+    if runtime not in RUNTIMES:
+        raise UserError(f"runtime '{runtime}' is unknown; choose {' or '.join(RUNTIMES)}")
+    if out.suffix != RUNTIMES[runtime]:
+        raise UserError(f"{out}: the name must end in {RUNTIMES[runtime]} for {runtime}")
+    if frames != 1 or batch != 1:
+        raise UserError(f"{runtime} runs one frame of one signal per call; remove --frames and --batch")
+
+
+def _write_sherpa(spec: str | os.PathLike, out: Path) -> dict[str, Any]:
     from setk import engines
     from setk.export import sherpa
 
-    if runtime not in RUNTIMES:
-        raise UserError(f"runtime '{runtime}' is unknown; choose {' or '.join(RUNTIMES)}")
-    if out.suffix != ".onnx":
-        raise UserError(f"{out}: the name must end in .onnx for {runtime}")
-    if frames != 1 or batch != 1:
-        raise UserError(f"{runtime} runs one frame of one signal per call; remove --frames and --batch")
     made = sherpa.to_onnx(engines.model(spec, weights=True)[0], out)
     return {**made, "bytes": out.stat().st_size}
 
@@ -111,17 +116,17 @@ def _write_for(runtime: str, spec: str | os.PathLike, out: Path, frames: int, ba
 def _write_native(
     model: Any, spec: str | os.PathLike, out: Path, frames: int, batch: int, facts: dict[str, Any]
 ) -> dict[str, Any]:
-    """The model as C or as a page, by way of ONNX. `snr_db` of C is None without a compiler; `multiply_adds` are those of a hop."""
+    """The model as C, as a page or as a LADSPA plugin, by way of ONNX. `snr_db` of C is None without a compiler; `multiply_adds` are those of a hop."""
     from setk.engines.torch import TorchEngine
     from setk.export import onnx
     from setk.export.c.build import export_c
 
     if not model.causal:
         raise UserError(
-            f"{spec}: {model.name} is not causal: it needs the complete signal, and C and pages run a hop at a time; export it as .onnx"
+            f"{spec}: {model.name} is not causal: it needs the complete signal, and C, pages and plugins run a hop at a time; export it as .onnx"
         )
     if model.quantization:
-        raise UserError(f"{spec}: is quantized; C and pages are made of float checkpoints")
+        raise UserError(f"{spec}: is quantized; C, pages and plugins are made of float checkpoints")
     if frames != 1 or batch != 1:
         raise UserError(f"{out}: C and pages run one hop of one signal per call; remove --frames and --batch")
     with tempfile.TemporaryDirectory(prefix="setk_") as folder:
@@ -129,6 +134,10 @@ def _write_native(
         made = onnx.to_onnx(model, graph, **facts)
         if out.suffix == ".html":
             return {**made, **_write_page(model, graph, out)}
+        if out.suffix == ".so":
+            from setk.export.ladspa.build import to_plugin
+
+            return {**made, **to_plugin(graph, out, TorchEngine(model))}
         written = export_c(graph, out, TorchEngine(model))
     return {**made, **written, "bytes": out.stat().st_size, "snr_db": written["parity"]}
 

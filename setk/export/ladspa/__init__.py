@@ -1,0 +1,1 @@
+"""A model as a LADSPA plugin, for PipeWire, ffmpeg, sox and audio editors."""

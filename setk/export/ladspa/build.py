@@ -1,0 +1,75 @@
+"""Writing a model as a LADSPA plugin: its C and plugin.c, compiled here, and run before the file gets its name."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+import zlib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from setk.core.errors import UserError
+from setk.core.files import atomic_path
+from setk.export import LEAST_PARITY
+from setk.export.c.build import build, compiler, export_c
+from setk.export.ladspa.host import Plugin
+
+NUMBERS = 0xF00000, 0x80000  # the first number of our plugins, in the range that LADSPA has for them, and half of how many
+
+
+def to_plugin(onnx: Path, out: Path, engine: Any) -> dict[str, Any]:
+    """Write the model of an exported file as `out`, a LADSPA library with a mono plugin of the model's name and one NAME_stereo.
+    `engine` is what it is compared with. Returns `bytes`, and `snr_db` of the plugin's output to the engine's at the model's rate.
+
+    The compiler is $CC or cc; $CFLAGS are added. Raises UserError without a compiler, as `export_c` does, and if the plugin's
+    output differs by more than rounding.
+    """
+    if compiler() is None:
+        raise UserError(f"{out}: a plugin needs a C compiler; install one (Debian: apt-get install gcc), or set CC to its name")
+    with tempfile.TemporaryDirectory(prefix="setk_ladspa_") as directory:
+        folder = Path(directory)
+        export_c(onnx, folder / f"{engine.name}.c", engine)
+        for package, name in (("setk.native", "resample.h"), ("setk.native", "live.h"), (__package__, "plugin.c")):
+            (folder / name).write_text((files(package) / name).read_text())
+        source = folder / "library.c"
+        source.write_text(_source(engine.name))
+        with atomic_path(out) as temporary:
+            made = folder / "library.so"
+            build(source, made, ["-O3", "-shared", "-fPIC", "-fvisibility=hidden", *shlex.split(os.environ.get("CFLAGS", ""))])
+            shutil.copyfile(made, temporary)
+            snr = _parity(engine, Plugin(made, engine.name))
+            if not snr >= LEAST_PARITY:
+                raise UserError(f"{out}: not written: differs from the model by more than rounding (SNR {snr:.1f} dB)")
+    return {"bytes": out.stat().st_size, "snr_db": snr}
+
+
+def _source(name: str) -> str:
+    first, half = NUMBERS
+    return "\n".join(
+        [
+            f'#include "{name}.c"',
+            f"#define MODEL(function) {name}_##function",
+            f"#define SIZE(size) {name.upper()}_##size",
+            f'#define LABEL "{name}"',
+            f'#define TITLE "Speech enhancement by {name}"',
+            f"#define NUMBER {first + 2 * (zlib.crc32(name.encode()) % half)}",
+            '#include "plugin.c"',
+            "",
+        ]
+    )
+
+
+def _parity(engine: Any, plugin: Plugin) -> float:
+    """SNR in dB of the plugin's output to the engine's on two seconds of noise."""
+    from setk.engines import Stream
+
+    noise = (0.05 * np.random.default_rng(0).standard_normal((1, 2 * engine.sample_rate))).astype(np.float32)
+    stream = Stream(engine, engine.sample_rate, 1)
+    expected = np.concatenate([stream.push(noise), stream.flush()], axis=1)
+    error = plugin.run(noise, engine.sample_rate) - expected
+    return float(10 * np.log10(np.sum(expected**2, dtype=float) / max(np.sum(error**2, dtype=float), 1e-30)))
