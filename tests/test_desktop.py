@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,7 +68,9 @@ def session(tmp_path):
         def start(self, *command) -> subprocess.Popen:
             log = open(tmp_path / f"{len(self.running)}.log", "wb")
             self.running.append(
-                subprocess.Popen(command, env=self.environment, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True)
+                subprocess.Popen(
+                    command, env=self.environment, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True
+                )
             )
             return self.running[-1]
 
@@ -143,7 +144,9 @@ def test_pulseaudio_has_a_microphone_in_three_lines(session):
         session.run("bash", "-c", line)
     assert "clean_microphone" in session.run("pactl", "list", "short", "sources")
     session.start("bash", "-c", live)
-    session.start("bash", "-c", "parec --raw --format=float32le --rate=48000 --channels=1 -d clean_microphone > heard.raw")
+    session.start(
+        "bash", "-c", "parec --raw --format=float32le --rate=48000 --channels=1 -d clean_microphone > heard.raw"
+    )
 
     def sound() -> bool:
         session.run("paplay", "-d", "room", "noisy48k.wav")
@@ -160,10 +163,14 @@ def test_the_sound_of_a_video_is_enhanced(session):
         *("-c:v", "mpeg4", "-c:a", "aac", "in.mp4"),
     )
     session.run("bash", "-ec", block("Video"))
-    streams = session.run("ffprobe", "-v", "error", "-show_entries", "stream=codec_type,codec_name", "-of", "csv=p=0", "out.mp4")
+    streams = session.run(
+        "ffprobe", "-v", "error", "-show_entries", "stream=codec_type,codec_name", "-of", "csv=p=0", "out.mp4"
+    )
     assert sorted(streams.split()) == ["aac,audio", "mpeg4,video"]
     session.run("ffmpeg", "-v", "error", "-i", "out.mp4", "-vn", "back.wav")
-    noisy, clean, back = (audio.read_mono(str(session.folder / f"{name}.wav"))[0] for name in ("noisy", "clean", "back"))
+    noisy, clean, back = (
+        audio.read_mono(str(session.folder / f"{name}.wav"))[0] for name in ("noisy", "clean", "back")
+    )
     assert np.allclose(clean, setk.load("fspen").enhance(noisy, 48000, highband="gain"), atol=2 / 32768)
     n = min(len(back), len(clean))
     assert np.mean((back[:n] - clean[:n]) ** 2) < 0.1 * np.mean(clean[:n] ** 2)

@@ -53,7 +53,9 @@ def snr(reference: np.ndarray, x: np.ndarray, rate: int = 48000) -> float:
     """In dB, without the last 0.2 s: there se-enhance goes on with silence at the model's rate, and a plugin at its own."""
     n = reference.shape[-1] - rate // 5
     error = (x - reference)[..., :n]
-    return float(10 * np.log10(np.sum(reference[..., :n] ** 2, dtype=float) / max(np.sum(error**2, dtype=float), 1e-30)))
+    return float(
+        10 * np.log10(np.sum(reference[..., :n] ** 2, dtype=float) / max(np.sum(error**2, dtype=float), 1e-30))
+    )
 
 
 def written(path, x: np.ndarray, rate: int = 48000):
@@ -104,7 +106,9 @@ def test_applyplugin(library, noisy, tmp_path):
     audio.write(tmp_path / "in.wav", noisy, 48000)
     out = tmp_path / "out.wav"
     done = subprocess.run(
-        ["applyplugin", "-s", "0.2", tmp_path / "in.wav", out, library, "fspen_stereo", "60"], capture_output=True, text=True
+        ["applyplugin", "-s", "0.2", tmp_path / "in.wav", out, library, "fspen_stereo", "60"],
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found, rate = audio.read(str(out))
@@ -121,7 +125,10 @@ def test_ffmpeg(library, noisy, tmp_path, options):
     environment = {**os.environ, "LADSPA_PATH": str(library.parent)}
     filters = f"ladspa=file=fspen_ladspa:plugin=fspen:latency=1{options}"
     done = subprocess.run(
-        ["ffmpeg", "-v", "error", "-i", x, "-af", filters, "-c:a", "pcm_f32le", out], capture_output=True, text=True, env=environment
+        ["ffmpeg", "-v", "error", "-i", x, "-af", filters, "-c:a", "pcm_f32le", out],
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     found, rate = audio.read(str(out))
@@ -135,7 +142,10 @@ def test_sox(library, noisy, tmp_path):
     x, out = written(tmp_path / "in.wav", noisy[:1]), tmp_path / "out.wav"
     environment = {**os.environ, "LADSPA_PATH": str(library.parent)}
     done = subprocess.run(
-        ["sox", x, "-e", "float", "-b", "32", out, "ladspa", "-l", "fspen_ladspa", "fspen", "60"], capture_output=True, text=True, env=environment
+        ["sox", x, "-e", "float", "-b", "32", out, "ladspa", "-l", "fspen_ladspa", "fspen", "60"],
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     assert done.returncode == 0, done.stderr
     found, _ = audio.read(str(out))

@@ -19,7 +19,10 @@ from setk.export import LEAST_PARITY
 from setk.export.c.build import build, compiler, export_c
 from setk.export.ladspa.host import Plugin
 
-NUMBERS = 0xF00000, 0x80000  # the first number of our plugins, in the range that LADSPA has for them, and half of how many
+NUMBERS = (
+    0xF00000,
+    0x80000,
+)  # the first number of our plugins, in the range that LADSPA has for them, and half of how many
 
 
 def to_plugin(onnx: Path, out: Path, engine: Any) -> dict[str, Any]:
@@ -30,7 +33,9 @@ def to_plugin(onnx: Path, out: Path, engine: Any) -> dict[str, Any]:
     output differs by more than rounding.
     """
     if compiler() is None:
-        raise UserError(f"{out}: a plugin needs a C compiler; install one (Debian: apt-get install gcc), or set CC to its name")
+        raise UserError(
+            f"{out}: a plugin needs a C compiler; install one (Debian: apt-get install gcc), or set CC to its name"
+        )
     with tempfile.TemporaryDirectory(prefix="setk_ladspa_") as directory:
         folder = Path(directory)
         export_c(onnx, folder / f"{engine.name}.c", engine)
@@ -40,7 +45,11 @@ def to_plugin(onnx: Path, out: Path, engine: Any) -> dict[str, Any]:
         source.write_text(_source(engine.name))
         with atomic_path(out) as temporary:
             made = folder / "library.so"
-            build(source, made, ["-O3", "-shared", "-fPIC", "-fvisibility=hidden", *shlex.split(os.environ.get("CFLAGS", ""))])
+            build(
+                source,
+                made,
+                ["-O3", "-shared", "-fPIC", "-fvisibility=hidden", *shlex.split(os.environ.get("CFLAGS", ""))],
+            )
             shutil.copyfile(made, temporary)
             snr = _parity(engine, Plugin(made, engine.name))
             if not snr >= LEAST_PARITY:
