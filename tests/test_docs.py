@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from conftest import MINI, ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/from").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 KINDS = ("sh", "python", "text", "c", "kotlin", "swift", "csharp", "yaml", "bibtex")
 

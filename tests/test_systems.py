@@ -70,18 +70,67 @@ def test_a_table_has_costs_means_intervals_and_differences(tables, se):
         and table["mine"]["MACs/s"] == "72.5 M"
         and table["noisy"]["MACs/s"] == ""
     )
+    assert table["mine"]["bytes"] == "10" and table["mine"]["latency"] == "32 ms" and table["noisy"]["latency"] == ""
     assert table["mine"]["MACs/s, ptflops"] == "79.5 M" and "SI-SDR, dB" not in table["mine"]
     compared = se("score", "--compare", tables / "noisy.tsv", tables / "enhanced.tsv").out.splitlines()
     values = dict(zip(compared[0].split("\t"), compared[1].split("\t")))
     assert values["metric"] == "pesq_wb"
     assert (
         table["mine"]["PESQ-WB against noisy"]
-        == f"{float(values['diff']):+.2f} [{float(values['low']):.2f}, {float(values['high']):.2f}]"
+        == f"{float(values['diff']):+.2f} [{float(values['low']):.2f}, {float(values['high']):.2f}], p {float(values['p_wilcoxon']):.2g}"
     )
     assert (
         table["mine"]["PESQ-WB"].split()[0] == f"{float(values['mean_b']):.2f}"
         and table["noisy"]["STOI against noisy"] == ""
     )
+
+
+def test_seeds_of_a_system_are_averaged_by_utterance_and_shown(tmp_path, se):
+    values = {
+        name: np.random.default_rng(k).normal(8, 5, 40) for k, name in enumerate(("base1", "base2", "mine1", "mine2"))
+    }
+    for name, column in values.items():
+        scores(tmp_path / f"{name}.tsv", column.tolist())
+    of = {name: f"{name}={tmp_path}/{name}1.tsv,{tmp_path}/{name}2.tsv" for name in ("base", "mine")}
+    done = se("score", "--table", "md", of["base"], of["mine"], "--against", "base")
+    assert done.returncode == 0, done.err
+    table = cells(done.out)
+    mean = {name: (values[f"{name}1"] + values[f"{name}2"]) / 2 for name in ("base", "mine")}
+    scores(tmp_path / "a.tsv", mean["base"].tolist())
+    scores(tmp_path / "b.tsv", mean["mine"].tolist())
+    alone = cells(se("score", "--table", "md", tmp_path / "a.tsv", tmp_path / "b.tsv", "--against", "a").out)
+    each = [values[f"mine{k}"].mean() - values[f"base{k}"].mean() for k in (1, 2)]
+    assert table["mine"]["SI-SDR, dB against base"] == (
+        alone["b"]["SI-SDR, dB against a"] + f"; seeds {each[0]:+.2f}, {each[1]:+.2f}"
+    )
+    means = [values[f"mine{k}"].mean() for k in (1, 2)]
+    assert table["mine"]["SI-SDR, dB"] == alone["b"]["SI-SDR, dB"] + f"; seeds {means[0]:.2f}, {means[1]:.2f}"
+    scores(tmp_path / "short.tsv", values["base1"].tolist()[:30])
+    done = se("score", "--table", "md", f"x={tmp_path}/base1.tsv,{tmp_path}/short.tsv")
+    assert done.returncode == 2 and "the tables of the seeds differ" in done.err
+
+
+def test_published_rows_follow_in_the_same_columns_as_they_are_written(tables, se):
+    file = tables / "published.tsv"
+    file.write_text(
+        "system\tparams\tsynops_per_second\tpesq_wb\tcsig\nPaper A\t87000\t\t2.950\t4.1\nPaper B\t\t5.5e6\t\t\n"
+    )
+    specs = [f"noisy={tables}/noisy.tsv", f"mine={tables}/enhanced.tsv,{tables}/count.json"]
+    done = se("score", "--table", "md", *specs, "--published", file, "--against", "noisy", "--metrics", "pesq_wb,stoi")
+    assert done.returncode == 0, done.err
+    table = cells(done.out)
+    assert list(table) == ["noisy", "mine", "Paper A", "Paper B"]
+    assert {len(line.split("|")) for line in done.out.splitlines()} == {2 + 5 + 1 + 4}
+    a = table["Paper A"]
+    assert (a["params"], a["PESQ-WB"], a["STOI"], a["bytes"]) == ("87 k", "2.950", "", "")
+    assert table["Paper B"]["SynOps/s"] == "5.5 M" and table["mine"]["SynOps/s"] == ""
+    for text, words in (
+        ("system\tx\nA\t1\n", "unknown column 'x'"),
+        ("system\tparams\nA\tmany\n", "costs are numbers"),
+    ):
+        file.write_text(text)
+        done = se("score", "--table", "md", *specs, "--published", file)
+        assert done.returncode == 2 and words in done.err
 
 
 def test_numbers_of_a_table_as_tsv_and_json_are_the_same(tables, se):
@@ -159,7 +208,7 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
         (["--table", "md"], ["name the systems"]),
         (["--table", "md", "none.tsv"], ["none.tsv", "no such score table"]),
         (["--table", "md", "n.tsv,none.json"], ["none.json", "se-count MODEL --json"]),
-        (["--table", "md", "n.tsv,n.tsv"], ["n.tsv", "not JSON"]),
+        (["--table", "md", "n.tsv,n.json"], ["n.json", "not JSON"]),
         (["--table", "md", "n.tsv", "--metrics", "stoi"], ["'stoi'", "si_sdr"]),
         (["--table", "md", "n.tsv", "--against", "x"], ["--against x", "there are n"]),
         (["--table", "tsv", "n.tsv", "--by", "n.tsv:si_sdr"], ["Markdown"]),
@@ -177,6 +226,7 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
 )
 def test_a_wrong_table_is_one_line_and_exit_2(tmp_path, se, args, words):
     scores(tmp_path / "n.tsv", [1, 2, 3])
+    (tmp_path / "n.json").write_text("x\n")
     done = se("score", *args, cwd=tmp_path)
     assert done.returncode == 2 and done.out == "" and all(word in done.err for word in words), done.err
 

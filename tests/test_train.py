@@ -12,6 +12,7 @@ import time
 
 import pytest
 import torch
+import yaml
 
 from conftest import COMMANDS, MINI, ROOT, SMALL, command
 from setk import checkpoint
@@ -298,6 +299,26 @@ def test_the_default_choice_is_balanced_over_the_metrics_that_are_validated(work
 
     assert resolve(str(work / "unnamed.yaml")).weights == {name: BALANCED[name] for name in ("stoi", "si_sdr")}
     assert resolve(str(work / "unnamed.yaml"), ["metrics=[lsd, ssnr]"]).weights == {"lsd": 1.0}
+
+
+def test_a_training_is_as_long_as_steps_or_epochs_say_and_the_last_setting_wins(work):
+    from setk.core.errors import UserError
+    from setk.training.settings import in_steps, resolve
+
+    conf = str(work / "conf.yaml")
+    assert (resolve(conf, ["steps=7"]).steps, resolve(conf, ["steps=7"]).epochs) == (7, 0)
+    by_epochs = resolve(conf, ["steps=7", "epochs=2.5"])
+    assert (by_epochs.steps, by_epochs.epochs) == (0, 2.5)
+    assert resolve(conf, ["epochs=2.5", "steps=7"]).steps == 7
+    counted = in_steps(by_epochs, 12, conf)
+    assert (counted.steps, counted.epochs) == (30, 0) and in_steps(counted, 99, conf) == counted
+    (work / "both.yaml").write_text(TINY + "epochs: 3\n")
+    for path, settings in ((work / "both.yaml", []), (conf, ["steps=0"]), (conf, ["epochs=0"])):
+        with pytest.raises(UserError, match="exactly one of them"):
+            resolve(str(path), settings)
+    done = finish(work, work / "epochs", "--dry-run", "--set=epochs=2")
+    printed = yaml.safe_load(done.out)
+    assert printed["estimate"]["epochs"] == 2 and printed["config"]["epochs"] == 0 and printed["config"]["steps"] > 0
 
 
 def test_dnsmos_can_choose_where_its_model_is_installed(work):

@@ -218,18 +218,29 @@ def check(
 
 
 # fmt: off
-@shell.command(app, "import", examples="se-quant import pytorch_model.bin conv_tasnet.pt")
+@shell.command(
+    app,
+    "import",
+    examples="""
+se-quant import pytorch_model.bin conv_tasnet.pt
+se-quant import model_trained_on_dns3.tar gtcrn.pt
+""",
+)
 def import_(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="pytorch_model.bin of asteroid's ConvTasNet for one source at 16 kHz.")],
+    source: Annotated[Path, typer.Argument(metavar="FILE", help="Checkpoint of an author: asteroid's pytorch_model.bin (Conv-TasNet for one source at 16 kHz), DPSNN's .ckpt, FQSE's .pth, GTCRN's .tar.")],
     out: Annotated[Path, typer.Argument(metavar="OUT.pt", help="Checkpoint to write.")],
 ) -> None:
     # fmt: on
-    """Convert a checkpoint of asteroid to one of conv_tasnet, to enhance with or to quantize (se-train --init)."""
-    from setk import checkpoint
-    from setk.export import asteroid
+    """Convert a checkpoint that authors published to one of setk, to enhance with, to export or to train further (se-train --init).
 
-    model, facts = asteroid.load(source)
+    The layout is recognised by its content. No code in FILE is run.
+    """
+    from setk import checkpoint
+    from setk.export import importers
+
+    model, facts = importers.load(source)
     checkpoint.save(out, model, {}, **facts)
+    shell.note(f"se-quant: {out}: {model.name}, from a checkpoint in the layout of {facts['layout']}")
 
 
 def main() -> None:

@@ -39,8 +39,9 @@ def score(
     by: Annotated[Optional[list[str]], shell.option(group=shell.METRICS, metavar="TABLE", help="Means by group too: utt2snr, utt2spk, any 'utt-id group', or SCORES.tsv:METRIC. May be repeated.")] = None,
     bins: Annotated[Optional[str], shell.option(group=shell.METRICS, metavar="A,B,…", help="With --by: join groups that are numbers into intervals with these limits, as in 0,6,12.")] = None,
     expect: Annotated[Optional[str], shell.option(group=shell.METRICS, metavar="METRIC=LOW:HIGH,…", help="Exit with 1 if a mean is outside its range, or missing.")] = None,
-    table: Annotated[Optional[str], shell.option(group=shell.TABLES, metavar="md|tsv|json", help="Print a table of several systems, each [NAME=]SCORES.tsv[,COUNT.json], and exit.")] = None,
+    table: Annotated[Optional[str], shell.option(group=shell.TABLES, metavar="md|tsv|json", help="Print a table of several systems, each [NAME=]SCORES.tsv[,SCORES.tsv…][,COUNT.json…], and exit. Several score tables are of as many seeds.")] = None,
     against: Annotated[Optional[str], shell.option(group=shell.TABLES, metavar="NAME", help="With --table: differences to this system too.")] = None,
+    published: Annotated[Optional[Path], shell.option(group=shell.TABLES, metavar="FILE.tsv", help="With --table md: further rows, figures of papers. Columns: system, costs, metrics, as --table tsv names them.")] = None,
     png: Annotated[Optional[Path], shell.option(group=shell.TABLES, metavar="FILE", help="With --table: draw the means against MACs/s.")] = None,
     compare: Annotated[Optional[tuple[str, str]], shell.option(group=shell.TABLES, metavar="A.tsv B.tsv", help="Compare two score tables on the same utterances, and exit.")] = None,
     verify: Annotated[Optional[int], shell.option(group=shell.METRICS, metavar="[N]", min=1, help=f"Recompute N random utterances (default {VERIFIED}) with pystoi and pesq; " "exit with 1 if a score differs by more than 1e-6.")] = None,
@@ -73,10 +74,11 @@ def score(
     from setk.scoring import expect as expectations, pairing, rows as library, systems, verify as verifying
 
     if table:
-        shell.only(ctx, "with --table", "table", "metrics", "by", "bins", "against", "png", "files")
+        shell.only(ctx, "with --table", "table", "metrics", "by", "bins", "against", "published", "png", "files")
         names = measures.listed(metrics) if metrics else None
-        return print(systems.table(table, files or [], names, by=by or [], bins=bins, against=against, png=png))
-    shell.refuse(ctx, "without --table", "against", "png")
+        rest = {"by": by or [], "bins": bins, "against": against, "published": published, "png": png}
+        return print(systems.table(table, files or [], names, **rest))
+    shell.refuse(ctx, "without --table", "against", "published", "png")
     if not by:
         shell.refuse(ctx, "without --by", "bins")
 

@@ -61,6 +61,7 @@ def train(
     torch.set_num_threads(threads)
     s = settings.resolve(conf, set_, init)
     data = TrainingData(train, s)
+    s = settings.in_steps(s, data.steps_per_epoch, conf)
     objective = MetricGAN if s.discriminator else Objective
     pairs = DataDir(valid).pairs()
     if not pairs:

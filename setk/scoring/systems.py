@@ -1,19 +1,20 @@
 """Tables of several systems: means of their score tables with 95 % intervals, next to their costs.
 
-A system is written [NAME=]SCORES.tsv[,COUNT.json...]: the score table that se-score wrote, and what `se-count --json` printed.
+Intervals and p are over utterances. They do not hold what another seed of a training would change: of a system with several seeds
+the table also shows the mean of each.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
-from setk.scoring.compare import Table, compare, read_table
+from setk.scoring.compare import compare, read_table
+from setk.scoring.specs import COSTS, QUOTED, System, column, parse, read_published
 from setk.scoring.summary import group_order, summarise
 
 FORMATS = ("md", "tsv", "json")
@@ -30,54 +31,19 @@ HEADINGS = {
     "csig": "CSIG",
     "cbak": "CBAK",
     "covl": "COVL",
+    "ssnr": "SSNR, dB",
+    "dnsmos_sig": "SIG",
+    "dnsmos_bak": "BAK",
+    "dnsmos_ovrl": "OVRL",
 }
-COSTS = ("params", "params_nonzero", "bytes", "macs_per_second", "synops_per_second", "latency_ms", "rtf", "rtf_stream")
-
-
-@dataclass(frozen=True)
-class System:
-    """`costs` holds the values of COSTS that are known, and `macs_per_second_ptflops`."""
-
-    name: str
-    scores: Table
-    costs: Mapping[str, float]
-
-    def column(self, metric: str) -> dict[str, float]:
-        """utt -> score; empty if the table lacks the metric."""
-        if metric not in self.scores.names:
-            return {}
-        index = self.scores.names.index(metric)
-        return {utt: scores[index] for utt, scores in self.scores.rows.items()}
-
-
-def parse(spec: str) -> System:
-    """Read the system that `spec` names. Without NAME, it is called like its table, or like the folder of `enhanced.tsv`."""
-    name, equals, files = spec.partition("=")
-    if not equals or Path(spec.split(",")[0]).is_file():
-        name, files = "", spec
-    table, *counts = [files] if Path(files).is_file() else files.split(",")
-    if not name:
-        path = Path(table)
-        name = path.resolve().parent.name if path.stem in ("enhanced", "scores") else path.stem
-    costs: dict[str, float] = {}
-    for count in counts:
-        costs |= read_costs(count)
-    return System(name, read_table(table), costs)
-
-
-def read_costs(path: str) -> dict[str, float]:
-    """The numbers in one line of `se-count --json`. Raises UserError if the file is anything else."""
-    try:
-        row = json.loads(Path(path).read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; write it with se-count MODEL --json") from None
-    except ValueError as e:
-        raise UserError(f"{path}: not JSON ({e}); write it with se-count MODEL --json, for one model") from None
-    if not isinstance(row, dict) or "macs_per_second" not in row:
-        raise UserError(f"{path}: not the output of se-count --json: 'macs_per_second' is missing")
-    if row.get("convention") == "ptflops":
-        return {"macs_per_second_ptflops": row["macs_per_second"]}
-    return {name: row[name] for name in COSTS if isinstance(row.get(name), (int, float))}
+COST_HEADINGS = {
+    "params": "params",
+    "bytes": "bytes",
+    "macs_per_second": "MACs/s",
+    QUOTED: "MACs/s, ptflops",
+    "synops_per_second": "SynOps/s",
+    "latency_ms": "latency",
+}
 
 
 def metrics_of(systems: Sequence[System], chosen: Sequence[str] | None) -> list[str]:
@@ -136,10 +102,10 @@ def read_groups(spec: str, bins: str | None) -> dict[str, str]:
 
     path, _, metric = spec.rpartition(":")
     if path and metric in METRICS:
-        column = System("", read_table(path), {}).column(metric)
-        if not column:
+        scores = column(read_table(path), metric)
+        if not scores:
             raise UserError(f"--by {spec}: {path} has no column {metric}")
-        group_of = {utt: repr(value) for utt, value in column.items()}
+        group_of = {utt: repr(value) for utt, value in scores.items()}
     else:
         group_of = read_list(spec)
     return binned(group_of, parse_bins(bins), f"--by {spec}") if bins else group_of
@@ -156,16 +122,20 @@ def table(
     by: Sequence[str] = (),
     bins: str | None = None,
     against: str | None = None,
+    published: Path | None = None,
     png: Path | None = None,
 ) -> str:
     """The systems that `specs` name as one table: "md", "tsv" or "json"; with `by` (tables of groups), a table per metric and
-    grouping. `metrics`: the columns, None for all. `png`: also draw the means to this file."""
+    grouping. `metrics`: the columns, None for all. `published`: a table of papers' figures, whose rows follow in "md". `png`: also
+    draw the means to this file."""
     if form not in FORMATS:
         raise UserError(f"--table {form}: choose {', '.join(FORMATS)}")
     if not specs:
         raise UserError("name the systems, as in 'se-score --table md noisy.tsv fspen=enhanced.tsv,count.json'")
     if by and (form != "md" or against):
         raise UserError("--table with --by prints Markdown (md), and has no --against")
+    if published and (form != "md" or by):
+        raise UserError("--published is for --table md without --by")
     if bins and not by:
         raise UserError("--bins needs --by")
     systems = [parse(spec) for spec in specs]
@@ -177,22 +147,30 @@ def table(
     if form == "json":
         return "\n".join(map(json.dumps, records(systems, names)))
     if not by:
-        return overview(systems, names, against)
+        return overview(systems, names, against, read_published(published) if published else ())
     groupings = [read_groups(path, bins) for path in by]
     return "\n\n".join(by_group(systems, name, group_of, bins) for name in names for group_of in groupings)
 
 
-def overview(systems: Sequence[System], metrics: Sequence[str], against: str | None = None) -> str:
-    """A Markdown table: a row per system, its costs and the mean of each metric; with `against`, differences to that system."""
+def overview(
+    systems: Sequence[System], metrics: Sequence[str], against: str | None = None, published: Sequence[System] = ()
+) -> str:
+    """A Markdown table: a row per system, its costs and the mean of each metric; with `against`, differences to that system.
+    `published` systems have the figures of papers, without intervals."""
     base = _named(systems, against) if against else None
-    costs = _cost_columns(systems)
+    costs = {key: title for key, title in COST_HEADINGS.items() if any(key in s.costs for s in (*systems, *published))}
     rows = []
     for system in systems:
         row = [system.name, *(_cost(system, key) for key in costs)]
         for metric in metrics:
-            row.append(_mean(summarise(list(system.column(metric).values())), metric))
+            row.append(_mean_of(system, metric))
             if base:
                 row.append("" if system is base else _difference(base, system, metric))
+        rows.append(row)
+    for system in published:
+        row = [system.name, *(_cost(system, key) for key in costs)]
+        for metric in metrics:
+            row += [system.published.get(metric, ""), *([""] if base else [])]
         rows.append(row)
     header = ["system", *costs.values()]
     for metric in metrics:
@@ -220,7 +198,7 @@ def by_group(systems: Sequence[System], metric: str, group_of: Mapping[str, str]
 
 def records(systems: Sequence[System], metrics: Sequence[str]) -> list[dict[str, Any]]:
     """What `overview` shows, as numbers: a mapping per system; None for a missing value."""
-    keys = [key for key in (*COSTS, "macs_per_second_ptflops") if any(key in system.costs for system in systems)]
+    keys = [key for key in (*COSTS, QUOTED) if any(key in system.costs for system in systems)]
     found = []
     for system in systems:
         row: dict[str, Any] = {"system": system.name, **{key: system.costs.get(key) for key in keys}}
@@ -276,15 +254,15 @@ def _named(systems: Sequence[System], name: str) -> System:
     )
 
 
-def _cost_columns(systems: Sequence[System]) -> dict[str, str]:
-    """Cost -> heading, of those that any system has."""
-    columns = {"params": "params", "macs_per_second": "MACs/s", "macs_per_second_ptflops": "MACs/s, ptflops"}
-    return {key: heading for key, heading in columns.items() if any(key in system.costs for system in systems)}
-
-
 def _cost(system: System, key: str) -> str:
     """One cost with its unit; of parameters also how many are not zero, if some are."""
-    cost, nonzero = system.costs.get(key), system.costs.get("params_nonzero")
+    if key not in system.costs:
+        return ""
+    cost, nonzero = system.costs[key], system.costs.get("params_nonzero")
+    if key == "latency_ms":
+        return "complete signal" if cost is None else f"{cost:g} ms"
+    if key == "bytes" and cost is not None:
+        return f"{cost:,.0f}"
     if key == "params" and nonzero not in (None, cost):
         return f"{_short(cost)} ({_short(nonzero)} non-zero)"
     return _short(cost)
@@ -307,15 +285,33 @@ def _mean(m: Mapping[str, Any], metric: str) -> str:
     return f"{m['mean']:.{digits}f}{interval}"
 
 
+def _mean_of(system: System, metric: str) -> str:
+    """The mean of a metric, and that of each seed if there are several."""
+    cell = _mean(summarise(list(system.column(metric).values())), metric)
+    if len(system.seeds) < 2:
+        return cell
+    seeds = (summarise(list(column(seed, metric).values()))["mean"] for seed in system.seeds)
+    return f"{cell}; seeds " + ", ".join("-" if mean is None else f"{mean:.{_digits(metric)}f}" for mean in seeds)
+
+
 def _difference(base: System, system: System, metric: str) -> str:
-    """Mean of `system` - `base` over the utterances of both, with its interval."""
+    """Mean of `system` - `base` over the utterances of both, with its interval and p of Wilcoxon's signed-rank test; of several
+    seeds also the difference of each."""
     utts = [utt for utt in base.column(metric) if utt in system.column(metric)]
     if not utts:
         return "-"
     c = next(compare(base.scores, system.scores, [metric], utts))
     digits = _digits(metric)
-    interval = "" if math.isnan(c.low) else f" [{c.low:.{digits}f}, {c.high:.{digits}f}]"
-    return "-" if not c.n else f"{c.diff:+.{digits}f}{interval}"
+    if not c.n:
+        return "-"
+    cell = f"{c.diff:+.{digits}f}"
+    if not math.isnan(c.low):
+        cell += f" [{c.low:.{digits}f}, {c.high:.{digits}f}], p {c.p_wilcoxon:.2g}"
+    if len(system.seeds) > 1 and len(base.seeds) == len(system.seeds):
+        pairs = zip(base.seeds, system.seeds)
+        each = (next(compare(one, other, [metric], utts)).diff for one, other in pairs)
+        cell += "; seeds " + ", ".join(f"{diff:+.{digits}f}" for diff in each)
+    return cell
 
 
 def _short(n: float | None) -> str:

@@ -73,7 +73,8 @@ class Settings:
     segment: float = 2.0  # seconds of a training example
     batch: int = 16  # examples of an optimizer step, over all ranks and micro-batches
     accumulate: int = 1  # micro-batches in which a rank takes its part of the batch, to save memory
-    steps: int = 20000  # optimizer steps; the schedule ends with the last
+    steps: int = 0  # optimizer steps; the schedule ends with the last. Exactly one of steps and epochs is above 0
+    epochs: float = 0.0  # passes over the training data, in place of steps
     optimizer: str = "adamw"  # or muon, which at the same lr moves all directions of a matrix by the same amount
     warmup: int = 500  # steps of linear warm-up
     lr: float = 2e-3  # peak, then as `schedule` says
@@ -147,12 +148,17 @@ def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
     from setk.training.losses import LOSSES
 
     values = config.override(config.read_yaml(config.find(conf)), overrides)
+    values = _one_length(values, overrides)
     if values.get("config") == "init":
         values |= {"preset": None, "config": _config_of(conf, values.get("model"), init)}
     settings = config.build(Settings, values, conf)
     full = models.config_values(settings.model, settings.preset, settings.config)
     settings = config.build(Settings, {**values, "config": full}, conf)
     ranges.check(settings, conf)
+    if (settings.steps > 0) == (settings.epochs > 0):
+        raise UserError(
+            f"{conf}: steps {settings.steps} and epochs {settings.epochs:g}: set exactly one of them, above 0"
+        )
     for name in settings.losses:
         if name not in LOSSES:
             raise UserError(f"{conf}: losses: '{name}' is unknown; known: {', '.join(LOSSES)}")
@@ -181,11 +187,8 @@ def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
         select(("pesq_wb",))
         if settings.segment < 0.25:
             raise UserError(f"{conf}: segment: PESQ, which the discriminator learns, needs 0.25 s or more")
-    if settings.quantization and settings.quantization.observe >= min(settings.valid_every, settings.steps):
-        raise UserError(
-            f"{conf}: quantization.observe: nothing is rounded in these {settings.quantization.observe} calls; must be "
-            "below valid_every and steps"
-        )
+    if settings.steps:
+        _check_observed(conf, settings)
     if settings.pruning:
         _check_pruning(conf, settings.pruning, init)
     if settings.precision not in Settings.PRECISIONS:
@@ -193,6 +196,31 @@ def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
             f"{conf}: precision: '{settings.precision}' is unknown; known: {', '.join(Settings.PRECISIONS)}"
         )
     return settings
+
+
+def _one_length(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`values` without that of steps and epochs which the last --set of the other replaces."""
+    lengths = [key for key in (one.partition("=")[0] for one in overrides) if key in ("steps", "epochs")]
+    replaced = {"steps": "epochs", "epochs": "steps"}[lengths[-1]] if lengths else None
+    return {key: value for key, value in values.items() if key != replaced}
+
+
+def in_steps(settings: Settings, steps_per_epoch: int, where: str) -> Settings:
+    """Settings whose length is in steps: epochs of so many. Raises UserError if they are too few; `where` is used in messages."""
+    if settings.steps:
+        return settings
+    counted = dataclasses.replace(settings, steps=max(1, round(settings.epochs * steps_per_epoch)), epochs=0.0)
+    ranges.check(counted, where)
+    _check_observed(where, counted)
+    return counted
+
+
+def _check_observed(conf: str, settings: Settings) -> None:
+    if settings.quantization and settings.quantization.observe >= min(settings.valid_every, settings.steps):
+        raise UserError(
+            f"{conf}: quantization.observe: nothing is rounded in these {settings.quantization.observe} calls; must be "
+            "below valid_every and steps"
+        )
 
 
 def _config_of(conf: str, model: Any, init: str | None) -> dict[str, Any]:

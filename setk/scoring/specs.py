@@ -1,0 +1,115 @@
+"""The systems of a table, as the command line names them.
+
+A system is written [NAME=]SCORES.tsv[,SCORES.tsv...][,COUNT.json...]: the score table that se-score wrote, one for each seed, and
+what `se-count --json` printed; of a cost in several files the last counts. Published figures are rows of a table.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Mapping, Sequence
+
+from setk.core.errors import UserError
+from setk.metrics import METRICS
+from setk.scoring.compare import Table, read_table
+
+COSTS = ("params", "params_nonzero", "bytes", "macs_per_second", "synops_per_second", "latency_ms", "rtf", "rtf_stream")
+QUOTED = "macs_per_second_ptflops"
+
+
+@dataclass(frozen=True)
+class System:
+    """`scores`: of several seeds, their mean for each utterance. `costs` holds the values of COSTS that are known, and QUOTED; the
+    latency of a model that is not causal is None. `published`: metric -> a paper's figure, as written there."""
+
+    name: str
+    scores: Table
+    costs: Mapping[str, float | None]
+    seeds: tuple[Table, ...] = ()
+    published: Mapping[str, str] = field(default_factory=dict)
+
+    def column(self, metric: str) -> dict[str, float]:
+        """utt -> score; empty if the table lacks the metric."""
+        return column(self.scores, metric)
+
+
+def column(table: Table, metric: str) -> dict[str, float]:
+    """utt -> score; empty if the table lacks the metric."""
+    if metric not in table.names:
+        return {}
+    index = table.names.index(metric)
+    return {utt: scores[index] for utt, scores in table.rows.items()}
+
+
+def parse(spec: str) -> System:
+    """Read the system that `spec` names. Without NAME, it is called like its table, or like the folder of `enhanced.tsv`."""
+    name, equals, files = spec.partition("=")
+    if not equals or Path(spec.split(",")[0]).is_file():
+        name, files = "", spec
+    first, *others = [files] if Path(files).is_file() else files.split(",")
+    if not name:
+        path = Path(first)
+        name = path.resolve().parent.name if path.stem in ("enhanced", "scores") else path.stem
+    costs: dict[str, float | None] = {}
+    for count in (file for file in others if not file.endswith(".tsv")):
+        costs |= read_costs(count)
+    seeds = tuple(read_table(file) for file in (first, *(file for file in others if file.endswith(".tsv"))))
+    return System(name, seeds[0] if len(seeds) == 1 else mean(seeds, spec), costs, seeds)
+
+
+def mean(tables: Sequence[Table], where: str) -> Table:
+    """Means over tables of the same utterances and metrics; nan where one has nan. Raises UserError if they differ."""
+    one = tables[0]
+    if any(table.names != one.names or set(table.rows) != set(one.rows) for table in tables):
+        raise UserError(
+            f"{where}: the tables of the seeds differ in metrics or utterances; score the same list for each seed"
+        )
+    rows = {
+        utt: tuple(math.fsum(values) / len(tables) for values in zip(*(table.rows[utt] for table in tables)))
+        for utt in one.rows
+    }
+    return Table(one.names, rows)
+
+
+def read_costs(path: str) -> dict[str, float | None]:
+    """The numbers in one line of `se-count --json`. Raises UserError if the file is anything else."""
+    try:
+        row = json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; write it with se-count MODEL --json") from None
+    except ValueError as e:
+        raise UserError(f"{path}: not JSON ({e}); write it with se-count MODEL --json, for one model") from None
+    if not isinstance(row, dict) or "macs_per_second" not in row:
+        raise UserError(f"{path}: not the output of se-count --json: 'macs_per_second' is missing")
+    if row.get("convention") == "ptflops":
+        return {QUOTED: row["macs_per_second"]}
+    known = {name: row[name] for name in COSTS if isinstance(row.get(name), (int, float))}
+    return {"latency_ms": None, **known} if "latency_ms" in row else known
+
+
+def read_published(path: Path) -> list[System]:
+    """Systems of a tab-separated table with the columns `system`, costs (numbers) and metrics (as written in the paper); a cell may be
+    empty. Raises UserError on any other table."""
+    try:
+        with open(path, encoding="utf-8", newline="") as f:
+            rows = list(csv.DictReader(f, delimiter="\t"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise UserError(f"{path}: cannot be read ({e})") from None
+    found = []
+    for number, row in enumerate(rows, 2):
+        unknown = [key for key in row if key not in ("system", *COSTS, QUOTED, *METRICS)]
+        if unknown or not row.get("system"):
+            raise UserError(
+                f"{path}:{number}: " + (f"unknown column '{unknown[0]}'" if unknown else "the system has no name")
+            )
+        try:
+            costs: dict[str, float | None] = {key: float(row[key]) for key in (*COSTS, QUOTED) if row.get(key)}
+        except ValueError as e:
+            raise UserError(f"{path}:{number}: {e}; costs are numbers") from None
+        figures = {key: row[key] for key in METRICS if row.get(key)}
+        found.append(System(row["system"], Table((), {}), costs, published=figures))
+    return found
