@@ -20,7 +20,7 @@ from setk.export.importers import shape, state_dict
 
 OBSERVE = 50  # calls in which FQSE observes ranges, all of them over
 FIRST = "masker.TCN.0.shared_block.0.conv1d.weight"
-# Module of theirs -> the key of the quantizer of its output here; what is missing has the module's own name.
+# Module of FQSE -> the key here of the quantizer of its output. A module that is not in the table has its own name.
 ACTIVATIONS = {
     "decoder": "output",
     "decoder.residual_error_block": "sub",
