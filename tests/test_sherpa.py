@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
+
 import numpy as np
 import pytest
 from conftest import MINI
@@ -14,7 +18,7 @@ from setk.export import sherpa
 
 # Samples by which sherpa-onnx is later than the input: it drops the first hop of output, however long the overlap is; and look-ahead.
 LATE = {"fspen": 0, "lite_rtse": 0, "dpcrn_cf": 512}
-NOISY = sorted((MINI / "test/noisy").glob("*.flac"))[:3]
+NOISY = sorted((MINI / "test/noisy").glob("*.flac"))[:10]
 
 
 @pytest.fixture(scope="module", params=LATE)
@@ -58,20 +62,42 @@ def test_the_graph_has_the_signature_and_computes_the_model(exported):
     assert snr(expected, y) > 100
 
 
+def compare(name: str, noisy: np.ndarray, rate: int, found: np.ndarray) -> None:
+    """The output of sherpa-onnx against se-enhance's."""
+    y = found[LATE[name] :]
+    # The end differs: setk pads with silence until the last sample is complete.
+    n = len(y) - 1024
+    assert n > len(noisy) - 2048 - LATE[name]
+    assert snr(setk.load(name).enhance(noisy, rate)[:n], y[:n]) > 100
+
+
 def test_sherpa_onnx_runs_it(exported):
     sherpa_onnx = pytest.importorskip("sherpa_onnx", reason="needs the package sherpa-onnx: pip install sherpa-onnx")
     name, path = exported
     gtcrn = sherpa_onnx.OfflineSpeechDenoiserGtcrnModelConfig(model=str(path))
     config = sherpa_onnx.OnlineSpeechDenoiserConfig(model=sherpa_onnx.OfflineSpeechDenoiserModelConfig(gtcrn=gtcrn))
-    denoiser, model = sherpa_onnx.OnlineSpeechDenoiser(config), setk.load(name)
+    denoiser = sherpa_onnx.OnlineSpeechDenoiser(config)
     for noisy in NOISY:
         x, rate = audio.read_mono(str(noisy))
         denoiser.reset()
         parts = [denoiser.run(x[at : at + 777], rate).samples for at in range(0, len(x), 777)]
-        y = np.concatenate([*parts, denoiser.flush().samples])[LATE[name] :]
-        # The end differs: setk pads with silence until the last sample is complete.
-        n = len(y) - 1024
-        assert snr(model.enhance(x, rate)[:n], y[:n]) > 100
+        compare(name, x, rate, np.concatenate([*parts, denoiser.flush().samples]))
+
+
+def test_sherpa_onnx_runs_it_in_node(exported, tmp_path):
+    if not shutil.which("node"):
+        pytest.skip("node is not installed (Debian: apt-get install nodejs)")
+    if subprocess.run(["node", "-e", "require('sherpa-onnx')"], capture_output=True, cwd=tmp_path).returncode:
+        pytest.skip("needs the package sherpa-onnx: npm install sherpa-onnx, and its folder node_modules in NODE_PATH")
+    name, path = exported
+    files = []
+    for noisy in NOISY:
+        x, rate = audio.read_mono(str(noisy))
+        files += [tmp_path / f"{noisy.stem}.f32", tmp_path / f"{noisy.stem}.out"]
+        files[-2].write_bytes(x.tobytes())
+    subprocess.run(["node", Path(__file__).with_name("sherpa.js"), path, *files], check=True, capture_output=True)
+    for source, target in zip(files[::2], files[1::2]):
+        compare(name, np.fromfile(source, np.float32), rate, np.fromfile(target, np.float32))
 
 
 @pytest.mark.parametrize(
