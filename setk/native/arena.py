@@ -69,7 +69,7 @@ class Program:
 
 
 @dataclass
-class _Group:
+class Group:
     """Scratch buffers that share their memory one after the other: rows in which it is used, floats before and after offset 0."""
 
     first: int
@@ -126,7 +126,7 @@ def _words(memory: Memory, rows: list[Row], offsets: dict[int, int]) -> np.ndarr
     return np.array(words, np.int64).astype(np.int32)
 
 
-def _with_zeros(memory: Memory, rows: list[Row]) -> tuple[list[Row], dict[int, _Group]]:
+def _with_zeros(memory: Memory, rows: list[Row]) -> tuple[list[Row], dict[int, Group]]:
     """Rows with those that fill halos before the first that uses a buffer, and the placed groups by buffer."""
     spans: dict[int, list[int]] = {}
     for i, row in enumerate(rows):
@@ -142,17 +142,17 @@ def _with_zeros(memory: Memory, rows: list[Row]) -> tuple[list[Row], dict[int, _
         a, b = memory.buffers[source], memory.buffers[target]
         if a.size == b.size and np.array_equal(a.used, b.used) and spans[source][1] == i and spans[target][0] == i:
             leader[target] = leader[source]
-    groups: dict[int, _Group] = {}
+    groups: dict[int, Group] = {}
     for number, (first, last) in spans.items():
         buffer, key = memory.buffers[number], leader[number]
-        group = groups.setdefault(key, _Group(first, last, 0, 0, set()))
+        group = groups.setdefault(key, Group(first, last, 0, 0, set()))
         group.first, group.last = min(group.first, first), max(group.last, last)
         group.zeros |= buffer.zeros
         group.before = max(group.before, -(-max(0, -min(buffer.zeros, default=0)) // PANEL) * PANEL)
         group.size = max(group.size, max(buffer.size, max(buffer.zeros, default=-1) + 1))
     for group in groups.values():
         group.size = -(-(group.before + group.size) // PANEL) * PANEL
-    _place(list(groups.values()))
+    place(list(groups.values()))
     filled: list[Row] = []
     for i, row in enumerate(rows):
         for key, group in groups.items():
@@ -172,9 +172,9 @@ def _stretches(offsets: set[int]) -> list[tuple[int, int]]:
     return found
 
 
-def _place(groups: list[_Group]) -> None:
+def place(groups: list[Group]) -> None:
     """The largest first, each at the lowest place that is free while it is used."""
-    placed: list[_Group] = []
+    placed: list[Group] = []
     for group in sorted(groups, key=lambda g: -g.size):
         for other in sorted(placed, key=lambda g: g.at):
             if (
