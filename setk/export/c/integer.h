@@ -6,9 +6,13 @@
  */
 #if defined(__GNUC__)
 #define INLINE static inline __attribute__((always_inline, unused))
+#define APART static __attribute__((noinline))
+#define ALIGNED __attribute__((aligned(8)))
 #define UNROLL _Pragma("GCC unroll 4")
 #else
 #define INLINE static inline
+#define APART static
+#define ALIGNED
 #define UNROLL
 #endif
 #if defined(__clang__)
@@ -30,7 +34,9 @@ static const uint16_t sigmoid_table[513], exponential_table[513];
 INLINE int32_t scaled(int32_t a, int16_t b)
 {
 #if DSP
-    return __smulwb(a, b);
+    int32_t y; /* GCC 12 has no __smulwb */
+    __asm__("smulwb %0, %1, %2" : "=r"(y) : "r"(a), "r"(b));
+    return y;
 #else
     return (int32_t)(((int64_t)a * b) >> 16);
 #endif
@@ -117,7 +123,7 @@ INLINE int32_t linear_or_exponential(int32_t x, int f)
 /* ---- Places
  * A program is an array of int32: rows of an operation, the row's length, and its arguments. A place is three bits of memory above
  * an offset, which counts elements of a constant array, and int16 in state and scratch. int32 there have even offsets. Strides
- * count elements. Arrays of activations are followed by memory that may be read: products read up to 3 numbers beyond a row, and
+ * count elements. Arrays of activations are followed by memory that may be read: products read up to 7 numbers beyond a row, and
  * the weights of those are 0.
  */
 typedef struct {

@@ -47,7 +47,8 @@ def calibrate(model: FSPEN, waves: Iterable[np.ndarray]) -> dict[str, float]:
 def numbers(name: str, values: np.ndarray, kind: str) -> str:
     """A constant array of C."""
     lines = [", ".join(str(int(x)) for x in values[i : i + 24]) for i in range(0, len(values), 24)]
-    return f"static const {kind} {name}[{len(values)}] = {{\n" + ",\n".join(lines) + "\n};"
+    aligned = "ALIGNED " if kind == "int8_t" else ""
+    return f"{aligned}static const {kind} {name}[{len(values)}] = {{\n" + ",\n".join(lines) + "\n};"
 
 
 def constants(program: Integers, points: int) -> str:

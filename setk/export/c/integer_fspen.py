@@ -11,7 +11,7 @@ from torch import Tensor as Values
 from torch import nn
 from torch.nn import functional as F
 
-from setk.export.c.integer_program import GATE, HIDDEN, Builder, Integers, Place, Tensor, fraction_bits, quantize, fours
+from setk.export.c.integer_program import GATE, HIDDEN, Builder, Integers, Place, Tensor, fraction_bits, packed, padded, quantize
 from setk.models.fspen import BANDS, BINS, FSPEN, GROUPS
 from setk.nn import level
 
@@ -231,11 +231,11 @@ class Lowering:
 
     def _scan(self, x: Tensor, y: Tensor, weight: np.ndarray, bias: np.ndarray, units: int) -> None:
         b, found = self.b, quantize(weight, bias, HIDDEN, GATE)
-        packed = fours(found.rows, [units])
+        data = np.concatenate([packed(rows, [units]) for rows in np.split(found.rows, 2)])
         b.multiply_adds += BANDS * weight.size
-        tables = (b.constant("longs", found.bias), b.constant("shorts", found.factor), b.constant("bytes", packed))
-        work = b.buffer(packed.shape[1] + 3 * units)
-        b.add("SCAN", BANDS, 2, units, packed.shape[1], found.shift, x.at, *tables, y.at, work)
+        tables = (b.constant("longs", found.bias), b.constant("shorts", found.factor), b.constant("bytes", data))
+        work = b.buffer(padded([units]) + 3 * units)
+        b.add("SCAN", BANDS, 2, units, padded([units]), found.shift, x.at, *tables, y.at, work)
 
     def _normalised(self, x: Tensor, norm: Any, residual: Tensor) -> Tensor:
         """residual + norm(x), over all numbers or each row."""

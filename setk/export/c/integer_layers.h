@@ -1,97 +1,127 @@
 /* Layers of integers. */
 
-/* ---- PRODUCT SCAN: sums[r][c] += sum over k of a_r[k] w_c[k] for R rows and C columns, `length` a multiple of 4
- * Weights lie in fours as 0 2 1 3: SXTB16 takes the bytes 0 and 2, then 1 and 3, of a word apart, which leaves two pairs.
- * Bound: a row's sum of |w| is at most 2^15, so that a sum stays below 2^30 for any activations. 18 instructions for 16
- * products with R = C = 2 on processors with SMLAD. */
-INLINE void accumulate(const int R, const int C, const int16_t *a, ptrdiff_t row, const int8_t *w, ptrdiff_t line, int length, int32_t *sums)
+/* ---- PRODUCT SCAN: sums[r][c] += sum over k of a_r[k] w_c[k] for R rows a, b and C columns, `length` a multiple of 8; returns the
+ * end of the weights. Weights lie in fours as 0 2 1 3, and those of two columns in turn: SXTB16 makes pairs of the bytes 0 and 2,
+ * then of 1 and 3, of a word. Bound: a column's sum of |w| is at most 2^15, so that a sum stays below 2^30 for any activations;
+ * with SMLAD 36 instructions for 32 products where R = C = 2, which compilers do not reach: their schedulers run out of registers. */
+INLINE const int8_t *accumulate(const int R, const int C, const int16_t *a, const int16_t *b, const int8_t *w, int length, int32_t *sums)
 {
-    const int8_t *end = w + length;
-    for (; w < end; w += 4, a += 4) {
+    const int8_t *end = w + C * length;
 #if DSP
-        int16x2_t x[4], y[4];
-        UNROLL for (int r = 0; r < R; r++) {
-            __builtin_memcpy(&x[2 * r], a + r * row, 4);
-            __builtin_memcpy(&x[2 * r + 1], a + r * row + 2, 4);
-        }
-        UNROLL for (int c = 0; c < C; c++) {
-            uint32_t four;
-            __builtin_memcpy(&four, w + c * line, 4);
-            y[2 * c] = __sxtb16((int8x4_t)four);
-            y[2 * c + 1] = __sxtb16((int8x4_t)(four >> 8 | four << 24));
-        }
-        UNROLL for (int r = 0; r < R; r++)
-            UNROLL for (int c = 0; c < C; c++)
-                sums[r * C + c] = __smlad(x[2 * r + 1], y[2 * c + 1], __smlad(x[2 * r], y[2 * c], sums[r * C + c]));
-#else
+    int32_t u, v, x, y, t;
+    if (R == 2 && C == 2) {
+        do UNROLL for (int half = 0; half < 2; half++)
+            __asm__("ldrd %[u], %[v], [%[w]], #8 \n ldr %[x], [%[a]], #4 \n ldr %[y], [%[b]], #4 \n"
+                    "sxtb16 %[t], %[u] \n smlad %[p], %[x], %[t], %[p] \n smlad %[r], %[y], %[t], %[r] \n"
+                    "sxtb16 %[t], %[v] \n smlad %[q], %[x], %[t], %[q] \n smlad %[s], %[y], %[t], %[s] \n"
+                    "ldr %[x], [%[a]], #4 \n ldr %[y], [%[b]], #4 \n"
+                    "sxtb16 %[u], %[u], ror #8 \n smlad %[p], %[x], %[u], %[p] \n smlad %[r], %[y], %[u], %[r] \n"
+                    "sxtb16 %[v], %[v], ror #8 \n smlad %[q], %[x], %[v], %[q] \n smlad %[s], %[y], %[v], %[s]"
+                    : [a] "+r"(a), [b] "+r"(b), [w] "+r"(w), [p] "+r"(sums[0]), [q] "+r"(sums[1]), [r] "+r"(sums[2]),
+                      [s] "+r"(sums[3]), [u] "=&r"(u), [v] "=&r"(v), [x] "=&r"(x), [y] "=&r"(y), [t] "=&r"(t)
+                    : : "memory");
+        while (w < end);
+        return w;
+    }
+    if (R == 1 && C == 2) {
+        do UNROLL for (int half = 0; half < 2; half++)
+            __asm__("ldrd %[u], %[v], [%[w]], #8 \n ldr %[x], [%[a]], #4 \n ldr %[y], [%[a]], #4 \n"
+                    "sxtb16 %[t], %[u] \n smlad %[p], %[x], %[t], %[p] \n sxtb16 %[t], %[v] \n smlad %[q], %[x], %[t], %[q] \n"
+                    "sxtb16 %[u], %[u], ror #8 \n smlad %[p], %[y], %[u], %[p] \n"
+                    "sxtb16 %[v], %[v], ror #8 \n smlad %[q], %[y], %[v], %[q]"
+                    : [a] "+r"(a), [w] "+r"(w), [p] "+r"(sums[0]), [q] "+r"(sums[1]), [u] "=&r"(u), [v] "=&r"(v),
+                      [x] "=&r"(x), [y] "=&r"(y), [t] "=&r"(t)
+                    : : "memory");
+        while (w < end);
+        return w;
+    }
+#endif
+    for (; w < end; w += 4 * C, a += 4, b += 4)
         UNROLL for (int r = 0; r < R; r++)
             UNROLL for (int c = 0; c < C; c++) {
-                const int16_t *x = a + r * row;
-                const int8_t *y = w + c * line;
-                sums[r * C + c] += x[0] * y[0] + x[1] * y[2] + x[2] * y[1] + x[3] * y[3];
+                const int16_t *p = r ? b : a;
+                const int8_t *q = w + 4 * c;
+                sums[r * C + c] += p[0] * q[0] + p[1] * q[2] + p[2] * q[1] + p[3] * q[3];
             }
-#endif
-    }
+    return w;
 }
 
 /* ---- PRODUCT: y[m][n] = f(bias[n] + sum over segments and k of a[m][k] w[n][k]), f = 1, ReLU or ELU
- * A sum becomes Qf by a factor of the column and a shift of the layer: y = (sum factor / 2^16) / 2^shift. Rows of a lie anywhere,
- * so that a convolution is a product of overlapping rows; a segment is a stretch of k with a place of its own: what was
- * concatenated. y has any strides, so that it may be written transposed. */
+ * A sum becomes Qf by a factor of the column and a shift of the layer: y = (sum factor / 2^16) / 2^shift, rounded down: what rounds to
+ * the nearest is part of the bias. Rows of a lie anywhere, so that a convolution is a product of overlapping rows; a segment is a
+ * stretch of k with a place of its own: what was concatenated. y has any strides, so that it may be written transposed. */
 enum { LINEAR, RELU, ELU };
 enum { SEGMENTS = 4 };
 
+typedef struct { const int16_t *a, *b; int length; ptrdiff_t row; } Segment;
+
 typedef struct {
-    int function, shift, fraction, segments, columns;
+    int shift, fraction, columns;
     const int32_t *bias;
     const int16_t *factor;
     const int8_t *weights;
-    ptrdiff_t line, row_out, column_out;
-    int16_t *y;
-    struct { const int16_t *a; ptrdiff_t row; int length; } s[SEGMENTS];
+    ptrdiff_t row, column; /* strides of y */
+    const Segment *end;
+    Segment s[SEGMENTS];
 } Product;
 
-INLINE void tile(const int R, const int C, const Product *p, int m, int n)
+/* C columns from n on of R rows, to y; returns the weights of the next columns. */
+INLINE const int8_t *tile(const int function, const int R, const int C, const Product *p, int n, const int8_t *w, int16_t *y)
 {
     int32_t sums[4];
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int c = 0; c < C; c++) sums[r * C + c] = p->bias[n + c];
-    const int8_t *w = p->weights + n * p->line;
-    for (int i = 0; i < p->segments; i++) {
-        accumulate(R, C, p->s[i].a + m * p->s[i].row, p->s[i].row, w, p->line, p->s[i].length, sums);
-        w += p->s[i].length;
-    }
-    UNROLL for (int r = 0; r < R; r++)
-        UNROLL for (int c = 0; c < C; c++) {
-            int32_t y = rounded(scaled(sums[r * C + c], p->factor[n + c]), p->shift);
-            if (p->function == RELU) y = y > 0 ? y : 0;
-            if (p->function == ELU) y = linear_or_exponential(y, p->fraction);
-            p->y[(m + r) * p->row_out + (n + c) * p->column_out] = saturated(y);
+    UNROLL for (int i = 0; i < R * C; i++) sums[i] = p->bias[n + i % C];
+    const Segment *s = p->s;
+    do w = accumulate(R, C, s->a, s->b, w, s->length, sums);
+    while (++s < p->end);
+    const int shift = p->shift, fraction = p->fraction;
+    const ptrdiff_t row = p->row, column = p->column;
+    const int16_t *factor = p->factor + n;
+    UNROLL for (int c = 0; c < C; c++)
+        UNROLL for (int r = 0; r < R; r++) {
+            int32_t x = scaled(sums[r * C + c], factor[c]) >> shift;
+            if (function == RELU) x = x > 0 ? x : 0;
+            if (function == ELU) x = linear_or_exponential(x, fraction);
+            y[r * row + c * column] = saturated(x);
         }
+    return w;
 }
+
+INLINE void rows_of(const int function, const int R, const Product *p, int16_t *y)
+{
+    const int8_t *w = p->weights;
+    int n = 0;
+    for (; n + 2 <= p->columns; n += 2, y += 2 * p->column) w = tile(function, R, 2, p, n, w, y);
+    if (n < p->columns) tile(function, R, 1, p, n, w, y);
+}
+
+/* A function each, so that each has all registers. */
+APART void linear_2(const Product *p, int16_t *y) { rows_of(LINEAR, 2, p, y); }
+APART void relu_2(const Product *p, int16_t *y) { rows_of(RELU, 2, p, y); }
+APART void elu_2(const Product *p, int16_t *y) { rows_of(ELU, 2, p, y); }
+APART void linear_1(const Product *p, int16_t *y) { rows_of(LINEAR, 1, p, y); }
+APART void relu_1(const Product *p, int16_t *y) { rows_of(RELU, 1, p, y); }
+APART void elu_1(const Product *p, int16_t *y) { rows_of(ELU, 1, p, y); }
 
 static void product(const int32_t *a, const Memory *memory)
 {
-    const int batch = a[0], rows = a[1], columns = a[2];
+    const int batch = a[0], rows = a[1], function = a[3], line = a[13], segments = a[14];
     Product p;
-    p.function = a[3], p.shift = a[4], p.fraction = a[5], p.columns = columns;
-    p.y = numbers(memory, a[6]), p.row_out = a[8], p.column_out = a[9];
-    p.bias = longs_at(memory, a[10]), p.factor = shorts_at(memory, a[11]);
-    p.weights = weights_at(memory, a[12]), p.line = a[13], p.segments = a[14];
-    for (int i = 0; i < p.segments; i++) {
-        const int32_t *s = a + 15 + 4 * i;
-        p.s[i].a = numbers(memory, s[0]), p.s[i].row = s[2], p.s[i].length = s[3];
-    }
+    p.columns = a[2], p.shift = a[4], p.fraction = a[5], p.row = a[8], p.column = a[9];
+    p.bias = longs_at(memory, a[10]), p.factor = shorts_at(memory, a[11]), p.weights = weights_at(memory, a[12]);
+    p.end = p.s + segments;
+    for (int i = 0; i < segments; i++) p.s[i].row = a[15 + 4 * i + 2], p.s[i].length = a[15 + 4 * i + 3];
     for (int b = 0; b < batch; b++) {
-        int m = 0;
-        for (; m + 2 <= rows; m += 2) {
-            int n = 0;
-            for (; n + 2 <= columns; n += 2) tile(2, 2, &p, m, n);
-            if (n < columns) tile(2, 1, &p, m, n);
+        int16_t *y = numbers(memory, a[6]) + b * a[7];
+        for (int i = 0; i < segments; i++) {
+            p.s[i].a = numbers(memory, a[15 + 4 * i]) + b * a[15 + 4 * i + 1];
+            p.s[i].b = p.s[i].a + p.s[i].row;
         }
-        for (int n = 0; m < rows && n < columns; n++) tile(1, 1, &p, m, n);
-        p.y += a[7], p.bias += columns, p.factor += columns, p.weights += columns * p.line;
-        for (int i = 0; i < p.segments; i++) p.s[i].a += a[15 + 4 * i + 1];
+        for (int m = 0; m + 2 <= rows; m += 2, y += 2 * p.row) {
+            (function == ELU ? elu_2 : function == RELU ? relu_2 : linear_2)(&p, y);
+            for (int i = 0; i < segments; i++) p.s[i].a += 2 * p.s[i].row, p.s[i].b += 2 * p.s[i].row;
+        }
+        if (rows % 2) (function == ELU ? elu_1 : function == RELU ? relu_1 : linear_1)(&p, y);
+        p.bias += p.columns, p.factor += p.columns, p.weights += p.columns * line;
     }
 }
 
@@ -161,26 +191,28 @@ static void gates(const int32_t *a, const Memory *memory)
             h[k] = gated(x[k] + p[k], x[units + k] + p[units + k], x[2 * units + k], p[2 * units + k], h[k]);
 }
 
-/* ---- SCAN: GRUs over T steps from zero, the odd ones backwards. x[t][d] is the input's part, [r, z, n] of `units` each in Q12.
- * `work`: the state, padded to a multiple of 4, and 3 units for the state's part. */
+/* ---- SCAN: GRUs over T steps from zero, the odd ones backwards. x[t][d] is the input's part, [r, z, n] of `units` each in Q12,
+ * an even number. `work`: the state, padded to a multiple of 8, and 3 units for the state's part. */
 static void scan(const int32_t *a, const Memory *memory)
 {
-    const int steps = a[0], directions = a[1], units = a[2], padded = a[3], shift = a[4], gates3 = 3 * units;
+    const int steps = a[0], directions = a[1], units = a[2], padded = a[3], shift = a[4], all = 3 * units;
     const int16_t *inputs = numbers(memory, a[5]);
     const int32_t *bias = longs_at(memory, a[6]);
     const int16_t *factor = shorts_at(memory, a[7]);
     const int8_t *weights = weights_at(memory, a[8]);
     int16_t *y = numbers(memory, a[9]), *h = numbers(memory, a[10]), *p = h + padded;
-    for (int d = 0; d < directions; d++, bias += gates3, factor += gates3, weights += gates3 * padded) {
+    for (int d = 0; d < directions; d++, bias += all, factor += all, weights += all * padded) {
         for (int i = 0; i < padded; i++) h[i] = 0;
         for (int step = 0; step < steps; step++) {
             const int t = d % 2 ? steps - 1 - step : step;
-            const int16_t *x = inputs + (t * directions + d) * gates3;
+            const int16_t *x = inputs + (t * directions + d) * all;
+            const int8_t *w = weights;
             int16_t *out = y + (t * directions + d) * units;
-            for (int n = 0; n < gates3; n += 3) {
-                int32_t sums[3] = {bias[n], bias[n + 1], bias[n + 2]};
-                accumulate(1, 3, h, 0, weights + n * padded, padded, padded, sums);
-                UNROLL for (int c = 0; c < 3; c++) p[n + c] = saturated(rounded(scaled(sums[c], factor[n + c]), shift));
+            for (int n = 0; n < all; n += 2) {
+                int32_t sums[2] = {bias[n], bias[n + 1]};
+                w = accumulate(1, 2, h, h, w, padded, sums);
+                p[n] = saturated(scaled(sums[0], factor[n]) >> shift);
+                p[n + 1] = saturated(scaled(sums[1], factor[n + 1]) >> shift);
             }
             for (int k = 0; k < units; k++)
                 out[k] = h[k] = gated(x[k] + p[k], x[units + k] + p[units + k], x[2 * units + k], p[2 * units + k], h[k]);

@@ -29,7 +29,7 @@ FUNCTIONS = {"linear": 0, "relu": 1, "elu": 2}
 DTYPES = {"bytes": np.int8, "shorts": np.int16, "longs": np.int32}
 GATE, HIDDEN = 12, 15  # fractional bits of what goes into a gate, and of the state of a GRU
 MOST, MOST_SUM = 127, 2**15  # of a weight, and of the sum of a row's |weights|: sums stay below 2^30 (integer_layers.h)
-_SLACK = 4  # numbers behind a buffer that may be read
+_SLACK = 8  # numbers behind a buffer that may be read
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class Integers:
 
 @dataclass
 class Weights:
-    """Rows of int8, and what turns their sums into Qf: (sum + bias) factor / 2^(16 + shift). See `quantize`."""
+    """Rows of int8, and what turns their sums into Qf: (sum + bias) factor / 2^(16 + shift), rounded down. `bias` contains the half
+    that makes that the nearest. See `quantize`."""
 
     rows: np.ndarray
     bias: np.ndarray
@@ -93,21 +94,27 @@ def quantize(weights: np.ndarray, bias: np.ndarray, before: int, after: int) -> 
     )
     units = np.maximum(least, least.max() * 2.0**-14) * 2.0 ** (after - before + 16)
     shift = math.floor(math.log2(32767 / units.max()))
-    if not 1 <= shift <= 30:
+    if not 0 <= shift <= 14:
         raise ValueError(f"a layer of scale 2^{-shift}: its weights do not fit the ranges of its activations")
     factor = np.ceil(units * 2.0**shift)
     scale = factor * 2.0 ** (before - after - 16 - shift)
     rows = np.rint(weights / scale[:, None]).astype(np.int8)
-    return Weights(rows, np.rint(bias / scale * 2.0**before).astype(np.int32), factor.astype(np.int16), shift)
+    half = 2.0 ** (15 + shift) / factor
+    return Weights(rows, np.rint(bias / scale * 2.0**before + half).astype(np.int32), factor.astype(np.int16), shift)
 
 
-def fours(rows: np.ndarray, segments: Sequence[int]) -> np.ndarray:
-    """Rows [N, sum of segments] as the kernels read them: each segment padded to fours, and these in the order 0 2 1 3."""
-    parts = []
-    for part in np.split(rows, np.cumsum(segments)[:-1], 1):
-        padded = np.pad(part, ((0, 0), (0, -part.shape[1] % 4)))
-        parts.append(padded.reshape(len(rows), -1, 4)[..., [0, 2, 1, 3]].reshape(len(rows), -1))
-    return np.ascontiguousarray(np.concatenate(parts, 1))
+def packed(rows: np.ndarray, segments: Sequence[int]) -> np.ndarray:
+    """Rows [N, sum of segments] as the kernels read them: each segment padded to eights, fours in the order 0 2 1 3, and the fours
+    of two rows in turn. Flat, N times `padded(segments)` numbers."""
+    parts = [np.pad(part, ((0, 0), (0, -part.shape[1] % 8))) for part in np.split(rows, np.cumsum(segments)[:-1], 1)]
+    fours = np.concatenate(parts, 1).reshape(len(rows), -1, 4)[..., [0, 2, 1, 3]]
+    pairs = fours[: len(rows) // 2 * 2].reshape(-1, 2, *fours.shape[1:]).transpose(0, 2, 1, 3)
+    return np.concatenate([pairs.ravel(), fours[len(rows) // 2 * 2 :].ravel()])
+
+
+def padded(segments: Sequence[int]) -> int:
+    """Numbers of a packed row."""
+    return sum(length + -length % 8 for length in segments)
 
 
 @dataclass
@@ -168,13 +175,13 @@ class Builder:
         parts = weights[None] if batch is None else weights
         found = quantize(parts.reshape(-1, parts.shape[2]), bias.ravel(), before, out.fraction)
         lengths = [length for _, _, length in inputs]
-        packed = fours(found.rows, lengths)
+        data = np.concatenate([packed(part, lengths) for part in np.split(found.rows, len(parts))])
         step_in, step_out = batch or (0, 0)
         row, column = strides or (out.width, 1)
         self.multiply_adds += rows * weights.size
         segments: list[int | Place] = []
         for place_, stride, length in inputs:
-            segments += [place_, step_in, stride, length + -length % 4]
+            segments += [place_, step_in, stride, padded([length])]
         self.add(
             "PRODUCT",
             len(parts),
@@ -189,8 +196,8 @@ class Builder:
             column,
             self.constant("longs", found.bias),
             self.constant("shorts", found.factor),
-            self.constant("bytes", packed),
-            packed.shape[1],
+            self.constant("bytes", data),
+            padded(lengths),
             len(inputs),
             *segments,
         )
