@@ -112,6 +112,15 @@ def packed(rows: np.ndarray, segments: Sequence[int]) -> np.ndarray:
     return np.concatenate([pairs.ravel(), fours[len(rows) // 2 * 2 :].ravel()])
 
 
+def unpacked(data: np.ndarray, columns: int) -> np.ndarray:
+    """The rows [N, padded K] that `packed` made flat."""
+    even = columns // 2 * 2
+    line = len(data) // columns
+    pairs = data[: even * line].reshape(-1, line // 4, 2, 4).transpose(0, 2, 1, 3).reshape(even, -1, 4)
+    fours = np.concatenate([pairs, data[even * line :].reshape(-1, line // 4, 4)])
+    return fours[..., [0, 2, 1, 3]].reshape(columns, line)
+
+
 def padded(segments: Sequence[int]) -> int:
     """Numbers of a packed row."""
     return sum(length + -length % 8 for length in segments)
