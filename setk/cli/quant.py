@@ -96,6 +96,7 @@ def ptq(
     examples="""
 se-quant export fspen fspen.onnx
 se-quant export fspen fspen.c
+se-quant export fspen fspen.c --integer
 se-quant export fspen page.html
 se-quant export exp/mine/best.pt mine8.onnx --batch 8
 se-quant export exp/fqse/best.pt fqse.onnx --list noisy.scp
@@ -110,8 +111,9 @@ def export(
     frames: Annotated[int, typer.Option(min=1, help="Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Signals that a call accepts, for servers.")] = 1,
     runtime: Annotated[Optional[str], shell.option("--for", group=shell.OUTPUT, metavar="RUNTIME", help="Write for another runtime: sherpa-onnx (OUT.onnx, for phones and many languages), or ladspa (OUT.so, a plugin for PipeWire, ffmpeg and audio editors; needs a C compiler).")] = None,
-    list_: Annotated[Optional[str], shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list on which the file is compared with MODEL, for .onnx and .ts. Without it: white noise.")] = None,
-    min_snr: Annotated[Optional[float], shell.option(group=shell.METRICS, metavar="DB", help="Refuse a file below this SNR to MODEL. Default: 80; 15 for a quantized model, which on white noise is a warning.")] = None,
+    list_: Annotated[Optional[str], shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list on which the file is compared with MODEL, for .onnx and .ts. Without it: white noise. With --integer: noisy speech, from which the ranges of activations come.")] = None,
+    min_snr: Annotated[Optional[float], shell.option(group=shell.METRICS, metavar="DB", help="Refuse a file below this SNR to MODEL. Default: 80; 20 with --integer; 15 for a quantized model, which on white noise is a warning.")] = None,
+    integer: Annotated[bool, shell.option("--integer", group=shell.OUTPUT, help="Write C without floating point, of fspen: weights are int8, activations and states int16.")] = False,
     allow_commands: shell.AllowCommands = False,
 ) -> None:
     # fmt: on
@@ -120,7 +122,7 @@ def export(
     The graph is the model's chunk forward, with its states as inputs and outputs; the STFT is not part of the graph.
     The file's metadata holds what is needed to run it, and its origin. A quantized MODEL becomes ONNX of int8 weights
     and integer operators. C is one file without libraries, with its interface in OUT.h: it runs a causal float model a hop at a
-    time, samples in and samples out. A page has microphone, files and spectrograms, needs no network, and holds the weights as
+    time, samples in and samples out. With --integer it is for processors without a floating-point unit. A page has microphone, files and spectrograms, needs no network, and holds the weights as
     int8. The command runs the file against the checkpoint, and prints the SNR between the two to stderr.
     """
     if list_ is None:
@@ -130,7 +132,7 @@ def export(
 
     signals = None if list_ is None else lists.read_wavs(list_, allow_commands).values()
     made = exports.write(
-        model, out, frames=frames, batch=batch, runtime=runtime, signals=signals, min_snr=min_snr
+        model, out, frames=frames, batch=batch, runtime=runtime, signals=signals, min_snr=min_snr, integer=integer
     )
     compared = "not compared with the checkpoint: no C compiler, or setk's kernels were not built"
     if made["snr_db"] is not None:

@@ -34,6 +34,7 @@ def write(
     runtime: str | None = None,
     signals: Iterable[str] | None = None,
     min_snr: float | None = None,
+    integer: bool = False,
 ) -> dict[str, Any]:
     """Write the checkpoint that MODEL names to OUT: .onnx, which setk runs without torch, .ts for torch.jit.load, or .c (and .h)
     for any C99 compiler, of a causal float model.
@@ -47,7 +48,10 @@ def write(
     `snr_db` is over short signals of white noise; with `signals`, locations of audio, it is the mean over these. Raises
     UserError, and writes nothing, if it is below `min_snr` dB (default: LEAST_PARITY; LEAST_ROUNDED of a quantized model). White
     noise says little of a quantized model that was trained briefly: below the default it is then written with a warning.
-    `signals` and `min_snr` are for .onnx and .ts without a `runtime`.
+    `signals` and `min_snr` are for .onnx and .ts without a `runtime`, and for `integer`.
+
+    `integer`: C of a float FSPEN without floating point: int8 weights, int16 activations. `signals`, noisy speech, then determine the
+    ranges of the activations; the default is data/mini of a checkout. `snr_db` is on speech and `min_snr` 20.
 
     >>> write("fspen", "fspen.onnx")["snr_db"] > 100
     True
@@ -60,6 +64,10 @@ def write(
         _check_runtime(runtime, out, frames, batch)
     elif out.suffix not in FORMATS:
         raise UserError(f"{out}: the name must end in .onnx, in .ts for TorchScript, in .c, or in .html for browsers")
+    if integer:
+        if out.suffix != ".c" or runtime is not None:
+            raise UserError(f"{out}: the form of integers alone is C; let the name end in .c, or remove --integer")
+        return _write_integer(spec, out, frames, batch, signals, min_snr)
     if (runtime is not None or out.suffix in (".c", ".html")) and (signals is not None or min_snr is not None):
         raise UserError(f"{out}: --list and --min-snr are for .onnx and .ts; remove them")
     if runtime == "sherpa-onnx":
@@ -142,6 +150,22 @@ def _write_native(
     return {**made, **written, "bytes": out.stat().st_size, "snr_db": written["parity"]}
 
 
+def _write_integer(
+    spec: str | os.PathLike, out: Path, frames: int, batch: int, signals: Iterable[str] | None, min_snr: float | None
+) -> dict[str, Any]:
+    from setk import engines
+    from setk.export.c import integer_build
+
+    model, _, about, _ = engines.model(spec, weights=True)
+    if model.quantization:
+        raise UserError(f"{spec}: is quantized; --integer rounds a float checkpoint")
+    if frames != 1 or batch != 1:
+        raise UserError(f"{out}: C runs one hop of one signal per call; remove --frames and --batch")
+    least = integer_build.LEAST_SNR if min_snr is None else min_snr
+    made = integer_build.export_integer(model, out, signals, about, least)
+    return {**made, "bytes": out.stat().st_size}
+
+
 def _write_page(model: Any, graph: Path, out: Path) -> dict[str, Any]:
     """The page of a model, with the SNR of its int8 weights to the checkpoint's, on the native engine where that was built."""
     import setk
@@ -171,8 +195,11 @@ class _Callable(ModuleType):
         runtime: str | None = None,
         signals: Iterable[str] | None = None,
         min_snr: float | None = None,
+        integer: bool = False,
     ) -> dict[str, Any]:
-        return write(spec, out, frames=frames, batch=batch, runtime=runtime, signals=signals, min_snr=min_snr)
+        return write(
+            spec, out, frames=frames, batch=batch, runtime=runtime, signals=signals, min_snr=min_snr, integer=integer
+        )
 
 
 _Callable.__call__.__doc__ = write.__doc__

@@ -1,15 +1,31 @@
 /* A bare board: start-up, audio by double buffer, and the model in the middle. On QEMU the audio is the test signal, and the
- * program prints a hash of the output, and the instructions of a hop (SysTick under -icount shift=0, 25 MHz: 40 each tick).
+ * program prints a hash of the output, and the instructions of a hop: SysTick under -icount shift=0, 25 MHz, 40 each tick; the
+ * mps2-an505 has 20 MHz, -DTICK=50.
  *
  *   se-quant export fspen fspen.c
  *   arm-none-eabi-gcc -mcpu=cortex-m7 -mfpu=fpv5-sp-d16 -mfloat-abi=hard -O3 -ffp-contract=off -ffreestanding -nostdlib
  *       -I. -T board.ld board.c fspen.c -lgcc -o board.elf
  *   qemu-system-arm -M mps2-an500 -nographic -semihosting -icount shift=0 -kernel board.elf
+ *
+ * With -DBOARD_S16 samples are of 16 bits, as for the integer form of `se-quant export fspen fspen.c --integer`:
+ *   arm-none-eabi-gcc -mcpu=cortex-m4 -mfloat-abi=soft -DBOARD_S16 -O2 ... and qemu-system-arm -M mps2-an386
  */
 #include "fspen.h"
 
+#ifndef TICK
+#define TICK 40
+#endif
+#ifdef BOARD_S16
+typedef int16_t sample;
+#define PROCESS fspen_process_s16
+#else
+typedef float sample;
+#define PROCESS fspen_process
+#endif
+
 extern uint32_t data_load[], data_start[], data_end[], bss_start[], bss_end[], stack_top[];
-static float state[FSPEN_STATE_BYTES / 4], scratch[FSPEN_SCRATCH_BYTES / 4], buffers[2][FSPEN_HOP];
+static float state[FSPEN_STATE_BYTES / 4], scratch[FSPEN_SCRATCH_BYTES / 4];
+static sample buffers[2][FSPEN_HOP];
 static volatile uint32_t *const systick = (uint32_t *)0xe000e010; /* control, reload, value */
 
 /* Compilers call it for assignments of arrays and structures. */
@@ -42,12 +58,17 @@ static void print(const char *name, uint32_t value)
 }
 
 /* In place of the interrupt of a codec's DMA: fills one buffer while the other is processed. */
-static void record(float *samples, int hop)
+static void record(sample *samples, int hop)
 {
     static uint32_t random = 1;
     for (int i = 0; i < FSPEN_HOP; i++) {
         random = random * 1664525u + 1013904223u;
-        samples[i] = (float)((int32_t)(random >> 16) - 32768) / 32768.0f * 0.02f * (float)(1 + hop % 8);
+        int32_t x = (int32_t)(random >> 16) - 32768;
+#ifdef BOARD_S16
+        samples[i] = (sample)(x * (1 + hop % 8) / 50);
+#else
+        samples[i] = (float)x / 32768.0f * 0.02f * (float)(1 + hop % 8);
+#endif
     }
 }
 
@@ -58,21 +79,21 @@ int main(void)
     uint32_t least = 0xffffff;
     systick[1] = 0xffffff, systick[2] = 0, systick[0] = 5;
     for (int hop = 0; hop < 24; hop++) {
-        float *now = buffers[hop % 2];
+        sample *now = buffers[hop % 2];
         record(now, hop);
         uint32_t before = systick[2];
-        fspen_process(model, scratch, now, now);
+        PROCESS(model, scratch, now, now);
         uint32_t ticks = (before - systick[2]) & 0xffffff;
         least = ticks < least ? ticks : least;
         for (int i = 0; i < FSPEN_HOP; i++) {
-            union { float f; uint32_t u; } bits;
-            bits.f = now[i];
-            hash = (hash ^ bits.u) * 1099511628211u;
+            uint32_t bits = 0;
+            memcpy(&bits, &now[i], sizeof now[i]);
+            hash = (hash ^ bits) * 1099511628211u;
         }
     }
     print("hash high ", (uint32_t)(hash >> 32));
     print("hash low ", (uint32_t)hash);
-    print("instructions ", 40 * least);
+    print("instructions ", TICK * least);
     return 0;
 }
 

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import ctypes
+import hashlib
 import re
+import shutil
+import tempfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Iterable, Sequence
 
 import numpy as np
 import torch
 
+from setk.audio import Location
+from setk.core.errors import UserError
+from setk.core.files import atomic_path
+from setk.engines import TorchEngine
 from setk.export.c import emit
+from setk.export.c.build import EXPECTED_HOPS, TEST_HOPS, build, compiler, reference
 from setk.export.c.integer_fspen import Lowering, layers
 from setk.export.c.integer_program import OPERATIONS, Integers
+from setk.export.c.integer_reference import Reference
 from setk.export.c.integer_tables import tables
 from setk.models.fspen import FSPEN
 
+LEAST_SNR = 20.0  # dB to the float model; int8 weights leave about 40 of FSPEN
+COMPARED_S = 2.0  # seconds of each of these signals, at most, are compared with the model
+COMPARED = 2
+EXAMPLES = Path(__file__).parents[3] / "data" / "mini" / "valid" / "noisy.scp"  # in a checkout
 KERNELS = ("integer.h", "integer_layers.h", "integer_transform.h")
 TYPES = {
     "bytes": "int8_t",
@@ -61,3 +76,187 @@ def constants(program: Integers, points: int) -> str:
         rows.append(", ".join([OPERATIONS[op], str(count), *map(str, signed)]))
     texts.append("static const int32_t program[] = {\n" + ",\n".join(f"    {row}" for row in rows) + "\n};")
     return "\n\n".join(texts)
+
+
+@dataclass
+class Form:
+    """One model as integers, with what its text states."""
+
+    model: FSPEN
+    program: Integers
+    prefix: str
+    expected: np.ndarray
+    about: dict[str, Any]
+
+    def _filled(self, template: str) -> str:
+        transform, program = self.model.transform, self.program
+        size = memory(program, transform.hop, transform.points)
+        values = {
+            "RATE_VALUE": self.model.sample_rate,
+            "HOP_VALUE": transform.hop,
+            "DELAY_VALUE": transform.overlap,
+            "LATENCY_VALUE": transform.latency(0),
+            "STATE_VALUE": size["state"],
+            "SCRATCH_VALUE": size["scratch"],
+            "STATE_NUMBERS": program.state,
+            "SCRATCH_NUMBERS": program.scratch,
+            "EXPECTED_HOPS": EXPECTED_HOPS,
+            "TEST_HOPS": TEST_HOPS,
+            "FACTS": self._title(),
+            "CONSTANTS_TEXT": constants(program, transform.points),
+            "EXPECTED_TEXT": numbers("expected", self.expected, "int16_t"),
+        }
+        for name, value in values.items():
+            template = re.sub(rf"\b{name}\b", str(value), template)
+        return template.replace("PREFIX_UPPER", self.prefix.upper()).replace("PREFIX", self.prefix)
+
+    def _title(self) -> str:
+        return f"speech enhancement by {self.model.name}, {self.model.sample_rate} Hz, as C of integers from setk."
+
+    def write(self, source: Path, compared: str, hashed: str) -> None:
+        """Write the .c and the .h."""
+        program, transform = self.program, self.model.transform
+        size = memory(program, transform.hop, transform.points)
+        hops = self.model.sample_rate / transform.hop
+        lines = [
+            self._title(),
+            "",
+            f"Checkpoint: SHA-256 {self.about['sha256'] or 'not known'}",
+            f"Cost: {program.multiply_adds} multiply-adds per hop, {program.multiply_adds * hops / 1e6:.1f} M per second",
+            f"Memory: {size['constants']} bytes of constants, {size['state']} of state for each stream, {size['scratch']} of scratch",
+            f"Algorithmic latency: {1000 * transform.latency(0) / self.model.sample_rate:.1f} ms",
+            "Weights: int8, a step for each output channel; activations and states: int16; no floating point",
+            f"SNR: {compared}",
+            f"Output of the self-test's {TEST_HOPS} hops as int16, on any processor: SHA-256 {hashed}",
+            "",
+            "Compile with -O2 and -mcpu=... of the device; -DSETK_SELFTEST: a test; -DSETK_MAIN: a filter for raw 16-bit samples;",
+            "-DSETK_SCALAR: without the DSP instructions of Cortex-M.",
+        ]
+        head = "/* " + "\n * ".join(lines).replace(" * \n", " *\n") + "\n */"
+        kernels = [emit.text(name, "setk.export.c") for name in KERNELS]
+        points = f"#define POINTS {transform.points}"
+        body = self._filled(emit.text("integer_template.c", "setk.export.c"))
+        source.write_text("\n".join([head, f'#include "{self.prefix}.h"', "#include <stddef.h>", "", points, *kernels, body]))
+        source.with_suffix(".h").write_text(self._filled(emit.text("integer_template.h", "setk.export.c")))
+
+
+def memory(program: Integers, hop: int, points: int) -> dict[str, int]:
+    """Bytes of constants, of the state of a stream, and of scratch memory (see integer_template.c)."""
+    arrays = {**tables(points), **program.constants}
+    constants_ = sum(len(values) * int(re.sub(r"\D", "", TYPES.get(name, "int32_t"))) // 8 for name, values in arrays.items())
+    return {
+        "constants": constants_ + 4 * sum(map(len, program.words)),
+        "state": 2 * (program.state + hop) + 4 + 12,
+        "scratch": 2 * (program.scratch + hop) + 8,
+    }
+
+
+class CompiledIntegers:
+    """A generated .c as a shared library: process(samples int16 [n], n whole hops) from the start of a signal, with a limit in dB."""
+
+    def __init__(self, source: Path, prefix: str, flags: Sequence[str] = ()):
+        header = source.with_suffix(".h").read_text()
+        value = {name: int(re.search(rf"_{name} (\d+)", header)[1]) for name in ("HOP", "STATE_BYTES", "SCRATCH_BYTES")}
+        with tempfile.TemporaryDirectory(prefix="setk_c_") as folder:
+            library = Path(folder) / f"{prefix}.so"
+            build(source, library, ["-O2", "-shared", "-fPIC", *flags])
+            self._library = ctypes.CDLL(str(library))
+        self.hop = value["HOP"]
+        functions = (getattr(self._library, f"{prefix}_{name}") for name in ("init", "process_s16", "set_limit"))
+        self._init, self._process, self._set_limit = functions
+        self._init.restype = ctypes.c_void_p
+        sizes = (value["STATE_BYTES"], value["SCRATCH_BYTES"])
+        self._memory, self._scratch = (ctypes.create_string_buffer(size) for size in sizes)
+
+    def process(self, samples: np.ndarray, limit: int | None = None) -> np.ndarray:
+        x, y = np.ascontiguousarray(samples, np.int16), np.empty(len(samples), np.int16)
+        state = ctypes.c_void_p(self._init(self._memory))
+        if limit is not None:
+            self._set_limit(state, limit)
+        for at in range(0, len(x), self.hop):
+            places = (ctypes.c_void_p(data.ctypes.data + 2 * at) for data in (x, y))
+            self._process(state, self._scratch, *places)
+        return y
+
+
+def test_signal(hops: int, hop: int) -> np.ndarray:
+    """What test_signal() of integer_template.c computes."""
+    random, samples = 1, np.empty((hops, hop), np.int16)
+    for h in range(hops):
+        for i in range(hop):
+            random = (random * 1664525 + 1013904223) & 0xFFFFFFFF
+            samples[h, i] = int(((random >> 16) - 32768) * (1 + h % 8) / 50)
+    return samples.ravel()
+
+
+def export_integer(
+    model: Any, out: Path, signals: Iterable[Any] | None, about: dict[str, Any], min_snr: float = LEAST_SNR
+) -> dict[str, Any]:
+    """Write a float FSPEN as `out`, a .c, and the .h beside it, with int8 weights, int16 activations and no floating point.
+
+    `signals`: locations of noisy speech, from which the ranges of activations come; None: the examples of a checkout. `about`: of
+    the checkpoint. Returns `snr_db` of the output to the model's on the first signals, `multiply_adds` of a hop, `nodes` (rows of
+    the program), and `bytes` of constants, state and scratch. Raises UserError, and writes nothing, if the model is another, the SNR is
+    below `min_snr`, or a compiler is there and the C does not return the bits of the reference.
+    """
+    if not isinstance(model, FSPEN):
+        raise UserError(f"{model.name} has no integer form: only fspen has one; remove --integer")
+    if signals is None:
+        signals = _examples()
+    waves = [Location.parse(signal).read_mono(model.sample_rate)[0] for signal in signals]
+    if not waves:
+        raise UserError("the list for the ranges of activations is empty")
+    model.eval()
+    try:
+        program = Lowering(model, calibrate(model, waves)).program()
+    except ValueError as e:
+        raise UserError(f"{out}: {model.name} does not become integers: {e}") from None
+    transform = model.transform
+    hop, limit = transform.hop, int(COMPARED_S * model.sample_rate)
+    tested = test_signal(TEST_HOPS, hop)
+    made = Reference(program, hop, transform.points).process(tested)
+    speech = [_samples(wave[:limit], hop) for wave in waves[:COMPARED]]
+    outputs = [Reference(program, hop, transform.points).process(x) for x in speech]
+    ratio = snr(model, speech, outputs)
+    if not ratio >= min_snr:
+        raise UserError(f"{out}: not written: its SNR to the float model is {ratio:.1f} dB, below {min_snr:g}")
+    prefix = re.sub(r"\W", "_", out.stem)
+    prefix = prefix if re.match(r"[A-Za-z]", prefix) else f"model_{prefix}"
+    form = Form(model, program, prefix, made[-EXPECTED_HOPS * hop :], about)
+    with tempfile.TemporaryDirectory(prefix="setk_c_") as folder:
+        source = Path(folder) / f"{prefix}.c"
+        hashed = hashlib.sha256(made.astype("<i2").tobytes()).hexdigest()
+        form.write(source, f"{ratio:.1f} dB to the float model, on speech", hashed)
+        if compiler():
+            compiled = CompiledIntegers(source, prefix)
+            same = all(np.array_equal(compiled.process(x), y) for x, y in zip([tested, *speech], [made, *outputs]))
+            if not same:
+                raise UserError(f"{out}: not written: the compiled program does not return the bits of the reference")
+        for suffix in (".h", ".c"):
+            with atomic_path(out.with_suffix(suffix)) as temporary:
+                shutil.copyfile(source.with_suffix(suffix), temporary)
+    size = memory(program, hop, transform.points)
+    return {"snr_db": ratio, "multiply_adds": program.multiply_adds, "nodes": len(program.words), "bytes": size}
+
+
+def snr(model: FSPEN, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
+    """SNR in dB of integer outputs to the float model's, both of int16 signals, the delay left out."""
+    delay, signal, error = model.transform.overlap, 0.0, 0.0
+    for x, y in zip(inputs, outputs, strict=True):
+        expected = 32768 * reference(TorchEngine(model), x.astype(np.float32) / 32768, delay)[delay:].astype(np.float64)
+        signal += float(np.square(expected).sum())
+        error += float(np.square(y[delay:] - expected).sum())
+    return 10 * float(np.log10(signal / max(error, 1e-30)))
+
+
+def _samples(wave: np.ndarray, hop: int) -> np.ndarray:
+    """int16 of whole hops."""
+    return np.clip(np.rint(wave[: len(wave) // hop * hop] * 32768), -32768, 32767).astype(np.int16)
+
+
+def _examples() -> Iterable[Any]:
+    from setk.data import lists
+
+    if not EXAMPLES.is_file():
+        raise UserError("integers need the ranges of activations: give noisy speech with --list LIST")
+    return lists.read_wavs(EXAMPLES).values()

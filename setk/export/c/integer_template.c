@@ -1,40 +1,62 @@
 /* The constants and the program of this model. */
 CONSTANTS_TEXT
 
-/* The interface. State and scratch begin at the first multiple of 8 bytes inside the caller's memory. */
+/* The interface. State and scratch begin at the first multiple of ALIGNMENT bytes inside the caller's memory. */
+enum { ALIGNMENT = 8 };
+
 struct PREFIX_state {
-    int16_t numbers[1];
+    int16_t numbers[STATE_NUMBERS];
+    int16_t line[PREFIX_UPPER_DELAY]; /* the input that waits for the output */
+    int32_t kept;                     /* gain of the input in the output, Q14 */
 };
+typedef char state_is_as_large_as_stated[sizeof(PREFIX_state) + ALIGNMENT <= PREFIX_UPPER_STATE_BYTES ? 1 : -1];
+typedef char delay_is_one_hop[PREFIX_UPPER_DELAY == PREFIX_UPPER_HOP ? 1 : -1];
 
 static int16_t *aligned(void *memory)
 {
-    return (int16_t *)(void *)((char *)memory + (8 - (uintptr_t)memory % 8) % 8);
+    return (int16_t *)(void *)((char *)memory + (ALIGNMENT - (uintptr_t)memory % ALIGNMENT) % ALIGNMENT);
 }
 
 void PREFIX_reset(PREFIX_state *state)
 {
     for (int i = 0; i < STATE_NUMBERS; i++) state->numbers[i] = 0;
+    for (int i = 0; i < PREFIX_UPPER_DELAY; i++) state->line[i] = 0;
 }
 
 PREFIX_state *PREFIX_init(void *memory)
 {
     PREFIX_state *state = (PREFIX_state *)(void *)aligned(memory);
+    state->kept = 0;
     PREFIX_reset(state);
     return state;
+}
+
+/* 10^(-decibels / 20) as a power of two: 2786635 is log2(10) / 20 in Q24. */
+void PREFIX_set_limit(PREFIX_state *state, int decibels)
+{
+    int exponent;
+    const int32_t mantissa = power(-2786635 * (decibels < 0 ? 0 : decibels < 200 ? decibels : 200), &exponent);
+    state->kept = decibels < 200 ? product_of(1, mantissa, exponent + 14, 1 << 14) : 0;
 }
 
 void PREFIX_process_s16(PREFIX_state *state, void *scratch, const int16_t *in, int16_t *out)
 {
     Memory memory;
+    int16_t *input = aligned(scratch) + SCRATCH_NUMBERS;
+    for (int i = 0; i < PREFIX_UPPER_HOP; i++) input[i] = in[i];
     memory.bytes = bytes, memory.shorts = shorts, memory.longs = longs;
     memory.state = state->numbers, memory.scratch = aligned(scratch);
-    memory.in = in, memory.out = out;
+    memory.in = input, memory.out = out;
     run(program, (int)(sizeof program / sizeof *program), &memory);
+    for (int i = 0; i < PREFIX_UPPER_HOP; i++) {
+        out[i] = (int16_t)(out[i] + (((state->line[i] - out[i]) * state->kept) >> 14));
+        state->line[i] = input[i];
+    }
 }
 
 #if defined(SETK_SELFTEST) || defined(SETK_MAIN)
 #include <stdio.h>
-static int64_t state_memory[PREFIX_UPPER_STATE_BYTES / 8], scratch_memory[PREFIX_UPPER_SCRATCH_BYTES / 8];
+static int64_t state_memory[PREFIX_UPPER_STATE_BYTES / 8 + 1], scratch_memory[PREFIX_UPPER_SCRATCH_BYTES / 8 + 1];
 #endif
 
 #ifdef SETK_SELFTEST

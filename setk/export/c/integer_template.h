@@ -24,7 +24,11 @@ typedef struct PREFIX_state PREFIX_state;
 /* Start a stream in the caller's memory of PREFIX_UPPER_STATE_BYTES. The memory may not move. */
 PREFIX_state *PREFIX_init(void *memory);
 
-/* Return to silence, as before the first sample. */
+/* Reduce noise by at most so many dB: the input, as late as the output, stays in it that far below its level. 0 passes the input,
+ * 200 and more is no limit, which is the start. For any time between calls. */
+void PREFIX_set_limit(PREFIX_state *state, int decibels);
+
+/* Return to silence, as before the first sample. The limit stays. */
 void PREFIX_reset(PREFIX_state *state);
 
 /* Read one hop of 16-bit samples, and write one, by integer arithmetic alone. `in` and `out` may be the same. */
