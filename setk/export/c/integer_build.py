@@ -136,14 +136,18 @@ class Form:
         kernels = [emit.text(name, "setk.export.c") for name in KERNELS]
         points = f"#define POINTS {transform.points}"
         body = self._filled(emit.text("integer_template.c", "setk.export.c"))
-        source.write_text("\n".join([head, f'#include "{self.prefix}.h"', "#include <stddef.h>", "", points, *kernels, body]))
+        source.write_text(
+            "\n".join([head, f'#include "{self.prefix}.h"', "#include <stddef.h>", "", points, *kernels, body])
+        )
         source.with_suffix(".h").write_text(self._filled(emit.text("integer_template.h", "setk.export.c")))
 
 
 def memory(program: Integers, hop: int, points: int) -> dict[str, int]:
     """Bytes of constants, of the state of a stream, and of scratch memory (see integer_template.c)."""
     arrays = {**tables(points), **program.constants}
-    constants_ = sum(len(values) * int(re.sub(r"\D", "", TYPES.get(name, "int32_t"))) // 8 for name, values in arrays.items())
+    constants_ = sum(
+        len(values) * int(re.sub(r"\D", "", TYPES.get(name, "int32_t"))) // 8 for name, values in arrays.items()
+    )
     return {
         "constants": constants_ + 4 * sum(map(len, program.words)),
         "state": 2 * (program.state + hop) + 4 + 12,

@@ -6,12 +6,22 @@ import math
 from typing import Any, Callable
 
 import numpy as np
-import torch
 from torch import Tensor as Values
 from torch import nn
 from torch.nn import functional as F
 
-from setk.export.c.integer_program import GATE, HIDDEN, Builder, Integers, Place, Tensor, fraction_bits, packed, padded, quantize
+from setk.export.c.integer_program import (
+    GATE,
+    HIDDEN,
+    Builder,
+    Integers,
+    Place,
+    Tensor,
+    fraction_bits,
+    packed,
+    padded,
+    quantize,
+)
 from setk.models.fspen import BANDS, BINS, FSPEN, GROUPS
 from setk.nn import level
 
@@ -40,7 +50,12 @@ def layers(model: FSPEN) -> dict[str, tuple[nn.Module, Callable[[Any, Any], Valu
         "split_channels": (model.split_channels, output),
         "split_bands": (model.split_bands, elu),
     }
-    for name, function in (("full_encoder", output), ("sub_encoder", output), ("full_decoder", output), ("sub_decoder", relu)):
+    for name, function in (
+        ("full_encoder", output),
+        ("sub_encoder", output),
+        ("full_decoder", output),
+        ("sub_decoder", relu),
+    ):
         found |= {f"{name}.{i}": (module, function) for i, module in enumerate(getattr(model, name))}
     if model.config.decoder_1x1:
         found |= {f"squeeze.{i}": (decoder[0], output) for i, decoder in enumerate(model.full_decoder)}
@@ -103,9 +118,7 @@ class Lowering:
         states = [b.buffer(BANDS * block.inter.hidden_size, "state") for block in model.blocks]
         history, tail = b.buffer(transform.overlap, "state"), b.buffer(2 * transform.overlap, "state")
         spectrum = b.buffer(4 * BINS)
-        b.add(
-            "ANALYSE", transform.hop, history, spectrum, b.buffer(4 * BINS), self._shorts(transform.analysis_window)
-        )
+        b.add("ANALYSE", transform.hop, history, spectrum, b.buffer(4 * BINS), self._shorts(transform.analysis_window))
         gain = self._level(spectrum) if model.config.level_range else -1
         unit = fraction_bits(float(transform.analysis_window.sum()) ** compression)
         x = b.tensor(BINS, 2, unit, HALO, HALO)
@@ -189,9 +202,7 @@ class Lowering:
         self._rows(z, mixed, weight[..., 0], bias, BANDS)
         return z
 
-    def _rows(
-        self, out: Tensor, x: Tensor, weight: np.ndarray, bias: np.ndarray, rows: int, **options: Any
-    ) -> None:
+    def _rows(self, out: Tensor, x: Tensor, weight: np.ndarray, bias: np.ndarray, rows: int, **options: Any) -> None:
         """A linear layer of each row of x."""
         self.b.product(out, [(x.at, x.width, weight.shape[-1])], weight, bias, rows, x.fraction, **options)
 
@@ -253,9 +264,7 @@ class Lowering:
             raise ValueError(f"a layer norm with gains up to {np.abs(gain).max():g}: too large for its residual")
         lift = 1 << (bits + 7 - offset_bits)
         words = [epsilon & 0xFFFFFFFF, epsilon >> 32]
-        self.b.add(
-            "NORMALISE", BANDS * x.width // n, n, *words, *tables, shift, lift, x.at, residual.at, y.at
-        )
+        self.b.add("NORMALISE", BANDS * x.width // n, n, *words, *tables, shift, lift, x.at, residual.at, y.at)
         return y
 
     def _split(self, z: Tensor) -> tuple[Tensor, Tensor]:

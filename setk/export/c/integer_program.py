@@ -93,9 +93,9 @@ def quantize(weights: np.ndarray, bias: np.ndarray, before: int, after: int) -> 
         [np.abs(weights).max(1) / MOST, np.abs(weights).sum(1) / MOST_SUM, np.abs(bias) * 2.0 ** (before - 29)]
     )
     units = np.maximum(least, least.max() * 2.0**-14) * 2.0 ** (after - before + 16)
-    shift = math.floor(math.log2(32767 / units.max()))
-    if not 0 <= shift <= 14:
-        raise ValueError(f"a layer of scale 2^{-shift}: its weights do not fit the ranges of its activations")
+    shift = min(14, math.floor(math.log2(32767 / units.max())))
+    if shift < 0:
+        raise ValueError(f"weights up to {np.abs(weights).max():g} are too large for the ranges of the activations")
     factor = np.ceil(units * 2.0**shift)
     scale = factor * 2.0 ** (before - after - 16 - shift)
     rows = np.rint(weights / scale[:, None]).astype(np.int8)

@@ -44,7 +44,8 @@ class Reference:
 
     def process(self, samples: np.ndarray) -> np.ndarray:
         hops = []
-        for self.samples in samples.astype(np.int64).reshape(-1, self.hop):
+        for hop in samples.astype(np.int64).reshape(-1, self.hop):
+            self.samples = hop
             for i, (op, arguments) in enumerate(self.rows):
                 getattr(self, f"_{op.lower()}")(*arguments)
                 if self.seen is not None:
@@ -105,7 +106,9 @@ class Reference:
         sums = (x.astype(np.float64) @ weights).astype(np.int64) + bias
         return (sums * factor >> 16) >> shift
 
-    def _product(self, batch: int, rows: int, columns: int, function: int, shift: int, fraction: int, *rest: Any) -> None:
+    def _product(
+        self, batch: int, rows: int, columns: int, function: int, shift: int, fraction: int, *rest: Any
+    ) -> None:
         y, step, row, column, bias, factor, weights, line, _, *segments = rest
         biases = self.constant("longs", bias, batch * columns).reshape(batch, -1)
         factors = self.constant("shorts", factor, batch * columns).reshape(batch, -1)
@@ -192,7 +195,7 @@ class Reference:
     def _analyse(self, hop: int, history: int, spectrum: int, _: int, window: int) -> None:
         past = self.view(history, self.points - hop)[0]
         frame = np.concatenate([past, self.samples])
-        z = frame * (self.constant("shorts", window, self.points) & 0xFFFF) >> 10
+        z = frame * (self.constant("shorts", window, self.points) & 0xFFFF) + 512 >> 10
         past[:] = frame[hop:]
         re, im = self._fourier(z[::2], z[1::2])
         k = np.arange(self.points // 2 + 1)
@@ -225,7 +228,12 @@ class Reference:
         s = self.wide(spectrum, 2 * bins).astype(np.int64).reshape(-1, 2)
         least = self.product_of(np.array(1), *self.power(np.array(floor + 2 * (UNIT - g))), 2**31 - 1)
         p = np.square(s).sum(1)
-        e = g + 2 * ((self.logarithm(p + least + (p == 0)) + 2 * (g - UNIT)) * exponent >> 32) - UNIT + fraction * (1 << 24)
+        e = (
+            g
+            + 2 * ((self.logarithm(p + least + (p == 0)) + 2 * (g - UNIT)) * exponent >> 32)
+            - UNIT
+            + fraction * (1 << 24)
+        )
         found = self.product_of(s, *(v[:, None] for v in self.power(e)), 32767)
         self.view(x, 2 * bins)[0] = np.where(p[:, None] > 0, found, 0).ravel()
         root = self.power(e + (self.logarithm(np.maximum(p, 1)) >> 1))

@@ -44,8 +44,8 @@ static void analyse(const int32_t *a, const Memory *memory)
     int16_t *history = numbers(memory, a[1]);
     int32_t *to = wide(memory, a[2]), *z = wide(memory, a[3]);
     const int16_t *window = shorts_at(memory, a[4]);
-    for (int i = 0; i < kept; i++) z[i] = (history[i] * (int32_t)(uint16_t)window[i]) >> 10;
-    for (int i = 0; i < hop; i++) z[kept + i] = (memory->in[i] * (int32_t)(uint16_t)window[kept + i]) >> 10;
+    for (int i = 0; i < kept; i++) z[i] = rounded(history[i] * (int32_t)(uint16_t)window[i], 10);
+    for (int i = 0; i < hop; i++) z[kept + i] = rounded(memory->in[i] * (int32_t)(uint16_t)window[kept + i], 10);
     for (int i = 0; i < kept; i++) history[i] = i + hop < kept ? history[i + hop] : memory->in[i + hop - kept];
     fourier(z, to);
     for (int k = 0; k <= h; k++) {
