@@ -103,7 +103,7 @@ def test_quantized_weights_stay_in_their_bounds(seed):
 
 @pytest.fixture(scope="module")
 def functions():
-    return Reference(calibrated(FSPEN.Config(groups=1, dpe_blocks=1))[1], HOP, 512)
+    return Reference(calibrated(FSPEN.Config(groups=1, dpe_blocks=1))[1], HOP)
 
 
 def test_the_tables_are_as_exact_as_stated(functions):
@@ -132,7 +132,7 @@ def test_the_transform_is_that_of_the_model(functions):
         if op == "ANALYSE":
             seen.setdefault("spectra", []).append(reference.wide(arguments[2], 514).copy())
 
-    stream = Reference(calibrated(FSPEN.Config(groups=1, dpe_blocks=1))[1], HOP, 512)
+    stream = Reference(calibrated(FSPEN.Config(groups=1, dpe_blocks=1))[1], HOP)
     stream.seen = spectra
     stream.process(x)
     window = FSPEN(FSPEN.Config(groups=1, dpe_blocks=1)).transform.analysis_window.astype(np.float64)
@@ -140,8 +140,13 @@ def test_the_transform_is_that_of_the_model(functions):
     for i, found in enumerate(seen["spectra"]):
         frame = padded[i * HOP : i * HOP + 512] * 2**21
         exact = np.fft.rfft(frame * window)
-        rounding = 10 + 2.0**-17 * np.sqrt(np.square(frame).sum())  # of the transform, and of a window of 16 bits
+        rounding = 10 + 2.0**-16 * np.sqrt(np.square(frame).sum())  # of the transform, and of a window of 16 bits
         assert np.abs(found[::2] + 1j * found[1::2] - exact).max() < rounding
+
+
+MOST_DIFFERENT = [
+    name if name in ("fspen-79k", "narrow") else pytest.param(name, marks=pytest.mark.full) for name in CONFIGS
+]
 
 
 @needs_compiler
@@ -149,7 +154,7 @@ def test_the_transform_is_that_of_the_model(functions):
 def test_c_returns_the_bits_of_the_reference(name, tmp_path):
     model, program = calibrated(FSPEN.Config(**CONFIGS[name]), seed=len(name))
     signal = np.concatenate([hostile(len(name)), speech_like(0.3, 0.2, 2)])
-    expected = Reference(program, HOP, 512).process(signal)
+    expected = Reference(program, HOP).process(signal)
     Form(model, program, "m", expected[-HOP:], {"sha256": ""}).write(tmp_path / "m.c", "", "")
     assert np.abs(expected.astype(int)).max() > 1000
     assert np.array_equal(CompiledIntegers(tmp_path / "m.c", "m", ["-O3"]).process(signal), expected)
@@ -168,7 +173,7 @@ def test_c_returns_the_bits_of_the_reference(name, tmp_path):
 def test_the_reference_follows_the_float_model(name):
     model, program = calibrated(FSPEN.Config(**CONFIGS[name]), seed=len(name))
     x = speech_like(1.0, 0.1, 5)
-    assert integer_build.snr(model, [x], [Reference(program, HOP, 512).process(x)]) > 28
+    assert integer_build.snr(model, [x], [Reference(program, HOP).process(x)]) > 28
 
 
 @pytest.fixture(scope="module")

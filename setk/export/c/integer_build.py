@@ -21,7 +21,7 @@ from setk.engines import TorchEngine
 from setk.export.c import emit
 from setk.export.c.build import EXPECTED_HOPS, TEST_HOPS, build, compiler, reference
 from setk.export.c.integer_fspen import Lowering, layers
-from setk.export.c.integer_program import OPERATIONS, Integers
+from setk.export.c.integer_program import OPERATIONS, POINTS, Integers
 from setk.export.c.integer_reference import Reference
 from setk.export.c.integer_tables import tables
 from setk.models.fspen import FSPEN
@@ -66,9 +66,9 @@ def numbers(name: str, values: np.ndarray, kind: str) -> str:
     return f"{aligned}static const {kind} {name}[{len(values)}] = {{\n" + ",\n".join(lines) + "\n};"
 
 
-def constants(program: Integers, points: int) -> str:
+def constants(program: Integers) -> str:
     """The tables, the weights and the rows of a program as C."""
-    arrays = {**tables(points), **program.constants}
+    arrays = {**tables(), **program.constants}
     texts = [numbers(name, values, TYPES.get(name, "int32_t")) for name, values in arrays.items()]
     rows = []
     for op, count, *arguments in program.words:
@@ -90,7 +90,7 @@ class Form:
 
     def _filled(self, template: str) -> str:
         transform, program = self.model.transform, self.program
-        size = memory(program, transform.hop, transform.points)
+        size = memory(program, transform.hop)
         values = {
             "RATE_VALUE": self.model.sample_rate,
             "HOP_VALUE": transform.hop,
@@ -103,7 +103,7 @@ class Form:
             "EXPECTED_HOPS": EXPECTED_HOPS,
             "TEST_HOPS": TEST_HOPS,
             "FACTS": self._title(),
-            "CONSTANTS_TEXT": constants(program, transform.points),
+            "CONSTANTS_TEXT": constants(program),
             "EXPECTED_TEXT": numbers("expected", self.expected, "int16_t"),
         }
         for name, value in values.items():
@@ -116,7 +116,7 @@ class Form:
     def write(self, source: Path, compared: str, hashed: str) -> None:
         """Write the .c and the .h."""
         program, transform = self.program, self.model.transform
-        size = memory(program, transform.hop, transform.points)
+        size = memory(program, transform.hop)
         hops = self.model.sample_rate / transform.hop
         lines = [
             self._title(),
@@ -134,7 +134,7 @@ class Form:
         ]
         head = "/* " + "\n * ".join(lines).replace(" * \n", " *\n") + "\n */"
         kernels = [emit.text(name, "setk.export.c") for name in KERNELS]
-        points = f"#define POINTS {transform.points}"
+        points = f"#define POINTS {POINTS}"
         body = self._filled(emit.text("integer_template.c", "setk.export.c"))
         source.write_text(
             "\n".join([head, f'#include "{self.prefix}.h"', "#include <stddef.h>", "", points, *kernels, body])
@@ -142,9 +142,9 @@ class Form:
         source.with_suffix(".h").write_text(self._filled(emit.text("integer_template.h", "setk.export.c")))
 
 
-def memory(program: Integers, hop: int, points: int) -> dict[str, int]:
+def memory(program: Integers, hop: int) -> dict[str, int]:
     """Bytes of constants, of the state of a stream, and of scratch memory (see integer_template.c)."""
-    arrays = {**tables(points), **program.constants}
+    arrays = {**tables(), **program.constants}
     constants_ = sum(
         len(values) * int(re.sub(r"\D", "", TYPES.get(name, "int32_t"))) // 8 for name, values in arrays.items()
     )
@@ -218,9 +218,9 @@ def export_integer(
     transform = model.transform
     hop, limit = transform.hop, int(COMPARED_S * model.sample_rate)
     tested = test_signal(TEST_HOPS, hop)
-    made = Reference(program, hop, transform.points).process(tested)
+    made = Reference(program, hop).process(tested)
     speech = [_samples(wave[:limit], hop) for wave in waves[:COMPARED]]
-    outputs = [Reference(program, hop, transform.points).process(x) for x in speech]
+    outputs = [Reference(program, hop).process(x) for x in speech]
     ratio = snr(model, speech, outputs)
     if not ratio >= min_snr:
         raise UserError(f"{out}: not written: its SNR to the float model is {ratio:.1f} dB, below {min_snr:g}")
@@ -239,7 +239,7 @@ def export_integer(
         for suffix in (".h", ".c"):
             with atomic_path(out.with_suffix(suffix)) as temporary:
                 shutil.copyfile(source.with_suffix(suffix), temporary)
-    size = memory(program, hop, transform.points)
+    size = memory(program, hop)
     return {"snr_db": ratio, "multiply_adds": program.multiply_adds, "nodes": len(program.words), "bytes": size}
 
 

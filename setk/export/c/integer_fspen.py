@@ -10,7 +10,9 @@ from torch import Tensor as Values
 from torch import nn
 from torch.nn import functional as F
 
+from setk.audio.stft import STFT
 from setk.export.c.integer_program import (
+    POINTS,
     GATE,
     HIDDEN,
     Builder,
@@ -113,8 +115,8 @@ class Lowering:
         """The complete program: samples in and samples out."""
         model, b = self.model, self.b
         transform, compression = model.transform, model.config.compression
-        if transform.points != 512 or transform.window != 512:
-            raise ValueError(f"a transform of {transform.points} points: the kernels have one of 512")
+        if not isinstance(transform, STFT) or (transform.points, transform.window) != (POINTS, POINTS):
+            raise ValueError(f"{transform}: the kernels have a Fourier transform of {POINTS} points")
         states = [b.buffer(BANDS * block.inter.hidden_size, "state") for block in model.blocks]
         history, tail = b.buffer(transform.overlap, "state"), b.buffer(2 * transform.overlap, "state")
         spectrum = b.buffer(4 * BINS)

@@ -27,6 +27,7 @@ OPERATIONS = (
 SPACES = {"bytes": 0, "shorts": 1, "longs": 2, "state": 3, "scratch": 4}
 FUNCTIONS = {"linear": 0, "relu": 1, "elu": 2}
 DTYPES = {"bytes": np.int8, "shorts": np.int16, "longs": np.int32}
+POINTS = 512  # of the transform (integer_transform.h)
 GATE, HIDDEN = 12, 15  # fractional bits of what goes into a gate, and of the state of a GRU
 MOST, MOST_SUM = 127, 2**15  # of a weight, and of the sum of a row's |weights|: sums stay below 2^30 (integer_layers.h)
 _SLACK = 8  # numbers behind a buffer that may be read
@@ -224,7 +225,8 @@ class Builder:
             if kind == "state":
                 offsets[number], state = SPACES["state"] << 28 | state, state + taken
             elif number in spans:
-                groups[number] = Group(*spans[number], 0, taken, set())
+                first, last = spans[number]
+                groups[number] = Group(first, last, 0, taken, set())
         place(list(groups.values()))
         offsets |= {number: SPACES["scratch"] << 28 | group.at for number, group in groups.items()}
         words = [

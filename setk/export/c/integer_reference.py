@@ -6,7 +6,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from setk.export.c.integer_program import FUNCTIONS, OPERATIONS, SPACES, Integers, unpacked
+from setk.export.c.integer_program import FUNCTIONS, OPERATIONS, POINTS, SPACES, Integers, unpacked
 from setk.export.c.integer_tables import tables
 
 UNIT = 21 << 24  # log2 of a spectrum's unit, in Q24
@@ -26,19 +26,20 @@ def _leading(x: np.ndarray) -> np.ndarray:
 class Reference:
     """A stream of one program; process(samples int16 [n], n whole hops) returns as many.
 
-    >>> Reference(program, hop=256, points=512).process(np.zeros(512, np.int16)).dtype
+    >>> Reference(program, hop=256).process(np.zeros(512, np.int16)).dtype
     dtype('int16')
     """
 
-    def __init__(self, program: Integers, hop: int, points: int):
+    def __init__(self, program: Integers, hop: int):
         self.rows = [(OPERATIONS[op], [int(x) for x in arguments]) for op, _, *arguments in program.words]
         self.constants = {name: values.astype(np.int64) for name, values in program.constants.items()}
-        self.tables = tables(points)
+        self.tables = tables()
         self.memory = {
             SPACES["state"]: np.zeros(program.state, np.int16),
             SPACES["scratch"]: np.zeros(program.scratch, np.int16),
         }
-        self.hop, self.points, self.weights = hop, points, {}
+        self.hop = hop
+        self.weights: dict[int, np.ndarray] = {}
         self.samples = self.out = np.zeros(hop, np.int64)
         self.seen: Callable[[int, str, list[int], Reference], None] | None = None
 
@@ -175,7 +176,7 @@ class Reference:
     def _turned(self, a: np.ndarray, k: np.ndarray, b: np.ndarray, sign: int) -> np.ndarray:
         """a cos + sign b sin of 2 pi k / points."""
         table = self.tables["cosine_table"]
-        c, s = table[k % self.points], sign * table[(k - self.points // 4) % self.points]
+        c, s = table[k % POINTS], sign * table[(k - POINTS // 4) % POINTS]
         return (a * c + b * s + (1 << 29)) >> 30
 
     def _fourier(self, re: np.ndarray, im: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -193,12 +194,12 @@ class Reference:
         return re, im
 
     def _analyse(self, hop: int, history: int, spectrum: int, _: int, window: int) -> None:
-        past = self.view(history, self.points - hop)[0]
+        past = self.view(history, POINTS - hop)[0]
         frame = np.concatenate([past, self.samples])
-        z = frame * (self.constant("shorts", window, self.points) & 0xFFFF) + 512 >> 10
+        z = frame * (self.constant("shorts", window, POINTS) & 0xFFFF) + 512 >> 10
         past[:] = frame[hop:]
         re, im = self._fourier(z[::2], z[1::2])
-        k = np.arange(self.points // 2 + 1)
+        k = np.arange(POINTS // 2 + 1)
         pr, pi = (np.append(v, v[0]) for v in (re, im))
         qr, qi = pr[::-1], pi[::-1]
         odd_re, odd_im = (pi + qi) >> 1, (qr - pr) >> 1
@@ -234,7 +235,8 @@ class Reference:
             - UNIT
             + fraction * (1 << 24)
         )
-        found = self.product_of(s, *(v[:, None] for v in self.power(e)), 32767)
+        mantissa, exponents = self.power(e)
+        found = self.product_of(s, mantissa[:, None], exponents[:, None], 32767)
         self.view(x, 2 * bins)[0] = np.where(p[:, None] > 0, found, 0).ravel()
         root = self.power(e + (self.logarithm(np.maximum(p, 1)) >> 1))
         self.view(magnitude, bins)[0] = np.where(p > 0, self.product_of(np.array(1), *root, 32767), 0)
@@ -247,11 +249,11 @@ class Reference:
         level = self.view(magnitude, bins)[0].astype(np.int64) * self.view(gains, bins)[0]
         twice = self.product_of(np.array(1), *self.power(lg), 2**31 - 1) + level
         e = self.logarithm(np.maximum(twice, 1)) - unit * (1 << 24) - (1 << 24)
-        scale = self.power((e * inverse >> 26) - lg - self._gain(gain) + 13 * (1 << 24))
-        self.wide(y, 2 * bins)[:] = self.product_of(z, *(v[:, None] for v in scale), 1 << 21).ravel()
+        mantissa, exponents = self.power((e * inverse >> 26) - lg - self._gain(gain) + 13 * (1 << 24))
+        self.wide(y, 2 * bins)[:] = self.product_of(z, mantissa[:, None], exponents[:, None], 1 << 21).ravel()
 
     def _synthesise(self, hop: int, tail: int, spectrum: int, _: int, window: int) -> None:
-        h, rest = self.points // 2, self.points - hop
+        h, rest = POINTS // 2, POINTS - hop
         s = self.wide(spectrum, 2 * h + 2).astype(np.int64).reshape(-1, 2)
         s[[0, h], 1] = 0
         (pr, pi), (qr, qi), k = s[:h].T, s[:0:-1].T, np.arange(h)
@@ -259,7 +261,7 @@ class Reference:
         im = ((pi - qi) >> 1) + self._turned(dr, k, di, -1)
         re = ((pr + qr) >> 1) - self._turned(di, k, dr, 1)
         im, re = self._fourier(im, re)
-        frame = np.stack([re, im], 1).ravel() * (self.constant("shorts", window, self.points) & 0xFFFF) >> 17
+        frame = np.stack([re, im], 1).ravel() * (self.constant("shorts", window, POINTS) & 0xFFFF) >> 17
         past = self.wide(tail, rest)
         frame[:rest] += past
         self.out = saturated((frame[:hop] + 16) >> 5)

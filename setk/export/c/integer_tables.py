@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from setk.export.c.integer_program import POINTS
 
-def tables(points: int) -> dict[str, np.ndarray]:
+
+def tables() -> dict[str, np.ndarray]:
     """By name in C: powers of two, logarithms, sigmoid and exponential for linear interpolation, and the cosines of a transform."""
     i = np.arange(513)
     exact = {
@@ -13,7 +15,7 @@ def tables(points: int) -> dict[str, np.ndarray]:
         "logarithm_table": np.log2(1 + i[:257] / 256) * 2**24,
         "sigmoid_table": np.minimum(2**16 / (1 + np.exp(8 - i / 32)), 65535),
         "exponential_table": np.exp(-i / 64) * 2**15,
-        "cosine_table": np.cos(2 * np.pi * np.arange(points) / points) * 2**30,
+        "cosine_table": np.cos(2 * np.pi * np.arange(POINTS) / POINTS) * 2**30,
     }
     rounded = {name: np.rint(values).astype(np.int64) for name, values in exact.items()}
     rounded["power_table"][-1] -= 1  # 2^31 is no int32
