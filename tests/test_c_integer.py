@@ -322,7 +322,7 @@ def test_options_that_do_not_apply_are_refused(se, tmp_path):
     for arguments, complaint in (
         (["x.onnx"], "end in .c"),
         (["x.c", "--frames", "2"], "remove --frames"),
-        (["x.c", "--for", "sherpa-onnx"], "remove --integer"),
+        (["x.onnx", "--for", "sherpa-onnx"], "remove --integer"),
     ):
         done = se("quant", "export", "fspen", tmp_path / arguments[0], "--integer", *arguments[1:])
         assert done.returncode == 2 and complaint in done.err
