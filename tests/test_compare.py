@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from conftest import MINI
 from scipy import stats
 
 from setk.core.errors import UserError
 from setk.scoring import compare
+from setk.scoring.report import comparison
 
 HEAD = "utt\tstoi\tlsd\terror"
 
@@ -141,7 +145,9 @@ def test_little_to_compare(se, tmp_path):
         (("a.tsv", "d.tsv"), "no utterance in common: 1 here, 1 others"),
         (("-", "-"), "standard input"),
         (("a.tsv", "a.tsv", "--jobs", "2"), "--jobs does not apply with --compare"),
-        (("a.tsv", "a.tsv", "b.tsv"), "ENHANCED does not apply with --compare"),
+        (("a.tsv", "a.tsv", "--noisy", "n"), "--noisy does not apply with --compare without --html"),
+        (("a.tsv", "a.tsv", "a.tsv"), "two systems have one name: a, a, a; write NAME=SCORES.tsv"),
+        (("a.tsv", "a.tsv", "b.tsv"), "b.tsv: no such score table"),
         (("a.tsv",), "requires 2 arguments"),
         (("a.tsv", "nowhere.tsv"), "nowhere.tsv: no such score table"),
         (("a.tsv", "."), "is a directory"),
@@ -155,6 +161,92 @@ def test_usage_errors(se, tmp_path, args, reason):
     args = [tmp_path / arg if arg.endswith(".tsv") else arg for arg in args]
     done = se("score", "--compare", *args)
     assert (done.out, done.returncode) == ("", 2) and reason in done.err
+
+
+def test_several_tables_against_the_first(se, tables, tmp_path):
+    path_a, path_b, *_ = tables
+    path_c = tmp_path / "c.tsv"
+    path_c.write_text("".join(path_b.read_text().splitlines(keepends=True)[:21]))
+    done = se("score", "--compare", path_a, path_b, f"third={path_c}")
+    assert done.returncode == 0 and "a.tsv has, and another table lacks, 12 utterances" in done.err
+    head, *rows = (line.split("\t") for line in done.out.splitlines())
+    assert head == ["system", *compare.COLUMNS]
+    assert [row[:2] for row in rows] == [[name, metric] for name in ("b", "third") for metric in ("stoi", "lsd")]
+    # On the utterances of all, B and the third are equal.
+    assert rows[0][2:] == rows[2][2:] and int(rows[0][2]) == 19
+    objects = [
+        json.loads(line) for line in se("score", "--compare", path_a, path_b, path_c, "--jsonl").out.splitlines()
+    ]
+    assert [one["system"] for one in objects] == ["b", "b", "c", "c"]
+    assert [repr(one["diff"]) for one in objects] == [row[5] for row in rows]
+
+
+class Page(HTMLParser):
+    """The rows of the tables with players: utterance -> (name, scores, whether it has a player)."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.cards, self.heading, self.cells, self.player = {}, None, None, False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "article":
+            self.heading = ""
+        elif tag == "tr" and self.heading is not None:
+            self.cells, self.player = [], False
+        elif tag in ("th", "td") and self.cells is not None:
+            self.cells.append("")
+        elif tag == "audio":
+            self.player = dict(attrs)["src"].startswith("data:audio/flac;base64,")
+
+    def handle_endtag(self, tag):
+        if tag == "article":
+            self.heading = None
+        elif tag == "tr" and self.heading is not None:
+            name, *scores, _ = self.cells
+            self.cards.setdefault(self.heading, []).append((name, scores, self.player))
+            self.cells = None
+
+    def handle_data(self, data):
+        if self.cells:
+            self.cells[-1] += data
+        elif self.heading == "":
+            self.heading = data
+
+
+def test_a_page_has_a_player_for_every_row(se, tmp_path):
+    noisy = sorted((MINI / "test/noisy").glob("*.flac"))
+    scores = np.random.default_rng(1).uniform(1, 4, (3, len(noisy)))
+    scores[0] = 1.0
+    audio = tmp_path / "noisy.scp"
+    audio.write_text("".join(f"{path.stem} {path}\n" for path in noisy))
+    specs = []
+    for name, row in zip(("noisy", "one", "two <&>"), scores):
+        lines = [f"{path.stem} {value!r} " for path, value in zip(noisy, row.tolist())]
+        table = write(tmp_path / f"{len(specs)}.tsv", *lines, head="utt\tpesq_wb\terror")
+        specs.append(f"{name}={table},{audio}")
+    page = tmp_path / "compare.html"
+    done = se("score", "--compare", *specs, "--ref", audio, "--html", page)
+    assert done.returncode == 0, done.err
+    text = page.read_text()
+    cards = Page(text).cards
+    spread = {path.stem: np.ptp(scores[:, i]) for i, path in enumerate(noisy)}
+    total = {path.stem: scores[:, i].sum() for i, path in enumerate(noisy)}
+    worst = sorted(total, key=total.get)[: comparison.CARDS]
+    differing = sorted(spread.keys() - worst, key=spread.get, reverse=True)[: comparison.CARDS]
+    assert list(cards) == [*differing, *worst]
+    for utt, (_, *rows) in cards.items():
+        i = [path.stem for path in noisy].index(utt)
+        assert [name for name, *_ in rows] == ["noisy", "one", "two <&>", "clean"]
+        assert [values for _, values, _ in rows] == [[f"{x:.3f}"] for x in scores[:, i]] + [["–"]]
+        assert all(player for *_, player in rows)
+    means = [f"{m:.3f}" for m in scores.mean(1)]
+    assert all(mean in text for mean in means)
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", text)
+    again = tmp_path / "again.html"
+    se("score", "--compare", *specs, "--ref", audio, "--html", again)
+    strip = re.compile(r"<dt>command</dt>.*")
+    assert strip.sub("", again.read_text()) == strip.sub("", text)
 
 
 GOOD = f"{HEAD}\nx\t0.5\t1.0\t\n"

@@ -20,6 +20,7 @@ se-score clean.wav enhanced.wav
 se-score --ref clean.scp enhanced.scp --jobs 4 --summary scores.json > scores.tsv
 se-score --ref clean.scp enhanced.scp --metrics pesq_wb,stoi --by utt2snr
 se-score --compare a.tsv b.tsv                           # paired test of two systems
+se-score --compare a.tsv,a.scp b.tsv,b.scp c.tsv,c.scp --noisy noisy.scp --html compare.html
 se-score --ref clean.scp --noisy noisy.scp enhanced.scp --html report.html > scores.tsv
 """
 VERIFIED = 20  # utterances that --verify recomputes
@@ -43,7 +44,7 @@ def score(
     against: Annotated[Optional[str], shell.option(group=shell.TABLES, metavar="NAME", help="With --table: differences to this system too.")] = None,
     published: Annotated[Optional[Path], shell.option(group=shell.TABLES, metavar="FILE.tsv", help="With --table md: further rows, figures of papers. Columns: system, costs, metrics, as --table tsv names them.")] = None,
     png: Annotated[Optional[Path], shell.option(group=shell.TABLES, metavar="FILE", help="With --table: draw the means against MACs/s.")] = None,
-    compare: Annotated[Optional[tuple[str, str]], shell.option(group=shell.TABLES, metavar="A.tsv B.tsv", help="Compare two score tables on the same utterances, and exit.")] = None,
+    compare: Annotated[Optional[tuple[str, str]], shell.option(group=shell.TABLES, metavar="A.tsv B.tsv", help="Compare two score tables on the same utterances, and exit; further tables follow, each against A. With --html each is [NAME=]SCORES.tsv[,WAVS.scp], and --noisy and --ref are wav lists to listen to.")] = None,
     verify: Annotated[Optional[int], shell.option(group=shell.METRICS, metavar="[N]", min=1, help=f"Recompute N random utterances (default {VERIFIED}) with pystoi and pesq; " "exit with 1 if a score differs by more than 1e-6.")] = None,
     rate: Annotated[Optional[int], shell.option(group=shell.INPUT, metavar="HZ", min=1, help="Resample all signals to this rate first.")] = None,
     tolerance: Annotated[float, shell.option(group=shell.INPUT, metavar="SECONDS", min=0, help="Lengths may differ by this much; the longer is cut.")] = 0.0,
@@ -62,13 +63,16 @@ def score(
 
     A tab-separated table goes to standard output, a row as soon as it is ready, in the order of ENHANCED. A score that
     cannot be computed is nan, and the last column says why. Means with 95 % intervals go to standard error.
-    With --compare, a row per metric of two such tables: B - A with its interval, and p by bootstrap and by Wilcoxon.
+    With --compare, a row per metric of two such tables: B - A with its interval, and p by bootstrap and by Wilcoxon. Of more
+    tables, each is compared with the first; --html has their means, and a player for every system of chosen utterances.
     With --table, a row per system: its costs, as printed by se-count --json, and means with intervals. With --by too, a
     row per system and a column per group.
     """
     if compare:
-        shell.only(ctx, "with --compare", "compare", "jsonl")
-        return _compare(*compare, jsonl)
+        shell.only(ctx, "with --compare", "compare", "files", "jsonl", "html", "noisy", "ref", "allow_commands")
+        if html is None:
+            shell.refuse(ctx, "with --compare without --html", "noisy", "ref", "allow_commands")
+        return _compare([*compare, *(files or [])], jsonl, html, noisy, ref, allow_commands)
     from setk import metrics as measures
     from setk.audio.arrays import check_rate
     from setk.scoring import expect as expectations, pairing, rows as library, systems, verify as verifying
@@ -152,24 +156,31 @@ def _list_metrics(extras: Extras, jsonl: bool) -> None:
     )
 
 
-def _compare(path_a: str, path_b: str, jsonl: bool) -> None:
-    """Print a row for each metric that both score tables have, over the utterances that both have."""
-    from setk.scoring import compare
+def _compare(
+    tables: list[str], jsonl: bool, html: Path | None, noisy: str | None, ref: str | None, allow_commands: bool
+) -> None:
+    """Print a row for each metric that all score tables have, of each table against the first, over the utterances of all."""
+    from setk.scoring import compare, several
 
-    if path_a == path_b == "-":
-        raise UserError("only one of the two tables can be standard input")
-    a, b = compare.read_table(path_a), compare.read_table(path_b)
-    metrics, utts, only_a, only_b = compare.common(a, b)
-    for line in (*compare.named(f"only {path_a} has", only_a), *compare.named(f"only {path_b} has", only_b)):
+    if tables.count("-") > 1:
+        raise UserError("only one of the tables can be standard input")
+    found = several.compare_systems(tables)
+    for line in found.remarks:
         shell.note(f"se-score: {line}")
-    table_rows = None if jsonl else shell.Rows(*compare.COLUMNS[:1], compare.COLUMNS[1:])
-    for one in compare.compare(a, b, metrics, utts):
-        values = {name: getattr(one, name) for name in compare.COLUMNS}
-        if table_rows:
-            table_rows.add(one.metric, map(repr, list(values.values())[1:]))
-        else:
-            shell.print_json(values)
-        shell.note(f"se-score: {compare.words(one)}")
+    many = len(found.systems) > 2
+    columns = ("system", *compare.COLUMNS) if many else compare.COLUMNS
+    table_rows = None if jsonl else shell.Rows(columns[0], columns[1:])
+    for name, comparisons in found.comparisons.items():
+        for one in comparisons:
+            values = {**({"system": name} if many else {}), **{key: getattr(one, key) for key in compare.COLUMNS}}
+            if table_rows:
+                first, *rest = values.values()
+                table_rows.add(first, [value if isinstance(value, str) else repr(value) for value in rest])
+            else:
+                shell.print_json(values)
+            shell.note(f"se-score: {f'{name}: ' if many else ''}{compare.words(one)}")
+    if html:
+        several.write_page(html, found, noisy=noisy, clean=ref, allow_commands=allow_commands, inputs=tables)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The systems of a table, as the command line names them.
 
-A system is written [NAME=]SCORES.tsv[,SCORES.tsv...][,COUNT.json...]: the score table that se-score wrote, one for each seed, and
-what `se-count --json` printed; of a cost in several files the last counts. Published figures are rows of a table.
+A system is written [NAME=]SCORES.tsv[,SCORES.tsv...][,COUNT.json...][,WAVS.scp]: the score table that se-score wrote, one for each
+seed, what `se-count --json` printed, and the wav list of its audio; of a cost in several files the last counts. Published figures are rows of a table.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ QUOTED = "macs_per_second_ptflops"
 @dataclass(frozen=True)
 class System:
     """`scores`: of several seeds, their mean for each utterance. `costs` holds the values of COSTS that are known, and QUOTED; the
-    latency of a model that is not causal is None. `published`: metric -> a paper's figure, as written there."""
+    latency of a model that is not causal is None. `published`: metric -> a paper's figure, as written there. `audio`: a wav list, or None."""
 
     name: str
     scores: Table
     costs: Mapping[str, float | None]
     seeds: tuple[Table, ...] = ()
     published: Mapping[str, str] = field(default_factory=dict)
+    audio: str | None = None
 
     def column(self, metric: str) -> dict[str, float]:
         """utt -> score; empty if the table lacks the metric."""
@@ -55,10 +56,11 @@ def parse(spec: str) -> System:
         path = Path(first)
         name = path.resolve().parent.name if path.stem in ("enhanced", "scores") else path.stem
     costs: dict[str, float | None] = {}
-    for count in (file for file in others if not file.endswith(".tsv")):
+    for count in (file for file in others if not file.endswith((".tsv", ".scp"))):
         costs |= read_costs(count)
+    audio = next((file for file in others if file.endswith(".scp")), None)
     seeds = tuple(read_table(file) for file in (first, *(file for file in others if file.endswith(".tsv"))))
-    return System(name, seeds[0] if len(seeds) == 1 else mean(seeds, spec), costs, seeds)
+    return System(name, seeds[0] if len(seeds) == 1 else mean(seeds, spec), costs, seeds, audio=audio)
 
 
 def mean(tables: Sequence[Table], where: str) -> Table:

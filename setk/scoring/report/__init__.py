@@ -71,7 +71,7 @@ def write_report(
             best=_cards(high, places, by),
             head="".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names),
             rows="\n".join(_row(row, names) for row in rows),
-            provenance=_facts(summary["provenance"]),
+            provenance=facts(summary["provenance"]),
         ),
     )
 
@@ -110,13 +110,14 @@ def _counts(summary: Mapping[str, Any]) -> str:
 def _summary_rows(means: Mapping[str, Mapping[str, Any]]) -> str:
     return "".join(
         f'<tr><th scope="row">{text(name)}</th><td class="num main">{number(m["mean"])}</td>'
-        f'<td class="num">{_bounds(m)}</td><td class="num">{m["scored"]:,}</td>'
+        f'<td class="num">{bounds(m)}</td><td class="num">{m["scored"]:,}</td>'
         f"<td>{text(metrics.METRICS[name].meaning)} <small>{text(metrics.METRICS[name].range)}</small></td></tr>"
         for name, m in means.items()
     )
 
 
-def _bounds(m: Mapping[str, Any]) -> str:
+def bounds(m: Mapping[str, Any]) -> str:
+    """The interval of a mean of setk.scoring.summary."""
     return "–" if m["low"] is None else f"[{number(m['low'])}, {number(m['high'])}]"
 
 
@@ -137,7 +138,7 @@ def _group(path: str, groups: Mapping[str, Mapping[str, Any]], names: Sequence[s
 def _mean_cell(m: Mapping[str, Any]) -> str:
     if m["mean"] is None:
         return '<td class="num">–</td>'
-    return f'<td class="num"><span class="main">{number(m["mean"])}</span> <small>of {m["scored"]:,}<br>{_bounds(m)}</small></td>'
+    return f'<td class="num"><span class="main">{number(m["mean"])}</span> <small>of {m["scored"]:,}<br>{bounds(m)}</small></td>'
 
 
 def _distribution(name: str, rows: Sequence[Row], m: Mapping[str, Any]) -> str:
@@ -194,7 +195,7 @@ def _row(row: Row, names: Sequence[str]) -> str:
     return f'<tr{" class=bad" if why else ""}><th scope="row">{text(row["utt"])}</th>{cells}<td>{why}</td></tr>'
 
 
-def _facts(provenance: Mapping[str, Any]) -> str:
+def facts(provenance: Mapping[str, Any]) -> str:
     """Provenance as a list of terms, nested facts a line each."""
 
     def as_html(value: object) -> str:

@@ -65,8 +65,12 @@
   element("controls").hidden = false;
   draw();
 
-  // Two signals at once cannot be compared.
-  document.addEventListener("play", (event) => {
-    for (const player of document.querySelectorAll("audio")) if (player !== event.target) player.pause();
+  // Two signals at once cannot be compared. The next one of an utterance goes on where the last one was.
+  document.addEventListener("play", ({ target }) => {
+    for (const player of document.querySelectorAll("audio")) {
+      if (player === target || player.paused) continue;
+      player.pause();
+      if (player.closest("article") === target.closest("article")) target.currentTime = player.currentTime;
+    }
   }, true);
 })();

@@ -1,0 +1,67 @@
+"""Score tables of two or more systems: each against the first, over the metrics and utterances that all of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from setk.core import provenance
+from setk.core.errors import UserError
+from setk.core.files import sha256
+from setk.scoring import specs
+from setk.scoring.compare import Comparison, common, compare, named
+from setk.scoring.specs import System
+
+
+@dataclass(frozen=True)
+class Compared:
+    """`comparisons`: name of every system but the first -> its comparisons with the first, a metric each. `remarks`: what was left out."""
+
+    systems: list[System]
+    metrics: list[str]
+    utts: list[str]
+    comparisons: dict[str, list[Comparison]]
+    remarks: list[str]
+
+
+def compare_systems(texts: Sequence[str]) -> Compared:
+    """Read and compare the systems that `texts` name (see setk.scoring.specs). Raises UserError as `common` does, and if two
+    systems of more than two have one name."""
+    systems = [specs.parse(text) for text in texts]
+    first, *others = systems
+    if len(systems) > 2 and len({system.name for system in systems}) < len(systems):
+        raise UserError(f"two systems have one name: {', '.join(s.name for s in systems)}; write NAME=SCORES.tsv")
+    metrics, utts = list(first.scores.names), list(first.scores.rows)
+    for other in others:
+        both_metrics, both_utts, *_ = common(first.scores, other.scores)
+        metrics, utts = [m for m in metrics if m in both_metrics], [u for u in utts if u in both_utts]
+    if not metrics or not utts:
+        raise UserError(f"the tables have no {'utterance' if metrics else 'metric'} that all of them have")
+    remarks = []
+    for text, system in zip(texts, systems):
+        what = f"only {text} has" if len(systems) == 2 else f"{text} has, and another table lacks,"
+        remarks += named(what, [utt for utt in system.scores.rows if utt not in set(utts)])
+    comparisons = {other.name: list(compare(first.scores, other.scores, metrics, utts)) for other in others}
+    return Compared(systems, metrics, utts, comparisons, remarks)
+
+
+def write_page(
+    path: Path, found: Compared, *, noisy: str | None, clean: str | None, allow_commands: bool, inputs: Sequence[str]
+) -> None:
+    """The systems as a page, with the audio of their wav lists, and that of a list of noisy and of clean signals."""
+    from setk.data import lists
+    from setk.scoring.report import comparison
+
+    def places(audio: str | None) -> dict:
+        return lists.read_wavs(audio, allow_commands) if audio else {}
+
+    rows = [comparison.Compared("noisy", None, places(noisy))] if noisy else []
+    rows += [comparison.Compared(system.name, system.scores, places(system.audio)) for system in found.systems]
+    if clean:
+        rows.append(comparison.Compared("clean", None, places(clean)))
+    files = [file for text in inputs for file in text.rpartition("=")[2].split(",")] + [noisy, clean]
+    hashes = {file: sha256(file) for file in files if file and Path(file).is_file()}
+    comparison.write_comparison(
+        path, rows, found.comparisons, found.utts, found.metrics, provenance.stamp("numpy", inputs=hashes)
+    )
