@@ -65,7 +65,7 @@
   element("controls").hidden = false;
   draw();
 
-  // Two signals at once cannot be compared. The next one of an utterance goes on where the last one was.
+  // Two signals at once cannot be compared. The next one of an utterance continues where the last one was.
   document.addEventListener("play", ({ target }) => {
     for (const player of document.querySelectorAll("audio")) {
       if (player === target || player.paused) continue;
