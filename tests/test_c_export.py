@@ -11,8 +11,9 @@ import pytest
 
 import setk
 from setk.engines import OnnxEngine
+from setk.engines.compiled import STRICT, CompiledEngine, compiler
 from setk.export.c import build, emit
-from setk.native import layers, products, reductions
+from setk.native import int8, layers, products, reductions
 from setk.native.arena import Program, assemble
 from setk.native.elementwise import apply
 from setk.native.places import ZERO, Memory, affine, boxes, copy, materialise
@@ -20,26 +21,38 @@ from setk.native.translate import translate
 from setk.pretrained import included
 from setk.core.errors import UserError
 
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
+pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
 
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]
+RUN_INT8 = """
+#include "native.c"
+void run_int8(const int32_t *program, int words, const float *constants, float *state, float *scratch, const int8_t *weights,
+              const float *steps);
+void run_int8(const int32_t *program, int words, const float *constants, float *state, float *scratch, const int8_t *weights,
+              const float *steps)
+{
+    Memory memory = {constants, state, scratch, NULL, NULL, weights, steps};
+    run(program, words, &memory);
+}
+"""
 
 
 class Runner:
     """The kernels as a library that runs programs on NumPy arrays."""
 
     def __init__(self, folder: Path, flags: list[str]):
-        out = folder / "kernels.so"
+        out, source = folder / "kernels.so", folder / "kernels.c"
+        source.write_text(RUN_INT8)
         subprocess.run(
             [
-                build.compiler(),
+                compiler(),
                 *STRICT,
                 "-O2",
                 "-ffp-contract=off",
                 "-shared",
                 "-fPIC",
                 *flags,
-                str(Path(products.__file__).with_name("native.c")),
+                f"-I{Path(products.__file__).parent}",
+                str(source),
                 "-o",
                 str(out),
             ],
@@ -50,14 +63,36 @@ class Runner:
     def run(
         self, program: Program, memory: Memory, inputs: dict[int, np.ndarray], outputs: list[np.ndarray]
     ) -> list[np.ndarray]:
-        """Values at the addresses `outputs`, of state buffers that hold `inputs` by their number."""
+        """Values at the addresses `outputs`, of state buffers that hold `inputs` by their number. The same bits come from the program
+        that keeps its weights as int8 as from the one with the rounded weights as float."""
+        kept = assemble(memory, int8=True)
+        assert (kept.floats, kept.blocks) == (program.floats, program.blocks)
+        small = [np.append(x, np.zeros(1, x.dtype)) for x in int8.packed(program)]
+        rounded = self.values(int8.rounded(program), memory, inputs, outputs)
+        for expected, found in zip(rounded, self.values(kept, memory, inputs, outputs, small), strict=True):
+            np.testing.assert_array_equal(found, expected)
+        return self.values(program, memory, inputs, outputs)
+
+    def values(
+        self,
+        program: Program,
+        memory: Memory,
+        inputs: dict[int, np.ndarray],
+        outputs: list[np.ndarray],
+        small: list[np.ndarray] | None = None,
+    ) -> list[np.ndarray]:
         offsets = state_offsets(memory)
         constants, state, scratch = (aligned(n) for n in (program.constants.size, program.state, program.scratch))
         constants[:], scratch[:] = program.constants, np.nan
+        if small:
+            constants[program.floats :] = np.nan
         for number, data in inputs.items():
             state[offsets[number] : offsets[number] + data.size] = data.ravel()
         at = [ctypes.c_void_p(x.ctypes.data) for x in (program.words, constants, state, scratch)]
-        self.library.setk_run(at[0], len(program.words), *at[1:], None, None, 1, 0)
+        if small:
+            self.library.run_int8(at[0], len(program.words), *at[1:], *(ctypes.c_void_p(x.ctypes.data) for x in small))
+        else:
+            self.library.setk_run(at[0], len(program.words), *at[1:], None, None, 1, 0)
         return [state[offsets[memory.of(y.flat[0]).number] + y - memory.of(y.flat[0]).base] for y in outputs]
 
 
@@ -113,8 +148,9 @@ def near(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> No
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_product_of_any_size_and_layout(runner, seed):
+def test_product_of_any_size_and_layout(runner, seed, monkeypatch):
     case = Case(seed)
+    monkeypatch.setattr(int8, "MOST", int(case.random.integers(16, 2000)))
     batch, m, k, n = (int(case.random.integers(1, high)) for high in (4, 40, 50, 70))
     order = [[0, 1, 2], [0, 2, 1], [2, 0, 1]][seed % 3]
     x, data = case.tensor(batch, m, k, order=order)
@@ -124,8 +160,9 @@ def test_product_of_any_size_and_layout(runner, seed):
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_product_of_what_was_concatenated_with_zero_weights_left_out(runner, seed):
+def test_product_of_what_was_concatenated_with_zero_weights_left_out(runner, seed, monkeypatch):
     case = Case(seed)
+    monkeypatch.setattr(int8, "MOST", int(case.random.integers(16, 500)))
     m, a, b, n = (int(case.random.integers(2, 40)) for _ in range(4))
     (x, first), (y, second) = case.tensor(m, a), case.tensor(m, b, order=[1, 0])
     weights = case.random.standard_normal((a + b, n)).astype(np.float32)
@@ -340,7 +377,7 @@ def test_speech_through_c_is_speech_through_onnx(exported, wave_of_speech):
     engine = OnnxEngine(included(".onnx")["fspen"])
     delay = translate(included(".onnx")["fspen"]).delay
     x = wave_of_speech[: len(wave_of_speech) // 256 * 256]
-    expected, found = (y[delay:] for y in (build.reference(engine, x, delay), build.Compiled(path, "fspen").process(x)))
+    expected, found = (y[delay:] for y in (build.reference(engine, x, delay), CompiledEngine(path).process(x)))
     assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 110
 
 
@@ -356,7 +393,7 @@ def wave_of_speech():
 @pytest.mark.parametrize("name", ["fspen", "dpsnn"])
 def test_a_limit_leaves_the_input_as_se_enhance_does(exported, wave_of_speech, name):
     path, _ = exported(name)
-    compiled, delay = build.Compiled(path, name), translate(included(".onnx")[name]).delay
+    compiled, delay = CompiledEngine(path), translate(included(".onnx")[name]).delay
     x = wave_of_speech[: len(wave_of_speech) // compiled.hop * compiled.hop]
     expected = setk.load(name).enhance(x, 16000, limit_db=12.0)[: len(x) - delay]
     error = compiled.process(x, 12.0)[delay:] - expected
@@ -380,7 +417,7 @@ def test_every_build_returns_the_same_bits(exported, tmp_path, name):
         " avx512dq " in features
     )
     for flags in builds:
-        found = build.Compiled(path, name, [*flags, "-ffp-contract=off"]).process(signal)
+        found = CompiledEngine(path, [*flags, "-ffp-contract=off"]).process(signal)
         assert hashlib.sha256(found.tobytes()).hexdigest() == facts["sha256"], flags
 
 
@@ -438,7 +475,7 @@ def test_the_filter_keeps_the_length_and_takes_out_the_delay(exported, tmp_path,
 
 def test_the_stream_recovers_from_samples_that_are_no_numbers(exported, wave_of_speech):
     path, _ = exported("fspen")
-    compiled = build.Compiled(path, "fspen")
+    compiled = CompiledEngine(path)
     x = wave_of_speech[:40960].copy()
     for value in (np.nan, np.inf, -np.inf, 1e-40, 3e38):
         spoiled = x.copy()

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 
 from setk.core.errors import UserError  # noqa: E402
 from setk.export.c import integer_build, integer_program  # noqa: E402
-from setk.export.c.build import STRICT, compiler  # noqa: E402
+from setk.engines.compiled import STRICT, compiler  # noqa: E402
 from setk.export.c.integer_build import CompiledIntegers, Form, calibrate, export_integer  # noqa: E402
 from setk.export.c.integer_fspen import Lowering  # noqa: E402
 from setk.export.c.integer_reference import Reference  # noqa: E402

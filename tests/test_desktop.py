@@ -16,7 +16,7 @@ from conftest import COMMANDS, MINI, ROOT
 import setk
 from setk import audio
 from setk.audio.resample import resample
-from setk.export.c.build import compiler
+from setk.engines.compiled import compiler
 
 TEXT = (ROOT / "docs" / "desktop.md").read_text()
 PATIENCE = 60  # seconds that a service may need to start

@@ -13,7 +13,7 @@ from conftest import COMMANDS, MINI
 import setk
 from setk import audio
 from setk.audio.resample import resample
-from setk.export.c.build import compiler
+from setk.engines.compiled import compiler
 from setk.export.ladspa.host import Plugin
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")

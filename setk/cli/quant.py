@@ -24,6 +24,11 @@ Source = Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint, or a
 Form = typer.Argument(help="A checkpoint, an .onnx or .ts of se-quant export, or an included model.")
 
 
+class Weights(str, Enum):
+    float = "float"
+    int8 = "int8"
+
+
 class Calibration(str, Enum):
     minmax = "minmax"
     percentile = "percentile"
@@ -97,6 +102,7 @@ def ptq(
 se-quant export fspen fspen.onnx
 se-quant export fspen fspen.c
 se-quant export fspen fspen.c --integer
+se-quant export fspen fspen.c --weights int8
 se-quant export fspen page.html
 se-quant export exp/mine/best.pt mine8.onnx --batch 8
 se-quant export exp/fqse/best.pt fqse.onnx --list noisy.scp
@@ -110,6 +116,7 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, OUT.c and OUT.h, or OUT.html, a page for browsers.")],
     frames: Annotated[int, typer.Option(min=1, help="Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Signals that a call accepts, for servers.")] = 1,
+    weights: Annotated[Weights, shell.option(group=shell.OUTPUT, help="Of C: float, or int8 with a step for each output channel, a third of the size.")] = Weights.float,
     runtime: Annotated[Optional[str], shell.option("--for", group=shell.OUTPUT, metavar="RUNTIME", help="Write for another runtime: sherpa-onnx (OUT.onnx, for phones and many languages), or ladspa (OUT.so, a plugin for PipeWire, ffmpeg and audio editors; needs a C compiler).")] = None,
     list_: Annotated[Optional[str], shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list on which the file is compared with MODEL, for .onnx and .ts. Without it: white noise. With --integer: noisy speech, from which the ranges of activations come.")] = None,
     min_snr: Annotated[Optional[float], shell.option(group=shell.METRICS, metavar="DB", help="Refuse a file below this SNR to MODEL. Default: 80; 20 with --integer; 15 for a quantized model, which on white noise is a warning.")] = None,
@@ -122,7 +129,9 @@ def export(
     The graph is the model's chunk forward, with its states as inputs and outputs; the STFT is not part of the graph.
     The file's metadata holds what is needed to run it, and its origin. A quantized MODEL becomes ONNX of int8 weights
     and integer operators. C is one file without libraries, with its interface in OUT.h: it runs a causal float model a hop at a
-    time, samples in and samples out. With --integer it is for processors without a floating-point unit. A page has microphone, files and spectrograms, needs no network, and holds the weights as
+    time, samples in and samples out. With --weights int8 the file holds its weights as int8. They become float when the program
+    starts, or stay int8 if it is compiled with -DSETK_WEIGHTS_INT8. With --integer it is for processors without a floating-point
+    unit. A page has microphone, files and spectrograms, needs no network, and holds the weights as
     int8. The command runs the file against the checkpoint, and prints the SNR between the two to stderr.
     """
     if list_ is None:
@@ -132,12 +141,22 @@ def export(
 
     signals = None if list_ is None else lists.read_wavs(list_, allow_commands).values()
     made = exports.write(
-        model, out, frames=frames, batch=batch, runtime=runtime, signals=signals, min_snr=min_snr, integer=integer
+        model,
+        out,
+        frames=frames,
+        batch=batch,
+        runtime=runtime,
+        weights=weights.value,
+        signals=signals,
+        min_snr=min_snr,
+        integer=integer,
     )
     compared = "not compared with the checkpoint: no C compiler, or setk's kernels were not built"
     if made["snr_db"] is not None:
         compared = f"SNR {made['snr_db']:.1f} dB to the checkpoint"
     shell.note(f"se-quant: {out}: {made['nodes']} nodes, {made['bytes']} bytes, {compared}")
+    if weights is Weights.int8:
+        shell.note(f"se-quant: int8 weights: {made['parity']:.1f} dB to the program with the same weights as float")
     if "integer" in made:
         shell.note(
             f"se-quant: {made['integer']} of {made['products']} convolutions and matrix products are of integers"

@@ -60,7 +60,12 @@ Json = Annotated[
     bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object per line, not a table.")
 ]
 Trust = Annotated[
-    bool, typer.Option("--trust", rich_help_panel=ADVANCED, help="Run TorchScript (.ts), which can execute any code.")
+    bool,
+    typer.Option(
+        "--trust",
+        rich_help_panel=ADVANCED,
+        help="Run TorchScript (.ts), C (.c) or a shared library (.so), which can execute any code.",
+    ),
 ]
 
 

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 YAML = (".yaml", ".yml")
 # What se-quant export writes and no engine runs, and what to do with it.
 FOREIGN = {
-    ".c": "C source; compile it",
     ".h": "a C header; compile the .c next to it",
     ".wasm": "WebAssembly; load it in a browser",
     ".html": "a web page; open it in a browser",
 }
+PROGRAMS = {".ts": "TorchScript", ".c": "C source", ".so": "a shared library"}
 MODEL_KEYS = (
     "model",
     "preset",
@@ -49,11 +49,11 @@ class Loaded(NamedTuple):
 
 
 def open(spec: str | os.PathLike, *, trust: bool = False, untrained: bool = False) -> Engine:
-    """The engine that runs MODEL: an included name, .pt, .onnx or .ts.
+    """The engine that runs MODEL: an included name, .pt, .onnx, .ts, or a .c of se-quant export, or what it was compiled to, a .so.
 
     An included model that exists as .onnx runs from it: by setk's own kernels if these were built and the model is causal,
-    otherwise by ONNX Runtime, which also runs an .onnx that is named by its path. `trust` allows TorchScript,
-    which can execute any code. `untrained` also accepts a preset or a YAML config, with random weights. Raises UserError.
+    otherwise by ONNX Runtime, which also runs an .onnx that is named by its path. `trust` allows TorchScript, C and
+    shared libraries, which can execute any code. `untrained` also accepts a preset or a YAML config, with random weights. Raises UserError.
 
     >>> engine = open("fspen")
     """
@@ -61,6 +61,8 @@ def open(spec: str | os.PathLike, *, trust: bool = False, untrained: bool = Fals
     if spec in pretrained.included(".onnx") and not Path(spec).is_file():
         exported = pretrained.included(".onnx")[spec]
         return NativeEngine(exported) if native.available(exported) else OnnxEngine(exported)
+    if Path(spec).suffix in PROGRAMS:
+        return _open_program(Path(spec), trust)
     path = _path(spec)
     if path is None:
         loaded = model(spec)
@@ -72,20 +74,21 @@ def open(spec: str | os.PathLike, *, trust: bool = False, untrained: bool = Fals
         return TorchEngine(loaded.model)
     if path.suffix == ".onnx":
         return OnnxEngine(path)
-    if path.suffix == ".ts":
-        return _open_script(path, trust)
     return TorchEngine(path)
 
 
-def _open_script(path: Path, trust: bool) -> Engine:
-    from setk.engines.torchscript import ScriptEngine, read_about
-
+def _open_program(path: Path, trust: bool) -> Engine:
+    if path.suffix == ".ts":
+        from setk.engines.torchscript import ScriptEngine as ProgramEngine, read_about
+    else:
+        from setk.engines.compiled import CompiledEngine as ProgramEngine, read_about
     read_about(path)
     if not trust:
         raise UserError(
-            f"{path}: TorchScript is a program that can run any code; if you trust it, add --trust (trust=True in Python)"
+            f"{path}: {PROGRAMS[path.suffix]} is a program that can run any code; if you trust it, add --trust "
+            "(trust=True in Python)"
         )
-    return ScriptEngine(path)
+    return ProgramEngine(path)
 
 
 def model(spec: str | os.PathLike, *, weights: bool = False) -> Loaded:
@@ -143,6 +146,8 @@ def _path(spec: str) -> Path | None:
     """The file that MODEL names; None if it is a preset or a YAML config. An included model goes before a preset."""
     if spec.endswith(YAML):
         return None
+    if Path(spec).suffix in (".c", ".so"):
+        raise UserError(f"{spec}: has no model of torch in it; use the checkpoint that it was exported from")
     if Path(spec).suffix in FOREIGN:
         raise UserError(f"{spec}: is {FOREIGN[Path(spec).suffix]}, or use the checkpoint that it was exported from")
     if spec.endswith(".ts") or pretrained.is_file_name(spec):

@@ -19,6 +19,7 @@ from setk.core.files import atomic_path
 
 FORMATS = (".onnx", ".ts", ".c", ".html")
 RUNTIMES = {"sherpa-onnx": ".onnx", "ladspa": ".so"}
+WEIGHTS = ("float", "int8")
 LEAST_PARITY = 80.0  # dB; float32 in another order of summation stays above 100
 LEAST_ROUNDED = 15.0  # of a quantized model: a rounding that flips makes others flip, which leaves 20 to 50
 
@@ -35,15 +36,18 @@ def write(
     signals: Iterable[str] | None = None,
     min_snr: float | None = None,
     integer: bool = False,
+    weights: str = "float",
 ) -> dict[str, Any]:
     """Write the checkpoint that MODEL names to OUT: .onnx, which setk runs without torch, .ts for torch.jit.load, or .c (and .h)
     for any C99 compiler, of a causal float model.
 
     `runtime`: None, or one of RUNTIMES, for which the file is made instead: see setk.export.sherpa and setk.export.ladspa.build.
+    `weights`: of C, "float" or "int8", a step for each output channel; pages have int8 weights.
     `frames`: how many one call accepts (1 is live; 16 and more suit files); a model that is not causal accepts any number.
     `batch`: signals that one call accepts; both are 1 for C. A quantized model becomes ONNX of int8 weights and integer operators. Returns
     `nodes` of the graph, `bytes`, `snr_db` of the file's output to the checkpoint's, and of a quantized model in ONNX
-    `products` (convolutions and matrix products) and how many of them are `integer`.
+    `products` (convolutions and matrix products) and how many of them are `integer`. Of C with int8 weights, `parity` is the SNR in
+    dB to the program with the same rounded weights as float, and `snr_db` the effect of rounding.
 
     `snr_db` is over short signals of white noise; with `signals`, locations of audio, it is the mean over these. Raises
     UserError, and writes nothing, if it is below `min_snr` dB (default: LEAST_PARITY; LEAST_ROUNDED of a quantized model). White
@@ -64,6 +68,10 @@ def write(
         _check_runtime(runtime, out, frames, batch)
     elif out.suffix not in FORMATS:
         raise UserError(f"{out}: the name must end in .onnx, in .ts for TorchScript, in .c, or in .html for browsers")
+    if weights not in WEIGHTS:
+        raise UserError(f"weights '{weights}' is unknown; choose {' or '.join(WEIGHTS)}")
+    if weights != "float" and (out.suffix != ".c" or integer):
+        raise UserError(f"{out}: --weights is for C that computes in float; quantize a model for other files by se-quant ptq")
     if integer:
         if out.suffix != ".c" or runtime is not None:
             raise UserError(f"{out}: the form of integers alone is C; let the name end in .c, or remove --integer")
@@ -77,7 +85,7 @@ def write(
         raise UserError(f"{model.name} is not causal: its export accepts any number of frames; remove --frames")
     facts = {"scores": about["scores"], "source": about["provenance"], "sha256": about["sha256"]}
     if out.suffix in (".c", ".html", ".so"):
-        return _write_native(model, spec, out, frames, batch, facts)
+        return _write_native(model, spec, out, frames, batch, weights, facts)
     to_file = onnx.to_onnx if out.suffix == ".onnx" else onnx.to_torchscript
     with atomic_path(out) as temporary:
         made = to_file(model, temporary, frames=frames, batch=batch, **facts)
@@ -122,7 +130,7 @@ def _write_sherpa(spec: str | os.PathLike, out: Path) -> dict[str, Any]:
 
 
 def _write_native(
-    model: Any, spec: str | os.PathLike, out: Path, frames: int, batch: int, facts: dict[str, Any]
+    model: Any, spec: str | os.PathLike, out: Path, frames: int, batch: int, weights: str, facts: dict[str, Any]
 ) -> dict[str, Any]:
     """The model as C, as a page or as a LADSPA plugin, by way of ONNX. `snr_db` of C is None without a compiler; `multiply_adds` are those of a hop."""
     from setk.engines.torch import TorchEngine
@@ -146,8 +154,8 @@ def _write_native(
             from setk.export.ladspa.build import to_plugin
 
             return {**made, **to_plugin(graph, out, TorchEngine(model))}
-        written = export_c(graph, out, TorchEngine(model))
-    return {**made, **written, "bytes": out.stat().st_size, "snr_db": written["parity"]}
+        written = export_c(graph, out, TorchEngine(model), weights)
+    return {**made, **written, "bytes": out.stat().st_size}
 
 
 def _write_integer(
@@ -177,9 +185,8 @@ def _write_page(model: Any, graph: Path, out: Path) -> dict[str, Any]:
     parameters = count_parameters(model)["params"]
     facts = f"{parameters / 1e3:.3g} k parameters, {model.latency_ms:.3g} ms latency."
     translated = translate(graph)
-    made = page.web_model(translated, facts)
-    write_text(out, page.render(made, setk.__version__))
-    return {"bytes": out.stat().st_size, "snr_db": page.parity(made, translated)}
+    write_text(out, page.render(page.web_model(translated, facts), setk.__version__))
+    return {"bytes": out.stat().st_size, "snr_db": page.snr_to_float(translated)}
 
 
 class _Callable(ModuleType):
@@ -196,9 +203,18 @@ class _Callable(ModuleType):
         signals: Iterable[str] | None = None,
         min_snr: float | None = None,
         integer: bool = False,
+        weights: str = "float",
     ) -> dict[str, Any]:
         return write(
-            spec, out, frames=frames, batch=batch, runtime=runtime, signals=signals, min_snr=min_snr, integer=integer
+            spec,
+            out,
+            frames=frames,
+            batch=batch,
+            runtime=runtime,
+            signals=signals,
+            min_snr=min_snr,
+            integer=integer,
+            weights=weights,
         )
 
 

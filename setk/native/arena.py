@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from setk.native.places import PANEL, Memory, Read, Row, Write
+from setk.native.int8 import unpacking
+from setk.native.places import PANEL, Buffer, Memory, Read, Rounded, Row, Write
 
 SLACK = 4 * PANEL  # floats behind each memory that may be read
 OPERATIONS = (
@@ -28,6 +30,8 @@ OPERATIONS = (
     "SYNTHESISE",
     "FRAME",
     "OVERLAP",
+    "EXPAND",
+    "SPARSE_INT8",
 )
 FUNCTIONS = (
     "COPY",
@@ -59,11 +63,17 @@ SPACES = {"constant": 0, "state": 1, "scratch": 2}
 
 @dataclass
 class Program:
-    """What the kernels run: the words of a hop and of a reset, the constants, and the floats of state and of scratch."""
+    """What the kernels run: the words of a hop and of a reset, the constants, and the floats of state and of scratch.
+
+    Of the constants, `floats` come first. The rest are weights, which may be rounded to int8: `blocks` are (first, count, length,
+    columns), `count` numbers in blocks of `length`, each of whose columns has a step of its own (see setk/native/int8.py).
+    """
 
     words: np.ndarray
     reset: np.ndarray
     constants: np.ndarray
+    floats: int
+    blocks: list[tuple[int, int, int, int]]
     state: int
     scratch: int
 
@@ -80,15 +90,16 @@ class Group:
     at: int = 0
 
 
-def assemble(memory: Memory) -> Program:
-    """Place all buffers and resolve the rows."""
-    rows, groups = _with_zeros(memory, memory.rows)
+def assemble(memory: Memory, int8: bool = False) -> Program:
+    """Place all buffers and resolve the rows. With `int8`, the program reads weights as int8."""
+    weights = _weights(memory)
+    rows, groups = _with_zeros(memory, unpacking(memory) if int8 else memory.rows)
     offsets = {number: group.at + group.before for number, group in groups.items()}
     scratch = max((group.at + group.size for group in groups.values()), default=0)
     constants, state, used = [], [], {b.number for b in map(memory.of, _addresses(rows))}
     ends = {"constant": 0, "state": 0}
     for buffer in memory.buffers:
-        if buffer.kind == "scratch" or buffer.number not in used:
+        if buffer.kind == "scratch" or buffer.block or buffer.number not in used:
             continue
         offsets[buffer.number] = ends[buffer.kind]
         ends[buffer.kind] += -(-buffer.size // PANEL) * PANEL
@@ -101,29 +112,61 @@ def assemble(memory: Memory) -> Program:
         reset.append(Row("MOVE", [1, 1, data.size, ends["constant"], 0, 0, 1, 1 << 28 | at, 0, 0, 1]))
         constants.append((ends["constant"], data.ravel()))
         ends["constant"] += -(-data.size // PANEL) * PANEL
-    table = np.zeros(ends["constant"] + SLACK, np.float32)
+    end = floats = ends["constant"] + SLACK
+    blocks = []
+    for buffer in weights:
+        offsets[buffer.number] = end
+        blocks.append((end, buffer.size, *buffer.block))
+        constants.append((end, buffer.data))
+        end += -(-buffer.size // PANEL) * PANEL
+    table = np.zeros(end + SLACK, np.float32)
     for at, data in constants:
         table[at : at + data.size] = data
+    resolve = _Resolver(memory, offsets, floats, blocks)
     return Program(
-        _words(memory, rows, offsets), _words(memory, reset, offsets), table, ends["state"] + SLACK, scratch + SLACK
+        resolve.words(rows), resolve.words(reset), table, floats, blocks, ends["state"] + SLACK, scratch + SLACK
     )
+
+
+def _weights(memory: Memory) -> list[Buffer]:
+    """The buffers of weights that rows read."""
+    used = {memory.of(address).number for address in _addresses(memory.rows)}
+    return [buffer for buffer in memory.buffers if buffer.block and buffer.number in used]
 
 
 def _addresses(rows: list[Row]) -> list[int]:
     return [x.address for row in rows for x in row.arguments if isinstance(x, (Read, Write))]
 
 
-def _words(memory: Memory, rows: list[Row], offsets: dict[int, int]) -> np.ndarray:
-    words: list[int] = []
-    for row in rows:
-        words += [OPERATIONS.index(row.op), len(row.arguments)]
-        for x in row.arguments:
-            if isinstance(x, (Read, Write)):
-                buffer = memory.of(x.address)
-                words.append(SPACES[buffer.kind] << 28 | offsets[buffer.number] + x.address - buffer.base)
-            else:
-                words.append(FUNCTIONS.index(x) if isinstance(x, str) else int(x))
-    return np.array(words, np.int64).astype(np.int32)
+class _Resolver:
+    """Rows as numbers, once it is known where each buffer lies."""
+
+    def __init__(self, memory: Memory, offsets: dict[int, int], floats: int, blocks: list[tuple[int, int, int, int]]):
+        self._memory, self._offsets, self._floats = memory, offsets, floats
+        self._steps, total = {}, 0  # the first step of the weights at an offset
+        for first, count, length, columns in blocks:
+            self._steps[first] = total
+            total += count // length * columns
+
+    def words(self, rows: list[Row]) -> np.ndarray:
+        found: list[int] = []
+        for row in rows:
+            found += [OPERATIONS.index(row.op), len(row.arguments), *map(self._number, row.arguments)]
+        return np.array(found, np.int64).astype(np.int32)
+
+    def _number(self, x: Any) -> int:
+        if isinstance(x, str):
+            return FUNCTIONS.index(x)
+        if not isinstance(x, (Read, Write, Rounded)):
+            return int(x)
+        buffer = self._memory.of(x.address)
+        first, inside = self._offsets[buffer.number], x.address - buffer.base
+        if not isinstance(x, Rounded):
+            return SPACES[buffer.kind] << 28 | first + inside
+        if not x.steps:
+            return first + inside - self._floats
+        length, columns = buffer.block
+        return self._steps[first] + inside // length * columns
 
 
 def _with_zeros(memory: Memory, rows: list[Row]) -> tuple[list[Row], dict[int, Group]]:

@@ -46,7 +46,6 @@ def _rows(memory: Memory, function: str, out: np.ndarray, operands: list[np.ndar
                 _rows(memory, function, out[box], dense, parameter)
                 break
             arguments = [x for source, stride in sources for x in (Read(source), *stride)]
-            arguments += [Read(sources[0][0]), 0, 0, 0] * (3 - len(sources))
             source, target = memory.of(sources[0][0]), memory.of(to)
             same = sources[0] == (to - target.base + source.base, step)
             shared = (source.number, target.number) if same and len(pieces) == 1 and source.kind == "scratch" else None

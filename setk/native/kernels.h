@@ -9,6 +9,8 @@ typedef struct {
     float *state, *scratch;
     const float *in; /* samples of one hop */
     float *out;
+    const int8_t *weights; /* of a program that keeps weights as int8, and their steps */
+    const float *steps;
 } Memory;
 
 enum { CONSTANTS, STATE, SCRATCH };
@@ -34,6 +36,21 @@ INLINE float immediate(int32_t x)
     union { int32_t i; float f; } b;
     b.i = x;
     return b.f;
+}
+
+/* ---- EXPAND: y = int8 * step, blocks of `length` numbers in rows of `columns`, each of which has a step of its own */
+static void expand(const int32_t *p, const Memory *memory)
+{
+    const int blocks = p[0], length = p[1], columns = p[2];
+    const int8_t *q = memory->weights + p[3];
+    const float *steps = memory->steps + p[4];
+    float *y = to(memory, p[5]);
+    for (int block = 0; block < blocks; block++, q += length, y += length, steps += columns)
+        if (columns == 1)
+            for (int i = 0; i < length; i++) y[i] = (float)q[i] * steps[0];
+        else
+            for (int i = 0; i < length; i += columns)
+                for (int j = 0; j < columns; j++) y[i + j] = (float)q[i + j] * steps[j];
 }
 
 /* ---- MAP: y = f(a, b, c) over three axes, the last without gaps in y and of stride 1 or 0 in a, b and c */
@@ -81,8 +98,9 @@ static void map(const int32_t *p, const Memory *memory)
 {
     const int32_t *n = p + 2, *step = p + 6;
     float *y = to(memory, p[5]);
-    Source s[3];
-    for (int i = 0; i < 3; i++) {
+    const int sources = (p[-1] - 8) / 4; /* p[-1] is the length of the row */
+    Source s[3] = {{0}};
+    for (int i = 0; i < sources; i++) {
         const int32_t *q = p + 8 + 4 * i;
         s[i].at = from(memory, q[0]);
         s[i].stride[0] = q[1], s[i].stride[1] = q[2], s[i].stride[2] = q[3];

@@ -34,7 +34,7 @@ def narrow(memory: Memory, out: np.ndarray, runs: list[Run], weights: np.ndarray
     first = np.zeros((lanes, every), np.float32)
     first[:n, 0] = bias
     packed = columns.reshape(-1, every, lanes).swapaxes(1, 2)  # [K / every, lanes, every]
-    at, segments, done = int(memory.constant(packed).flat[0]), [], 0
+    at, segments, done = int(memory.constant(packed, (packed.size, PANEL)).flat[0]), [], 0
     for run in runs:
         segments += [Read(run.address), run.row, Read(at + done * lanes), len(run.columns)]
         done += len(run.columns)
@@ -105,7 +105,7 @@ def sparse_product(memory: Memory, x: np.ndarray, weights: np.ndarray, bias: np.
         Read(found[0]),
         found[1][0],
         Read(int(memory.constant(bias).flat[0])),
-        Read(int(memory.constant(padded).flat[0])),
+        Read(int(memory.constant(padded, (padded.size, padded.shape[1])).flat[0])),
         padded.shape[1],
         Write(int(out.flat[0])),
         Write(int(indices.flat[0])),

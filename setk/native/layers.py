@@ -57,14 +57,22 @@ def normalise(
         immediate(epsilon),
         Read(at),
         stride,
-        Read(dense(memory, gain)),
-        Read(dense(memory, offset)),
+        Read(_per_channel(memory, gain)),
+        Read(_per_channel(memory, offset)),
         -1 if residual is None else Read(added[0]),
         added[1],
         Write(found[0]),
         found[1][0],
     )
     return out.reshape(x.shape)
+
+
+def _per_channel(memory: Memory, x: np.ndarray) -> int:
+    """The address of the gain or offset of a norm in a row. One of several positions [..., channels] counts as weights."""
+    buffer = memory.of(x.flat[0])
+    if x.ndim < 2 or buffer.kind != "constant" or not np.array_equal(x.ravel(), buffer.base + np.arange(buffer.size)):
+        return dense(memory, x)
+    return int(memory.constant(buffer.data, (buffer.size, x.shape[-1])).flat[0])
 
 
 def gates(memory: Memory, operands: Sequence[np.ndarray]) -> np.ndarray:
@@ -284,7 +292,7 @@ def gru(
         Read(at),
         x_step,
         3 * padded,
-        Read(int(memory.constant(recurrent).flat[0])),
+        Read(int(memory.constant(recurrent, (recurrent[0].size, 3 * padded)).flat[0])),
         recurrent[0].size,
         Read(int(memory.constant(offset).flat[0])),
         Write(int(out.flat[0])),

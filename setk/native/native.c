@@ -18,7 +18,7 @@
 void setk_run(const int32_t *program, int words, const float *constants, float *state, float *scratch, const float *in, float *out,
               int hops, int hop)
 {
-    Memory memory = {constants, state, scratch, in, out};
+    Memory memory = {constants, state, scratch, in, out, NULL, NULL};
     for (; hops > 0; hops--) {
         run(program, words, &memory);
         memory.in += hop;

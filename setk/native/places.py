@@ -25,7 +25,8 @@ class Unsupported(ValueError):
 @dataclass
 class Buffer:
     """`size` floats of one kind of memory: "constant" (with `data`), "state" (with the data it starts from) or "scratch".
-    `zeros`: offsets outside the data that a reader expects to be zero, in a scratch buffer only."""
+    `zeros`: offsets outside the data that a reader expects to be zero, in a scratch buffer only. `block`: of weights, which may be
+    rounded to int8, the floats of a block and its columns, each of which has a step of its own."""
 
     number: int
     kind: str
@@ -33,6 +34,7 @@ class Buffer:
     data: np.ndarray | None = None
     used: np.ndarray | None = None  # offsets of its elements, sorted
     zeros: set[int] = field(default_factory=set)
+    block: tuple[int, int] | None = None
 
     @property
     def base(self) -> int:
@@ -61,6 +63,14 @@ class Read:
 @dataclass(frozen=True)
 class Write:
     address: int
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """The int8 of weights, or with `steps` the steps of their block."""
+
+    address: int
+    steps: bool = False
 
 
 class Memory:
@@ -92,13 +102,18 @@ class Memory:
         buffer.used = np.arange(offsets.size) if buffer.size == offsets.size else np.sort(offsets, axis=None)
         return buffer.base + offsets
 
-    def constant(self, data: np.ndarray) -> np.ndarray:
-        """Addresses of constants, equal ones only once."""
+    def constant(self, data: np.ndarray, block: tuple[int, int] | None = None) -> np.ndarray:
+        """Addresses of constants, equal ones only once. `block`: of weights, see Buffer."""
         data = np.ascontiguousarray(data, np.float32)
+        if block and len(np.unique(data[data != 0])) < 2:
+            block = None  # of a sum or a mean, not weights
         for buffer in self.buffers:
-            if buffer.kind == "constant" and buffer.size == data.size and np.array_equal(buffer.data, data.ravel()):
+            if (buffer.kind, buffer.size, buffer.block) == ("constant", data.size, block) and np.array_equal(
+                buffer.data, data.ravel()
+            ):
                 return buffer.base + np.arange(data.size).reshape(data.shape)
         buffer = self.buffer("constant", data.size, data.ravel())
+        buffer.block = block
         return buffer.base + np.arange(data.size).reshape(data.shape)
 
     def of(self, address: int) -> Buffer:
@@ -207,9 +222,7 @@ def copy(memory: Memory, x: np.ndarray, out: np.ndarray) -> None:
     for box in boxes([out, x]):
         for n, (to, step), (source, stride) in arrange([out[box], x[box]]):
             if stride[2] in (0, 1) and n[2] > 1:
-                memory.add(
-                    "MAP", "COPY", 0, *n, Write(to), *step[:2], Read(source), *stride, *(Read(source), 0, 0, 0) * 2
-                )
+                memory.add("MAP", "COPY", 0, *n, Write(to), *step[:2], Read(source), *stride)
             else:
                 memory.add("MOVE", *n, Read(source), *stride, Write(to), *step)
 

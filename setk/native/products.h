@@ -243,3 +243,23 @@ static void sparse_product(const int32_t *a, const Memory *memory)
                 store_some(c + n + j * W, acc[j], columns - n - j * W);
     }
 }
+
+/* ---- SPARSE_INT8: the same where B is int8 * step, a step for each column */
+static void sparse_int8(const int32_t *a, const Memory *memory)
+{
+    int length = a[0], columns = a[1], line = a[7];
+    const float *x = from(memory, a[2]), *bias = from(memory, a[4]);
+    float *c = to(memory, a[8]), sum[PANEL];
+    for (int n = 0; n < columns; n += PANEL) {
+        const int width = columns - n < PANEL ? columns - n : PANEL;
+        const float *steps = memory->steps + a[6] + n;
+        for (int j = 0; j < width; j++) sum[j] = bias[n + j];
+        for (int k = 0; k < length; k++) {
+            const float scale = x[(ptrdiff_t)k * a[3]];
+            const int8_t *q = memory->weights + a[5] + (ptrdiff_t)k * line + n;
+            if (scale != 0.0f)
+                for (int j = 0; j < width; j++) sum[j] = sum[j] + scale * ((float)q[j] * steps[j]);
+        }
+        for (int j = 0; j < width; j++) c[n + j] = sum[j];
+    }
+}

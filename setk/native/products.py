@@ -156,7 +156,7 @@ def _rows(
             continue
         kept = np.concatenate([np.arange(e + a, e + b) for e, (a, b) in zip(edges, parts)])
         w, size = _panels(packed[:, kept, start:stop])
-        at, b_batch = memory.constant(w).flat[0], w[0].size if len(w) > 1 else 0
+        at, b_batch = memory.constant(w, (size, PANEL)).flat[0], w[0].size if len(w) > 1 else 0
         segments, done = [], 0
         for run, (a, b) in zip(runs, parts):
             if a < b:
@@ -225,7 +225,8 @@ def _transposed(
     c_row = c_row or m
     order = np.concatenate([run.columns for run in runs])
     left = np.ascontiguousarray(weights[:, order].transpose(0, 2, 1))  # [B, N, K]
-    at, k = int(memory.constant(left).flat[0]), left.shape[2]
+    k = left.shape[2]
+    at = int(memory.constant(left, (k, 1)).flat[0])
     segments, done = [], 0
     for run in runs:
         segments += [

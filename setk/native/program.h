@@ -1,6 +1,6 @@
 /* The loop that runs a program of `words` int32. */
 enum { PRODUCT, NARROW, SPARSE_PRODUCT, MAP, MOVE, TAKE, ZERO, NORMALISE, GATES, SCAN, DEPTHWISE, PUSH, SOFTMAX, GREATEST_INDEX, ANALYSE,
-       SYNTHESISE, FRAME, OVERLAP };
+       SYNTHESISE, FRAME, OVERLAP, EXPAND, SPARSE_INT8 };
 
 static void run(const int32_t *program, int words, const Memory *memory)
 {
@@ -25,6 +25,8 @@ static void run(const int32_t *program, int words, const Memory *memory)
         case SYNTHESISE: synthesise(arguments, memory); break;
         case FRAME: frame(arguments, memory); break;
         case OVERLAP: overlap(arguments, memory); break;
+        case EXPAND: expand(arguments, memory); break;
+        case SPARSE_INT8: sparse_int8(arguments, memory); break;
         }
     }
 }

@@ -95,16 +95,17 @@ static void fourier(float *xr, float *xi, float *yr, float *yi, int n, const flo
  * holds them apart. X[k] = E + e^(-2 pi i k / n) O;  E = (Z[k] + Z*[h - k]) / 2, O = (Z[k] - Z*[h - k]) / 2i. */
 static void analyse(const int32_t *p, const Memory *memory)
 {
-    int window = p[0] / 2, hop = p[1] / 2, h = p[2] / 2;
-    float *even = to(memory, p[3]), *odd = even + window, *re = to(memory, p[4]), *im = to(memory, p[5]), *work = to(memory, p[6]);
+    int window = p[0] / 2, hop = p[1] / 2, h = p[2] / 2, past = window - hop;
+    float *even = to(memory, p[3]), *odd = even + past, *re = to(memory, p[4]), *im = to(memory, p[5]), *work = to(memory, p[6]);
     const float *shape = from(memory, p[7]), *turn = from(memory, p[8]), *tables = from(memory, p[9]);
     float *xr = work, *xi = xr + h + PANEL, *yr = xi + h + PANEL, *yi = yr + h + PANEL;
-    for (int i = 0; i < window - hop; i++) even[i] = even[i + hop], odd[i] = odd[i + hop];
+    for (int i = 0; i < past; i++) xr[i] = even[i], xi[i] = odd[i];
     for (int i = 0; i < hop; i++) {
-        even[window - hop + i] = sane(memory->in[2 * i]);
-        odd[window - hop + i] = sane(memory->in[2 * i + 1]);
+        xr[past + i] = sane(memory->in[2 * i]);
+        xi[past + i] = sane(memory->in[2 * i + 1]);
     }
-    for (int i = 0; i < window; i++) xr[i] = even[i] * shape[i], xi[i] = odd[i] * shape[window + i];
+    for (int i = 0; i < past; i++) even[i] = xr[hop + i], odd[i] = xi[hop + i];
+    for (int i = 0; i < window; i++) xr[i] *= shape[i], xi[i] *= shape[window + i];
     for (int i = window; i < h; i++) xr[i] = xi[i] = 0.0f;
     fourier(xr, xi, yr, yi, h, tables);
     yr[h] = yr[0], yi[h] = yi[0];

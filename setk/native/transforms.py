@@ -20,7 +20,7 @@ def frames(memory: Memory, transform: Any, rate: int) -> np.ndarray:
         raise Unsupported(
             f"a Fourier transform of {points} points and hop {transform.hop}: need a power of 2 from 64 on, and an even hop"
         )
-    history = memory.buffer("state", transform.window)
+    history = memory.buffer("state", transform.window - transform.hop)
     spectrum = memory.new((2, transform.bins))
     window = transform.analysis_window.reshape(-1, 2).T
     memory.add(

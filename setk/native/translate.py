@@ -15,7 +15,7 @@ from setk.core.errors import UserError
 from setk.native import layers, reader, transforms
 from setk.native.arena import Program, assemble
 from setk.native.graph import Translator
-from setk.native.places import Memory, Unsupported, copy, materialise, owner
+from setk.native.places import Memory, Read, Row, Unsupported, Write, copy, materialise, owner
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,11 @@ class Translated:
         return self.transform.overlap + self.about["lookahead"] * self.transform.hop
 
 
-def translate(path: Path) -> Translated:
-    """The program of an exported model. Raises UserError where the file is not one, or is of a model that cannot run live."""
+def translate(path: Path, int8: bool = False) -> Translated:
+    """The program of an exported model; with `int8`, one that keeps weights in int8 and unpacks them as it runs.
+
+    Raises UserError where the file is not one, or is of a model that cannot run live.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
@@ -52,12 +55,12 @@ def translate(path: Path) -> Translated:
         )
     transform = restore(about["transform"])
     try:
-        return Translated(_program(graph, about, transform), about, transform)
+        return Translated(_program(graph, about, transform, int8), about, transform)
     except Unsupported as e:
         raise UserError(f"{path}: cannot become C: {e}") from None
 
 
-def _program(graph: reader.Graph, about: dict[str, Any], transform: Transform) -> Program:
+def _program(graph: reader.Graph, about: dict[str, Any], transform: Transform, int8: bool) -> Program:
     memory = Memory()
     translator = Translator(graph, memory)
     names = list(graph.inputs)
@@ -71,10 +74,12 @@ def _program(graph: reader.Graph, about: dict[str, Any], transform: Transform) -
     states = {name: translator.places[name] for name in names[1:]}
     translator.run()
     transforms.samples(memory, transform, translator.places[outputs[0]])
+    computed = len(memory.rows)
     _update(memory, [(states[name], translator.places[out]) for name, out in pairs if name not in translator.rings])
+    _update_early(memory, computed)
     for name, past in translator.rings.items():
         layers.push(memory, past, translator.newest(name))
-    return assemble(memory)
+    return assemble(memory, int8)
 
 
 def _start(start: float | str, size: int) -> np.ndarray:
@@ -95,3 +100,25 @@ def _update(memory: Memory, pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
     for old, new in ready:
         if not np.array_equal(old, new):
             copy(memory, new, old)
+
+
+def _update_early(memory: Memory, computed: int) -> None:
+    """Move the rows that copy new states, those from `computed` on, to where the old states were read for the last time, so that
+    the memory of the new ones becomes free."""
+    rows, copies = memory.rows[:computed], memory.rows[computed:]
+    read_again = {memory.of(x.address).number for row in copies for x in row.arguments if isinstance(x, Read)}
+    last: dict[int, int] = {}  # the last row that uses a state or writes a buffer
+    for i, row in enumerate(rows):
+        for x in row.arguments:
+            if isinstance(x, Write) or isinstance(x, Read) and memory.of(x.address).kind == "state":
+                last[memory.of(x.address).number] = i
+    after: dict[int, list[Row]] = {}
+    for row in copies:
+        used = [memory.of(x.address) for x in row.arguments if isinstance(x, (Read, Write))]
+        stays = any(buffer.kind == "state" and buffer.number in read_again for buffer in used)
+        at = len(rows) if stays else max(last.get(buffer.number, -1) for buffer in used)
+        after.setdefault(at, []).append(row)
+    memory.rows = after.pop(-1, [])
+    for i, row in enumerate(rows):
+        memory.rows += [row, *after.pop(i, [])]
+    memory.rows += after.pop(len(rows), [])

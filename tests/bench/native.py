@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from setk.engines import OnnxEngine, Stream
-from setk.export.c import build
+from setk.engines.compiled import compiler
 from setk.native.translate import translate
 
 FLAGS = {
@@ -65,7 +65,7 @@ def libraries(names: list[str], folder: str) -> dict[str, ctypes.CDLL]:
         out = Path(folder) / f"{name}.so"
         source = Path(translate.__code__.co_filename).with_name("native.c")
         subprocess.run(
-            [build.compiler(), "-O3", "-std=gnu99", "-shared", "-fPIC", *FLAGS[name], str(source), "-o", str(out)],
+            [compiler(), "-O3", "-std=gnu99", "-shared", "-fPIC", *FLAGS[name], str(source), "-o", str(out)],
             check=True,
         )
         found[name] = ctypes.CDLL(str(out))

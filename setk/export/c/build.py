@@ -2,71 +2,29 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import os
 import re
 import shutil
-import subprocess
 import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from setk.export.c import emit
-from setk.native.translate import Translated, translate
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
+from setk.engines.compiled import CompiledEngine, compiler
+from setk.export.c import emit
+from setk.export.rounding import parity, rounding_snr
+from setk.native import int8
+from setk.native.arena import Program
+from setk.native.translate import Translated, translate
 
 LEAST_PARITY = 110.0  # dB to the exported model
 SELF_TEST = 100  # dB, of the file's own test wherever it is compiled
 TEST_HOPS, EXPECTED_HOPS = 24, 4
-STRICT = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]
-
-
-class Compiled:
-    """A generated .c as a shared library: process(samples [n], n whole hops) from the start of a signal, with a limit in dB."""
-
-    def __init__(self, source: Path, prefix: str, flags: list[str] | None = None):
-        header = source.with_suffix(".h").read_text()
-        value = {name: int(re.search(rf"_{name} (\d+)", header)[1]) for name in ("HOP", "STATE_BYTES", "SCRATCH_BYTES")}
-        with tempfile.TemporaryDirectory(prefix="setk_c_") as folder:
-            library = Path(folder) / f"{prefix}.so"
-            build(source, library, ["-O2", "-shared", "-fPIC", *(flags or [])])
-            self._library = ctypes.CDLL(str(library))
-        self.hop = value["HOP"]
-        self._process, init = getattr(self._library, f"{prefix}_process"), getattr(self._library, f"{prefix}_init")
-        self._set_limit = getattr(self._library, f"{prefix}_set_limit")
-        init.restype = ctypes.c_void_p
-        self._init = init
-        self._memory, self._scratch = (
-            ctypes.create_string_buffer(value[f"{name}_BYTES"]) for name in ("STATE", "SCRATCH")
-        )
-
-    def process(self, samples: np.ndarray, limit: float | None = None) -> np.ndarray:
-        x, y = np.ascontiguousarray(samples, np.float32), np.empty(len(samples), np.float32)
-        state = ctypes.c_void_p(self._init(self._memory))
-        if limit is not None:
-            self._set_limit(state, ctypes.c_float(limit))
-        for at in range(0, len(x), self.hop):
-            self._process(
-                state, self._scratch, ctypes.c_void_p(x.ctypes.data + 4 * at), ctypes.c_void_p(y.ctypes.data + 4 * at)
-            )
-        return y
-
-
-def compiler() -> str | None:
-    """The C compiler to use: $CC, or cc."""
-    return shutil.which(os.environ.get("CC") or "cc")
-
-
-def build(source: Path, out: Path, flags: list[str]) -> None:
-    """Compile a generated file, warnings being errors. Raises UserError with the compiler's first complaint."""
-    found = subprocess.run([compiler(), *STRICT, *flags, str(source), "-o", str(out)], capture_output=True, text=True)
-    if found.returncode:
-        first = next((line for line in found.stderr.splitlines() if "error" in line), found.stderr.strip()[:200])
-        raise UserError(f"{source}: does not compile: {first}")
+SAME_BITS, KEPT = "-ffp-contract=off", "-DSETK_WEIGHTS_INT8"
 
 
 def test_signal(hops: int, hop: int) -> np.ndarray:
@@ -90,68 +48,125 @@ def reference(engine: Any, samples: np.ndarray, delay: int) -> np.ndarray:
     return np.concatenate([np.zeros(delay, np.float32), y])[: len(samples)]
 
 
-def parity(engine: Any, compiled: Compiled, delay: int) -> float:
-    """SNR in dB of the compiled program's output to an engine's, on noise at levels 50 dB apart: the median of frames of 64 ms, for
-    a spike that rounding flips is no fault of the program but changes what a spiking network does for a while."""
-    generator, ratios = np.random.default_rng(0), []
-    size = -(-engine.sample_rate // compiled.hop) * compiled.hop
-    for level in np.logspace(-3, -0.5, 6):
-        x = (level * generator.standard_normal(size)).astype(np.float32)
-        expected, found = reference(engine, x, delay)[delay:], compiled.process(x)[delay:]
-        frame = engine.sample_rate * 64 // 1000
-        signal, error = (
-            np.square(y[: len(y) // frame * frame], dtype=np.float64).reshape(-1, frame).sum(1)
-            for y in (expected, found - expected)
+@dataclass
+class _Writer:
+    """The text of OUT.c and OUT.h in a folder. `kept`: see emit.source."""
+
+    folder: Path
+    prefix: str
+    translated: Translated
+    kept: Program | None = None
+
+    def write(self, facts: dict[str, Any], expected: np.ndarray) -> Path:
+        self.folder.mkdir(exist_ok=True)
+        source = self.folder / f"{self.prefix}.c"
+        head = comment(self.translated, facts)
+        source.write_text(
+            emit.source(self.translated, self.prefix, head, expected, TEST_HOPS, SELF_TEST, kept=self.kept)
         )
-        ratios.append((signal / np.maximum(error, 1e-30))[signal > 0])
-    return float(10 * np.log10(np.median(np.concatenate(ratios))))
+        source.with_suffix(".h").write_text(
+            emit.header(self.translated, self.prefix, _title(self.translated), self.kept)
+        )
+        return source
 
 
-def export_c(onnx: Path, out: Path, engine: Any = None) -> dict[str, Any]:
+def prefix_of(path: Path) -> str:
+    """What the names in a generated file begin with."""
+    prefix = re.sub(r"\W", "_", path.stem)
+    return prefix if re.match(r"[A-Za-z]", prefix) else f"model_{prefix}"
+
+
+def export_c(onnx: Path, out: Path, engine: Any = None, weights: str = "float") -> dict[str, Any]:
     """Write the model of an exported file as `out`, a .c, and the .h beside it. `engine` is what the C is compared with, the file's own
-    by default. Returns `parity` in dB, None without a compiler, `multiply_adds` of a hop, and `bytes` of constants, state and scratch.
+    by default. `weights`: "float", or "int8" with a step for each output channel (see setk/native/int8.py).
 
-    Raises UserError if the model has no form in C, or the C differs from the engine by more than rounding.
+    Returns `parity` and `snr_db` in dB, None without a compiler; `multiply_adds` of a hop; `bytes` of constants, state and scratch.
+    `snr_db` is the output's to the engine's. `parity` is the same for float; of int8 weights it is to the program with the same
+    weights as float. Raises UserError if the model has no form in C, the C differs by more than rounding of sums, or there is no
+    compiler to make the expected output of int8 weights.
     """
     from setk.engines import OnnxEngine
 
     translated = translate(onnx)
     engine = engine or OnnxEngine(onnx)
-    prefix = re.sub(r"\W", "_", out.stem)
-    prefix = prefix if re.match(r"[A-Za-z]", prefix) else f"model_{prefix}"
-    hop = translated.transform.hop
-    facts = {
+    with tempfile.TemporaryDirectory(prefix="setk_c_") as name:
+        folder = Path(name)
+        if weights == "int8":
+            source, facts = _int8(translated, translate(onnx, int8=True).program, folder, out, engine)
+        else:
+            source, facts = _float(translated, folder, out, engine)
+        for suffix in (".h", ".c"):
+            with atomic_path(out.with_suffix(suffix)) as temporary:
+                shutil.copyfile(source.with_suffix(suffix), temporary)
+    return facts
+
+
+def _float(translated: Translated, folder: Path, out: Path, engine: Any) -> tuple[Path, dict[str, Any]]:
+    writer = _Writer(folder, prefix_of(out), translated)
+    facts = _facts(translated)
+    signal = test_signal(TEST_HOPS, translated.transform.hop)
+
+    def model(x: np.ndarray) -> np.ndarray:
+        return reference(engine, x, translated.delay)
+
+    expected = model(signal)[-EXPECTED_HOPS * translated.transform.hop :]
+    source = writer.write(facts, expected)
+    if compiler():
+        facts["sha256"] = _hash(source, signal)
+        facts["parity"] = facts["snr_db"] = parity(model, CompiledEngine(source, ["-O2"]).process, translated)
+        _require(facts["parity"], f"{out}: not written: differs from the model")
+        writer.write(facts, expected)
+    return source, facts
+
+
+def _int8(translated: Translated, kept: Program, folder: Path, out: Path, engine: Any) -> tuple[Path, dict[str, Any]]:
+    """The program with float weights is compared with the engine, and both forms of int8 weights with the program that has the same
+    weights as float."""
+    if compiler() is None:
+        raise UserError(
+            f"{out}: int8 weights need a C compiler, which computes the expected output; install one (Debian: apt-get install gcc)"
+        )
+    prefix, hop = prefix_of(out), translated.transform.hop
+    same = replace(translated, program=int8.rounded(translated.program))
+    facts = _facts(translated, kept)
+    none, signal = np.zeros(EXPECTED_HOPS * hop, np.float32), test_signal(TEST_HOPS, hop)
+
+    def model(x: np.ndarray) -> np.ndarray:
+        return reference(engine, x, translated.delay)
+
+    exact = CompiledEngine(_Writer(folder / "float", prefix, translated).write(facts, none), ["-O2"])
+    facts["float_parity"] = parity(model, exact.process, translated)
+    _require(facts["float_parity"], f"{out}: not written: the program with float weights differs from the model")
+    as_float = CompiledEngine(_Writer(folder / "rounded", prefix, same).write(facts, none), ["-O2"])
+    expected = as_float.process(signal)[-EXPECTED_HOPS * hop :]
+    writer = _Writer(folder, prefix, translated, kept)
+    source = writer.write(facts, expected)
+    forms = [CompiledEngine(source, flags) for flags in (["-O2"], ["-O2", KEPT])]
+    facts["parity"] = min(parity(as_float.process, form.process, translated) for form in forms)
+    _require(facts["parity"], f"{out}: not written: differs from the program with the same weights as float")
+    facts["snr_db"] = rounding_snr(model, forms[0].process, translated)
+    facts["sha256"] = _hash(source, signal)
+    return writer.write(facts, expected), facts
+
+
+def _facts(translated: Translated, kept: Program | None = None) -> dict[str, Any]:
+    return {
         "multiply_adds": emit.multiply_adds(translated.program.words),
         "parity": None,
+        "snr_db": None,
+        "float_parity": None,  # of int8 weights: the parity of the program with float weights to the model
         "sha256": None,
-        "bytes": emit.memory(translated),
+        "bytes": emit.memory(translated, kept),
     }
-    signal = test_signal(TEST_HOPS, hop)
-    expected = reference(engine, signal, translated.delay)[-EXPECTED_HOPS * hop :]
-    with tempfile.TemporaryDirectory(prefix="setk_c_") as folder:
-        source = Path(folder) / f"{prefix}.c"
 
-        def write() -> None:
-            source.write_text(
-                emit.source(translated, prefix, comment(translated, facts), expected, TEST_HOPS, SELF_TEST)
-            )
-            source.with_suffix(".h").write_text(emit.header(translated, prefix, _title(translated)))
 
-        write()
-        if compiler():
-            facts["sha256"] = hashlib.sha256(
-                Compiled(source, prefix, ["-ffp-contract=off"]).process(signal).tobytes()
-            ).hexdigest()
-            facts["parity"] = parity(engine, Compiled(source, prefix), translated.delay)
-            if not facts["parity"] >= LEAST_PARITY:
-                raise UserError(
-                    f"{out}: not written: differs from the model by more than rounding (SNR {facts['parity']:.1f} dB)"
-                )
-            write()
-        for suffix in (".h", ".c"):
-            with atomic_path(out.with_suffix(suffix)) as whole:
-                shutil.copyfile(source.with_suffix(suffix), whole)
-    return facts
+def _hash(source: Path, signal: np.ndarray) -> str:
+    return hashlib.sha256(CompiledEngine(source, ["-O2", SAME_BITS]).process(signal).tobytes()).hexdigest()
+
+
+def _require(found: float, complaint: str) -> None:
+    if not found >= LEAST_PARITY:
+        raise UserError(f"{complaint} by more than rounding (SNR {found:.1f} dB)")
 
 
 def _title(translated: Translated) -> str:
@@ -165,11 +180,6 @@ def comment(translated: Translated, facts: dict[str, Any]) -> str:
     latency = 1000 * translated.transform.latency(about["lookahead"]) / about["sample_rate"]
     source = about["provenance"].get("sha256") or "not known"
     hops = about["sample_rate"] / translated.transform.hop
-    checked = (
-        "not compared with the model: no compiler was there"
-        if facts["parity"] is None
-        else f"{facts['parity']:.1f} dB to the model"
-    )
     lines = [
         _title(translated),
         "",
@@ -177,10 +187,23 @@ def comment(translated: Translated, facts: dict[str, Any]) -> str:
         f"Cost: {facts['multiply_adds']} multiply-adds per hop, {facts['multiply_adds'] * hops / 1e6:.1f} M per second",
         f"Memory: {size['constants']} bytes of constants, {size['state']} of state for each stream, {size['scratch']} of scratch",
         f"Algorithmic latency: {latency:.1f} ms",
-        f"Parity: {checked}",
+        *_compared(facts),
         f"Output of the self-test's {TEST_HOPS} hops as float, with -ffp-contract=off on any processor: SHA-256 {facts['sha256'] or 'not known'}",
         "",
         "Compile with -O2 or -O3 and -march=native or what the device has; -DSETK_SELFTEST: a test; -DSETK_MAIN: a filter for raw",
         "16-bit samples; -DSETK_SCALAR: no vectors. Do not use -ffast-math.",
     ]
     return "/* " + "\n * ".join(lines).replace(" * \n", " *\n") + "\n */"
+
+
+def _compared(facts: dict[str, Any]) -> list[str]:
+    if facts["parity"] is None:
+        return ["Parity: not compared with the model: no compiler was there"]
+    if facts["float_parity"] is None:
+        return [f"Parity: {facts['parity']:.1f} dB to the model"]
+    return [
+        "Weights: int8, a step for each output channel; made float when the program starts, or with -DSETK_WEIGHTS_INT8 as it runs",
+        f"Parity: {facts['parity']:.1f} dB to this program with the same rounded weights as float (the reference of the self-test)",
+        f"    {facts['float_parity']:.1f} dB of this program with the weights before rounding to the model",
+        f"SNR: {facts['snr_db']:.1f} dB to the model, on noise whose level moves; this is the effect of rounding the weights",
+    ]

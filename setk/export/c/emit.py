@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.resources import files
 from typing import Sequence
 
 import numpy as np
 
-from setk.native.arena import FUNCTIONS, OPERATIONS
+from setk.native import int8
+from setk.native.arena import FUNCTIONS, OPERATIONS, SPACES, Program
 from setk.native.translate import Translated
 
 SPACES_IN_TEXT = {"CONSTANTS", "STATE"}  # cases of from() in kernels.h, not of a program
 KERNELS = ("vector.h", "kernels.h", "products.h", "layers.h", "transform.h", "late.h", "program.h")
-_SECTION = re.compile(r"^/\* ---- ((?:[A-Z_]+ ?)+):", re.M)
-_CASE = re.compile(r"^\s+case ([A-Z_]+):.*\n", re.M)
+UNPACK_FUNCTION = """
+#ifndef SETK_WEIGHTS_INT8
+/* Once, in memory that all streams read. */
+static void unpack(void)
+{
+    static int done = 0;
+    if (done) return;
+    for (int i = 0; i < (int)(sizeof floats / sizeof *floats); i++) constants[i] = floats[i];
+    run_program(unpacking_program, (int)(sizeof unpacking_program / sizeof *unpacking_program), NULL, constants, NULL, NULL);
+    done = 1;
+}
+#endif
+"""
+UNPACK_CALL = """
+#ifndef SETK_WEIGHTS_INT8
+    unpack();
+#endif"""
+UNPACK_NOTE = """
+ * The weights are int8. The first call makes floats of them, in memory of this file: make it before other threads start. With
+ * -DSETK_WEIGHTS_INT8 they stay int8, and process() makes floats of those in use."""
+_SECTION = re.compile(r"^/\* ---- ((?:[A-Z0-9_]+ ?)+):", re.M)
+_CASE = re.compile(r"^\s+case ([A-Z0-9_]+):.*\n", re.M)
 
 
 def text(name: str, package: str = "setk.native") -> str:
@@ -48,31 +70,49 @@ def multiply_adds(words: np.ndarray) -> int:
     return total
 
 
-def memory(translated: Translated) -> dict[str, int]:
+def memory(translated: Translated, kept: Program | None = None) -> dict[str, int]:
     """Bytes of constants, of the state of a stream, and of scratch memory (see struct PREFIX_state in template.c)."""
     program, alignment = translated.program, 64
+    constants = program.constants.nbytes
+    if kept:
+        constants = 4 * program.floats + sum(part.nbytes for part in int8.packed(program))
     return {
-        "constants": program.constants.nbytes,
+        "constants": constants,
         "state": 4 * (program.state + translated.delay + 3) + alignment,
-        "scratch": 4 * (program.scratch + 2 * translated.transform.hop) + alignment,
+        "scratch": 4 * (_scratch(program, kept) + 2 * translated.transform.hop) + alignment,
     }
 
 
-def header(translated: Translated, prefix: str, facts: str) -> str:
+def header(translated: Translated, prefix: str, facts: str, kept: Program | None = None) -> str:
     """The text of OUT.h; `facts` goes into its first line."""
-    return _fill(text("template.h", "setk.export.c"), translated, prefix).replace("FACTS", facts, 1)
+    body = _fill(text("template.h", "setk.export.c"), translated, prefix, kept).replace("FACTS", facts, 1)
+    return body.replace("UNPACK_NOTE", "" if kept is None else UNPACK_NOTE)
 
 
-def source(translated: Translated, prefix: str, comment: str, expected: np.ndarray, hops: int, decibels: int) -> str:
+def source(
+    translated: Translated,
+    prefix: str,
+    comment: str,
+    expected: np.ndarray,
+    hops: int,
+    decibels: int,
+    kept: Program | None = None,
+) -> str:
     """The text of OUT.c. `expected`: the last samples that the checkpoint makes of `hops` hops of the test signal (see template.c),
-    which the self-test compares with its own at `decibels`, a multiple of 10."""
+    which the self-test compares with its own at `decibels`, a multiple of 10. `kept`: the program that keeps weights as int8; the
+    file then has no others."""
     program = translated.program
-    body = _fill(text("template.c", "setk.export.c"), translated, prefix)
-    body = body.replace("SCRATCH_FLOATS", str(program.scratch)).replace("STATE_FLOATS", str(program.state))
-    body = body.replace("CONSTANTS_TEXT", _floats("constants", program.constants, aligned=True))
+    body = _fill(text("template.c", "setk.export.c"), translated, prefix, kept)
+    body = body.replace("SCRATCH_FLOATS", str(_scratch(program, kept))).replace("STATE_FLOATS", str(program.state))
+    unpacking = _unpacking(program)
     body = body.replace(
-        "PROGRAM_TEXT", _program("program", program.words) + "\n\n" + _program("reset_program", program.reset)
+        "CONSTANTS_TEXT",
+        _float_constants(program) if kept is None else _int8_constants(program, kept, unpacking),
     )
+    body = body.replace("ABOUT_TEXT", _about(translated, prefix, kept))
+    body = body.replace("RESET_TEXT", _program("reset_program", program.reset))
+    body = body.replace("UNPACK_FUNCTION", "" if kept is None else UNPACK_FUNCTION)
+    body = body.replace("UNPACK_CALL", "" if kept is None else UNPACK_CALL)
     body = body.replace("EXPECTED_TEXT", _floats("expected", expected))
     for name, value in {
         "TEST_HOPS": hops,
@@ -81,9 +121,8 @@ def source(translated: Translated, prefix: str, comment: str, expected: np.ndarr
         "LEAST_EXPONENT": decibels // 10,
     }.items():
         body = re.sub(rf"\b{name}\b", str(value), body)
-    return "\n".join(
-        [comment, f'#include "{prefix}.h"', "#include <stddef.h>", "", kernels([program.words, program.reset]), body]
-    )
+    programs = [program.words, program.reset, *([] if kept is None else [kept.words, unpacking])]
+    return "\n".join([comment, f'#include "{prefix}.h"', "#include <stddef.h>", "", kernels(programs), body])
 
 
 def kernels(programs: Sequence[np.ndarray]) -> str:
@@ -104,8 +143,31 @@ def kernels(programs: Sequence[np.ndarray]) -> str:
     return "\n".join(parts)
 
 
-def _fill(template: str, translated: Translated, prefix: str) -> str:
-    transform, rate, size = translated.transform, translated.about["sample_rate"], memory(translated)
+def _about(translated: Translated, prefix: str, kept: Program | None) -> str:
+    """JSON as a string of C. setk.engines.compiled finds it in a shared library by its first key."""
+    size = memory(translated, kept)
+    about = {
+        "setk_c": 1,
+        "prefix": prefix,
+        "model": translated.about["model"],
+        "checkpoint": translated.about["provenance"].get("sha256"),
+        "sample_rate": translated.about["sample_rate"],
+        "hop": translated.transform.hop,
+        "delay": translated.delay,
+        "state_bytes": size["state"],
+        "scratch_bytes": size["scratch"],
+    }
+    lines = [json.dumps(part) for part in re.split("(?<=,) ", json.dumps(about))]
+    return "\n    " + "\n    ".join(line[:-1] + ' "' if i < len(lines) - 1 else line for i, line in enumerate(lines))
+
+
+def _scratch(program: Program, kept: Program | None) -> int:
+    """Floats of scratch memory that suffice for either program."""
+    return max(program.scratch, kept.scratch if kept else 0)
+
+
+def _fill(template: str, translated: Translated, prefix: str, kept: Program | None) -> str:
+    transform, rate, size = translated.transform, translated.about["sample_rate"], memory(translated, kept)
     values = {
         "RATE_VALUE": rate,
         "HOP_VALUE": transform.hop,
@@ -117,6 +179,59 @@ def _fill(template: str, translated: Translated, prefix: str) -> str:
     for name, value in values.items():
         template = template.replace(name, str(value))
     return template.replace("PREFIX_UPPER", prefix.upper()).replace("PREFIX", prefix)
+
+
+def _float_constants(program: Program) -> str:
+    return "\n".join(
+        [
+            _floats("constants", program.constants, aligned=True),
+            "static const Model model = {constants, NULL, NULL};",
+            "",
+            _program("program", program.words),
+        ]
+    )
+
+
+def _int8_constants(program: Program, kept: Program, unpacking: np.ndarray) -> str:
+    """The weights of `program` as int8, and either the program that keeps them or one that unpacks them when it starts."""
+    weights, steps = int8.packed(program)
+    return "\n".join(
+        [
+            _floats("floats", program.constants[: program.floats], aligned=True),
+            _bytes("weights", weights),
+            _floats("steps", steps),
+            "",
+            "#ifdef SETK_WEIGHTS_INT8",
+            "static const Model model = {floats, weights, steps};",
+            _program("program", kept.words),
+            "#else",
+            f"ALIGNED static float constants[{len(program.constants)}];",
+            "static const Model model = {constants, weights, steps};",
+            _program("program", program.words),
+            _program("unpacking_program", unpacking),
+            "#endif",
+        ]
+    )
+
+
+def _unpacking(program: Program) -> np.ndarray:
+    """The words that write all weights as floats to where the constants are, which are the scratch memory of this program."""
+    words, step = [np.zeros(0, np.int32)], 0
+    for first, count, length, columns in program.blocks:
+        blocks = count // length
+        to = SPACES["scratch"] << 28 | first
+        words.append(
+            np.array(
+                [OPERATIONS.index("EXPAND"), 6, blocks, length, columns, first - program.floats, step, to], np.int32
+            )
+        )
+        step += blocks * columns
+    return np.concatenate(words)
+
+
+def _bytes(name: str, data: np.ndarray) -> str:
+    lines = [", ".join(map(str, data[i : i + 32])) for i in range(0, len(data), 32)]
+    return f"static const int8_t {name}[{len(data)}] = {{\n" + ",\n".join(lines) + "\n};"
 
 
 def _floats(name: str, data: np.ndarray, aligned: bool = False) -> str:

@@ -19,7 +19,8 @@ from setk.core.errors import UserError
 from setk.core.files import atomic_path
 from setk.engines import TorchEngine
 from setk.export.c import emit
-from setk.export.c.build import EXPECTED_HOPS, TEST_HOPS, build, compiler, reference
+from setk.engines.compiled import build, compiler
+from setk.export.c.build import EXPECTED_HOPS, TEST_HOPS, reference
 from setk.export.c.integer_fspen import Lowering, layers
 from setk.export.c.integer_program import OPERATIONS, POINTS, Integers
 from setk.export.c.integer_reference import Reference

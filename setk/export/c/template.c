@@ -1,7 +1,15 @@
 /* The constants and the program of this model. */
+typedef struct {
+    const float *constants;
+    const int8_t *weights;
+    const float *steps;
+} Model;
+
 CONSTANTS_TEXT
 
-PROGRAM_TEXT
+RESET_TEXT
+
+const char PREFIX_about[] = ABOUT_TEXT;
 
 /* The interface. State and scratch begin at the first multiple of 64 bytes inside the caller's memory. */
 struct PREFIX_state {
@@ -21,12 +29,12 @@ static float *aligned(void *memory)
 static void run_program(const int32_t *words, int count, float *state, float *scratch, const float *in, float *out)
 {
     Memory memory;
-    memory.constants = constants;
+    memory.constants = model.constants, memory.weights = model.weights, memory.steps = model.steps;
     memory.state = state, memory.scratch = scratch;
     memory.in = in, memory.out = out;
     run(words, count, &memory);
 }
-
+UNPACK_FUNCTION
 void PREFIX_reset(PREFIX_state *state)
 {
     run_program(reset_program, (int)(sizeof reset_program / sizeof *reset_program), state->floats, NULL, NULL, NULL);
@@ -36,7 +44,7 @@ void PREFIX_reset(PREFIX_state *state)
 
 PREFIX_state *PREFIX_init(void *memory)
 {
-    PREFIX_state *state = (PREFIX_state *)(void *)aligned(memory);
+    PREFIX_state *state = (PREFIX_state *)(void *)aligned(memory);UNPACK_CALL
     PREFIX_reset(state);
     state->kept = 0.0f;
     return state;

@@ -19,9 +19,12 @@
 extern "C" {
 #endif
 
+/* These facts as JSON, for programs that load this one as a shared library. */
+extern const char PREFIX_about[];
+
 typedef struct PREFIX_state PREFIX_state;
 
-/* Start a stream in the caller's memory of PREFIX_UPPER_STATE_BYTES, aligned as float. The memory may not move. */
+/* Start a stream in the caller's memory of PREFIX_UPPER_STATE_BYTES, aligned as float. The memory may not move.UNPACK_NOTE */
 PREFIX_state *PREFIX_init(void *memory);
 
 /* Reduce noise by at most so many dB: the input, as late as the output, stays in it that far below its level. 0 passes the input,

@@ -16,7 +16,8 @@ import numpy as np
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
 from setk.export import LEAST_PARITY
-from setk.export.c.build import build, compiler, export_c
+from setk.engines.compiled import build, compiler
+from setk.export.c.build import export_c
 from setk.export.ladspa.host import Plugin
 
 NUMBERS = (

@@ -12,18 +12,15 @@ const unpack = async (base64) => new Response(new Blob([bytesOf(base64)]).stream
 function decodeModel(text) {
   const packed = JSON.parse(text);
   const model = { ...packed, program: new Int32Array(bytesOf(packed.program).buffer), reset: new Int32Array(bytesOf(packed.reset).buffer) };
-  const constants = new Float32Array(packed.constantFloats), plain = bytesOf(packed.floats), small = new Int8Array(bytesOf(packed.bytes).buffer);
-  const view = new Float32Array(plain.buffer);
-  const scales = new Float32Array(bytesOf(packed.scales).buffer);
-  let from = 0, smallFrom = 0;
-  for (const [kind, at, count, scaleAt, width] of packed.segments) {
-    if (kind === "float") {
-      constants.set(view.subarray(from, from + count), at);
-      from += count;
-    } else {
-      for (let i = 0; i < count; i++) constants[at + i] = small[smallFrom + i] * scales[scaleAt + (i % width)];
-      smallFrom += count;
+  const constants = new Float32Array(packed.constantFloats), floats = new Float32Array(bytesOf(packed.floats).buffer);
+  const weights = new Int8Array(bytesOf(packed.weights).buffer), steps = new Float32Array(bytesOf(packed.steps).buffer);
+  constants.set(floats);
+  let step = 0; // the first of the block
+  for (const [first, count, length, columns] of packed.blocks) {
+    for (let i = 0; i < count; i++) {
+      constants[first + i] = weights[first - floats.length + i] * steps[step + Math.floor(i / length) * columns + (i % columns)];
     }
+    step += (count / length) * columns;
   }
   return { ...model, constants };
 }

@@ -1,0 +1,39 @@
+"""How far the outputs of two programs are apart that differ by the order of sums, or by the rounding of weights."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+
+from setk.metrics import sdr
+from setk.native.translate import Translated
+
+Output = Callable[
+    [np.ndarray], np.ndarray
+]  # samples [n], n whole hops, as a program returns them: [n], late by its delay
+
+
+def parity(expected: Output, found: Output, translated: Translated) -> float:
+    """SNR in dB of one program's output to another's, on noise at levels 50 dB apart: the median of frames of 64 ms, for
+    a spike that rounding flips is no fault of the program but changes what a spiking network does for a while."""
+    generator, ratios = np.random.default_rng(0), []
+    rate, hop, delay = translated.about["sample_rate"], translated.transform.hop, translated.delay
+    for level in np.logspace(-3, -0.5, 6):
+        x = (level * generator.standard_normal(-(-rate // hop) * hop)).astype(np.float32)
+        a, b = expected(x)[delay:], found(x)[delay:]
+        frame = rate * 64 // 1000
+        signal, error = (
+            np.square(y[: len(y) // frame * frame], dtype=np.float64).reshape(-1, frame).sum(1) for y in (a, b - a)
+        )
+        ratios.append((signal / np.maximum(error, 1e-30))[signal > 0])
+    return float(10 * np.log10(np.median(np.concatenate(ratios))))
+
+
+def rounding_snr(exact: Output, rounded: Output, translated: Translated) -> float:
+    """SNR in dB of the output with int8 weights to that with float weights, on two seconds of noise whose level moves."""
+    hop, delay = translated.transform.hop, translated.delay
+    rng, samples = np.random.default_rng(0), hop * (2 * translated.about["sample_rate"] // hop)
+    level = np.interp(np.arange(samples), np.linspace(0, samples, 20), 10 ** rng.uniform(-2, -0.7, 20))
+    noise = (rng.standard_normal(samples) * level).astype(np.float32)
+    return sdr.snr(exact(noise)[delay:].astype(np.float64), rounded(noise)[delay:].astype(np.float64))
