@@ -165,7 +165,7 @@ def test_the_browser_resamples_as_the_kernels_do(demo, browser, rate):
     noisy = resample(noisy, 16000, rate)
     translated = translate(FSPEN)
     model = page.web_model(translated, "")
-    program = replace(translated.program, constants=page.decoded(model))
+    program = int8.rounded(translated.program)
     stream = LiveStream(program, model.hop, model.delay, rate, model.rate)
     browser.open(demo)
     live, late, _ = rendered(browser, np.concatenate([noisy, np.zeros(stream.delay, np.float32)]), rate)
