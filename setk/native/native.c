@@ -56,7 +56,7 @@ int setk_live_start(float *memory, int rate, int model_rate, int hop, int delay,
                     float *state, float *scratch)
 {
     LiveProgram *stream = (LiveProgram *)(void *)memory;
-    Memory around = {constants, state, scratch, NULL, NULL};
+    Memory around = {constants, state, scratch, NULL, NULL, NULL, NULL};
     stream->program = program, stream->words = words, stream->memory = around;
     live_size(&stream->live, rate, model_rate, hop, delay);
     live_start(&stream->live, memory + LIVE_PROGRAM_FLOATS, run_hop, stream);
