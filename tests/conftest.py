@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import random
+import shutil
 import signal
 import sys
+import tempfile
 import zlib
 from pathlib import Path
 
 # One compute thread: two workers keep two cores busy, and sums do not depend on the machine. Before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests neither see nor change what the user's cache holds.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="setk_cache_")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402

@@ -144,3 +144,42 @@ def test_a_file_that_is_not_onnx_is_one_line(tmp_path):
         with pytest.raises(UserError, match="not a file of se-quant export"):
             NativeEngine(path)
     assert native.available(included(".onnx")["fspen"])
+
+
+def test_programs_are_kept_in_the_cache(monkeypatch, tmp_path):
+    from setk.core.files import sha256
+    from setk.native import stored, translate
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = included(".onnx")["fspen"]
+    expected, digest = stored.translated(path), sha256(path)
+    x = noise(7, 1, 8000)
+    output = through(NativeEngine(path), x, [4000])
+    assert not list(tmp_path.iterdir())
+    assert np.array_equal(through(NativeEngine(path, keep=True), x, [4000]), output)
+    file = tmp_path / "setk" / "fspen.program"
+    data, translations = file.read_bytes(), []
+    original = translate.translate
+    monkeypatch.setattr(translate, "translate", lambda path: translations.append(path) or original(path))
+    found = stored.load(path, digest)
+    assert not translations and found.about == expected.about and found.program.blocks == expected.program.blocks
+    for name in ("words", "reset", "constants"):
+        assert np.array_equal(getattr(found.program, name), getattr(expected.program, name))
+    assert np.array_equal(through(NativeEngine(path, keep=True), x, [4000]), output)
+    damaged = bytearray(data)
+    damaged[-100] ^= 1
+    for other in (b"", b"{}\n", b"[]\n", data[:-1], bytes(damaged), data[: len(data) // 2]):
+        file.write_bytes(other)
+        stored.load(path, digest)
+        assert translations.pop() == path and file.read_bytes() == data
+    stored.load(path, "another model")
+    assert translations.pop() == path
+    monkeypatch.setattr(stored, "_code", lambda: "other code")
+    stored.load(path, digest)
+    assert translations.pop() == path
+
+
+def test_no_cache_is_needed(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a directory cannot be made here
+    assert NativeEngine(included(".onnx")["fspen"], keep=True).name == "fspen"

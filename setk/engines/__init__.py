@@ -6,6 +6,8 @@ turns it into a torch model.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from setk.engines.base import (
     Engine as Engine,
     first_state as first_state,
@@ -14,9 +16,19 @@ from setk.engines.base import (
 )
 from setk.engines.batch import Batch as Batch
 from setk.engines.native import NativeEngine as NativeEngine
-from setk.engines.onnx import OnnxEngine as OnnxEngine
 from setk.engines.enhancer import Enhancer as Enhancer
 from setk.engines.resolve import Loaded as Loaded, model as model, open as open
 from setk.engines.overlap import Overlapped as Overlapped, open_stream as open_stream
 from setk.engines.stream import Signal as Signal, Stream as Stream
 from setk.engines.torch import TorchEngine as TorchEngine
+
+if TYPE_CHECKING:
+    from setk.engines.onnx import OnnxEngine as OnnxEngine
+
+
+def __getattr__(name: str) -> Any:
+    if name == "OnnxEngine":  # imported when it is needed: it doubles what the native engine imports
+        from setk.engines.onnx import OnnxEngine
+
+        return OnnxEngine
+    raise AttributeError(name)

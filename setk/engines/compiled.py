@@ -110,9 +110,9 @@ class CompiledEngine:
         self._reset.argtypes, self._reset.restype = [pointer], None
         self._process.argtypes, self._process.restype = [pointer] * 4, None
         self._set_limit.argtypes, self._set_limit.restype = [pointer, ctypes.c_float], None
-        self.name, self.sample_rate, self._hop = (self.about[k] for k in ("model", "sample_rate", "hop"))
+        self.name, self.sample_rate, self.hop = (self.about[k] for k in ("model", "sample_rate", "hop"))
         self.delay = self.about["delay"]
-        self.transform, self.lookahead = Frames(self._hop, self._hop), self.delay // self._hop
+        self.transform, self.lookahead = Frames(self.hop, self.hop), self.delay // self.hop
         self._scratch = _memory(self.about["scratch_bytes"])
 
     def start(self, channels: int) -> list[tuple[np.ndarray, int]]:
@@ -139,7 +139,7 @@ class CompiledEngine:
         state = self.start(1)
         if limit is not None:
             self._set_limit(state[0][1], limit)
-        return self.run(samples.reshape(1, -1, self._hop), state)[0].ravel()
+        return self.run(samples.reshape(1, -1, self.hop), state)[0].ravel()
 
 
 def _memory(size: int) -> np.ndarray:

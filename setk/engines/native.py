@@ -9,33 +9,34 @@ import numpy as np
 from setk.audio.stft import Frames
 from setk.core.errors import UserError
 from setk.core.files import sha256
-from setk.native import kernels
-from setk.native.translate import translate
+from setk.native import kernels, stored
 
 
 class NativeEngine:
     """A causal model of an .onnx file of `se-quant export`, a hop at a time from samples to samples.
 
     The Fourier transform is part of the program. A frame is therefore a hop of samples, [C, T, hop], and what a transform
-    outside would hold back counts as look-ahead. Raises UserError where the kernels were not built, or the model cannot run live.
+    outside would hold back counts as look-ahead. `keep` stores the translated program in the user's cache, for faster starts.
+    Raises UserError where the kernels were not built, or the model cannot run live.
     """
 
     frames = None
     causal = True
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, keep: bool = False):
         library = kernels.library()
         if library is None:
             raise UserError(
                 f"{path}: needs setk's compiled kernels; install a C compiler and run 'pip install .' again"
             )
-        translated = translate(path)
-        self.about = translated.about
-        self.name, self.sample_rate, self.chunk_s = (self.about[k] for k in ("model", "sample_rate", "chunk_s"))
-        hop = translated.transform.hop
-        self.transform, self.lookahead = Frames(hop, hop), translated.delay // hop
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
         self.sha256 = sha256(path)
-        self._machine = kernels.Machine(translated.program, hop, library)
+        found = stored.load(path, self.sha256) if keep else stored.translated(path)
+        self.about = found.about
+        self.name, self.sample_rate, self.chunk_s = (self.about[k] for k in ("model", "sample_rate", "chunk_s"))
+        self.transform, self.lookahead = Frames(found.hop, found.hop), found.delay // found.hop
+        self._machine = kernels.Machine(found.program, found.hop, library)
 
     def start(self, channels: int) -> list[np.ndarray]:
         return [self._machine.start() for _ in range(channels)]

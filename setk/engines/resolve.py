@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from setk import pretrained
-from setk.core import config
 from setk.core.errors import UserError
 from setk.engines.base import Engine
 from setk.engines import native
 from setk.engines.native import NativeEngine
-from setk.engines.onnx import OnnxEngine
 from setk.engines.torch import TorchEngine
 
 if TYPE_CHECKING:
+    from setk.engines.onnx import OnnxEngine
     from setk.models import Model
 
 YAML = (".yaml", ".yml")
@@ -60,7 +59,7 @@ def open(spec: str | os.PathLike, *, trust: bool = False, untrained: bool = Fals
     spec = os.fspath(spec)
     if spec in pretrained.included(".onnx") and not Path(spec).is_file():
         exported = pretrained.included(".onnx")[spec]
-        return NativeEngine(exported) if native.available(exported) else OnnxEngine(exported)
+        return NativeEngine(exported, keep=True) if native.available(exported) else _onnx(exported)
     if Path(spec).suffix in PROGRAMS:
         return _open_program(Path(spec), trust)
     path = _path(spec)
@@ -73,8 +72,15 @@ def open(spec: str | os.PathLike, *, trust: bool = False, untrained: bool = Fals
             )
         return TorchEngine(loaded.model)
     if path.suffix == ".onnx":
-        return OnnxEngine(path)
+        return _onnx(path)
     return TorchEngine(path)
+
+
+def _onnx(path: Path) -> OnnxEngine:
+    # Its module checks metadata with the reader of configs, which the native engine starts without.
+    from setk.engines.onnx import OnnxEngine
+
+    return OnnxEngine(path)
 
 
 def _open_program(path: Path, trust: bool) -> Engine:
@@ -118,7 +124,7 @@ def _load(spec: str) -> Loaded:
         trained, about = checkpoint.load(path)
         return Loaded(trained, path, about, True)
     if path.suffix == ".onnx":
-        about = OnnxEngine(path).about
+        about = _onnx(path).about
     else:
         from setk.engines.torchscript import read_about
 
@@ -129,6 +135,7 @@ def _load(spec: str) -> Loaded:
 def _configured(path: str) -> Model:
     """The model of a YAML config of se-train. Keys that are not about the model are not looked at."""
     from setk import models
+    from setk.core import config
 
     values = config.read_yaml(path)
     for key in values.keys() - set(MODEL_KEYS):
@@ -156,6 +163,7 @@ def _path(spec: str) -> Path | None:
     if spec in included:
         return included[spec]
     from setk import models
+    from setk.core import config
 
     if spec in models.presets():
         return None

@@ -105,7 +105,8 @@ class Memory:
     def constant(self, data: np.ndarray, block: tuple[int, int] | None = None) -> np.ndarray:
         """Addresses of constants, equal ones only once. `block`: of weights, see Buffer."""
         data = np.ascontiguousarray(data, np.float32)
-        if block and len(np.unique(data[data != 0])) < 2:
+        numbers = data[data != 0]
+        if block and (numbers == numbers[:1]).all():
             block = None  # of a sum or a mean, not weights
         for buffer in self.buffers:
             if (buffer.kind, buffer.size, buffer.block) == ("constant", data.size, block) and np.array_equal(

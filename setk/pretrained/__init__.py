@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any, Iterator
 
-from setk.core import config
 from setk.core.errors import UserError
 
 SUFFIXES = (".pt", ".onnx")
@@ -30,6 +29,8 @@ def find(spec: str) -> Path:
         return Path(spec)
     known = included()
     if spec not in known:
+        from setk.core import config
+
         raise UserError(
             f"no trained model is called '{spec}'; {config.nearest(spec, known)}; or use the path of a file"
         )
