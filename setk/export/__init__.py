@@ -71,7 +71,9 @@ def write(
     if weights not in WEIGHTS:
         raise UserError(f"weights '{weights}' is unknown; choose {' or '.join(WEIGHTS)}")
     if weights != "float" and (out.suffix != ".c" or integer):
-        raise UserError(f"{out}: --weights is for C that computes in float; quantize a model for other files by se-quant ptq")
+        raise UserError(
+            f"{out}: --weights is for C that computes in float; quantize a model for other files by se-quant ptq"
+        )
     if integer:
         if out.suffix != ".c" or runtime is not None:
             raise UserError(f"{out}: the form of integers alone is C; let the name end in .c, or remove --integer")
