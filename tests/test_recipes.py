@@ -226,44 +226,113 @@ def test_the_mean_of_two_checkpoints_lies_between_them(tmp_path):
     assert done.returncode == 2 and "not the same config" in done.stderr and not (tmp_path / "no.pt").exists()
 
 
+VARIED = TINY.replace("config.groups=2 config.dpe_blocks=1 ", "")
+
+
 @pytest.mark.full
-def test_variants_are_trained_alike_and_compared(recipe, tmp_path):
+def test_variants_are_trained_alike_with_each_seed_and_compared(recipe, tmp_path):
+    done = recipe("ablation.sh", "--paper", "fspen", "--only", "P1_D1 P8_D3", "--seeds", "1 2", "--set", VARIED)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "exp/ablation.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    table = {row[0]: dict(zip(rows[0], row)) for row in rows[2:]}
+    assert list(table) == ["P8_D3", "P1_D1"] and (table["P1_D1"]["params"], table["P8_D3"]["params"]) == (
+        "30.9 k",
+        "86.4 k",
+    )
+    assert "(mini)" in text and "Label mini" in text and "seeds: 1 2" in text
+    # Scores of every pair are kept for each seed; the difference is that of their means.
+    columns = {}
+    for variant in table:
+        for seed in (1, 2):
+            lines = (tmp_path / f"exp/{variant}/seed{seed}/enhanced.tsv").read_text().splitlines()
+            at = lines[0].split("\t").index("si_sdr")
+            columns[variant, seed] = [float(line.split("\t")[at]) for line in lines[1:]]
+            config = yaml.safe_load((tmp_path / f"exp/{variant}/seed{seed}/config.yaml").read_text())
+            assert config["seed"] == seed and config["steps"] == 4
+    each = [
+        sum(b - a for a, b in zip(columns["P8_D3", seed], columns["P1_D1", seed])) / len(columns["P8_D3", seed])
+        for seed in (1, 2)
+    ]
+    cell = table["P1_D1"]["SI-SDR, dB against P8_D3"]
+    assert cell.startswith(f"{sum(each) / 2:+.2f} [") and cell.endswith(f"; seeds {each[0]:+.2f}, {each[1]:+.2f}")
+    # Every metric has one sentence, which names the variant once.
+    sentences = [line for line in text.splitlines() if line.startswith("- ")]
+    assert len(sentences) == len([name for name in rows[0] if name.endswith("against P8_D3")])
+    assert all(line.count("P1_D1") == 1 for line in sentences)
+    # One variant alone, afterwards, is compared with the base that is there.
+    done = recipe("ablation.sh", "--paper", "fspen", "--only", "P1_D1", "--seeds", "1 2", "--stage", "6")
+    assert done.returncode == 0 and (tmp_path / "exp/ablation.md").read_text() == text, done.stderr
+
+
+@pytest.mark.full
+def test_one_variant_without_its_base_ends_with_a_table(recipe, tmp_path):
+    done = recipe("ablation.sh", "--paper", "fspen", "--only", "P1_D1", "--set", VARIED)
+    assert done.returncode == 0, done.stderr
+    text = (tmp_path / "exp/ablation.md").read_text()
+    assert "| P1_D1 |" in text and "nothing to compare" in text
+
+
+@pytest.mark.parametrize(
+    "args, words",
+    [
+        (["--paper", "none"], "papers are fspen"),
+        (["--paper", "dpsnn", "--only", "x"], "no such variant; whole two_blocks"),
+        (["--corpus", "none"], "choose vbd, librimix"),
+        (["--score-on", "train"], "choose valid or test"),
+    ],
+)
+def test_an_ablation_that_cannot_be_is_one_line(recipe, args, words):
+    done = recipe("ablation.sh", *args)
+    assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("paper", ["fspen", "lite_rtse", "dpsnn", "dpcrn_cf", "effifusion_gan", "fqse"])
+def test_every_variant_is_a_config_that_resolves(paper):
+    import csv
+
+    from setk.training.settings import resolve
+
+    with open(ROOT / "recipes/ablations.tsv") as f:
+        rows = [row for row in csv.DictReader(f, delimiter="\t") if row["paper"] == paper]
+    assert len(rows) >= 2 and len({row["variant"] for row in rows}) == len(rows)
+    seen = []
+    for row in rows:
+        changes = [] if row["settings"] == "-" else row["settings"].split()
+        settings = resolve(row["config"], changes)
+        assert settings not in seen, f"{row['variant']} equals another variant"
+        seen.append(settings)
+
+
+@pytest.mark.full
+def test_the_ablation_counts_its_grid(recipe, tmp_path):
     done = recipe(
-        "open/ablation.sh", "--only", "P1_D1 P8_D3", "--set", TINY.replace("config.groups=2 config.dpe_blocks=1 ", "")
+        "ablation.sh", "--paper", "fspen", "--only", "P1_D1 P8_D1 P8_D2", "--stop-stage", "0", "--set", VARIED
     )
     assert done.returncode == 0, done.stderr
-    rows = [line.strip("| ").split(" | ") for line in (tmp_path / "exp/ablation.md").read_text().splitlines()]
-    table = {row[0]: row for row in rows}
-    assert table["P1_D1"][1] == "30.9 k" and table["P8_D3"][1] == "86.4 k"
-    compared = subprocess.run(
-        [*command("score"), "--compare", tmp_path / "exp/P8_D3/enhanced.tsv", tmp_path / "exp/P1_D1/enhanced.tsv"],
-        capture_output=True,
-        text=True,
-    )
-    header, first = [line.split("\t") for line in compared.stdout.splitlines()[:2]]
-    assert table["P1_D1"][4].split()[0] == f"{float(first[header.index('diff')]):+.2f}"
-
-
-@pytest.mark.full
-def test_the_ablation_counts_its_grid(tmp_path):
-    done = subprocess.run(
-        [
-            "bash",
-            ROOT / "recipes/vbd/fspen_ablation.sh",
-            "--stop-stage",
-            "0",
-            "--paths",
-            "1 8",
-            "--blocks",
-            "1 2",
-            "--grid",
-            tmp_path,
-        ],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "VBD_ROOT": ""},
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [line.split("\t") for line in (tmp_path / "cost.tsv").read_text().splitlines()]
+    rows = [line.split("\t") for line in (tmp_path / "exp/cost.tsv").read_text().splitlines()]
     macs = {r[0].rpartition("/")[2]: float(r[rows[0].index("macs_per_second")]) for r in rows[1:]}
     assert macs["P1_D1.yaml"] == macs["P8_D1.yaml"] and macs["P8_D2.yaml"] > macs["P8_D1.yaml"]
+
+
+@pytest.mark.full
+def test_fqse_ends_with_the_integer_file_its_scores_and_its_bytes(recipe, tmp_path):
+    tiny = "batch=2 segment=0.5 steps=6 warmup=1 valid_every=6 save_every=3 quantization.observe=3 workers=0"
+    small = "config.filters=64 config.bottleneck=32 config.hidden=48 config.skip=32 config.blocks=3"
+    sizes = {name.removeprefix("config."): int(value) for name, value in (one.split("=") for one in small.split())}
+    from setk import checkpoint, models
+
+    checkpoint.save(tmp_path / "float.pt", models.build("conv_tasnet", {**sizes, "repeats": 2}), {})
+    done = recipe("librimix/fqse.sh", "--init", tmp_path / "float.pt", "--set", f"{tiny} {small}")
+    assert done.returncode == 0, done.stderr
+    exp = tmp_path / "exp"
+    text = (exp / "RESULTS.md").read_text()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+    table = {row[0]: dict(zip(rows[0], row)) for row in rows[2:]}
+    for name, file in (("**fqse, here**", "fqse.onnx"), ("the same, fqse.ts", "fqse.ts")):
+        assert table[name]["bytes"] == f"{(exp / file).stat().st_size:,}"
+    assert (exp / "fqse.onnx").stat().st_size < (exp / "best.pt").stat().st_size / 2
+    assert table["**fqse, here**"]["SI-SDR, dB"] != "-" and "FQSE, 8 bits (published)" in table
+    # The scores are those of the ONNX file.
+    assert "fqse.onnx" in (exp / "log/enhance.1.log").read_text() or "fqse.onnx" in text
+    assert len((exp / "integers.tsv").read_text().splitlines()) == 9 and "integer arithmetic alone, on 8" in text

@@ -9,6 +9,5 @@ conf=conv_tasnet
 . "$(dirname "$0")/../utils/recipe.sh" librimix conv_tasnet "$@"
 
 mini_set='steps=80 preset=conv_tasnet-small'
-published=$(cat recipes/librimix/published.md)
 run_stages
 by_snr "float, here=$dir/enhanced.tsv"

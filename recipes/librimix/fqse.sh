@@ -11,6 +11,5 @@ float=  # experiment of conv_tasnet.sh, whose best model this one starts from; d
 
 mini_set='steps=60 preset=fqse-small quantization.observe=20'
 init_from conv_tasnet "$float"
-published=$(cat recipes/librimix/published.md)
 run_stages
 by_snr "float, here=$float/enhanced.tsv" "vanilla QAT, here=${dir%fqse}qat/enhanced.tsv" "**FQSE, here**=$dir/enhanced.tsv"

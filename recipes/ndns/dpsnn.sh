@@ -8,8 +8,5 @@ conf=dpsnn_ndns
 # shellcheck source=recipes/utils/recipe.sh
 . "$(dirname "$0")/../utils/recipe.sh" ndns dpsnn "$@"
 
-published='| noisy (test set 1, published) | | | | | | | 7.37 |
-| Intel SDNN baseline | 525 k | | | | | | 12.26 |
-| Spiking-FullSubNet S, M, L, XL (the winner) | 1798 k (XL) | | | | | | 13.89, 14.71, 14.80, 15.20 |'
 run_stages
-operations "$(cat recipes/ndns/operations.md)"
+operations

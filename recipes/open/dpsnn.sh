@@ -8,4 +8,4 @@ conf=dpsnn_open
 . "$(dirname "$0")/../utils/recipe.sh" open dpsnn "$@"
 
 run_stages
-operations "$(cat recipes/ndns/operations.md)"
+operations

@@ -10,6 +10,18 @@ noisy_means() {
     esac
 }
 
+# The metrics of the tables that papers on the corpus have, as far as they can be computed here.
+paper_metrics() {
+    local names
+    case $CORPUS in
+        vbd) names=pesq_wb,csig,cbak,covl,ssnr,stoi,estoi,si_sdr,dnsmos_sig,dnsmos_bak,dnsmos_ovrl ;;
+        open) names=pesq_wb,csig,cbak,covl,stoi,estoi,si_sdr,dnsmos_sig,dnsmos_bak,dnsmos_ovrl ;;
+        *) names=si_sdr,si_sdri,sdr,stoi,estoi,pesq_wb,dnsmos_sig,dnsmos_bak,dnsmos_ovrl ;;
+    esac
+    se-score --list-metrics | awk -F '\t' -v names="$names" 'NR > 1 && $5 == "here" { here[$1] = 1 }
+        END { n = split(names, all, ","); for (i = 1; i <= n; i++) if (all[i] in here) print all[i] }' | paste -sd , -
+}
+
 # From a root, or from a generated tree of its layout; data/mini needs no preparation.
 prepare() {
     if [[ $root ]]; then

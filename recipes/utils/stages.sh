@@ -2,7 +2,6 @@
 # shellcheck disable=SC2154
 # Sourced by recipe.sh: the stages that all models share, as functions. A recipe may set, before it calls run_stages:
 #   shown        what the result table calls the model; default NAME
-#   published    rows of that table: the figures of the paper
 #   mini_set     KEY=VALUE settings of a training on data/mini, on top of its own
 #   prune, tune  stage 3 prunes best.pt with these options of se-prune, and trains dir/pruned with these KEY=VALUE settings;
 #                the later stages then run for dir/pruned too
@@ -129,24 +128,51 @@ evaluate() {
     ! due 6 || result_stage
 }
 
-# enhance_list MODEL DIR: the noisy test set in DIR/enhanced, its list in DIR/enhanced.scp.
+# Whether the model in dir computes in 8 bits.
+quantized() { [[ -e $dir/config.yaml ]] && ! grep -q '^quantization: null' "$dir/config.yaml"; }
+
+# The file that runs: dir/NAME.onnx and, of a quantized model, dir/NAME.ts. A quantized model is compared with its file on speech. A few
+# steps on data/mini leave ranges that fit few signals, so there is no limit there.
+export_model() {
+    local compared=()
+    if quantized; then
+        head -n 8 "$valid/noisy.scp" > "$dir/few.scp"
+        compared=(--list "$dir/few.scp")
+        [[ $label != mini ]] || compared+=(--min-snr -100)
+        se-quant export "$dir/best.pt" "$dir/$NAME.ts" "${compared[@]}" 2>&1 | tee "$dir/log/torchscript.log" >&2
+    fi
+    se-quant export "$dir/best.pt" "$dir/$NAME.onnx" "${compared[@]}" 2>&1 | tee "$dir/log/export.log" >&2
+}
+
+# enhance_list MODEL DIR [OPTION...]: the noisy test set in DIR/enhanced, its list in DIR/enhanced.scp.
 enhance_list() {
     mkdir -p "$2/scp"
     rm -f -- "$2"/scp/enhanced.*.scp  # of a run with more jobs
     # shellcheck disable=SC2086
     $cpu_cmd JOB=1:"$nj" "$2/log/enhance.JOB.log" to.sh "$2/scp/enhanced.JOB.scp" \
-        se-enhance "$1" --list "$test/noisy.scp" --out "$2/enhanced" --part JOB/"$nj"
+        se-enhance "$1" --list "$test/noisy.scp" --out "$2/enhanced" --part JOB/"$nj" "${@:3}"
     sort "$2"/scp/enhanced.*.scp > "$2/enhanced.scp"
 }
 
 enhance_stage() {
-    log "stage 4: enhance"
-    enhance_list "$dir/best.pt" "$dir"
+    log "stage 4: export and enhance"
+    export_model
+    if quantized; then
+        # What is scored is what runs: the integer file, not its simulation.
+        enhance_list "$dir/$NAME.onnx" "$dir"
+        mkdir -p "$dir/torchscript/log"
+        enhance_list "$dir/$NAME.ts" "$dir/torchscript" --trust
+    else
+        enhance_list "$dir/best.pt" "$dir"
+    fi
 }
 
-# score_list LIST BASE [OPTION...]: BASE.tsv and BASE.json, the scores of LIST and their means.
+# score_list LIST BASE [OPTION...]: BASE.tsv and BASE.json, the scores of LIST and their means; with --metrics, other ones.
 score_list() {
-    se-score --ref "$test/clean.scp" "$1" --jobs "$nj" --summary "$2.json" "${@:3}" > "$2.tsv"
+    local options=("${@:3}")
+    [[ " $* " == *' --metrics '* ]] || options+=(--metrics "$(paper_metrics)")
+    [[ "${options[*]}" != *sdri* ]] || options+=(--noisy "$test/noisy.scp")
+    se-score --ref "$test/clean.scp" "$1" --jobs "$nj" --summary "$2.json" "${options[@]}" > "$2.tsv"
 }
 
 score_stage() {
@@ -161,23 +187,51 @@ score_stage() {
         exit 1
     }
     score_list "$dir/enhanced.scp" "$dir/enhanced"
+    ! quantized || score_list "$dir/torchscript/enhanced.scp" "$dir/torchscript/enhanced"
 }
 
 result_stage() {
     log "stage 6: count and write RESULTS.md"
-    se-count "$dir/best.pt" --json > "$dir/count.json"
-    se-count "$dir/best.pt" --json --convention ptflops > "$dir/count.ptflops.json"
+    count_model
+    ! quantized || check_integers
     result_table > "$dir/RESULTS.md.tmp"
     mv "$dir/RESULTS.md.tmp" "$dir/RESULTS.md"
     log "wrote $dir/RESULTS.md"
     cat "$dir/RESULTS.md"
 }
 
+# Costs: of the network, with synaptic operations as measured on the noisy test set, and the bytes of the files that run.
+count_model() {
+    [[ -e $dir/$NAME.onnx ]] || export_model
+    se-count "$dir/best.pt" --json --list "$test/noisy.scp" > "$dir/count.json"
+    se-count "$dir/best.pt" --json --convention ptflops > "$dir/count.ptflops.json"
+    se-count "$dir/$NAME.onnx" --json > "$dir/export.json"
+    ! quantized || se-count "$dir/$NAME.ts" --json > "$dir/torchscript/export.json"
+}
+
+# The integer file in integer arithmetic alone against the checkpoint, on a few signals: dir/integers.tsv.
+check_integers() {
+    local limit=()
+    [[ $label != mini ]] || limit=(--min-snr -100)
+    se-quant check "$dir/best.pt" "$dir/$NAME.onnx" --list "$dir/few.scp" --ref "$valid/clean.scp" --metrics si_sdr --integer \
+        "${limit[@]}" 2> "$dir/integers.log" > "$dir/integers.tsv" || { cat "$dir/integers.log" >&2; exit 1; }
+}
+
+# The published rows for this recipe, for se-score --published; empty for a corpus without them.
+published_rows() {
+    [[ ! -e recipes/$CORPUS/published.tsv ]] || awk -F '\t' -v name="$NAME" '
+        NR == 1 || $1 == "all" || index("," $1 ",", "," name ",") { sub(/[^\t]*\t/, ""); print }' "recipes/$CORPUS/published.tsv"
+}
+
 # The table of the noisy input, the model and the published rows, and the commands that compute each number.
 result_table() {
-    local about scored failed latency stft
+    local about scored failed stft systems published=()
     about=$("$python" recipes/utils/figures.py "$dir")
-    IFS=$'\t' read -r scored failed latency stft <<< "$about"
+    IFS=$'\t' read -r scored failed stft <<< "$about"
+    systems=("noisy=$dir/noisy.tsv" "**${shown:-$NAME}, here**=$dir/enhanced.tsv,$dir/count.json,$dir/count.ptflops.json,$dir/export.json")
+    ! quantized || systems+=("the same, $NAME.ts=$dir/torchscript/enhanced.tsv,$dir/count.json,$dir/count.ptflops.json,$dir/torchscript/export.json")
+    published_rows > "$dir/published.tsv"
+    [[ ! -s $dir/published.tsv ]] || published=(--published "$dir/published.tsv")
     echo "# ${shown:-$NAME} on $label"
     echo
     if [[ $label == mini ]]; then
@@ -185,12 +239,18 @@ result_table() {
         echo 'They show that all stages run, and say nothing about the quality of the model.**'
         echo
     fi
-    se-score --table md --metrics pesq_wb,stoi,estoi,si_sdr "noisy=$dir/noisy.tsv" \
-        "**${shown:-$NAME}, here**=$dir/enhanced.tsv,$dir/count.json,$dir/count.ptflops.json"
-    [[ ! ${published-} ]] || echo "$published"
+    se-score --table md "${systems[@]}" "${published[@]}"
     cat <<END
 
-$scored utterances of $label; means with their 95 % bootstrap interval over utterances. $latency; the STFT takes another $stft.
+$scored utterances of $label; means with their 95 % bootstrap interval over utterances. Bytes are those of the file that runs,
+$NAME.onnx. The STFT takes another $stft. Rows without intervals are figures of their papers.
+END
+    ! quantized || cat <<END
+
+The scores of "here" are those of the integer file: every convolution of $NAME.onnx computes from int8 weights and activations.
+$NAME.ts simulates the same in float. By integer arithmetic alone, on $(wc -l < "$dir/few.scp") validation signals, against the checkpoint:
+
+$(sed -n 's/^se-quant: \(.* over .*\)/    \1/p' "$dir/integers.log")
 END
     ((failed == 0)) || printf '\n**%d utterances failed.**\n' "$failed"
     cat <<END
@@ -198,8 +258,9 @@ END
 These commands compute each number:
 
     se-score --ref $test/clean.scp $test/noisy.scp --summary noisy.json
-    se-enhance $dir/best.pt --list $test/noisy.scp --out enhanced | se-score --ref $test/clean.scp - --summary enhanced.json
-    se-count $dir/best.pt --json
+    se-enhance $(quantized && echo "$dir/$NAME.onnx" || echo "$dir/best.pt") --list $test/noisy.scp --out enhanced | se-score --ref $test/clean.scp - --summary enhanced.json
+    se-count $dir/best.pt --json --list $test/noisy.scp
+    se-count $dir/$NAME.onnx --json
     se-count $dir/best.pt --json --convention ptflops
 END
 }
@@ -217,8 +278,8 @@ by_snr() {
     } | tee -a "$dir/RESULTS.md"
 }
 
-# operations [ROWS]: a section of RESULTS.md: synaptic operations as measured on the noisy test set, and published rows.
+# A section of RESULTS.md: synaptic operations as measured on the noisy test set, and published rows.
 operations() {
     due 6 || return 0
-    se-count "$dir/best.pt" --list "$test/noisy.scp" --json | "$python" recipes/utils/operations.py "${1-}" | tee -a "$dir/RESULTS.md"
+    "$python" recipes/utils/operations.py "$(cat recipes/ndns/operations.md)" < "$dir/count.json" | tee -a "$dir/RESULTS.md"
 }

@@ -8,6 +8,5 @@ conf=dpsnn
 # shellcheck source=recipes/utils/recipe.sh
 . "$(dirname "$0")/../utils/recipe.sh" vbd dpsnn "$@"
 
-published='| DPSNN (Sun & Bohte 2024; SI-SNR of segments of 1 s, chosen on the test set) | 373 k | 148 M | | | | | 18.46 |'
 run_stages
-operations "$(cat recipes/ndns/operations.md)"
+operations

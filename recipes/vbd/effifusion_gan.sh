@@ -13,5 +13,4 @@ STAGES='0 prepare, 1 shards, 2 train, 3 prune and train on, 4 enhance, 5 score, 
 
 mini_set='steps=20 preset=effifusion_gan-small batch=2'
 [[ $label != mini ]] || tune='steps=5 pruning.keep=true'
-published='| EffiFusion-GAN (Wen & Tan 2025) | 1.08 M | | | 3.45 | | | |'
 run_stages

@@ -9,6 +9,4 @@ conf=fastenhancer
 # shellcheck source=recipes/utils/recipe.sh
 . "$(dirname "$0")/../utils/recipe.sh" vbd fastenhancer "$@"
 
-published='| FastEnhancer-T (Ahn et al. 2026, mean of 5 seeds) | 22 k | 60 M | | 2.99 | 0.940 | 0.850 | 18.6 |
-| FastEnhancer-B | 92 k | 262 M | | 3.13 | 0.945 | 0.861 | 19.0 |'
 run_stages

@@ -7,6 +7,4 @@ conf=fspen
 # shellcheck source=recipes/utils/recipe.sh
 . "$(dirname "$0")/../utils/recipe.sh" vbd fspen "$@"
 
-published='| FSPEN (Yang et al. 2024) | 79 k | | 89 M | 2.97 | 0.942 | | |
-| FSPEN (a re-implementation, mean of 5 seeds) | 79 k | 64 M | | 3.00 | 0.942 | 0.850 | 18.4 |'
 run_stages

@@ -8,6 +8,4 @@ conf=gtcrn
 . "$(dirname "$0")/../utils/recipe.sh" vbd gtcrn "$@"
 
 mini_set='steps=150'
-published='| GTCRN (Rong et al. 2024) | 23.7 k | | 39.6 M | 2.87 | 0.940 | | 18.83 |
-| GTCRN (public weights, scored by FastEnhancer'\''s authors) | 23.7 k | | 33 M | 2.87 | 0.940 | 0.848 | 18.8 |'
 run_stages

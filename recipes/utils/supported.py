@@ -1,0 +1,45 @@
+"""supported.py METRICS BASE SYSTEM...: sentences about the differences of systems to BASE, which their paired intervals support.
+
+A difference is supported if its 95 % interval excludes 0 and, where there are several seeds, each seed has its sign.
+"""
+
+import sys
+
+from setk.scoring.compare import compare
+from setk.scoring.specs import System, parse
+from setk.scoring.systems import HEADINGS
+
+
+def supported(base: System, system: System, metric: str) -> int:
+    """1 or -1, the sign of a supported difference, or 0."""
+    utts = [utt for utt in base.scores.rows if utt in system.scores.rows]
+    whole = next(compare(base.scores, system.scores, [metric], utts))
+    if not (whole.low > 0 or whole.high < 0):
+        return 0
+    sign = 1 if whole.diff > 0 else -1
+    pairs = zip(base.seeds, system.seeds)
+    each = [next(compare(one, other, [metric], utts)).diff for one, other in pairs]
+    return sign if all(diff * sign > 0 for diff in each) else 0
+
+
+def main(metrics: str, name: str, *specs: str) -> None:
+    systems = [parse(spec) for spec in specs]
+    base = next((system for system in systems if system.name == name), None)
+    others = [system for system in systems if system is not base]
+    if base is None or not others:
+        print(f"There is nothing to compare: the table needs {name} and another variant.")
+        return
+    for metric in metrics.split(","):
+        signs = {system.name: supported(base, system, metric) for system in others}
+        parts = [
+            f"{words} {name}: " + ", ".join(known)
+            for words, sign in (("above", 1), ("below", -1), ("not shown to differ from", 0))
+            if (known := [other for other, found in signs.items() if found == sign])
+        ]
+        print(f"- {HEADINGS.get(metric, metric)}: " + "; ".join(parts) + ".")
+    if len(base.seeds) < 2:
+        print("\nOne seed each: a difference between trainings may be that of their seeds.")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
