@@ -257,8 +257,8 @@ END
 
 These commands compute each number:
 
-    se-score --ref $test/clean.scp $test/noisy.scp --summary noisy.json
-    se-enhance $(quantized && echo "$dir/$NAME.onnx" || echo "$dir/best.pt") --list $test/noisy.scp --out enhanced | se-score --ref $test/clean.scp - --summary enhanced.json
+    se-score --ref $test/clean.scp $test/noisy.scp --metrics $(paper_metrics) --summary noisy.json
+    se-enhance $(quantized && echo "$dir/$NAME.onnx" || echo "$dir/best.pt") --list $test/noisy.scp --out enhanced | se-score --ref $test/clean.scp - --metrics $(paper_metrics) --summary enhanced.json
     se-count $dir/best.pt --json --list $test/noisy.scp
     se-count $dir/$NAME.onnx --json
     se-count $dir/best.pt --json --convention ptflops
