@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # FQSE on Libri2Mix: Conv-TasNet in 8 bits with splitter, residual and learned ranges, 5.03 M parameters, 4.96 GMAC/s.
-# It starts from the float model of conv_tasnet.sh, which is trained first if there is none.
+# It starts from the float model of conv_tasnet.sh, which is trained first if there is none. It ends with the integer file: DIR/fqse.onnx,
+# whose scores and bytes are in RESULTS.md, and DIR/fqse.ts. recipes/ablation.sh --paper fqse trains the rows of the paper's ablation:
+# float as long, vanilla, and FQSE without augmentation, splitter or residual.
 #
 #   bash recipes/librimix/fqse.sh                          run all stages on the embedded corpus, with the small preset
 #   bash recipes/librimix/fqse.sh --root /data/L2M --nj 16 use the paper's corpus; SETK_CMD=slurm: on a cluster

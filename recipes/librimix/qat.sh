@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Plain quantization-aware training of Conv-TasNet on Libri2Mix: 8 bits, observed ranges.
-# It starts from the float model of conv_tasnet.sh, which is trained first if there is none.
+# It starts from the float model of conv_tasnet.sh, which is trained first if there is none. It ends with the integer file, as fqse.sh does.
 #
 #   bash recipes/librimix/qat.sh                          run all stages on the embedded corpus, with the small preset
 #   bash recipes/librimix/qat.sh --root /data/L2M --nj 16 use the paper's corpus; SETK_CMD=slurm: on a cluster

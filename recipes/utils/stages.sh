@@ -225,7 +225,10 @@ published_rows() {
 
 # The table of the noisy input, the model and the published rows, and the commands that compute each number.
 result_table() {
-    local about scored failed stft systems published=()
+    local about scored failed stft metrics systems published=()
+    metrics=$(head -n 1 "$dir/noisy.tsv" | tr '\t' ,)
+    metrics=${metrics#utt,} metrics=${metrics%,error}
+    [[ $metrics != *sdri* ]] || metrics+=" --noisy $test/noisy.scp"
     about=$("$python" recipes/utils/figures.py "$dir")
     IFS=$'\t' read -r scored failed stft <<< "$about"
     systems=("noisy=$dir/noisy.tsv" "**${shown:-$NAME}, here**=$dir/enhanced.tsv,$dir/count.json,$dir/count.ptflops.json,$dir/export.json")
@@ -257,8 +260,8 @@ END
 
 These commands compute each number:
 
-    se-score --ref $test/clean.scp $test/noisy.scp --metrics $(paper_metrics) --summary noisy.json
-    se-enhance $(quantized && echo "$dir/$NAME.onnx" || echo "$dir/best.pt") --list $test/noisy.scp --out enhanced | se-score --ref $test/clean.scp - --metrics $(paper_metrics) --summary enhanced.json
+    se-score --ref $test/clean.scp $test/noisy.scp --metrics $metrics --summary noisy.json
+    se-enhance $(quantized && echo "$dir/$NAME.onnx" || echo "$dir/best.pt") --list $test/noisy.scp --out enhanced | se-score --ref $test/clean.scp - --metrics $metrics --summary enhanced.json
     se-count $dir/best.pt --json --list $test/noisy.scp
     se-count $dir/$NAME.onnx --json
     se-count $dir/best.pt --json --convention ptflops
