@@ -116,6 +116,9 @@ if due 6; then
         dir=$counted NAME=$paper test=$test count_model
         systems+=("${names[i]}=$(IFS=,; echo "${tables[*]}"),$counted/count.json,$counted/export.json")
     done
+    # A variant alone has nothing to be compared with.
+    against=()
+    [[ " ${names[*]} " != *" $base "* ]] || against=(--against "$base")
     {
         echo "# $paper: what its parts contribute ($label)"
         echo
@@ -123,12 +126,12 @@ if due 6; then
             echo '**Label mini: the embedded corpus, a few steps of training. The table shows that all stages run. It shows nothing about the parts.**'
             echo
         fi
-        se-score --table md --metrics "$(paper_metrics)" "${systems[@]}" --against "$base"
+        se-score --table md "${systems[@]}" "${against[@]}"
         echo
         echo "$(wc -l < "$test/clean.scp") pairs of the $score_on set; seeds: $seeds. Differences are over pairs, with their 95 % interval and p of"
         echo "Wilcoxon's signed-rank test. An interval does not hold what another seed would change."
         echo
-        "$python" -P recipes/utils/supported.py "$(paper_metrics)" "$base" "${systems[@]}"
+        "$python" -P recipes/utils/supported.py "$(metrics_of "${tables[0]}")" "$base" "${systems[@]}"
     } > "$dir/ablation.md.tmp"
     mv "$dir/ablation.md.tmp" "$dir/ablation.md"
     cat "$dir/ablation.md"

@@ -223,11 +223,15 @@ published_rows() {
         NR == 1 || $1 == "all" || index("," $1 ",", "," name ",") { sub(/[^\t]*\t/, ""); print }' "recipes/$CORPUS/published.tsv"
 }
 
+# The metrics of a score table, with commas.
+metrics_of() { # SCORES.tsv
+    head -n 1 "$1" | tr '\t' , | sed 's/^utt,//; s/,error$//'
+}
+
 # The table of the noisy input, the model and the published rows, and the commands that compute each number.
 result_table() {
     local about scored failed stft metrics systems published=()
-    metrics=$(head -n 1 "$dir/noisy.tsv" | tr '\t' ,)
-    metrics=${metrics#utt,} metrics=${metrics%,error}
+    metrics=$(metrics_of "$dir/noisy.tsv")
     [[ $metrics != *sdri* ]] || metrics+=" --noisy $test/noisy.scp"
     about=$("$python" recipes/utils/figures.py "$dir")
     IFS=$'\t' read -r scored failed stft <<< "$about"
