@@ -116,3 +116,15 @@ def test_a_lost_upper_band_is_reported(se, untrained, tmp_path):
     assert "nothing above" not in se("enhance", untrained, tmp_path / "x.wav", tmp_path / "y.wav").err
     done = se("enhance", untrained, tmp_path / "x.wav", tmp_path / "y.wav", "--highband", "copy")
     assert done.returncode == 2 and "choose none or gain" in done.err
+
+
+@pytest.mark.parametrize("options", [[], ["--jobs", "2"], ["--batch", "2"]])
+def test_a_list_reports_how_many_outputs_lost_their_upper_band(se, untrained, rng, tmp_path, options):
+    for name, rate in (("a", 48000), ("b", 16000), ("c", 44100)):
+        audio.write(tmp_path / f"{name}.wav", 0.1 * rng.standard_normal(rate // 2), rate)
+    (tmp_path / "list.scp").write_text("".join(f"{name} {tmp_path}/{name}.wav\n" for name in "abc"))
+    run = ["enhance", untrained, "--list", tmp_path / "list.scp", *options]
+    done = se(*run, "--out", tmp_path / "out")
+    assert done.returncode == 0
+    assert "2 of 3 outputs have nothing above 8000 Hz; --highband gain keeps" in done.err
+    assert "nothing above" not in se(*run, "--out", tmp_path / "kept", "--highband", "gain").err

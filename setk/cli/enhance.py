@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 app = shell.new_app()
 LISTS = ("out", "suffix", "jobs", "batch", "part", "max_fail", "allow_commands")  # options that apply only with --list
 RAW = ("raw", "rate", "channels", "live", "report", "html", "strict")  # and those only without it
+KEEP_BAND = "--highband gain keeps the upper band of the input"
 EXAMPLES = """
 se-enhance fspen noisy.wav enhanced.wav                  # one file
 arecord -t raw -f S16_LE -r 16000 | se-enhance fspen - - --raw --live | aplay -t raw -f S16_LE -r 16000
@@ -168,8 +169,7 @@ def _enhance_one(
     )
     if done.lost_above_hz:
         shell.note(
-            f"se-enhance: the output has nothing above {done.lost_above_hz} Hz, the band of {engine.name}; "
-            "--highband gain keeps the upper band of the input"
+            f"se-enhance: the output has nothing above {done.lost_above_hz} Hz, the band of {engine.name}; {KEEP_BAND}"
         )
 
 
@@ -195,7 +195,7 @@ def _enhance_list(
 ) -> None:
     from setk.engines import files
 
-    failures, done, clipped = shell.Failures("se-enhance", max_fail), 0, 0
+    failures, done, clipped, lost = shell.Failures("se-enhance", max_fail), 0, 0, []
     results = files.enhance_list(model, entries, out, **options)
     for result in shell.progress(results, total, "se-enhance"):
         if result.error:
@@ -203,9 +203,12 @@ def _enhance_list(
             continue
         done += 1
         clipped += result.clipped
+        lost += [result.lost_above_hz] if result.lost_above_hz else []
         print(f"{result.utt} {result.path}", flush=True)
     if clipped:
         shell.note(f"se-enhance: {clipped} samples clipped")
+    if lost:
+        shell.note(f"se-enhance: {len(lost)} of {done} outputs have nothing above {lost[0]} Hz; {KEEP_BAND}")
     failures.finish(done)
 
 

@@ -65,12 +65,19 @@ class Entry(NamedTuple):
 
 
 class Done(NamedTuple):
-    """An entry that is finished; `error` is None, or why no file was written. `clipped`: samples."""
+    """An entry that is finished; `error` is None, or why no file was written. `clipped`: samples. `lost_above_hz`: as in Enhanced;
+    None too for a file of an earlier run."""
 
     utt: str
     path: str
     error: str | None
     clipped: int
+    lost_above_hz: int | None = None
+
+
+def lost_above_hz(engine: Engine, rate: int, output: Output) -> int | None:
+    """The frequency above which the output for an input of `rate` Hz has nothing; None: as the input."""
+    return engine.sample_rate // 2 if engine.sample_rate < rate and output.highband == "none" else None
 
 
 def seconds_at_a_time(engine: Engine, seconds: float | None, live: bool) -> float:
@@ -190,7 +197,7 @@ def enhance_file(
     observed = _Observed(stream, info, observers) if observers else stream
     samples, clipped = transfer(observed, info, blocks, target, subtype, raw is not None)
     dropped = newest.dropped / info.rate if newest else 0.0
-    lost = engine.sample_rate // 2 if engine.sample_rate < info.rate and output.highband == "none" else None
+    lost = lost_above_hz(engine, info.rate, output)
     return Enhanced(samples / info.rate, time.process_time() - start, clipped, stream.latency_ms, dropped, lost)
 
 
@@ -210,7 +217,7 @@ class _Worker:
         self.chunk, self.subtype, self.output, self.claim, self.force = chunk, subtype, output, claim, force
 
     def __call__(self, entry: Entry) -> Done:
-        engine, clipped = _Worker.engine, 0
+        engine, clipped, lost = _Worker.engine, 0, None
         try:
             if not is_current(entry, self.force):
                 check_name(entry)
@@ -219,11 +226,12 @@ class _Worker:
                     engine, info.rate, info.channels, seconds_at_a_time(engine, self.chunk, False), self.output
                 )
                 _, clipped = transfer(stream, info, blocks, entry.path, self.subtype, before_end=self.claim)
+                lost = lost_above_hz(engine, info.rate, self.output)
             else:
                 self.claim()
         except AudioError as e:
             return Done(entry.utt, entry.path, str(e), 0)
-        return Done(entry.utt, entry.path, None, clipped)
+        return Done(entry.utt, entry.path, None, clipped, lost)
 
 
 def _load(spec: str, trust: bool) -> None:

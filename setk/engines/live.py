@@ -14,7 +14,7 @@ from setk import audio
 from setk.core.errors import AudioError
 from setk.engines.base import Engine
 from setk.engines.batch import Batch
-from setk.engines.files import Done, Entry, check_name
+from setk.engines.files import Done, Entry, check_name, lost_above_hz
 from setk.engines.output import Output
 from setk.engines.stream import Signal
 
@@ -31,6 +31,7 @@ class Job:
     files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     signal: Signal | None = None
     writer: audio.Writer | None = None
+    lost_above_hz: int | None = None
     owed: int = 0  # blocks that were fed, and whose credit the reader has not got back
 
     def fail(self, error: AudioError) -> Done:
@@ -40,7 +41,7 @@ class Job:
 
     def finish(self) -> Done:
         self.files.close()
-        return Done(self.entry.utt, self.entry.path, None, self.writer.clipped)
+        return Done(self.entry.utt, self.entry.path, None, self.writer.clipped, self.lost_above_hz)
 
 
 class Loop:
@@ -99,6 +100,7 @@ class Loop:
         """A header, a block, or None for the end of the input."""
         if isinstance(event, audio.Info):
             job.signal = Signal(self.engine, event.rate, 1, self.output)
+            job.lost_above_hz = lost_above_hz(self.engine, event.rate, self.output)
             job.writer = job.files.enter_context(audio.Writer(job.entry.path, event.rate, 1, self.subtype))
             self.batch.put(job.signal)
         elif event is None:
