@@ -187,6 +187,7 @@ def test_the_page_runs_live_at_48_khz_and_on_a_file(demo, tmp_path):
             "else setTimeout(look, 100); })()"
         )
         assert shown[0].endswith("%") and shown[1].startswith("Running"), shown
+        assert browser.run("return document.querySelector('#pictures').className") == "live"
         browser.click("#start")
         noisy = MINI / "test" / "noisy" / "mona_0001.flac"
         browser.type("#file", str(noisy))
@@ -195,6 +196,11 @@ def test_the_page_runs_live_at_48_khz_and_on_a_file(demo, tmp_path):
             "if (text.includes('times real time') || Date.now() > end) done(text); else setTimeout(look, 100); })()"
         )
         assert "times real time" in text, text
+        assert browser.run("return document.querySelector('#text-load').textContent") == "–"
+        assert browser.run("return document.querySelector('#pictures').className") == "file"
+        # A click in the middle of a spectrogram moves both to the middle of the file.
+        browser.click("#after")
+        assert 0.45 < float(browser.run("return document.querySelector('#position').value")) < 0.55
         assert browser.run("return document.querySelector('#save').href.startsWith('blob:')")
         assert browser.complaints() == []
         browser.screenshot(tmp_path / "page.png", "dark")

@@ -57,15 +57,28 @@ async function startLive() {
   Object.assign(live, { context, stream, node, before, after });
   applyListening();
   element("start").textContent = "Stop";
+  for (const id of ["before", "after"]) element(id).getContext("2d").clearRect(0, 0, element(id).width, element(id).height);
+  showPictures("live");
   drawLive();
 }
 
 async function stopLive() {
   live.stream.getTracks().forEach((track) => track.stop());
+  live.node.port.onmessage = null;
   await live.context.close();
   live.context = null;
   element("start").textContent = "Start";
   status("Stopped");
+  for (const [meter, text] of [["level-in", "text-in"], ["level-out", "text-out"], ["reduction", "text-reduction"], ["load", "text-load"]]) {
+    element(meter).value = element(meter).min;
+    element(text).textContent = "–";
+  }
+}
+
+// The spectrograms are those of the microphone, or of a file, which has a position.
+function showPictures(kind) {
+  element("pictures").className = kind;
+  document.querySelectorAll(".spectrum .top").forEach((label) => { label.textContent = `${model.rate / 2000} kHz`; });
 }
 
 const status = (text) => { element("status").textContent = text; };
@@ -133,6 +146,8 @@ async function openFile(blob) {
   const seconds = (performance.now() - started) / 1000;
   Object.assign(file, { noisy, enhanced, offset: 0, name: blob.name || "recording" });
   element("player").hidden = false;
+  moveTo(0);
+  showPictures("file");
   element("file-status").textContent = `${file.name}: ${decoded.duration.toFixed(1)} s enhanced in ${seconds.toFixed(2)} s, ${(decoded.duration / seconds).toFixed(0)} times real time`;
   drawFile();
   saveLink();
@@ -175,7 +190,10 @@ function stopFile() {
 }
 
 const duration = () => file.noisy[0].length / model.rate;
-const moveTo = (seconds) => { element("position").value = seconds / duration(); };
+const moveTo = (seconds) => {
+  element("position").value = seconds / duration();
+  element("pictures").style.setProperty("--at", seconds / duration());
+};
 
 function follow() {
   if (!file.playing) return;
@@ -284,11 +302,17 @@ element("start").onclick = async () => {
 };
 element("file").onchange = ({ target }) => target.files[0] && openFile(target.files[0]);
 element("play").onclick = () => (file.playing ? stopFile() : playFile());
-element("position").oninput = ({ target }) => {
+function seek(part) {
   const playing = file.playing;
   stopFile();
-  file.offset = target.value * duration();
+  file.offset = part * duration();
+  moveTo(file.offset);
   if (playing) playFile();
+}
+element("position").oninput = ({ target }) => seek(target.value);
+element("pictures").onclick = (event) => {
+  const picture = event.target.closest(".file canvas");
+  if (picture) seek(event.offsetX / picture.clientWidth);
 };
 element("limit").oninput = applyListening;
 element("limit").onchange = () => file.enhanced && saveLink();
