@@ -79,15 +79,37 @@ def check(done) -> str:
     return "refused"
 
 
+def check_output(outcome: str, source: bytes, output: Path) -> str:
+    """`outcome`; if that is "accepted", whether the output has the rate, the channels and every sample of what was read."""
+    if outcome != "accepted":
+        return outcome
+    import io
+
+    import numpy as np
+    import soundfile
+    from setk.audio import decode
+
+    info, blocks = decode.decode(io.BytesIO(source), "the input", 1 << 16, pipe=True)
+    expected = (info.rate, info.channels, sum(block.shape[1] for block in blocks))
+    y, rate = soundfile.read(output, dtype="float32", always_2d=True)
+    found = (rate, y.shape[1], len(y))
+    if found != expected:
+        return f"silently wrong: (rate, channels, samples) {found}, not {expected}"
+    return outcome if np.isfinite(y).all() else "silently wrong: not finite"
+
+
 def audio(rng: random.Random, folder: Path) -> str:
     """A damaged recording through the filter, as a file and as a pipe."""
     name, data = rng.choice(sorted(AUDIO.items()))
     broken = damaged(data, rng)
     if rng.random() < 0.3:
-        return check(se("enhance", "fspen", "-", "-", input=broken))
-    path = folder / f"in{Path(name).suffix}"
-    path.write_bytes(broken)
-    return check(se("enhance", "fspen", path, folder / "out.wav"))
+        done = se("enhance", "fspen", "-", "-", input=broken)
+        (folder / "out.wav").write_bytes(done.stdout)
+    else:
+        path = folder / f"in{Path(name).suffix}"
+        path.write_bytes(broken)
+        done = se("enhance", "fspen", path, folder / "out.wav")
+    return check_output(check(done), broken, folder / "out.wav")
 
 
 def lists(rng: random.Random, folder: Path) -> str:
@@ -162,7 +184,8 @@ def onnx(rng: random.Random, folder: Path) -> str:
     """A damaged ONNX file."""
     (folder / "a.onnx").write_bytes(damaged(ONNX, rng))
     (folder / "in.wav").write_bytes(AUDIO["pcm16.wav"])
-    return check(se("enhance", folder / "a.onnx", folder / "in.wav", folder / "out.wav"))
+    done = se("enhance", folder / "a.onnx", folder / "in.wav", folder / "out.wav")
+    return check_output(check(done), AUDIO["pcm16.wav"], folder / "out.wav")
 
 
 KINDS: dict[str, Callable[[random.Random, Path], str]] = {
