@@ -172,3 +172,18 @@ def test_closed_streams(tmp_path, recording, line, closed, code, words):
         ["bash", "-c", script, "bash", *command(name, *args)], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == code and words in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("pipe", [False, True])
+def test_a_header_that_makes_libsndfile_seek_before_the_beginning(se, tmp_path, samples, pipe):
+    path = tmp_path / "a.aiff"
+    soundfile.write(path, samples, 16000)
+    data = path.read_bytes()
+    at = data.index(b"SSND")
+    data = data[:at] + b"\xff" * 4 + data[at + 4 :]  # a chunk without an end or a name
+    path.write_bytes(data)
+    refused(
+        se("enhance", "fspen", *(("-", "-") if pipe else (path, tmp_path / "o.wav")), input=data),
+        "not an audio file",
+        1,
+    )

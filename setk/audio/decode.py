@@ -75,7 +75,7 @@ def _decode_other(stream: BinaryIO, name: str, frames: int) -> tuple[Info, Itera
     stream.seek(0)
     _check_header(name)
     try:
-        f = soundfile.SoundFile(stream)
+        f = soundfile.SoundFile(_Source(stream))
     except soundfile.LibsndfileError as e:
         raise AudioError(_unreadable(name, e)) from None
     info = check_limits(Info(f.samplerate, f.channels, _length(f.frames)), name)
@@ -83,6 +83,20 @@ def _decode_other(stream: BinaryIO, name: str, frames: int) -> tuple[Info, Itera
         # soundfile goes to where it has read to, which fails at an end that libsndfile does not know.
         f.seekable = lambda: False
     return info, _read_blocks(f, stream, name, frames, pipe)
+
+
+class _Source:
+    """A byte stream as libsndfile reads it: what a damaged header makes it seek to, before the beginning, is no exception."""
+
+    def __init__(self, stream: BinaryIO):
+        self._stream = stream
+        self.read, self.readinto, self.tell = stream.read, stream.readinto, stream.tell  # type: ignore[attr-defined]
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        try:
+            return self._stream.seek(offset, whence)
+        except (ValueError, OSError):
+            return self._stream.tell()
 
 
 def _length(frames: int) -> int | None:
