@@ -183,7 +183,7 @@ def test_a_header_that_makes_libsndfile_seek_before_the_beginning(se, tmp_path, 
     data = data[:at] + b"\xff" * 4 + data[at + 4 :]  # a chunk without an end or a name
     path.write_bytes(data)
     refused(
-        se("enhance", "fspen", *(("-", "-") if pipe else (path, tmp_path / "o.wav")), input=data),
+        se.process("enhance", "fspen", *(("-", "-") if pipe else (path, tmp_path / "o.wav")), input=data),
         "not an audio file",
         1,
     )
