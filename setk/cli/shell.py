@@ -32,16 +32,8 @@ OUTPUT_ERRORS = tuple(
 )
 
 # Titles under which help lists options.
-INPUT, OUTPUT, METRICS, TABLES, PRUNING, PARALLEL, ADVANCED = (
-    "Input",
-    "Output",
-    "Metrics",
-    "Tables of results",
-    "Pruning",
-    "Parallel",
-    "Advanced",
-)
-GENERAL = LAST_GROUP
+INPUT, OUTPUT, METRICS, TABLES = "Input", "Output", "Metrics", "Tables of results"
+PRUNING, PARALLEL, ADVANCED, GENERAL = "Pruning", "Parallel", "Advanced", LAST_GROUP
 
 Part = Annotated[
     Optional[str],
