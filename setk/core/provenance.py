@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -31,15 +32,15 @@ def git_revision() -> str | None:
     root = Path(__file__).parents[2]
     if not (root / ".git").exists():
         return None
+    # Without --no-optional-locks, a git that is killed leaves a lock in the checkout.
+    status = ["--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"]
     try:
-        out = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty=+", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-        )
+        out = subprocess.run(["git", "-C", str(root), *status], capture_output=True, text=True)
     except FileNotFoundError:
         return None
-    return out.stdout.strip() or None
+    commit = re.search("^# branch.oid ([0-9a-f]{12})", out.stdout, re.MULTILINE)
+    changed = re.search("^[^#]", out.stdout, re.MULTILINE)
+    return commit[1] + ("+" if changed else "") if commit else None
 
 
 def versions(*packages: str) -> dict[str, str]:
