@@ -44,11 +44,10 @@ from torch.nn import functional as F
 from setk.audio.stft import STFT
 from setk.models import Model, State
 from setk.nn.gru import GroupedGRU
+from setk.nn.pitch import LONGEST, SHORTEST, VOICED
 
 BINS, BANDS, WIDTH, CORE, PITCH_BINS = 257, 64, 16, 64, 160
 WINDOW, HOP, SIXTEEN = 512, 128, 16000
-LONGEST, SHORTEST = 256, 32  # periods, in samples
-VOICED = LONGEST - SHORTEST + 1  # class c has the period LONGEST - c; class VOICED is unvoiced
 REACH = 2 * LONGEST  # samples that a comb reads in addition to its frame
 PAST = (WINDOW + REACH) // HOP - 2  # hops of samples that are kept
 AHEAD = LONGEST // HOP  # frames
@@ -130,7 +129,10 @@ class DPCRNCF(Model):
         about = [self.pitch_encoder(level.view(batch * time, 1, PITCH_BINS)), self.pitch_core(x)]
         about = torch.cat([part.flatten(1) for part in about], 1).view(batch, time, -1)
         about, h_pitch = self.pitch_gru(about, h_pitch)
-        filtered = self.comb(samples, self.pitch(about))
+        logits = self.pitch(about)
+        filtered = self.comb(samples, logits)
+        if self.training:
+            self.extras = {"pitch": logits}
 
         for layer in self.decoder:
             x = layer(torch.cat([x, skips.pop()], 1))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from setk.audio.stft import STFT, Transform, compress, magnitude
 from setk.core.errors import UserError
+from setk.nn import pitch as pitches
 from setk.training.perceptual import RATE, shortfall
 
 POWER = 0.3  # compression of the spectra that losses compare
@@ -214,6 +215,16 @@ def readout_last_frame(e: Example) -> Tensor:
     return _activity(e, "readout")[:, -1].mean()
 
 
+def pitch(e: Example) -> Tensor:
+    """Cross-entropy between the classes of pitch that a model estimates and the pitch of the clean speech, in nats, a mean over
+    frames. The model has logits [B, T, classes] in its extras; it may answer late, so the last ones count."""
+    if "pitch" not in e.extras:
+        raise UserError("losses: 'pitch' needs a model that estimates pitch, such as dpcrn_cf; remove it")
+    wanted = pitches.likelihoods(pitches.periods(e.clean, e.stft))
+    logits = e.extras["pitch"].float()[:, -wanted.shape[1] :]
+    return -(wanted * torch.log_softmax(logits, -1)).sum(-1).mean()
+
+
 LOSSES: Mapping[str, Callable[[Example], Tensor]] = {
     f.__name__: f
     for f in (
@@ -235,6 +246,7 @@ LOSSES: Mapping[str, Callable[[Example], Tensor]] = {
         readout,
         spikes_last_frame,
         readout_last_frame,
+        pitch,
     )
 }
 

@@ -83,6 +83,7 @@ class MetricGAN(Objective):
     def update(self, batches: Sequence[Batch]) -> dict[str, float]:
         judged = self._learn() if len(self.waiting) == self.settings.discriminator.delay else {}
         self.learners["model"].module.train()
+        self.hold()
         self.judge.eval().requires_grad_(False)  # its weights stay, and DDP does not need to see them
         self._made = []
         terms = self.learners["model"].descend(batches, self.loss)

@@ -24,6 +24,7 @@ from typing import Any, Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from setk.core.errors import UserError
 from setk.models import Model
 from setk.training.losses import Example, weighted
 from setk.training.muon import Muon
@@ -112,11 +113,36 @@ def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=settings.lr, betas=settings.betas)
 
 
+def fix_all_but(parts: Sequence[str], model: nn.Module) -> list[nn.Module]:
+    """Exclude all parameters from training but those of `parts`, names of modules or parameters; the modules without any that
+    learns. () excludes nothing. Raises UserError on a name that the model does not have."""
+    if not parts:
+        return []
+    for part in parts:
+        if not any(_within(name, part) for name, _ in model.named_parameters()):
+            known = ", ".join(dict.fromkeys(name.partition(".")[0] for name, _ in model.named_parameters()))
+            raise UserError(f"only: the model has no part '{part}'; its parts are {known}")
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(any(_within(name, part) for part in parts))
+    return [module for module in model.modules() if _is_fixed(module) and module is not model]
+
+
+def _is_fixed(module: nn.Module) -> bool:
+    """Whether a module has parameters, and none of them learns."""
+    learns = [p.requires_grad for p in module.parameters()]
+    return bool(learns) and not any(learns)
+
+
+def _within(name: str, part: str) -> bool:
+    return name == part or name.startswith(f"{part}.")
+
+
 class Objective:
     """The weighted losses of the config, on the output of one model."""
 
     def __init__(self, model: Model, settings: Settings, ranks: Ranks):
         self.model, self.settings = model, settings
+        self.fixed = fix_all_but(settings.only, model)
         enhance = Enhancer(model, settings.precision)
         if settings.compile:
             enhance.compile()
@@ -147,12 +173,18 @@ class Objective:
         """One training step on this rank's micro-batches; means over all ranks, "loss" first. Raises NotFinite."""
         for learner in self.learners.values():
             learner.module.train()
+        self.hold()
         return self.learners["model"].descend(batches, self.loss)
 
     def loss(self, enhance: Callable, noisy: Tensor, clean: Tensor) -> Loss:
         """The loss of noisy and clean [B, n], and its terms."""
         frames, extras = enhance(noisy)
         return weighted(self.settings.losses, Example(self.model.transform, noisy, clean, frames, extras))
+
+    def hold(self) -> None:
+        """Have the layers that do not learn use their statistics as they are."""
+        for layer in self.fixed:
+            layer.eval()
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, as tensors and plain values."""

@@ -75,6 +75,7 @@ class Settings:
     accumulate: int = 1  # micro-batches in which a rank takes its part of the batch, to save memory
     steps: int = 0  # optimizer steps; the schedule ends with the last. Exactly one of steps and epochs is above 0
     epochs: float = 0.0  # passes over the training data, in place of steps
+    only: tuple[str, ...] = ()  # parts of the model that learn, by their names; the others stay as they are; (): all
     optimizer: str = "adamw"  # or muon, which at the same lr moves all directions of a matrix by the same amount
     warmup: int = 500  # steps of linear warm-up
     lr: float = 2e-3  # peak, then as `schedule` says
