@@ -15,6 +15,7 @@ app = shell.new_app()
 EXAMPLES = """
 se-prune fspen sparse.pt --method magnitude --amount 0.3
 se-prune fspen small.pt --method structured --target-macs 0.5
+se-prune dpcrn_cf plain.pt --method part --without comb --list noisy.scp --ref clean.scp
 se-prune fspen small.pt --method structured --amount 0.3 --importance taylor --list noisy.scp --ref clean.scp
 """
 
@@ -22,6 +23,7 @@ se-prune fspen small.pt --method structured --amount 0.3 --importance taylor --l
 class Method(str, Enum):
     magnitude = "magnitude"
     structured = "structured"
+    part = "part"
 
 
 class Importance(str, Enum):
@@ -36,8 +38,9 @@ def prune(
     ctx: typer.Context,
     checkpoint: Annotated[str, typer.Argument(metavar="CKPT", help="A checkpoint, or an included model.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Checkpoint to write.")],
-    method: Annotated[Method, shell.option(group=shell.PRUNING, help="magnitude: weights become zero. structured: units are removed, and the model is smaller.")],
+    method: Annotated[Method, shell.option(group=shell.PRUNING, help="magnitude: weights become zero. structured: units are removed, and the model is smaller. part: one mechanism does nothing.")],
     amount: Annotated[Optional[float], shell.option(group=shell.PRUNING, metavar="PART", help="Part of the weights, or of the units, to remove; 0 to below 1.")] = None,
+    without: Annotated[Optional[str], shell.option(group=shell.PRUNING, metavar="NAME", help="part: the mechanism to take out; an unknown name lists those of the model.")] = None,
     target_macs: Annotated[Optional[float], shell.option(group=shell.PRUNING, metavar="N", help="structured: MACs per second at most; up to 1, as a part of the dense ones.")] = None,
     target_params: Annotated[Optional[float], shell.option(group=shell.PRUNING, metavar="N", help="structured: parameters at most; up to 1, as a part of the dense ones.")] = None,
     floor: Annotated[float, shell.option(group=shell.PRUNING, metavar="PART", help="Part of each layer, or group of units, to keep.")] = 0.1,
@@ -54,9 +57,16 @@ def prune(
     Magnitude pruning sets the smallest weights of all layers together to zero. Zeros compress well but are
     multiplied like any number: neither MACs nor time fall. Structured pruning removes complete units (channels, hidden
     units); OUT is a smaller dense model, an ordinary checkpoint for every command, and se-train --init OUT --set config=init
-    trains it further.
+    trains it further. With --method part a mechanism of the paper, such as the comb filter of dpcrn_cf, gets weights with which it
+    does nothing: the scores of OUT are what the rest of the trained model does without it.
     """
-    if sum(x is not None for x in (amount, target_macs, target_params)) != 1:
+    if method is Method.part:
+        if without is None:
+            raise UserError("--method part needs --without NAME, the mechanism to take out")
+        shell.only(ctx, "with --method part", "checkpoint", "out", "method", "without", "list_", "ref", "metrics", "as_json")
+    elif without is not None:
+        raise UserError("--without is for --method part")
+    elif sum(x is not None for x in (amount, target_macs, target_params)) != 1:
         raise UserError("give one of --amount, --target-macs and --target-params")
     if method is Method.magnitude:
         shell.refuse(ctx, "with --method magnitude", "target_macs", "target_params", "importance", "multiple")
@@ -81,6 +91,7 @@ def prune(
         floor=floor,
         importance=importance.value,
         multiple=multiple,
+        without=without,
         utts=utts,
     )
     for name, (before, after) in done.widths.items():

@@ -54,20 +54,26 @@ def prune(
     floor: float = 0.1,
     importance: str = "l1",
     multiple: int | None = None,
+    without: str | None = None,
     utts: Mapping[str, tuple[Location, ...]] | None = None,
 ) -> Pruned:
     """Write the checkpoint that MODEL names to `out` with its least important weights zero (`method` "magnitude") or without
-    its least important units ("structured").
+    its least important units ("structured"), or with its mechanism `without` doing nothing ("part").
 
     Exactly one of `amount` (part to remove), `target_macs` (per second) and `target_params` is needed; targets up to 1 are
     parts of the dense model's, and for structured pruning only. `floor`: part of each layer or group to keep. `importance`:
     "l1" or "l2" norms, or "taylor", gradients on `utts` (see `locations`). `multiple`: widths are rounded to it (None: what
-    suits the model's kernels). Raises UserError where that is not possible.
+    suits the model's kernels). None of these is for "part". Raises UserError where that is not possible.
     """
     dense, file, about, _ = engines.model(spec, weights=True)
-    if dense.quantization:
+    if dense.quantization and method != "part":
         raise UserError(f"{spec}: is quantized; prune the checkpoint that it was made from, then quantize the result")
-    facts: dict[str, Any] = {"method": method, "floor": floor, "source": about["provenance"], "sha256": about["sha256"]}
+    facts: dict[str, Any] = {"method": method, "source": about["provenance"], "sha256": about["sha256"]}
+    if method == "part":
+        model, facts["without"] = copy.deepcopy(dense).without(without), without
+        checkpoint.save(out, model, {}, **facts)
+        return Pruned(Candidate("dense", file, dense), Candidate(f"without {without}", Path(out), model), {})
+    facts["floor"] = floor
     if method == "magnitude":
         model, facts["amount"] = copy.deepcopy(dense), amount
         pruning.prune_magnitude(model, amount, floor)

@@ -12,7 +12,7 @@ import dataclasses
 import sys
 from importlib import import_module, util
 from pathlib import Path
-from typing import Any, ClassVar, Iterable, Mapping, Sequence
+from typing import Any, Callable, ClassVar, Iterable, Mapping, Sequence
 
 import torch
 from torch import nn
@@ -65,6 +65,8 @@ class Model(nn.Module):
     A model that is not `causal` needs a full signal, or a window of a long one, in `frames`; it has no state. Files
     are processed `chunk_s` seconds at a time, by such a model in windows that overlap (see engines.Overlapped).
 
+    `parts` are the mechanisms that its paper names; `without` takes one out of a trained model (se-prune --method part).
+
     A model whose constructor makes its layers of the widths in `units` (see Widths), and whose Config has
     `widths: tuple[int, ...] = ()`, can be pruned in structure.
     """
@@ -102,6 +104,20 @@ class Model(nn.Module):
 
     def forward(self, frames: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         raise NotImplementedError
+
+    @property
+    def parts(self) -> Mapping[str, Callable[[], object]]:
+        """Name of a mechanism -> what takes it out of this model, in place: weights with which it does nothing."""
+        return {}
+
+    def without(self, part: str) -> Model:
+        """This model, from now on without one of its `parts`. Raises UserError on an unknown name."""
+        if part not in self.parts:
+            known = f"its parts are {', '.join(self.parts)}" if self.parts else "it names none"
+            raise UserError(f"{self.name} has no part '{part}'; {known}")
+        with torch.no_grad():
+            self.parts[part]()
+        return self
 
     @property
     def state_axes(self) -> tuple[int, ...]:

@@ -33,7 +33,7 @@ Deviations and readings:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Iterable
+from typing import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,7 @@ from torch.nn import functional as F
 
 from setk.audio.stft import Frames
 from setk.models import Model, State, Widths
+from setk.nn.parts import central, constant, weight_of
 from setk.nn.quantization import Add, Multiply, Signal, Subtract
 
 STEP = 1 / 128  # of the splitter's planes
@@ -173,6 +174,31 @@ class ConvTasNet(Model):
             first = weights["encoder.weight"]
             weights["encoder.weight"] = torch.cat([first, first * (STEP / 2)], 1)
         self.load_state_dict(self.state_dict() | weights)
+
+    @property
+    def parts(self) -> dict[str, Callable[[], object]]:
+        blocks = self.masker.TCN
+
+        def no_dilation() -> None:
+            for block in blocks:
+                central(block.shared_block[3])
+
+        found: dict[str, Callable[[], object]] = {
+            "dilated": no_dilation,
+            "residual-path": lambda: constant(block.res_conv for block in blocks),
+            "skip-path": lambda: constant(block.skip_conv for block in blocks[:-1]),
+        }
+        if self.config.splitter == 2:
+            found["splitter"] = lambda: weight_of(self.encoder)[:, 1].zero_()
+        if self.config.residual and self.quantization:
+            found["residual"] = self._no_residual
+        return found
+
+    def _no_residual(self) -> None:
+        """The range of the residual's quantizer is empty, so that all that it lets pass is zero."""
+        quantizer = self.activation_quantizers["residual_output"]
+        quantizer.lo.zero_()
+        quantizer.hi.zero_()
 
     def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         wave = frames.flatten(1).unsqueeze(1)

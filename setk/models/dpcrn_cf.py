@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Callable
 
 import numpy as np
 import torch
@@ -44,6 +45,7 @@ from torch.nn import functional as F
 from setk.audio.stft import STFT
 from setk.models import Model, State
 from setk.nn.gru import GroupedGRU
+from setk.nn.parts import constant
 from setk.nn.pitch import LONGEST, SHORTEST, VOICED
 
 BINS, BANDS, WIDTH, CORE, PITCH_BINS = 257, 64, 16, 64, 160
@@ -105,6 +107,24 @@ class DPCRNCF(Model):
         new = self.pitch.weight.new_zeros
         late = (new(batch, AHEAD, BINS, 2),) * (not self.config.one_sided)
         return (*(new(1, batch, WIDTH, CORE) for _ in self.core), new(1, batch, 144), new(batch, PAST, HOP), *late)
+
+    @property
+    def parts(self) -> dict[str, Callable[[], object]]:
+        def no_gain() -> None:
+            last = self.decoder[-1]
+            last.weight[:, 0] = 0
+            last.bias[0] = 30
+
+        def no_comb() -> None:
+            self.comb.centre.fill_(1)
+            self.comb.sides.zero_()
+
+        return {
+            "gains": no_gain,
+            "comb": no_comb,
+            "intra-frame": lambda: constant(block.intra_norm for block in self.core),
+            "inter-frame": lambda: constant(block.inter_norm for block in self.core),
+        }
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         *hidden, h_pitch, past = state[: len(self.core) + 2]

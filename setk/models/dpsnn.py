@@ -29,6 +29,7 @@ Deviations and readings:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +37,8 @@ from torch.nn import functional as F
 
 from setk.audio.stft import Frames
 from setk.models import Model, State, Widths
-from setk.nn.spiking import AdaptiveRecurrent, Binary, LeakyConv, Readout, SteadyLinear
+from setk.nn.parts import constant
+from setk.nn.spiking import BASE, GAIN, AdaptiveRecurrent, Binary, LeakyConv, Readout, SteadyLinear
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,33 @@ class DPSNN(Model):
     def init_state(self, batch: int) -> State:
         blocks = [tensor for block in self.blocks for tensor in block.init_state(batch)]
         return (*blocks, self.readout.init_state(batch), self.decoder_bias.new_zeros(batch, 1))
+
+    @property
+    def parts(self) -> dict[str, Callable[[], object]]:
+        def no_context() -> None:
+            for block in self.blocks:
+                block.scnn.conv.weight[..., :-1] = 0
+
+        def no_recurrence() -> None:
+            for block in self.blocks:
+                block.srnn.recurrent.weight.zero_()
+
+        def no_adaptation() -> None:
+            # eta stays at rest, where the threshold is this much of BASE; inputs that grow as much undo that.
+            rise = (BASE + GAIN * BASE) / BASE
+            for block in self.blocks:
+                block.srnn.ro.fill_(40.0)
+                for layer in (block.srnn.dense, block.srnn.recurrent):
+                    layer.weight.mul_(rise), layer.bias.mul_(rise)
+
+        return {
+            "context": no_context,
+            "recurrence": no_recurrence,
+            "adaptation": no_adaptation,
+            "readout-leak": lambda: self.readout.alpha.fill_(-40.0),
+            "suppression": lambda: self.readout.threshold.fill_(-1e9),
+            "mask": lambda: constant(self.mask),
+        }
 
     def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         *blocks, r, position = state

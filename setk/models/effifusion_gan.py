@@ -38,6 +38,7 @@ Choices, where the paper is silent:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ from torch.nn import functional as F
 
 from setk.audio.stft import STFT
 from setk.models import Model, State, Widths
+from setk.nn.parts import central, constant
 
 POWER = 0.3  # compression of magnitudes
 DILATIONS = 1, 2, 4, 8
@@ -107,6 +109,30 @@ class EffiFusionGAN(Model):
         )
         self.magnitude = Magnitude(config, self.transform.bins)
         self.phase = Phase(config)
+
+    @property
+    def parts(self) -> dict[str, Callable[[], object]]:
+        conformers = [x for block in self.blocks for x in (block.time, block.frequency)]
+
+        def one_width() -> None:
+            for block in (module for module in self.modules() if isinstance(module, MultiScale)):
+                for conv in block.convs:
+                    central(conv, min(self.config.kernels))
+
+        found: dict[str, Callable[[], object]] = {
+            "magnitude": lambda: self.magnitude.slope.zero_(),
+            "attention": lambda: constant(x.attention.out for x in conformers),
+            "convolution": lambda: constant(x.convolution.layers[-1] for x in conformers),
+        }
+        if len(set(self.config.kernels)) > 1:
+            found["multi-scale"] = one_width
+        if self.config.turned:
+            found["phase"] = self._no_phase
+        return found
+
+    def _no_phase(self) -> None:
+        constant(self.phase.real, 1.0)
+        constant(self.phase.imag, 0.0)
 
     def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         power = frames.square().sum(-1)

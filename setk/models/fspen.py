@@ -45,6 +45,7 @@ before the transposed ones: the paper's 79 k).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,7 @@ from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State, Widths
 from setk.nn.gru import GroupedGRU, PathLinear
 from setk.nn.level import running_gain
+from setk.nn.parts import constant
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
 
@@ -175,6 +177,22 @@ class FSPEN(Model):
         p = self.config.groups
         states = tuple(weight.new_zeros(p, batch, BANDS // p, block.inter.hidden_size) for block in self.blocks)
         return (*states, weight.new_zeros(batch, 1)) if self.config.level_range else states
+
+    @property
+    def parts(self) -> dict[str, Callable[[], object]]:
+        def no_mask() -> None:
+            mask = self.full_decoder[-1][-1]
+            constant(mask)
+            mask.bias[0] = 1
+
+        return {
+            "full-band": no_mask,
+            "sub-band": lambda: constant(self.sub_decoder, 1.0),
+            "intra-frame": lambda: constant(block.intra_norm for block in self.blocks),
+            "inter-frame": lambda: constant(
+                block.inter_norm if self.config.norm_inter else block.inter_fc for block in self.blocks
+            ),
+        }
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         if not self.config.level_range:

@@ -31,6 +31,7 @@ diverge in training, as re-implemented. The paper's figure 2 draws one depth-wis
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +39,7 @@ from torch import Tensor, nn
 from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State, Widths
 from setk.nn.depthwise import Conv2d
+from setk.nn.parts import constant
 
 BINS, WIDE = 257, 32
 ORDERS = (4, 8, 16, 32, 64)  # channels that each step of the multi-order block splits off, and those that are left
@@ -105,6 +107,21 @@ class LiteRTSE(Model):
             weight.new_zeros(1, batch, lstm.hidden_size) for lstm in (self.mask_lstm, self.residual_lstm) for _ in "hc"
         ]
         return (*lstms, *(conv.start(batch) for conv in convs))
+
+    @property
+    def parts(self) -> dict[str, Callable[[], object]]:
+        gain, real, imag = self.residual
+
+        def no_phase() -> None:
+            constant(real, 1.0)
+            constant(imag, 0.0)
+
+        return {
+            "mask": lambda: constant(self.mask, 30.0),
+            "multi-order": lambda: constant(self.orders.project),
+            "magnitude-residual": lambda: constant(gain),
+            "phase": no_phase,
+        }
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         h1, c1, h2, c2, *pasts = state

@@ -21,6 +21,7 @@ from setk.nn import pitch as pitches
 from setk.training.perceptual import RATE, shortfall
 
 POWER = 0.3  # compression of the spectra that losses compare
+PUBLISHED_LEVEL = 0.056  # mean RMS of the noisy signals of VoiceBank+DEMAND, -25 dBFS
 # Window, hop and FFT as published, except a hop of 50 that does not divide its window.
 RESOLUTIONS = STFT(600, 120, 1024, 1.0), STFT(1200, 240, 2048, 1.0), STFT(240, 48, 512, 1.0)
 
@@ -118,8 +119,13 @@ def si_sdr(e: Example) -> Tensor:
 
 def hybrid(e: Example) -> Tensor:
     """30 x error of compressed real and of imaginary parts + 70 x error of compressed magnitude + SI-SDR, the loss of
-    GTCRN (Rong et al., ICASSP 2024) and of what is public of Lite-RTSE; compressed_complex is the mean of two parts."""
-    return 60 * compressed_complex(e) + 70 * compressed_magnitude(e) + si_sdr(e)
+    GTCRN (Rong et al., ICASSP 2024) and of what is public of Lite-RTSE; compressed_complex is the mean of two parts.
+
+    The published weights are for spectra of signals as they are recorded, of an RMS of PUBLISHED_LEVEL. At the RMS of 1
+    to which levels are equalised here the errors of spectra are 5.64 times as large; they are scaled back.
+    """
+    spectral = 60 * compressed_complex(e) + 70 * compressed_magnitude(e)
+    return PUBLISHED_LEVEL ** (2 * POWER) * spectral + si_sdr(e)
 
 
 def multi_resolution_stft(e: Example) -> Tensor:
