@@ -174,7 +174,7 @@ def test_training_starts_from_the_noisy_signal():
     assert error < 0.1
 
 
-@pytest.mark.parametrize("conf", ["dccrn", "dccrn_open"])
+@pytest.mark.parametrize("conf", ["dccrn"])
 def test_the_confs_of_its_recipes_resolve(conf):
     s = settings.resolve(conf)
     assert s.model == "dccrn" and s.config == models.config_values("dccrn", "dccrn", {})

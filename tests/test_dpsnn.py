@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import subprocess
@@ -13,7 +14,7 @@ import torch
 from bench.dpsnn import frame_by_frame, in_onnx
 from conftest import ROOT, command
 
-from setk import audio, checkpoint, models
+from setk import audio, checkpoint, engines, models
 from setk.data import lists
 from setk.cost import macs, synops
 from setk.core.errors import UserError
@@ -185,7 +186,7 @@ def test_gradients_are_those_of_plain_autograd(form, config):
     out, expected = model.whole(frames), frame_by_frame(slow, frames.double())
     assert (out - expected).abs().max() < 1e-5 * expected.abs().max()
     rates = {name: x.mean() for name, x in model.extras.items()}
-    assert set(rates) == {"spikes", "readout"} and 0.02 < rates["spikes"] < 0.98
+    assert set(rates) == {"spikes", "readout", "dormant"} and 0.02 < rates["spikes"] < 0.98
     (out * seed).sum().backward()
     (expected * seed).sum().backward()
     for (name, p), q in zip(model.named_parameters(), slow.parameters(), strict=True):
@@ -373,6 +374,78 @@ def test_the_losses_of_activity_see_all_frames_or_the_last(rng):
         LOSSES["readout"](Example(model.transform, wave, wave, frames, {}))
 
 
+def test_a_dormant_neuron_is_one_that_never_fires_and_its_loss_raises_it(form, rng):
+    dtype = torch.float64 if form == "loop" else torch.float32
+    model = excited(**SMALL).train().to(dtype)
+    srnn, readout = model.blocks[0].srnn, model.readout
+    with torch.no_grad():
+        srnn.dense.bias[:3] = -9
+        readout.dense.bias[:2] = -5
+    wave = torch.from_numpy(noise(rng, 4000, 2)).to(dtype)
+    frames = model.transform.analysis(wave)
+    found = spikes_of(model)
+    out = model.whole(frames)
+    silent = {name: found[name][0].amax((0, 1)) == 0 for name in ("blocks.0.scnn", "blocks.0.srnn", "readout")}
+    for layer, name in ((model.blocks[0].scnn, "blocks.0.scnn"), (srnn, "blocks.0.srnn"), (readout, "readout")):
+        assert torch.equal(layer.dormant > 0, silent[name]), name
+    assert silent["blocks.0.srnn"][:3].all() and silent["readout"][:2].all() and not silent["readout"].all()
+    e = Example(model.transform, wave, wave, out, model.extras)
+    LOSSES["dormant"](e).backward()
+    assert (srnn.dense.bias.grad[:3] < 0).all() and (readout.dense.bias.grad[:2] < 0).all()
+
+
+def test_dormancy_is_the_distance_of_the_highest_membrane():
+    layer = AdaptiveRecurrent(4, 16).double()
+    with torch.no_grad():
+        layer.dense.weight.zero_(), layer.recurrent.weight.zero_(), layer.recurrent.bias.zero_()
+        layer.dense.bias.fill_(1.0)
+        layer.dense.bias[0] = 5.0
+    x, hold = torch.zeros(1, 30, 4, dtype=torch.float64), torch.zeros(1, 30, dtype=torch.bool)
+    layer.train()(x, *layer.init_state(1), hold)
+    assert layer.dormant[0] == 0
+    # A leaky integrator of 1 comes to 1; the threshold is 1.6, and the margin above it 0.1.
+    torch.testing.assert_close(layer.dormant[1:], torch.full((15,), 0.7, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_suppression_raises_the_threshold_of_the_readout_under_the_same_weights(se, trained, tmp_path, rng):
+    engine = engines.model(str(trained), settings=["suppression=0.4"])
+    model, changed = checkpoint.load(trained)[0], engine.model
+    wave = [torch.from_numpy(noise(rng, 8000)[0])]
+    plain, fewer = (synops.report(m, wave) for m in (model, changed))
+    assert fewer["spike_rates"]["readout"] < plain["spike_rates"]["readout"]
+    assert fewer["synops_per_second"] < plain["synops_per_second"]
+    assert fewer["spike_rates"]["binary"] == plain["spike_rates"]["binary"]
+    found, after = spikes_of(model), spikes_of(changed)
+    with torch.no_grad():
+        model.enhance(wave[0][None]), changed.enhance(wave[0][None])
+    before = found["readout"][0]
+    torch.testing.assert_close(after["readout"][0], torch.where(before > 0.4, before, 0))
+
+
+def test_a_value_of_the_config_is_set_by_the_commands(se, trained, tmp_path):
+    some = tmp_path / "some.scp"
+    some.write_text("".join((ROOT / "data/mini/valid/noisy.scp").read_text().splitlines(True)[:2]))
+    counted = [
+        json.loads(se("count", trained, "--list", some, "--json", *extra).out)["synops_per_second"]
+        for extra in ([], ["--set", "suppression=0.5"])
+    ]
+    assert counted[1] < counted[0]
+    out = tmp_path / "out"
+    done = se("enhance", trained, "--set", "suppression=0.5", "--list", some, "--out", out, "--jobs", "2")
+    assert done.returncode == 0 and len(done.out.splitlines()) == 2
+    model = engines.model(str(trained), settings=["suppression=0.5"]).model
+    utt, path = done.out.splitlines()[0].split()
+    noisy = audio.read_mono(str(ROOT / lists.read_list(some)[utt]))[0]
+    with torch.no_grad():
+        expected = model.enhance(torch.from_numpy(noisy)[None])[0].numpy()
+    assert np.abs(audio.read_mono(path)[0] - expected).max() < 1e-3
+    # Another value is another model, whose outputs do not go to the same directory.
+    assert "another model" in se("enhance", trained, "--list", some, "--out", out).err
+    refused = se("enhance", trained, "--set", "width=32", "--list", some, "--out", tmp_path / "no")
+    assert refused.returncode == 2 and "changes the sizes" in refused.err
+    assert "suppresion" in se("count", trained, "--set", "suppresion=1").err
+
+
 # Through the commands.
 
 
@@ -393,8 +466,9 @@ def test_se_count_measures_spikes_on_a_list(se, trained, tmp_path):
     model, _ = checkpoint.load(trained)
     waves = [torch.from_numpy(audio.read_mono(str(ROOT / path))[0]) for path in lists.read_list(some).values()]
     expected = synops.report(model, waves, published=True)
-    rates = {name: float(rate) for name, _, rate in (x.partition("=") for x in row.pop("spike_rates").split(","))}
-    assert rates == pytest.approx(expected.pop("spike_rates"), rel=1e-3)
+    for name in ("spike_rates", "silent_neurons", "dense_layers"):
+        found = {key: float(value) for key, _, value in (x.partition("=") for x in row.pop(name).split(","))}
+        assert found == pytest.approx(expected.pop(name), rel=1e-3), name
     assert {k: int(row[k]) for k in expected} == expected
     assert other[head.index("synops_per_second")] == other[head.index("spike_rates")] == "nan"
     assert se("count", trained, "--list", "no.scp").returncode == 2

@@ -15,7 +15,7 @@ from setk.audio.stft import Frames, STFT
 from setk.training.losses import Example, LOSSES, PUBLISHED_LEVEL
 
 # Those that look at the estimate, not at what goes on inside a model.
-OF_SIGNALS = [name for name in LOSSES if not name.startswith(("spikes", "readout", "pitch"))]
+OF_SIGNALS = [name for name in LOSSES if not name.startswith(("spikes", "readout", "dormant", "pitch"))]
 PERFECT = {"snr": -4.0, "si_sdr": -4.0, "hybrid": -4.0}  # where the best is not zero: ratios end at 40 dB
 
 

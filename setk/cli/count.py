@@ -16,6 +16,7 @@ se-count fspen --convention ptflops --layers
 se-count fspen exp/mine/best.pt --time
 se-count effifusion_gan --seconds 2
 se-count dpsnn --list noisy.scp                          # synaptic operations
+se-count dpsnn --list noisy.scp --set suppression=0.3    # of fewer events
 """
 
 
@@ -36,6 +37,7 @@ def count(
     timed: Annotated[bool, shell.option("--time", group=shell.METRICS, help="Measure time per hop, real-time factor, start and memory, on one thread.")] = False,
     list_: Annotated[Optional[str], shell.option("--list", group=shell.METRICS, metavar="LIST", help="Wav list on which spiking models are measured.")] = None,
     published_rates: Annotated[bool, shell.option("--published-rates", group=shell.METRICS, help="With --list: count recurrent weights at the rate of their layer's input.")] = False,
+    set_: shell.Set = [],
     as_json: shell.Json = False,
     trust: shell.Trust = False,
 ) -> None:
@@ -60,6 +62,8 @@ def count(
     if layers and not as_json:
         shell.print_table(row for spec in models for row in table.layer_rows(spec, convention.value, seconds))
         return
+    if timed:
+        shell.refuse(ctx, "with --time", "set_")
     rows = (
         table.count(
             spec,
@@ -69,6 +73,7 @@ def count(
             timed=timed,
             signals=signals,
             published_rates=published_rates,
+            settings=set_,
             trust=trust,
         )
         for spec in models

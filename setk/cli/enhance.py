@@ -54,6 +54,7 @@ def enhance(
     batch: Annotated[int, shell.option(group=shell.PARALLEL, min=1, help="With --list: mono signals that advance in one call of the model; they may be live pipes.")] = 1,
     force: Annotated[bool, shell.option("--force", group=shell.OUTPUT, help="Overwrite the input where OUT is the same file.")] = False,
     strict: Annotated[bool, shell.option("--strict", group=shell.INPUT, help="Fail on a pipe that ends less than a second before its stated length, or states none (default: a remark).")] = False,
+    set_: shell.Set = [],
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
     allow_commands: shell.AllowCommands = False,
@@ -95,6 +96,7 @@ def enhance(
             jobs=jobs,
             batch=batch,
             trust=trust,
+            settings=set_,
             output=_output(limit, highband),
             force=force,
         )
@@ -116,6 +118,7 @@ def enhance(
         source,
         target,
         trust,
+        set_,
         live,
         report,
         html,
@@ -129,14 +132,22 @@ def enhance(
 
 
 def _enhance_one(
-    model: str, source: str, target: str, trust: bool, live: bool, report: str | None, html: Path | None, **options: Any
+    model: str,
+    source: str,
+    target: str,
+    trust: bool,
+    settings: list[str],
+    live: bool,
+    report: str | None,
+    html: Path | None,
+    **options: Any,
 ) -> None:
     from setk import engines
     from setk.cli import activity
     from setk.cli.meter import FileProgress, LevelMeter
     from setk.engines import files
 
-    engine = engines.open(model, trust=trust)
+    engine = engines.open(model, trust=trust, settings=settings)
     meter: LevelMeter | FileProgress | None = None
     if source != "-":
         meter = FileProgress()

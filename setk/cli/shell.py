@@ -51,6 +51,15 @@ AllowCommands = Annotated[
 Json = Annotated[
     bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object per line, not a table.")
 ]
+Set = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        rich_help_panel=ADVANCED,
+        metavar="KEY=VALUE",
+        help="Change a value of the model's config under the same weights; may be repeated.",
+    ),
+]
 Trust = Annotated[
     bool,
     typer.Option(

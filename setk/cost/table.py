@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable, Iterator, Sequence
 
 import torch
 
@@ -24,6 +24,7 @@ def count(
     timed: bool = False,
     signals: Iterable[str] | None = None,
     published_rates: bool = False,
+    settings: Sequence[str] = (),
     trust: bool = False,
 ) -> dict[str, Any]:
     """The row of MODEL (included name, .pt, .onnx, .ts, preset or YAML config): plain values, None where there is none.
@@ -33,13 +34,14 @@ def count(
     `synops_per_second`, `latency_ms`, `convention`. `seconds`, the length of the signal that is counted, matters to models with
     attention over time, and has a key if it is not 1. `timed` adds times on this machine, on one thread (a .ts then needs
     `trust`). `signals`, locations of audio, adds spike rates and what follows from them; with `published_rates`
-    recurrent weights count at the rate of their layer's input. `layers` adds a list of rows by layer. A quantized
+    recurrent weights count at the rate of their layer's input. `settings`, "key=value", change the model's config under the same
+    weights. `layers` adds a list of rows by layer. A quantized
     model is counted as the float model of the same shape. Raises UserError.
 
     >>> count("fspen")["macs_per_second"]
     72528000
     """
-    loaded = engines.model(spec)
+    loaded = engines.model(spec, settings=settings)
     model = unquantized(loaded.model)
     engine = None
     if timed:

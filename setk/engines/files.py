@@ -234,8 +234,8 @@ class _Worker:
         return Done(entry.utt, entry.path, None, clipped, lost)
 
 
-def _load(spec: str, trust: bool) -> None:
-    _Worker.engine = open_engine(spec, trust=trust)
+def _load(spec: str, trust: bool, settings: Sequence[str]) -> None:
+    _Worker.engine = open_engine(spec, trust=trust, settings=settings)
 
 
 def check_name(entry: Entry) -> None:
@@ -266,6 +266,7 @@ def enhance_list(
     jobs: int = 1,
     batch: int = 1,
     trust: bool = False,
+    settings: Sequence[str] = (),
     output: Output = Output(),
     force: bool = False,
 ) -> Iterator[Done]:
@@ -281,12 +282,13 @@ def enhance_list(
         raise UserError(f"--batch {batch}: at most {MOST_TOGETHER}")
     output.check()
     audio.check_format(f"name{suffix}", subtype)
-    _load(spec, trust)
+    opened = (spec, trust, tuple(settings))
+    _load(*opened)
     engine = _Worker.engine
     if batch > 1 and not engine.causal:
         raise UserError(f"{engine.name} is not causal and accepts one signal at a time; --jobs runs several")
     seconds_at_a_time(engine, chunk, batch > 1)
-    settings = {
+    made_by = {
         "model": engine.name,
         "model sha256": engine.sha256,
         "subtype": subtype,
@@ -294,14 +296,14 @@ def enhance_list(
         "suffix": suffix,
         **output.settings(),
     }
-    claim = provenance.Claim(out, settings, "torch", "numpy", "soxr")
+    claim = provenance.Claim(out, made_by, "torch", "numpy", "soxr")
     claim.check()
     items = (Entry(utt, location, str(Path(out) / f"{utt}{suffix}")) for utt, location in entries)
     if batch > 1:
         yield from _in_batches(engine, batch, chunk, items, subtype, output, claim, force)
         return
     worker = _Worker(chunk, subtype, output, claim, force)
-    yield from pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, (spec, trust) if jobs > 1 else ())
+    yield from pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, opened if jobs > 1 else ())
 
 
 def _in_batches(

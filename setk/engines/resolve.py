@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 from setk import pretrained
+from setk.core import config
 from setk.core.errors import UserError
 from setk.engines.base import Engine
 from setk.engines import native
@@ -47,16 +49,25 @@ class Loaded(NamedTuple):
     has_weights: bool
 
 
-def open(spec: str | os.PathLike, *, trust: bool = False, untrained: bool = False) -> Engine:
+def open(
+    spec: str | os.PathLike, *, trust: bool = False, untrained: bool = False, settings: Sequence[str] = ()
+) -> Engine:
     """The engine that runs MODEL: an included name, .pt, .onnx, .ts, or a .c of se-quant export, or what it was compiled to, a .so.
 
     An included model that exists as .onnx runs from it: by setk's own kernels if these were built and the model is causal,
     otherwise by ONNX Runtime, which also runs an .onnx that is named by its path. `trust` allows TorchScript, C and
-    shared libraries, which can execute any code. `untrained` also accepts a preset or a YAML config, with random weights. Raises UserError.
+    shared libraries, which can execute any code. `untrained` also accepts a preset or a YAML config, with random weights.
+    `settings`, "key=value", change the config of a checkpoint, which torch then runs (see `model`). Raises UserError.
 
     >>> engine = open("fspen")
     """
     spec = os.fspath(spec)
+    if settings:
+        changed = model(spec, weights=True, settings=settings)
+        engine = TorchEngine(changed.model)
+        named = "\n".join([changed.about["sha256"], *settings])
+        engine.sha256 = hashlib.sha256(named.encode()).hexdigest()
+        return engine
     if spec in pretrained.included(".onnx") and not Path(spec).is_file():
         exported = pretrained.included(".onnx")[spec]
         return NativeEngine(exported, keep=True) if native.available(exported) else _onnx(exported)
@@ -97,11 +108,12 @@ def _open_program(path: Path, trust: bool) -> Engine:
     return ProgramEngine(path)
 
 
-def model(spec: str | os.PathLike, *, weights: bool = False) -> Loaded:
+def model(spec: str | os.PathLike, *, weights: bool = False, settings: Sequence[str] = ()) -> Loaded:
     """The torch model that MODEL names: an included name, .pt, .onnx, .ts, preset or YAML config.
 
     An .onnx or .ts is rebuilt from the config that it holds, without weights, and no code of it runs. `weights` refuses
-    whatever has none. Raises UserError.
+    whatever has none. `settings`, "key=value", change the config under the same weights, such as "suppression=0.3" of
+    dpsnn. Raises UserError.
     """
     loaded = _load(os.fspath(spec))
     if weights and not loaded.has_weights:
@@ -109,7 +121,24 @@ def model(spec: str | os.PathLike, *, weights: bool = False) -> Loaded:
             f"{spec}: needs a checkpoint with weights; use "
             + ("the .pt that it was exported from" if loaded.file else "one of se-train, or an included model")
         )
-    return loaded
+    return _with_settings(loaded, settings) if settings else loaded
+
+
+def _with_settings(loaded: Loaded, settings: Sequence[str]) -> Loaded:
+    """The model with other values in its config, and the weights that it has."""
+    from setk import models
+
+    old = loaded.model
+    values = config.override(config.plain(old.config), settings)
+    quantization = old.quantization and config.plain(old.quantization)
+    new = models.build(old.name, values, quantization)
+    try:
+        new.load_state_dict(old.state_dict())
+    except RuntimeError:
+        raise UserError(
+            f"--set {' '.join(settings)}: changes the sizes of {old.name}, so that its weights do not fit; train one with se-train"
+        ) from None
+    return loaded._replace(model=new.train(old.training))
 
 
 def _load(spec: str) -> Loaded:

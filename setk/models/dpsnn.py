@@ -50,6 +50,7 @@ class Config:
     hidden: int = 256  # H: leaky neurons of a block, a multiple of B
     blocks: int = 1  # X
     context: float = 0.01  # seconds of the past that a block's convolution sees, whole hops
+    suppression: float = 0.0  # what the readout must exceed to reach the mask; more saves synaptic operations
     segment_reset: float = 0.0  # seconds after which neurons are reset, whole hops; 0: never
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those above
 
@@ -79,7 +80,8 @@ class DPSNN(Model):
 
     State: five tensors for each block, r [B, width] of the readout, and the position [B, 1] in the signal. All are
     zero before the signal, where `position` is 0: the neurons' rest is taken from the equations, not from the state.
-    `extras` in training: "spikes" [B, T, width], the binary features, and "readout" [B, T, width].
+    `extras` in training: "spikes" [B, T, width], the binary features; "readout" [B, T, width]; "dormant" [neurons], how far
+    those that never fire, or never pass the readout's threshold, stay below their threshold (setk.nn.spiking.shortfall).
     """
 
     name = "dpsnn"
@@ -113,7 +115,7 @@ class DPSNN(Model):
         self.binary = Binary(features, spikes[0])
         self.blocks = nn.ModuleList(Block(a, fan * a, b, round(context) + 1) for a, b in zip(spikes, spikes[1:]))
         readout = width("readout", c.width)
-        self.readout = Readout(sum(spikes[1:]), readout)
+        self.readout = Readout(sum(spikes[1:]), readout, c.suppression)
         self.mask = nn.Linear(readout, features)
         self.decoder = nn.Linear(features, c.window, bias=False)
         self.decoder_bias = nn.Parameter(torch.zeros(()))
@@ -173,7 +175,9 @@ class DPSNN(Model):
         active, r = self.readout(torch.cat(outputs, -1), r, hold)
         out = self.decoder(features * torch.sigmoid(self.mask(active))) + self.decoder_bias
         if self.training:
-            self.extras = {"spikes": binary, "readout": active}
+            layers = [layer for block in self.blocks for layer in (block.scnn, block.srnn)]
+            dormant = torch.cat([layer.dormant for layer in (*layers, self.readout)])
+            self.extras = {"spikes": binary, "readout": active, "dormant": dormant}
         return out.masked_fill(hold.unsqueeze(-1), 0), (*states, r, after)
 
     def _hold(self, position: Tensor, frames: int) -> tuple[Tensor, Tensor]:

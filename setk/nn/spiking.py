@@ -24,6 +24,16 @@ from setk.nn.surrogates import above, reached
 
 BASE, GAIN = 1.6, 0.184  # threshold of an adaptive neuron: BASE + GAIN * eta
 LEAK_THRESHOLD = 1.0
+MARGIN = 0.1  # above its threshold, to which a dormant neuron is drawn
+
+
+def shortfall(membrane: Tensor, threshold: float | Tensor, hold: Tensor) -> Tensor:
+    """How far the highest membrane of each neuron, over signals and frames [B, T, H], lies below its threshold: [H], 0 where
+    it is reached. Frames of rest, hold [B, T], do not count. A neuron that never fires has next to no gradient through its
+    spikes, and one through this."""
+    highest = membrane.masked_fill(hold.unsqueeze(-1), -math.inf).amax((0, 1))
+    highest = torch.where(highest.isfinite(), highest, 0 * highest.nan_to_num(neginf=0))  # all frames are at rest
+    return torch.where(highest > threshold, 0 * highest, threshold + MARGIN - highest)
 
 
 class SteadyLinear(nn.Linear):
@@ -92,6 +102,8 @@ class LeakyConv(nn.Module):
             u, v = operators.leak(taps, self.conv.weight[:, 0].t(), self.conv.bias, decay, hold, v, LEAK_THRESHOLD)
         else:
             u, v = _leak_loop(self.conv(x.transpose(1, 2)).transpose(1, 2), decay, hold, v, LEAK_THRESHOLD)
+        if self.training:
+            self.dormant = shortfall(u, LEAK_THRESHOLD, hold)
         return reached(u - LEAK_THRESHOLD), x[:, x.shape[1] - before.shape[1] :].detach(), v.detach()
 
 
@@ -122,8 +134,23 @@ class AdaptiveRecurrent(nn.Module):
             bias = self.dense.bias + self.recurrent.bias
             weights = self.dense.weight, self.recurrent.weight, bias
             spikes, *after, _, _ = operators.adaptive(x, *weights, self.alpha, self.ro, hold, m, eta, s)
-            return spikes, *(a.detach() for a in after)
-        return self.export_forward(x, m, eta, s, hold)
+            after = [a.detach() for a in after]
+        else:
+            spikes, *after = self.export_forward(x, m, eta, s, hold)
+        if self.training:
+            self.dormant = self._shortfall(x.detach(), m, s, spikes.detach(), hold)
+        return spikes, *after
+
+    def _shortfall(self, x: Tensor, m: Tensor, s: Tensor, spikes: Tensor, hold: Tensor) -> Tensor:
+        """The `shortfall` of neurons that do not fire, whose membrane is that of a leaky integrator; 0 for all others."""
+        earlier = torch.cat([s[:, None], spikes[:, :-1]], 1)
+        current = self.dense(x) + self.recurrent(earlier)
+        if operators.fits(x, len(self.alpha)):
+            ones = torch.ones_like(self.alpha)
+            membrane, _ = operators.leak(current, ones[None], torch.zeros_like(ones), -self.alpha, hold, m, math.inf)
+        else:
+            membrane, _ = _leak_loop(current, -self.alpha, hold, m, math.inf)
+        return shortfall(membrane, BASE, hold).masked_fill(spikes.amax((0, 1)) > 0, 0)
 
     def export_forward(
         self, x: Tensor, m: Tensor, eta: Tensor, s: Tensor, hold: Tensor
@@ -141,11 +168,13 @@ class AdaptiveRecurrent(nn.Module):
 
 class Readout(nn.Module):
     """A linear map into leaky integrators that never spike, r <- a r + (1 - a) dense(x), a = sigmoid(alpha) for each; what
-    is not above one threshold becomes 0. The threshold is used in the comparison only, so its gradient is 0.
+    is not above one threshold becomes 0. The threshold is used in the comparison only, so its gradient is 0; `suppression`
+    is added to it.
     """
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, suppression: float = 0.0):
         super().__init__()
+        self.suppression = suppression
         self.dense = nn.Linear(inputs, outputs)
         self.alpha = nn.Parameter(torch.zeros(outputs))
         self.threshold = nn.Parameter(torch.zeros(()))
@@ -167,7 +196,9 @@ class Readout(nn.Module):
             every, r = operators.leak(current, ones[None], torch.zeros_like(ones), -self.alpha, hold, r, math.inf)
         else:
             every, r = _leak_loop(current, -self.alpha, hold, r, math.inf)
-        return torch.where(every > self.threshold, every, 0 * self.threshold), r.detach()
+        if self.training:
+            self.dormant = shortfall(every, self.threshold.detach() + self.suppression, hold)
+        return torch.where(every > self.threshold + self.suppression, every, 0 * self.threshold), r.detach()
 
 
 def _leak_loop(current: Tensor, decay: Tensor, hold: Tensor, v: Tensor, threshold: float) -> tuple[Tensor, Tensor]:

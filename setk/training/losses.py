@@ -195,7 +195,7 @@ def _third_octaves(points: int, device: torch.device) -> Tensor:
 
 
 def _activity(e: Example, name: str) -> Tensor:
-    """Mean magnitude of each frame [B, T] of what a spiking model puts into extras."""
+    """Mean magnitude over the last dimension of what a spiking model puts into extras: [B, T] of each frame, or a scalar."""
     if name not in e.extras:
         raise UserError(f"losses: '{name}' needs a spiking model, which reports it; remove it")
     return e.extras[name].abs().mean(-1)
@@ -219,6 +219,12 @@ def spikes_last_frame(e: Example) -> Tensor:
 def readout_last_frame(e: Example) -> Tensor:
     """`readout` of the last frame alone, as DPSNN's published code takes it."""
     return _activity(e, "readout")[:, -1].mean()
+
+
+def dormant(e: Example) -> Tensor:
+    """How far DPSNN's neurons that do not fire in a batch stay below their threshold, a mean over all neurons: a lower bound
+    on activity (Zenke & Vogels 2021), on membranes in place of spikes, whose surrogate slope is negative far below."""
+    return _activity(e, "dormant")
 
 
 def pitch(e: Example) -> Tensor:
@@ -252,6 +258,7 @@ LOSSES: Mapping[str, Callable[[Example], Tensor]] = {
         readout,
         spikes_last_frame,
         readout_last_frame,
+        dormant,
         pitch,
     )
 }
