@@ -23,7 +23,9 @@ DPCRN = STFT(512, 128, power=1.0)
 def harmonics(hertz, rng, seconds=1.0, noise=0.0):
     """[1, n]: a voice of one pitch, of harmonics up to 4 kHz at random phases, 6 dB less per octave."""
     t = np.arange(round(16000 * seconds)) / 16000
-    wave = sum(np.cos(2 * np.pi * hertz * k * t + rng.uniform(0, 2 * np.pi)) / k for k in range(1, int(4000 / hertz) + 1))
+    wave = sum(
+        np.cos(2 * np.pi * hertz * k * t + rng.uniform(0, 2 * np.pi)) / k for k in range(1, int(4000 / hertz) + 1)
+    )
     return torch.from_numpy((0.1 * wave + noise * rng.standard_normal(len(t)))[None].astype(np.float32))
 
 

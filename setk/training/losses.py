@@ -232,9 +232,9 @@ def pitch(e: Example) -> Tensor:
     frames. The model has logits [B, T, classes] in its extras; it may answer late, so the last ones count."""
     if "pitch" not in e.extras:
         raise UserError("losses: 'pitch' needs a model that estimates pitch, such as dpcrn_cf; remove it")
-    wanted = pitches.likelihoods(pitches.periods(e.clean, e.stft))
-    logits = e.extras["pitch"].float()[:, -wanted.shape[1] :]
-    return -(wanted * torch.log_softmax(logits, -1)).sum(-1).mean()
+    labels = pitches.likelihoods(pitches.periods(e.clean, e.stft))
+    logits = e.extras["pitch"].float()[:, -labels.shape[1] :]
+    return -(labels * torch.log_softmax(logits, -1)).sum(-1).mean()
 
 
 LOSSES: Mapping[str, Callable[[Example], Tensor]] = {
