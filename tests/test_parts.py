@@ -124,7 +124,7 @@ def test_lite_rtse_without_its_phase_keeps_the_noisy_phase(rng):
 def test_worse_is_by_metric_and_a_part_needs_most_of_them():
     complete = {"pesq_wb": 2.0, "stoi": 0.9, "si_sdr": 10.0}
     assert worse({"pesq_wb": 1.9, "stoi": 0.91, "si_sdr": 9.0}, complete) == ["pesq_wb", "si_sdr"]
-    assert not worse(complete, complete)
+    assert not worse(complete, complete) and not worse({**complete, "stoi": 0.8999}, complete)
     assert contributes(["pesq_wb", "stoi"]) and not contributes(["pesq_wb"])
 
 

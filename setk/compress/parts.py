@@ -12,6 +12,7 @@ from setk import metrics
 from setk.models import Model
 
 JUDGES = ("pesq_wb", "stoi", "si_sdr")
+LEAST = {"pesq_wb": 0.005, "stoi": 0.0005, "si_sdr": 0.02}  # differences below these count as none
 
 Pair = tuple[np.ndarray, np.ndarray]  # noisy, clean [n] at the model's rate
 
@@ -42,9 +43,9 @@ def mean_scores(model: Model | None, pairs: Sequence[Pair], names: Sequence[str]
 
 
 def worse(scores: Mapping[str, float], reference: Mapping[str, float]) -> list[str]:
-    """The metrics by which `scores` are worse than the reference."""
+    """The metrics by which `scores` are worse than the reference, by more than LEAST."""
     sign = {name: -1 if metrics.METRICS[name].lower_is_better else 1 for name in reference}
-    return [name for name, value in reference.items() if sign[name] * (scores[name] - value) < 0]
+    return [name for name, value in reference.items() if sign[name] * (scores[name] - value) < -LEAST.get(name, 0)]
 
 
 def contributes(lost: Sequence[str], names: Sequence[str] = JUDGES) -> bool:
