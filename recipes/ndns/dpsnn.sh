@@ -10,3 +10,4 @@ conf=dpsnn_ndns
 
 run_stages
 operations
+suppression_curve

@@ -1,19 +1,26 @@
 #!/usr/bin/env bash
 # DPCRN-CF (a reconstruction) on a few hours of open speech and noise, mixed on the fly: how the included dpcrn_cf was trained. There
-# are five trainings, each from the best model of the one before, and more and more towards PESQ. The last, DIR/last, goes too
-# far: DIR/best.pt is the mean of its weights and those that it started from. fspen.sh describes the corpus.
+# are seven trainings, each from the best model of the one before. The first five are on the enhanced speech, more and more towards PESQ; the
+# fifth goes too far, and DIR/mean is the mean of its weights and those that it started from. Then the pitch network alone
+# learns F0 of the clean speech, and last the comb and the decoder with it. fspen.sh describes the corpus.
 #
 #   bash recipes/open/dpcrn_cf.sh --root CORPUS --more CORPUS_MORE
-conf=dpcrn_cf_open_perceptual
+conf=dpcrn_cf_open_joint
 # shellcheck source=recipes/utils/recipe.sh
 . "$(dirname "$0")/../utils/recipe.sh" open dpcrn_cf "$@"
 
 mini_set='steps=100'
 shown='dpcrn_cf (a reconstruction)'
+perceptual=dpcrn_cf_open_perceptual
 train_first first dpcrn_cf_open
-train_first second "$conf" optimizer=adamw ema=0 seed=2 segment=1.5 steps=1700 losses.perceptual=0.4 valid_every=850
-train_first third "$conf" optimizer=adamw ema=0 seed=3 steps=5000 lr=1.5e-3 losses.perceptual=0.5 valid_every=1000
-train_first fourth "$conf" seed=4 steps=8000 lr=1.5e-3 losses.perceptual=0.6 valid_every=1000
-part "$dir/last" 0 2
-average_with_init "$dir/last/last.pt"
-part "$dir" 4 6
+train_first second $perceptual optimizer=adamw ema=0 seed=2 segment=1.5 steps=1700 losses.perceptual=0.4 valid_every=850
+train_first third $perceptual optimizer=adamw ema=0 seed=3 steps=5000 lr=1.5e-3 losses.perceptual=0.5 valid_every=1000
+train_first fourth $perceptual seed=4 steps=8000 lr=1.5e-3 losses.perceptual=0.6 valid_every=1000
+if [[ ! $own_init ]]; then
+    conf=$perceptual part "$dir/fifth" 0 2
+    mkdir -p "$dir/mean/log"
+    dir=$dir/mean average_with_init "$dir/fifth/last.pt"
+    init=$dir/mean/best.pt
+fi
+train_first pitch dpcrn_cf_open_pitch
+run_stages

@@ -9,3 +9,4 @@ conf=dpsnn_open
 
 run_stages
 operations
+suppression_curve

@@ -31,6 +31,13 @@ def main(rows: str = "") -> None:
         f"needs {m['macs_per_second']:.0f} M multiply-accumulates per second. Its latency is that of the window; the published "
         "ones include computation."
     )
+    dense = ", ".join(f"{name} {ops / 1e6:.2f}" for name, ops in row["dense_layers"].items())
+    share = row["dense_ops_per_second"] / row["power_proxy"]
+    print(
+        f"The dense operations, {share:.0%} of the power proxy, are of layers that read or write samples: {dense} M per second."
+    )
+    silent = ", ".join(f"{name} {count}" for name, count in row["silent_neurons"].items())
+    print(f"Neurons that never fire: {silent}.")
     print("Rates: " + ", ".join(f"{name} {rate:.3f}" for name, rate in row["spike_rates"].items()) + ".")
 
 

@@ -290,3 +290,21 @@ operations() {
     due 6 || return 0
     "$python" recipes/utils/operations.py "$(cat recipes/ndns/operations.md)" < "$dir/count.json" | tee -a "$dir/RESULTS.md"
 }
+
+# suppression_curve: a section of RESULTS.md: quality against synaptic operations, as the threshold of the readout rises.
+suppression_curve() {
+    due 6 || return 0
+    local threshold at systems=()
+    for threshold in 0 0.25 0.5 0.75 1; do
+        at=$dir/suppression/$threshold
+        mkdir -p "$at"
+        se-enhance "$dir/best.pt" --set suppression=$threshold --list "$test/noisy.scp" --out "$at/enhanced" --jobs "$nj" > "$at/enhanced.scp"
+        score_list "$at/enhanced.scp" "$at/scores"
+        se-count "$dir/best.pt" --set suppression=$threshold --list "$test/noisy.scp" --json > "$at/count.json"
+        systems+=("$threshold=$at/scores.tsv,$at/count.json")
+    done
+    {
+        printf '\n## Quality against synaptic operations, by the threshold of the readout (`suppression`)\n\n'
+        se-score --table md --metrics pesq_wb,stoi,si_sdr "${systems[@]}"
+    } | tee -a "$dir/RESULTS.md"
+}

@@ -10,3 +10,4 @@ conf=dpsnn
 
 run_stages
 operations
+suppression_curve

@@ -27,7 +27,8 @@ Choices, where the paper is silent and an obvious one would not do:
   - the comb is a soft mix of the MIXED most probable classes, weighed by how much more probable they are than the next,
     and of the frame as it is. It is continuous, as the class of highest probability is not: by rounding, a stream and
     a whole file, or an export, would now and then take different filters. Its gradient reaches the pitch network;
-  - there is no loss with pitch labels: whatever pitch is estimated, the enhancement loss alone has taught;
+  - the classes learn from labels, the loss `pitch`: YIN on the clean speech, a Gaussian of 1 % about the period, and unvoiced alone. From the
+    enhancement loss alone they learn nothing of pitch: a model trained so used three classes for all speakers;
   - gains start near 1 and the comb near nothing, so that training starts from the noisy signal.
 """
 
@@ -71,7 +72,7 @@ class DPCRNCF(Model):
 
     name = "dpcrn_cf"
     paper = "a reconstruction after Le et al., Interspeech 2023 (arXiv 2306.00812), whose layer sizes are not public"
-    deviations = "all sizes are ours; soft mix of the likeliest combs; no pitch labels (see the module's text)"
+    deviations = "all sizes are ours; soft mix of the likeliest combs (see the module's text)"
     Config = Config
     presets = {"dpcrn_cf": Config(), "dpcrn_cf-causal": Config(one_sided=True)}
 

@@ -23,6 +23,8 @@ Deviations and readings:
   - the readout's threshold is used in a comparison only, so its gradient is zero and it stays at zero;
   - the biases of both kinds of neurons start raised by 1 and 2. As frameworks initialise them no recurrent neuron fires,
     the slope of its surrogate is negative so far below the threshold, and the L1 terms silence the rest before it learns;
+  - even so half of the recurrent neurons, and more of the readout, fall silent within fifty steps of training, and the same slope
+    keeps them so. The loss `dormant` acts on the membranes of neurons that never fire, and all but a few stay alive;
   - a loss that ignores scale leaves the output's level free. Nothing here restores it: train with one that does not.
 """
 
