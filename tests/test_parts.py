@@ -21,10 +21,13 @@ torch.set_num_threads(1)
 # Known findings: parts whose loss does not cost two of three metrics, neurons that never fire, models whose STOI is below noisy.
 IDLE_PARTS: dict[str, set[str]] = {
     "dpcrn_cf": {"comb"},
-    "dpsnn": {"adaptation"},
+    "dpsnn": {"recurrence", "adaptation"},
+    "fqse-small": {"splitter", "residual"},
+    "fspen": {"full-band"},
+    "lite_rtse": {"multi-order", "magnitude-residual", "phase"},
 }
 SILENT = {"dpsnn": {"blocks.0.scnn": 72, "blocks.0.srnn": 144, "readout": 186}}
-STOI_BELOW_NOISY: set[str] = {"dpsnn"}
+STOI_BELOW_NOISY = {"conv_tasnet-small", "dpsnn", "fqse-small", "lite_rtse"}
 
 
 def script():
