@@ -22,6 +22,7 @@ torch.set_num_threads(1)
 IDLE_PARTS: dict[str, set[str]] = {
     "dpcrn_cf": {"comb"},
     "dpsnn": {"recurrence", "adaptation"},
+    "effifusion_gan-small": {"phase"},
     "fqse-small": {"splitter", "residual"},
     "fspen": {"full-band"},
     "lite_rtse": {"multi-order", "magnitude-residual", "phase"},
