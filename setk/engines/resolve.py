@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 from setk import pretrained
-from setk.core import config
 from setk.core.errors import UserError
 from setk.engines.base import Engine
 from setk.engines import native
@@ -63,6 +61,8 @@ def open(
     """
     spec = os.fspath(spec)
     if settings:
+        import hashlib
+
         changed = model(spec, weights=True, settings=settings)
         engine = TorchEngine(changed.model)
         named = "\n".join([changed.about["sha256"], *settings])
@@ -127,6 +127,7 @@ def model(spec: str | os.PathLike, *, weights: bool = False, settings: Sequence[
 def _with_settings(loaded: Loaded, settings: Sequence[str]) -> Loaded:
     """The model with other values in its config, and the weights that it has."""
     from setk import models
+    from setk.core import config
 
     old = loaded.model
     values = config.override(config.plain(old.config), settings)
