@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch")
 
 from setk.core.errors import UserError  # noqa: E402
 from setk.export.c import integer_build, integer_program  # noqa: E402
-from setk.engines.compiled import STRICT, compiler  # noqa: E402
-from setk.export.c.integer_build import CompiledIntegers, Form, calibrate, export_integer  # noqa: E402
+from setk.engines.compiled import STRICT, CompiledEngine, compiler  # noqa: E402
+from setk.export.c.integer_build import Form, calibrate, export_integer, run  # noqa: E402
 from setk.export.c.integer_fspen import Lowering  # noqa: E402
 from setk.export.c.integer_reference import Reference  # noqa: E402
 from setk.models.fspen import FSPEN  # noqa: E402
@@ -157,7 +157,7 @@ def test_c_returns_the_bits_of_the_reference(name, tmp_path):
     expected = Reference(program, HOP).process(signal)
     Form(model, program, "m", expected[-HOP:], {"sha256": ""}).write(tmp_path / "m.c", "", "")
     assert np.abs(expected.astype(int)).max() > 1000
-    assert np.array_equal(CompiledIntegers(tmp_path / "m.c", "m", ["-O3"]).process(signal), expected)
+    assert np.array_equal(run(CompiledEngine(tmp_path / "m.c", ["-O3"]), signal), expected)
     checked = tmp_path / "checked"
     subprocess.run(
         ["cc", *STRICT, *"-g -O1 -fsanitize=address,undefined -fno-sanitize-recover -DSETK_MAIN".split()]
@@ -201,22 +201,22 @@ def test_export_states_what_it_measured(exported):
 @needs_compiler
 def test_speech_at_any_level_is_that_of_the_float_model(exported):
     path, _, model = exported
-    compiled = CompiledIntegers(path, "fspen")
+    compiled = CompiledEngine(path)
     for level, least in ((0.001, 15), (0.01, 33), (0.1, 36), (0.6, 30)):
         x = speech_like(2.0, level, 3)
-        assert integer_build.snr(model, [x], [compiled.process(x)]) > least, level
+        assert integer_build.snr(model, [x], [run(compiled, x)]) > least, level
 
 
 @needs_compiler
 def test_the_limit_leaves_a_part_of_the_input(exported):
-    compiled = CompiledIntegers(exported[0], "fspen")
+    compiled = CompiledEngine(exported[0])
     x = speech_like(1.0, 0.1, 4)
-    late, y = np.concatenate([np.zeros(HOP, np.int16), x[:-HOP]]).astype(int), compiled.process(x).astype(int)
-    assert np.array_equal(compiled.process(x, 0), late)
-    assert np.array_equal(compiled.process(x, 200), y)
+    late, y = np.concatenate([np.zeros(HOP, np.int16), x[:-HOP]]).astype(int), run(compiled, x).astype(int)
+    assert np.array_equal(run(compiled, x, 0), late)
+    assert np.array_equal(run(compiled, x, 200), y)
     for limit in (6, 20, 60):
         gain = 10 ** (-limit / 20)
-        assert np.abs(compiled.process(x, limit) - ((1 - gain) * y + gain * late)).max() < 2.5
+        assert np.abs(run(compiled, x, limit) - ((1 - gain) * y + gain * late)).max() < 2.5
 
 
 @needs_compiler
@@ -225,7 +225,7 @@ def test_the_filter_keeps_the_length_and_takes_out_the_delay(exported, tmp_path)
     binary = tmp_path / "fspen"
     subprocess.run(["cc", *STRICT, "-O2", "-DSETK_MAIN", str(path), "-o", str(binary)], check=True)
     x = speech_like(1.0, 0.1, 6)
-    expected = CompiledIntegers(path, "fspen").process(np.concatenate([x, np.zeros(HOP, np.int16)]))[HOP:]
+    expected = run(CompiledEngine(path), np.concatenate([x, np.zeros(HOP, np.int16)]))[HOP:]
     for n in (0, 1, 255, 256, len(x)):
         found = subprocess.run([binary], input=x[:n].tobytes(), capture_output=True, check=True).stdout
         assert len(found) == 2 * n
@@ -247,14 +247,14 @@ def test_the_self_test_passes_on_other_compilers(exported, tmp_path, command, em
     if not shutil.which(command.split()[0]) or emulator and not shutil.which(emulator):
         pytest.skip(f"no {command} {emulator} (Debian: clang, gcc-aarch64-linux-gnu, qemu-user)")
     lines = []
-    for each, run in (("cc", ""), (command, emulator)):
+    for each, emulation in (("cc", ""), (command, emulator)):
         out = tmp_path / f"test{len(lines)}"
         build = [*each.split(), *STRICT, "-O2", "-DSETK_SELFTEST", str(exported[0]), "-o", str(out)]
         done = subprocess.run(build, capture_output=True, text=True)
         if "-m32" in build and done.returncode:
             pytest.skip("gcc cannot compile for 32 bits (Debian: gcc-multilib)")
         assert done.returncode == 0, done.stderr
-        lines.append(self_test([*run.split(), str(out)]))
+        lines.append(self_test([*emulation.split(), str(out)]))
     assert "passed" in lines[0] and lines[0] == lines[1]
 
 
@@ -309,6 +309,17 @@ def test_a_processor_without_floating_point_returns_the_same_bits(exported, tmp_
     subprocess.run(["cc", *STRICT, "-O1", "-DSETK_SELFTEST", str(exported[0]), "-o", str(host)], check=True)
     assert f"output {found['hash high']}{found['hash low']}" in self_test([str(host)])
     assert int(found["instructions"], 16) < (8_000_000 if core == "cortex-m3" else 3_200_000)
+
+
+@needs_compiler
+def test_check_compares_the_integer_form_with_the_model(se, exported, tmp_path):
+    mini = Path(__file__).parents[1] / "data" / "mini" / "valid" / "noisy" / "kate_0001.flac"
+    (tmp_path / "noisy.scp").write_text(f"kate {mini}\n")
+    options = ["--list", tmp_path / "noisy.scp", "--min-snr", "30"]
+    assert "--trust" in se("quant", "check", "fspen", exported[0], *options).err
+    done = se("quant", "check", "fspen", exported[0], *options, "--trust")
+    assert done.returncode == 0 and float(done.out.splitlines()[1].split("\t")[1]) > 30, done.err
+    assert se("enhance", exported[0], mini, tmp_path / "clean.wav", "--trust").returncode == 0
 
 
 @pytest.mark.parametrize("spec", ["dpcrn_cf", "fqse-small"])

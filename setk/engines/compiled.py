@@ -75,7 +75,7 @@ def read_about(path: Path) -> dict[str, Any]:
 class CompiledEngine:
     """The model of a .c or .so, a hop at a time from samples to samples, through the interface of its header.
 
-    A frame is a hop of samples, [C, T, hop], as in NativeEngine. Raises UserError where the file is not one of se-quant export,
+    A frame is a hop of samples, [C, T, hop], as in NativeEngine; for a program of integers they are rounded to 16 bits. Raises UserError where the file is not one of se-quant export,
     does not compile with `flags`, or cannot be loaded.
     """
 
@@ -95,11 +95,12 @@ class CompiledEngine:
             self._load(path)
 
     def _load(self, path: Path) -> None:
-        prefix = self.about["prefix"]
+        prefix, self._integer = self.about["prefix"], self.about.get("samples") == "int16"
+        process = "process_s16" if self._integer else "process"
         try:
             library = ctypes.CDLL(str(path.resolve()))
             self._init, self._reset, self._process, self._set_limit = (
-                getattr(library, f"{prefix}_{name}") for name in ("init", "reset", "process", "set_limit")
+                getattr(library, f"{prefix}_{name}") for name in ("init", "reset", process, "set_limit")
             )
         except (OSError, AttributeError) as e:
             raise UserError(
@@ -109,7 +110,10 @@ class CompiledEngine:
         self._init.argtypes, self._init.restype = [pointer], pointer
         self._reset.argtypes, self._reset.restype = [pointer], None
         self._process.argtypes, self._process.restype = [pointer] * 4, None
-        self._set_limit.argtypes, self._set_limit.restype = [pointer, ctypes.c_float], None
+        self._set_limit.argtypes, self._set_limit.restype = (
+            [pointer, ctypes.c_int if self._integer else ctypes.c_float],
+            None,
+        )
         self.name, self.sample_rate, self.hop = (self.about[k] for k in ("model", "sample_rate", "hop"))
         self.delay = self.about["delay"]
         self.transform, self.lookahead = Frames(self.hop, self.hop), self.delay // self.hop
@@ -122,13 +126,14 @@ class CompiledEngine:
     def run(
         self, frames: np.ndarray, state: list[tuple[np.ndarray, int]], active: np.ndarray | None = None
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, int]]]:
-        x, out = np.ascontiguousarray(frames, np.float32), np.empty(frames.shape, np.float32)
+        x = _int16(frames) if self._integer else np.ascontiguousarray(frames, np.float32)
+        out = np.zeros_like(x)
         scratch = self._scratch.ctypes.data
         for channel, (_, stream) in enumerate(state):
             if active is None or active[channel]:
                 for t in range(x.shape[1]):
                     self._process(stream, scratch, x[channel, t].ctypes.data, out[channel, t].ctypes.data)
-        return out, state
+        return (out.astype(np.float32) / 32768 if self._integer else out), state
 
     def restart(self, state: list[tuple[np.ndarray, int]], channel: int) -> None:
         self._reset(state[channel][1])
@@ -138,8 +143,13 @@ class CompiledEngine:
         noise reduction in dB."""
         state = self.start(1)
         if limit is not None:
-            self._set_limit(state[0][1], limit)
+            self._set_limit(state[0][1], round(limit) if self._integer else limit)
         return self.run(samples.reshape(1, -1, self.hop), state)[0].ravel()
+
+
+def _int16(x: np.ndarray) -> np.ndarray:
+    """The nearest samples of 16 bits; silence where x is not a number."""
+    return np.clip(np.rint(32768 * np.nan_to_num(x)), -32768, 32767).astype(np.int16)
 
 
 def _memory(size: int) -> np.ndarray:

@@ -143,22 +143,38 @@ def kernels(programs: Sequence[np.ndarray]) -> str:
     return "\n".join(parts)
 
 
-def _about(translated: Translated, prefix: str, kept: Program | None) -> str:
-    """JSON as a string of C. setk.engines.compiled finds it in a shared library by its first key."""
-    size = memory(translated, kept)
+def about_text(
+    prefix: str, model: str, checkpoint: str | None, rate: int, hop: int, delay: int, size: dict[str, int], samples: str
+) -> str:
+    """JSON as a string of C. setk.engines.compiled finds it in a shared library by its first key. `samples`: "float" or "int16"."""
     about = {
         "setk_c": 1,
         "prefix": prefix,
-        "model": translated.about["model"],
-        "checkpoint": translated.about["provenance"].get("sha256"),
-        "sample_rate": translated.about["sample_rate"],
-        "hop": translated.transform.hop,
-        "delay": translated.delay,
+        "model": model,
+        "checkpoint": checkpoint,
+        "sample_rate": rate,
+        "hop": hop,
+        "delay": delay,
         "state_bytes": size["state"],
         "scratch_bytes": size["scratch"],
+        "samples": samples,
     }
     lines = [json.dumps(part) for part in re.split("(?<=,) ", json.dumps(about))]
     return "\n    " + "\n    ".join(line[:-1] + ' "' if i < len(lines) - 1 else line for i, line in enumerate(lines))
+
+
+def _about(translated: Translated, prefix: str, kept: Program | None) -> str:
+    about = translated.about
+    return about_text(
+        prefix,
+        about["model"],
+        about["provenance"].get("sha256"),
+        about["sample_rate"],
+        translated.transform.hop,
+        translated.delay,
+        memory(translated, kept),
+        "float",
+    )
 
 
 def _scratch(program: Program, kept: Program | None) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import re
 import shutil
@@ -19,8 +18,8 @@ from setk.core.errors import UserError
 from setk.core.files import atomic_path
 from setk.engines import TorchEngine
 from setk.export.c import emit
-from setk.engines.compiled import build, compiler
-from setk.export.c.build import EXPECTED_HOPS, TEST_HOPS, reference
+from setk.engines.compiled import CompiledEngine, compiler
+from setk.export.c.build import EXPECTED_HOPS, TEST_HOPS, prefix_of, reference
 from setk.export.c.integer_fspen import Lowering, layers
 from setk.export.c.integer_program import OPERATIONS, POINTS, Integers
 from setk.export.c.integer_reference import Reference
@@ -105,14 +104,20 @@ class Form:
             "TEST_HOPS": TEST_HOPS,
             "FACTS": self._title(),
             "CONSTANTS_TEXT": constants(program),
+            "ABOUT_TEXT": self._about(size),
             "EXPECTED_TEXT": numbers("expected", self.expected, "int16_t"),
         }
         for name, value in values.items():
-            template = re.sub(rf"\b{name}\b", str(value), template)
+            template = re.sub(rf"\b{name}\b", lambda _, text=str(value): text, template)
         return template.replace("PREFIX_UPPER", self.prefix.upper()).replace("PREFIX", self.prefix)
 
     def _title(self) -> str:
         return f"speech enhancement by {self.model.name}, {self.model.sample_rate} Hz, as C of integers from setk."
+
+    def _about(self, size: dict[str, int]) -> str:
+        hop, delay = self.model.transform.hop, self.model.transform.overlap
+        facts = (self.prefix, self.model.name, self.about["sha256"], self.model.sample_rate)
+        return emit.about_text(*facts, hop, delay, size, "int16")
 
     def write(self, source: Path, compared: str, hashed: str) -> None:
         """Write the .c and the .h."""
@@ -156,34 +161,6 @@ def memory(program: Integers, hop: int) -> dict[str, int]:
     }
 
 
-class CompiledIntegers:
-    """A generated .c as a shared library: process(samples int16 [n], n whole hops) from the start of a signal, with a limit in dB."""
-
-    def __init__(self, source: Path, prefix: str, flags: Sequence[str] = ()):
-        header = source.with_suffix(".h").read_text()
-        value = {name: int(re.search(rf"_{name} (\d+)", header)[1]) for name in ("HOP", "STATE_BYTES", "SCRATCH_BYTES")}
-        with tempfile.TemporaryDirectory(prefix="setk_c_") as folder:
-            library = Path(folder) / f"{prefix}.so"
-            build(source, library, ["-O2", "-shared", "-fPIC", *flags])
-            self._library = ctypes.CDLL(str(library))
-        self.hop = value["HOP"]
-        functions = (getattr(self._library, f"{prefix}_{name}") for name in ("init", "process_s16", "set_limit"))
-        self._init, self._process, self._set_limit = functions
-        self._init.restype = ctypes.c_void_p
-        sizes = (value["STATE_BYTES"], value["SCRATCH_BYTES"])
-        self._memory, self._scratch = (ctypes.create_string_buffer(size) for size in sizes)
-
-    def process(self, samples: np.ndarray, limit: int | None = None) -> np.ndarray:
-        x, y = np.ascontiguousarray(samples, np.int16), np.empty(len(samples), np.int16)
-        state = ctypes.c_void_p(self._init(self._memory))
-        if limit is not None:
-            self._set_limit(state, limit)
-        for at in range(0, len(x), self.hop):
-            places = (ctypes.c_void_p(data.ctypes.data + 2 * at) for data in (x, y))
-            self._process(state, self._scratch, *places)
-        return y
-
-
 def test_signal(hops: int, hop: int) -> np.ndarray:
     """What test_signal() of integer_template.c computes."""
     random, samples = 1, np.empty((hops, hop), np.int16)
@@ -225,16 +202,15 @@ def export_integer(
     ratio = snr(model, speech, outputs)
     if not ratio >= min_snr:
         raise UserError(f"{out}: not written: its SNR to the float model is {ratio:.1f} dB, below {min_snr:g}")
-    prefix = re.sub(r"\W", "_", out.stem)
-    prefix = prefix if re.match(r"[A-Za-z]", prefix) else f"model_{prefix}"
+    prefix = prefix_of(out)
     form = Form(model, program, prefix, made[-EXPECTED_HOPS * hop :], about)
     with tempfile.TemporaryDirectory(prefix="setk_c_") as folder:
         source = Path(folder) / f"{prefix}.c"
         hashed = hashlib.sha256(made.astype("<i2").tobytes()).hexdigest()
         form.write(source, f"{ratio:.1f} dB to the float model, on speech", hashed)
         if compiler():
-            compiled = CompiledIntegers(source, prefix)
-            same = all(np.array_equal(compiled.process(x), y) for x, y in zip([tested, *speech], [made, *outputs]))
+            compiled = CompiledEngine(source, ["-O2"])
+            same = all(np.array_equal(run(compiled, x), y) for x, y in zip([tested, *speech], [made, *outputs]))
             if not same:
                 raise UserError(f"{out}: not written: the compiled program does not return the bits of the reference")
         for suffix in (".h", ".c"):
@@ -242,6 +218,12 @@ def export_integer(
                 shutil.copyfile(source.with_suffix(suffix), temporary)
     size = memory(program, hop)
     return {"snr_db": ratio, "multiply_adds": program.multiply_adds, "nodes": len(program.words), "bytes": size}
+
+
+def run(compiled: CompiledEngine, samples: np.ndarray, limit: int | None = None) -> np.ndarray:
+    """What a compiled form makes of int16 samples [n], n whole hops."""
+    y = compiled.process(samples.astype(np.float32) / 32768, limit)
+    return (y * 32768).astype(np.int16)
 
 
 def snr(model: FSPEN, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:

@@ -1,6 +1,8 @@
 /* The constants and the program of this model. */
 CONSTANTS_TEXT
 
+const char PREFIX_about[] = ABOUT_TEXT;
+
 /* The interface. State and scratch begin at the first multiple of ALIGNMENT bytes inside the caller's memory. */
 enum { ALIGNMENT = 8 };
 

@@ -19,6 +19,9 @@
 extern "C" {
 #endif
 
+/* These facts as JSON, for programs that load this one as a shared library. */
+extern const char PREFIX_about[];
+
 typedef struct PREFIX_state PREFIX_state;
 
 /* Start a stream in the caller's memory of PREFIX_UPPER_STATE_BYTES. The memory may not move. */
