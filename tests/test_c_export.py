@@ -550,21 +550,39 @@ def test_only_the_kernels_in_use_are_printed(exported):
     assert emit.multiply_adds(translate(included(".onnx")["fspen"]).program.words) < 1_300_000
 
 
-def test_the_example_for_a_bare_cortex_m7_returns_the_same_bits(exported, tmp_path):
+# Core, its flags, QEMU's machine, nanoseconds of a tick of its SysTick, and where its flash and its memory begin and how large they are.
+BOARDS = {
+    "cortex-m7": ("-mfpu=fpv5-sp-d16", "mps2-an500", 40, "0x00000000, LENGTH = 4M", "0x20000000, LENGTH = 4M"),
+    "cortex-m33": ("-mfpu=fpv5-sp-d16", "mps2-an505", 50, "0x10000000, LENGTH = 4M", "0x38000000, LENGTH = 2M"),
+    "cortex-m55": ("", "mps3-an547", 31, "0x00000000, LENGTH = 512K", "0x20000000, LENGTH = 512K"),
+}
+
+
+@pytest.mark.parametrize("core", BOARDS)
+def test_the_example_for_a_bare_board_returns_the_same_bits(exported, tmp_path, core):
     for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
         if not shutil.which(tool):
             pytest.skip(f"no {tool} (Debian: gcc-arm-none-eabi, qemu-system-arm)")
+    floating, machine, tick, flash, ram = BOARDS[core]
+    machines = subprocess.run(["qemu-system-arm", "-M", "help"], capture_output=True, text=True, check=True).stdout
+    if machine not in machines:
+        pytest.skip(f"this qemu-system-arm has no {machine}")
     path, _ = exported("fspen")
     example = Path(__file__).parents[1] / "docs" / "examples" / "cortex-m"
-    board = tmp_path / "board.elf"
+    script, board = tmp_path / "board.ld", tmp_path / "board.elf"
+    original = (example / "board.ld").read_text()
+    for before, after in zip(BOARDS["cortex-m7"][3:], (flash, ram)):
+        assert before in original
+        original = original.replace(before, after)
+    script.write_text(original)
     subprocess.run(
         [
             "arm-none-eabi-gcc",
-            *"-mcpu=cortex-m7 -mfpu=fpv5-sp-d16 -mfloat-abi=hard -O2 -ffp-contract=off -ffreestanding "
-            "-nostdlib".split(),
+            *f"-mcpu={core} {floating} -mfloat-abi=hard -O2 -ffp-contract=off -ffreestanding -nostdlib".split(),
+            f"-DTICK={tick}",
             f"-I{path.parent}",
             "-T",
-            str(example / "board.ld"),
+            str(script),
             str(example / "board.c"),
             str(path),
             "-lgcc",
@@ -574,7 +592,7 @@ def test_the_example_for_a_bare_cortex_m7_returns_the_same_bits(exported, tmp_pa
         check=True,
     )
     done = subprocess.run(
-        ["qemu-system-arm", *"-M mps2-an500 -nographic -semihosting -icount shift=0 -kernel".split(), str(board)],
+        ["qemu-system-arm", *f"-M {machine} -nographic -semihosting -icount shift=0 -kernel".split(), str(board)],
         capture_output=True,
         text=True,
         timeout=300,
