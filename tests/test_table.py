@@ -140,3 +140,27 @@ def test_the_bytes_of_a_row_are_those_of_the_file_that_runs():
     for model in (path.stem for path in folder.glob("*.pt")):
         runs = next(path for path in (folder / f"{model}.onnx", folder / f"{model}.pt") if path.exists())
         assert int(costs[model].replace(",", "")) == runs.stat().st_size, f"{model}: run recipes/open/table.sh again"
+
+
+@pytest.mark.full
+def test_the_page_of_examples_plays_and_credits(tmp_path):
+    ids = [line.split()[0] for line in (MINI / "test/noisy.scp").read_text().splitlines()[:2]]
+    rows = "".join(f"{utt}\tspeaker of {utt}\tfan\tCC0 & free\n" for utt in ids)
+    (tmp_path / "examples.tsv").write_text("id\tspeech\tnoise\tcredit\n" + rows)
+    args = [
+        "--pairs",
+        MINI / "test",
+        "--examples",
+        tmp_path / "examples.tsv",
+        "--page",
+        tmp_path / "page.html",
+        "--seconds",
+        "1",
+    ]
+    done = subprocess.run(["bash", ROOT / "recipes/open/examples.sh", *args], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "page.html").read_text()
+    for utt in ids:
+        assert f"<li>{utt}: speech: speaker of {utt}; noise: fan, CC0 &amp; free</li>" in page
+    assert page.count("<audio") >= 4 * len(ids)  # noisy, two models, clean
+    assert (ROOT / "RESULTS.html").stat().st_size < 3e6

@@ -49,6 +49,8 @@ set; latency is the algorithmic one. Bytes and real-time factors are those of th
 name: ONNX where there is one, of int8 weights if the model is quantized. Real-time factor: seconds of computing per second of audio,
 on one thread of {machine}, live (hop by hop) and of a complete signal.
 
+[RESULTS.html](RESULTS.html) plays the best two models on five recordings; `recipes/open/examples.sh` makes it.
+
 ![PESQ against MACs, and against hours of training]({picture})
 
 {sections}## Public models on the same pairs
