@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import threading
+import tracemalloc
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +17,7 @@ from setk.audio import Location
 from setk.audio.mixture import Mixture, Part
 from setk.core import config
 from setk.data import datadir, lists
+from setk.data.index import IndexedList
 from setk.core.errors import AudioError, UserError
 from setk.core.files import atomic_open, write_text
 
@@ -202,3 +206,80 @@ def test_a_location_is_its_text_and_keeps_its_permission(folder):
     with pytest.raises(AudioError, match="--allow-commands"):
         refused.probe()
     assert Location.parse("-").can_be_read_again() is False and Location.parse(folder / "b.wav").probe().frames == 100
+
+
+def random_lines(rng, count):
+    """Lines of a list in random order, with what lines may have: blanks, CRLF, tabs, spaces in paths, ids that are not ASCII."""
+    ids = [f"{'ü' if i % 7 == 0 else 'u'}{i}" for i in rng.permutation(count)]
+    forms = ("{} dir/{} x.wav\n", "{}\t/a/{}.wav\r\n", "\n  {}  cat {} |  \n")
+    return "".join(forms[int(rng.integers(3))].format(utt, utt) for utt in ids)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_an_indexed_list_is_the_list(tmp_path, rng, ordered):
+    path = tmp_path / "a.scp"
+    path.write_bytes(random_lines(rng, int(rng.integers(1, 200))).encode())
+    expected = lists.read_list(path)
+    if ordered:
+        lists.write_list(path, expected)
+        expected = lists.read_list(path)
+    table = IndexedList(path)
+    assert len(table) == len(expected) and all(table.get(utt) == value for utt, value in expected.items())
+    assert "none" not in table and table.get("none") is table.take("none") is None
+    assert list(table.sorted()) == sorted(expected.items(), key=lambda row: row[0].encode())
+    some = [utt for utt in expected if rng.random() < 0.5]
+    assert [table.take(utt) for utt in some] == [expected[utt] for utt in some]
+    assert list(table.left()) == [(utt, value) for utt, value in expected.items() if utt not in some]
+
+
+def test_an_indexed_list_of_a_pipe_and_of_a_folder(tmp_path):
+    audio.write(tmp_path / "wavs" / "a b.wav", np.zeros((1, 8), np.float32), 8000)
+    table = IndexedList(tmp_path / "wavs")
+    assert table.location(table.get("a_b")) == str(tmp_path / "wavs" / "a b.wav")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=("b 2\na 1\n",))
+    writer.start()
+    assert list(IndexedList(pipe).sorted()) == [("a", "1"), ("b", "2")]
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("b x.wav\n\na x.wav\nb y.wav\n", [":4:", "duplicate id 'b'"]),
+        ("a x\na\n", [":2:", "no value"]),
+        ("a x\n\n../b y.wav\n", [":3:", "cannot be an utterance id"]),
+        (".. y.wav\n", [":1:", "cannot be"]),
+    ],
+)
+def test_an_indexed_list_names_a_bad_line(tmp_path, text, words):
+    path = tmp_path / "a.scp"
+    path.write_text(text)
+    with pytest.raises(UserError) as e:
+        IndexedList(path)
+    assert all(word in str(e.value) for word in [*words, str(path)])
+
+
+def test_seen_ids_are_a_set(rng):
+    seen, expected = lists.SeenIds(), set()
+    for number in rng.integers(0, 3000, size=5000):
+        assert seen.add(f"u{number}") == (number not in expected)
+        expected.add(number)
+
+
+def test_a_long_list_costs_few_bytes_per_line(tmp_path):
+    count = 50_000
+    path = tmp_path / "a.scp"
+    path.write_text("".join(f"u{i:07d} /a/long/path/of/a/corpus/u{i:07d}.wav\n" for i in range(count)))
+    tracemalloc.start()
+    try:
+        table = IndexedList(path)
+        index = tracemalloc.get_traced_memory()[1] / count
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        assert sum(1 for _ in lists.open_wavs(path)) == len(table) == count
+        stream = (tracemalloc.get_traced_memory()[1] - before) / count
+    finally:
+        tracemalloc.stop()
+    assert index < 80 and stream < 80, (index, stream)

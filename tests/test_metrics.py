@@ -16,6 +16,7 @@ from setk import audio, metrics
 from setk.data import lists
 from setk.core.errors import UserError
 from setk.scoring import summary
+from setk.scoring.pairing import Pair, Row
 from setk.metrics import pesq as pesq_family
 from setk.metrics import stoi as stoi_family
 
@@ -386,6 +387,48 @@ def test_summary_of_a_normal_sample(rng):
 def test_summary_is_deterministic_and_does_not_depend_on_order(rng):
     x = rng.normal(size=50)
     assert summary.summarise(x) == summary.summarise(list(x[::-1]))
+
+
+def test_means_of_many_values_are_as_if_drawn(rng, monkeypatch):
+    # A skewed score, such as PESQ of a test set with some very good utterances.
+    x = rng.gamma(0.5, 1.0, size=3000)
+    drawn = summary.bootstrap_means(x)
+    monkeypatch.setattr(summary, "_MANY", 1000)
+    computed = summary.bootstrap_means(x)
+    spread = x.std() / math.sqrt(len(x))
+    for share in (0.025, 0.25, 0.5, 0.75, 0.975):
+        # A quantile of 10,000 draws has a standard error of about 0.027 spreads in the tails.
+        assert abs(np.quantile(computed, share) - np.quantile(drawn, share)) < 0.1 * spread, share
+    assert len(computed) == len(drawn) and not np.array_equal(computed, drawn)
+    # The correction for skewness matters here: the interval is not symmetric about the mean.
+    low, high = np.quantile(computed, [0.025, 0.975])
+    assert high - x.mean() > 1.01 * (x.mean() - low)
+
+
+def test_means_that_few_values_decide_are_drawn(monkeypatch):
+    monkeypatch.setattr(summary, "_MANY", 1000)
+    x = np.zeros(2000)
+    x[0] = 1.0
+    # The number of times that the one value is drawn is 0 with probability exp(-1).
+    assert np.mean(summary.bootstrap_means(x) == 0) == pytest.approx(math.exp(-1), abs=0.02)
+    assert set(summary.bootstrap_means(np.ones(2000))) == {1.0}
+
+
+def test_scores_keep_numbers_and_not_rows(rng):
+    names = ("stoi", "si_sdr")
+    groups = {"kind": {f"u{i}": "abc"[i % 3] for i in range(100) if i != 7}}
+    scores = summary.Scores(names, groups)
+    rows = []
+    for i in range(100):
+        values = {name: math.nan if i == 9 else float(rng.normal()) for name in names}
+        rows.append(Row(Pair(f"u{i}", None, None), values, "is bad" if i == 9 else ""))
+        scores.add(rows[-1])
+    figures = scores.figures()
+    assert (figures["utterances"], figures["scored"], figures["failed"]) == (100, 99, {"u9": "is bad"})
+    assert figures["metrics"]["stoi"] == summary.summarise([row.scores["stoi"] for row in rows])
+    of_b = [row.scores["si_sdr"] for row in rows if groups["kind"].get(row.pair.utt) == "b"]
+    assert list(figures["groups"]["kind"]) == ["a", "b", "c"] and scores.without == {"kind": ["u7"]}
+    assert figures["groups"]["kind"]["b"]["si_sdr"] == summary.summarise(of_b)
 
 
 def test_summary_leaves_out_what_is_missing():

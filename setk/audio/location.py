@@ -46,7 +46,8 @@ class Location(str):
         if isinstance(text, Location):
             return text
         location = Location._kind(text, allow_commands)
-        location.strict = strict
+        if strict:  # an attribute of its own would double the memory of a list
+            location.strict = True
         return location
 
     @staticmethod

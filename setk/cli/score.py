@@ -76,6 +76,7 @@ def score(
     from setk import metrics as measures
     from setk.audio.arrays import check_rate
     from setk.scoring import expect as expectations, pairing, rows as library, systems, verify as verifying
+    from setk.scoring.summary import Scores
 
     if table:
         shell.only(ctx, "with --table", "table", "metrics", "by", "bins", "against", "published", "png", "files")
@@ -114,12 +115,14 @@ def score(
     )
     how = pairing.How(names, check_rate(rate, "--rate") if rate else 0, tolerance, extras)
     failures = shell.Failures("se-score", max_fail)
-    rows = []
+    scores, rows = Scores(names, groups), []
     table_rows = None if jsonl else shell.Rows("utt", names, "error")
     for row in shell.progress(
         library.score_all(pairs, how, jobs), shell.list_length(files[0], part) if ref else None, "se-score"
     ):
-        rows.append(row)
+        scores.add(row)
+        if html or verify:
+            rows.append(row)
         if table_rows:
             table_rows.add(row.pair.utt, map(repr, row.scores.values()), row.error)
         else:
@@ -127,13 +130,14 @@ def score(
         if row.error:
             failures.add(row.pair.utt, row.error)
     inputs = [path for path in (ref, *files, noisy, *groups) if path] if ref is not None else [*groups]
-    figures, lines = library.summarise(rows, how, groups)
+    figures = scores.figures()
+    lines = library.describe(scores, figures)
     library.write_files(rows, how, figures, inputs, summary=summary, html=html)
     differences = verifying.verify(rows, how, verify, jobs) if verify else []
     unmet = expectations.unmet(expected, figures["metrics"])
     for line in (*lines, *verifying.words(differences), *(f"unexpected mean: {one}" for one in unmet)):
         shell.note(f"se-score: {line}")
-    failures.finish(len(rows) - failures.count)
+    failures.finish(scores.utterances - failures.count)
     if unmet or not verifying.agree(differences):
         raise typer.Exit(shell.SOME_FAILED)
 

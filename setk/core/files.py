@@ -188,8 +188,8 @@ def _sweep(folder: str) -> None:
     others that nobody has written to for a week. A process suspended for longer fails to rename its file, and reports it.
     """
     # A folder may be writable but not readable, another sweeper faster, and another user's file not ours to remove.
-    with suppress(PermissionError):
-        for found in filter(None, map(_TEMPORARY.fullmatch, os.listdir(folder))):
+    with suppress(PermissionError), os.scandir(folder) as entries:
+        for found in filter(None, (_TEMPORARY.fullmatch(entry.name) for entry in entries)):
             path = os.path.join(folder, found.string)
             with suppress(FileNotFoundError, PermissionError):
                 if _has_ended(int(found["pid"])) if found["machine"] == _machine() else _is_abandoned(path):

@@ -68,13 +68,14 @@ def stamp(*packages: str, **facts: Any) -> dict[str, Any]:
 
 class Claim:
     """`settings` that the provenance.json of a directory records, so that a rerun with other settings cannot mix its files
-    with existing ones. `check()` raises UserError if the directory was made with others; calling the claim makes it and
-    writes the record, unless there is one."""
+    with existing ones. `check()` raises UserError if the directory was made with others; the first call of the claim
+    makes it and writes the record, unless there is one; later calls do nothing."""
 
     def __init__(self, path: str | os.PathLike, settings: Mapping[str, Any], *packages: str):
         self.path, self.record = Path(path), Path(path) / "provenance.json"
         self.settings = json.loads(json.dumps(dict(settings)))
         self._text = json.dumps(stamp(*packages, settings=self.settings), indent=1) + "\n"
+        self._done = False
 
     def check(self) -> None:
         if not self.record.exists():
@@ -88,10 +89,13 @@ class Claim:
             )
 
     def __call__(self) -> None:
+        if self._done:
+            return
         make_dir(self.path)
         self.check()
         if not self.record.exists():
             write_text(self.record, self._text)
+        self._done = True
 
 
 def _recorded_settings(record: Path) -> Mapping[str, Any]:

@@ -12,10 +12,13 @@ C order; any order is read.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import unicodedata
+from array import array
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterable, Iterator, Mapping, TypeVar
+from typing import BinaryIO, Iterable, Iterator, Mapping, TypeVar
 
 from setk.audio import Location
 from setk.core.errors import UserError
@@ -27,57 +30,113 @@ T = TypeVar("T")
 Faults = list[tuple[str, str]]  # (utterance or path, why it cannot be used)
 
 
+_ID = re.compile(r"[^\s/\0]+")
+
+
 def check_id(utt: str) -> str:
     """Return `utt` if it can be an utterance id and a file name. Raises UserError otherwise."""
-    if not utt or utt in (".", "..") or "/" in utt or "\0" in utt or any(c.isspace() for c in utt):
+    if not _ID.fullmatch(utt) or utt in (".", ".."):
         raise UserError(
             f"{utt!r} cannot be an utterance id: ids become file names; use no white space, no '/', not '.' or '..'"
         )
     return utt
 
 
-def parse_table(lines: Iterable[str], name: str) -> Iterator[tuple[str, str]]:
-    """Yield (id, rest of the line) of each line as it arrives; `name` is used in messages.
+class SeenIds:
+    """A set of ids that keeps a 64-bit hash of each, with open addressing: at most 32 bytes per id, where a set of strings needs more
+    than 100. Different ids count as the same one with a probability below n**2 / 2**65, 3e-8 for a million."""
+
+    def __init__(self) -> None:
+        self._slots, self._count = array("Q", bytes(8 * 16)), 0
+
+    def add(self, utt: str) -> bool:
+        """Add an id; False if it is in the set already."""
+        if 2 * self._count >= len(self._slots):
+            self._grow()
+        return self._put(hash(utt) & 0xFFFF_FFFF_FFFF_FFFF or 1)  # 0 is a free slot
+
+    def _put(self, key: int) -> bool:
+        slots = self._slots
+        last = len(slots) - 1
+        place = key & last
+        while slots[place]:
+            if slots[place] == key:
+                return False
+            place = (place + 1) & last
+        slots[place] = key
+        self._count += 1
+        return True
+
+    def _grow(self) -> None:
+        before = self._slots
+        self._slots, self._count = array("Q", bytes(2 * 8 * len(before))), 0
+        for key in filter(None, before):
+            self._put(key)
+
+
+def split_line(line: str) -> tuple[str, str]:
+    """Id and value of a line; empty where it has none."""
+    first, second = (*line.strip().lstrip("\ufeff").split(maxsplit=1), "", "")[:2]
+    return first, second
+
+
+def parse_table(lines: Iterable[str], name: str, first: int = 1) -> Iterator[tuple[str, str]]:
+    """Yield (id, rest of the line) of each line as it arrives; `name`, and the number of the `first` line, are used in messages.
 
     Blank lines and CRLF endings are accepted. Raises UserError with the line's number on a missing value, an
     unusable id, or a duplicate id.
     """
-    seen: set[str] = set()
-    for number, line in enumerate(lines, 1):
-        line = line.strip().lstrip("\ufeff").strip()
-        if not line:
+    seen = SeenIds()
+    for number, line in enumerate(lines, first):
+        utt, value = split_line(line)
+        if not utt:
             continue
-        utt, value = (*line.split(maxsplit=1), "")[:2]
         try:
             check_id(utt)
         except UserError as e:
             raise UserError(f"{name}:{number}: {e}") from None
         if not value:
             raise UserError(f"{name}:{number}: {utt} has no value; write 'utt-id path'")
-        if utt in seen:
+        if not seen.add(utt):
             raise UserError(f"{name}:{number}: duplicate id {utt!r}; remove one of the lines")
-        seen.add(utt)
         yield utt, value
 
 
-def open_list(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
-    """Yield (utt, value) of a table, or of standard input for `-`, line by line as they arrive."""
+def name_of(path: str | os.PathLike) -> str:
+    """A list as messages name it."""
+    return "standard input" if str(path) == "-" else str(path)
+
+
+@contextmanager
+def reported(path: str | os.PathLike) -> Iterator[None]:
+    """Raise UserError for what is wrong with a list that is read in the block."""
     try:
-        if str(path) == "-":
-            sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale, as for files
-            yield from parse_table(sys.stdin, "standard input")
-            return
-        finish_replacement(os.path.dirname(path) or ".")
-        check_readable(path)
-        with open(path, encoding="utf-8", newline="\n") as f:
-            yield from parse_table(f, str(path))
+        yield
     except FileNotFoundError:
         raise UserError(f"{path}: no such list") from None
     except IsADirectoryError:
         raise UserError(f"{path}: is a directory; expected a table with 'utt-id value' on each line") from None
     except UnicodeDecodeError:
-        name = "standard input" if str(path) == "-" else path
-        raise UserError(f"{name}: is not a text file; a list has 'utt-id path' on each line") from None
+        raise UserError(f"{name_of(path)}: is not a text file; a list has 'utt-id path' on each line") from None
+
+
+def open_bytes(path: str | os.PathLike) -> BinaryIO:
+    """Open the file of a list. Raises UserError if there is none."""
+    with reported(path):
+        finish_replacement(os.path.dirname(path) or ".")
+        check_readable(path)
+        return open(path, "rb")
+
+
+def open_list(path: str | os.PathLike) -> Iterator[tuple[str, str]]:
+    """Yield (utt, value) of a table, or of standard input for `-`, line by line as they arrive."""
+    with reported(path):
+        if str(path) == "-":
+            sys.stdin.reconfigure(encoding="utf-8", errors="strict")  # whatever the locale, as for files
+            yield from parse_table(sys.stdin, name_of(path))
+            return
+        with open_bytes(path) as f:
+            yield from parse_table((line.decode() for line in f), str(path))
 
 
 def read_list(path: str | os.PathLike) -> dict[str, str]:

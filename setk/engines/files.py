@@ -298,7 +298,8 @@ def enhance_list(
     }
     claim = provenance.Claim(out, made_by, "torch", "numpy", "soxr")
     claim.check()
-    items = (Entry(utt, location, str(Path(out) / f"{utt}{suffix}")) for utt, location in entries)
+    folder = str(Path(out) / "_")[:-1]
+    items = (Entry(utt, location, f"{folder}{utt}{suffix}") for utt, location in entries)
     if batch > 1:
         yield from _in_batches(engine, batch, chunk, items, subtype, output, claim, force)
         return

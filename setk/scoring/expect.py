@@ -34,7 +34,7 @@ def check_names(expected: Mapping[str, tuple[float, float]], names: Sequence[str
 
 
 def unmet(expected: Mapping[str, tuple[float, float]], means: Mapping[str, Mapping]) -> list[str]:
-    """A line for each mean (as of `summary.means`) that is outside its range or missing."""
+    """A line for each mean (as of `summary.summarise`) that is outside its range or missing."""
     found = []
     for metric, (low, high) in expected.items():
         mean = means[metric]["mean"]

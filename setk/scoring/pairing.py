@@ -10,8 +10,9 @@ import numpy as np
 
 from setk import audio, metrics
 from setk.audio import Location
-from setk.data import lists
 from setk.core.errors import AudioError
+from setk.data import lists
+from setk.data.index import IndexedList
 
 SEARCH = 60.0  # s of the beginning of both signals in which an offset is looked for: bounds memory
 RESEMBLING = 0.3  # correlation; recordings of different speech stay below it at every offset
@@ -58,16 +59,21 @@ def listed(ref: str, est: str, noisy: str | None, part: str | None, allow_comman
     """Pairs in the order of the list `est`, as its lines arrive, then the references that it does not name."""
     piped = "-" in (ref, est, noisy)
 
-    def place(location: Location | None) -> Location | None:
+    def place(location: Location) -> Location:
         return Location.parse("- (which is a list already)") if piped and location == "-" else location
 
-    left = lists.read_wavs(ref, allow_commands)
-    before = lists.read_wavs(noisy, allow_commands) if noisy else {}
+    def found(table: IndexedList, value: str | None) -> Location | None:
+        return None if value is None else place(table.location(value, allow_commands))
+
+    references = IndexedList(ref)
+    before = IndexedList(noisy) if noisy else None
     for utt, location in lists.take_part(lists.open_wavs(est, allow_commands), part):
-        yield Pair(utt, place(left.pop(utt, None)), place(location), place(before.get(utt)))
+        own = found(before, before.get(utt)) if before else None
+        yield Pair(utt, found(references, references.take(utt)), place(location), own)
     # --part names some utterances on purpose; a list that lacks some is a mistake, from a pipe too.
     if not part:
-        yield from (Pair(utt, location, None) for utt, location in left.items())
+        for utt, value in references.left():
+            yield Pair(utt, references.location(value, allow_commands), None)
 
 
 def score(pair: Pair, how: How) -> Row:

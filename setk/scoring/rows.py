@@ -12,6 +12,7 @@ from setk.core.files import write_text
 from setk.scoring import pairing, summary as summaries
 from setk.scoring.compare import named
 from setk.scoring.pairing import How, Pair, Row
+from setk.scoring.summary import Scores
 
 
 def score_all(pairs: Iterable[Pair], how: How, jobs: int = 1) -> Iterator[Row]:
@@ -19,17 +20,14 @@ def score_all(pairs: Iterable[Pair], how: How, jobs: int = 1) -> Iterator[Row]:
     return pool.ordered_map(partial(pairing.score, how=how), pairs, jobs)
 
 
-def summarise(
-    rows: Sequence[Row], how: How, groups: Mapping[str, Mapping[str, str]]
-) -> tuple[dict[str, Any], list[str]]:
-    """Means, intervals and counts of `rows`, overall and by `groups` (table -> utt -> group), and the same as lines to read."""
-    figures = summaries.figures(rows, how.names, groups)
+def describe(scores: Scores, figures: Mapping[str, Any]) -> list[str]:
+    """The figures of `scores` as lines to read."""
     lines = summaries.words(figures["metrics"])
-    for path, group_of in groups.items():
-        for group, means in figures["groups"][path].items():
+    for path, groups in figures["groups"].items():
+        for group, means in groups.items():
             lines.append(f"{Path(path).name} {group}: {'; '.join(summaries.words(means)) or 'no scores'}")
-        lines += named(f"{path} has no group for", [row.pair.utt for row in rows if row.pair.utt not in group_of])
-    return figures, lines
+        lines += named(f"{path} has no group for", scores.without[path])
+    return lines
 
 
 def write_files(

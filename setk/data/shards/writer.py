@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
@@ -28,8 +29,11 @@ from setk.core.files import atomic_path, make_dir
 from setk.core.pool import ordered_map
 from setk.data.datadir import DataDir
 from setk.data.features import Feature, Pcm
+from setk.data.index import IndexedList
 from setk.data.lists import take_part, write_list
 from setk.data.shards.format import FORMAT, STREAMS, VERSION, fixed, text_of
+
+DESCRIBED = ("pairs", "speech")  # sets that utt2spk and utt2snr describe
 
 
 @dataclass(frozen=True)
@@ -100,61 +104,71 @@ def write_shards(
 
     `part` = "k/n" writes every n-th file from the k-th. Shards that are complete and made from the same inputs
     are kept. Every utterance must be mono, and at `rate` Hz unless a `resampler` (see `audio.resample`) converts it;
-    a shard with one that is not fails and names them all. Lists and shards that are out of date are removed first;
-    the lists are written by the job that finds all of them complete.
+    a shard with one that is not fails and names them all. A shard that is out of date, and the list, are removed before it is made
+    again; the lists are written by the job that finds all shards complete.
     """
     if size < 1:
         raise UserError(f"--shard-size {size}: must be at least 1 utterance")
     check_rate(rate, "--rate")
-    plan = plan_shards(data, make_dir(out), size, rate, feature, resampler)
-    mine = list(take_part(plan, part))
-    for job in mine:
-        if not is_current(job):
-            # The old shard is removed too: if its utterances turn out bad, it must not be mistaken for the new one.
-            job.list_path.unlink(missing_ok=True)
-            job.path.unlink(missing_ok=True)
-    yield from ordered_map(make_shard, mine, jobs)
-    for name in {job.name: None for job in plan}:
-        files = {f"{name}.{job.number}": job.path for job in plan if job.name == name}
-        if all(_recorded_inputs(job.path) == job.inputs for job in plan if job.name == name):
-            write_list(Path(out) / f"{name}.scp", files)
+    inputs: dict[str, dict[Path, str]] = {}
+
+    def planned() -> Iterator[ShardJob]:
+        for job in plan_shards(data, make_dir(out), size, rate, feature, resampler):
+            inputs.setdefault(job.name, {})[job.path] = job.inputs
+            yield job
+
+    yield from ordered_map(make_shard, take_part(planned(), part), jobs)
+    for name, shards in inputs.items():
+        if all(_recorded_inputs(path) == expected for path, expected in shards.items()):
+            write_list(Path(out) / f"{name}.scp", {path.stem: path for path in shards})
 
 
 def plan_shards(
     data: DataDir, out: Path, size: int, rate: int = 16000, feature: Feature = Pcm(), resampler: str | None = None
-) -> list[ShardJob]:
-    """The shards that `data` makes. Raises UserError if noisy and clean differ in ids, or a list is empty."""
-    if data.is_pairs:
-        sets = {"pairs": data.pairs()}
-    else:
-        sets = {name: {utt: (place,) for utt, place in data.wavs(name).items()} for name in data.streams}
-    speakers, snrs = data.table("utt2spk"), data.table("utt2snr")
-    kinds = {} if data.is_pairs else data.noise_kinds()
-    plan = []
-    for name, table in sets.items():
-        if not table:
+) -> Iterator[ShardJob]:
+    """The shards that `data` makes, one after the other. Raises UserError if noisy and clean differ in ids, or a list is empty."""
+    sets = {"pairs": data.streams} if data.is_pairs else {stream: (stream,) for stream in data.streams}
+    lists = {stream: IndexedList(data.path / f"{stream}.scp") for stream in data.streams}
+    speakers, snrs = (
+        IndexedList(data.path / name) if (data.path / name).exists() else None for name in ("utt2spk", "utt2snr")
+    )
+    for name, streams in sets.items():
+        first = lists[streams[0]]
+        if data.is_pairs and not first.has_same_ids(lists[streams[1]]):
+            data.pairs()  # raises UserError with the ids
+        if not len(first):
             raise UserError(f"{data.path}: lists no utterances for {name}; se-prep check reports what is wrong")
-        utts = sorted(table, key=str.encode)
-        described = name in ("pairs", "speech")
-        missing = [utt for utt in utts if utt not in speakers] if described and speakers else []
-        if missing:
-            raise UserError(f"{data.path}/utt2spk: {missing[0]} has no speaker; complete the table or remove it")
-        of = -(-len(utts) // size)
+        if speakers and name in DESCRIBED:
+            _require_speakers(data, first, speakers)
+    kinds = {} if data.is_pairs else data.noise_kinds()
+    for name, streams in sets.items():
+        first, *others = (lists[stream] for stream in streams)
+        lines, of = first.sorted(), -(-len(first) // size)
         for number in range(1, of + 1):
-            ids = tuple(utts[(number - 1) * size : number * size])
-            places = tuple(table[u] for u in ids)
-            snr = tuple(_parse_snr(data, u, snrs.get(u, "nan")) if described else float("nan") for u in ids)
-            spk = tuple(speakers[u] for u in ids) if described and speakers else ()
-            kind = tuple(kinds[u] for u in ids) if name == "noise" and kinds else ()
-            plan.append(
-                ShardJob(
-                    name, number, of, out / f"{name}.{number}.h5", rate, ids, places, snr, spk, feature, resampler, kind
+            own = list(islice(lines, size))
+            ids = tuple(utt for utt, _ in own)
+            places = tuple(
+                tuple(
+                    table.location(text, data.allow_commands)
+                    for table, text in ((first, value), *((other, other.get(utt)) for other in others))
                 )
+                for utt, value in own
             )
-    return plan
+            snr = tuple(_snr_of(data, u, snrs) if name in DESCRIBED else float("nan") for u in ids)
+            spk = tuple(speakers.get(u) for u in ids) if speakers and name in DESCRIBED else ()
+            kind = tuple(kinds[u] for u in ids) if name == "noise" and kinds else ()
+            path = out / f"{name}.{number}.h5"
+            yield ShardJob(name, number, of, path, rate, ids, places, snr, spk, feature, resampler, kind)
 
 
-def _parse_snr(data: DataDir, utt: str, text: str) -> float:
+def _require_speakers(data: DataDir, table: IndexedList, speakers: IndexedList) -> None:
+    for utt, _ in table.sorted():
+        if utt not in speakers:
+            raise UserError(f"{data.path}/utt2spk: {utt} has no speaker; complete the table or remove it")
+
+
+def _snr_of(data: DataDir, utt: str, snrs: IndexedList | None) -> float:
+    text = (snrs.get(utt) if snrs else None) or "nan"
     try:
         return float(text)
     except ValueError:
@@ -192,6 +206,9 @@ def make_shard(job: ShardJob) -> ShardDone:
                 int(f["samples"][:].sum() if "samples" in f else f["offset"][-1]) / job.rate,
             )
         return done
+    # The old shard is removed first: if its utterances turn out bad, it must not be mistaken for the new one.
+    job.list_path.unlink(missing_ok=True)
+    job.path.unlink(missing_ok=True)
     try:
         samples = np.array(_each(job, done, _probe_utterance), np.int64)
         offset = np.cumsum([0, *map(job.feature.rows, samples.tolist())], dtype=np.int64)

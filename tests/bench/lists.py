@@ -1,0 +1,115 @@
+"""Lists of 10^4, 10^5 and 10^6 utterances: peak memory, start-up and time per entry of commands that find nearly all of it done.
+
+    python tests/bench/lists.py [--sizes 10000,100000] [--folder DIR] [--jobs 1]
+
+The tree is generated: hard links to a few short files. se-prep resample, se-prep shards and se-enhance then find all but one utterance
+in a thousand (of shards: but one shard) done by an earlier run. se-score scores all of it by SI-SDR, since it has nothing to skip.
+Start-up is the time to the first line of output. Memory is the largest resident set of the command, in MB; workers are not in it.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from setk import audio
+
+RATE, SAMPLES, LINKS = 16000, 400, 20_000  # file systems limit the links of a file
+SHARD = 1000
+
+
+def make_files(folder: Path, count: int, rate: int, name: str = "{}.wav") -> None:
+    """`count` wavs called u0000000, ... in `folder`; a new file for every LINKS of them."""
+    folder.mkdir(parents=True)
+    noise = np.random.default_rng(0).normal(0, 0.1, (1, SAMPLES * rate // RATE)).astype(np.float32)
+    for i in range(count):
+        path = folder / name.format(f"u{i:07d}")
+        if i % LINKS == 0:
+            audio.write(path, noise, rate)
+            first = path
+        else:
+            os.link(first, path)
+
+
+def make_list(path: Path, folder: Path, count: int) -> None:
+    with open(path, "w") as f:
+        f.writelines(f"u{i:07d} {folder}/u{i:07d}.wav\n" for i in range(count))
+
+
+def measured(arguments: list, jobs: int) -> tuple[float, float, float]:
+    """Peak memory in MB, seconds to the first line, and seconds in all of a command of setk."""
+    command = [sys.executable, "-P", "-m", "setk", *map(str, arguments), "--jobs", str(jobs)]
+    begin = time.monotonic()
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
+    )
+    assert process.stdout
+    line = process.stdout.readline()
+    first = time.monotonic() - begin
+    while part := process.stdout.read(1 << 16):
+        line = part
+    _, status, used = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - begin
+    if status:
+        sys.exit(f"{' '.join(command)}: {line.decode()[-500:]}")
+    return used.ru_maxrss / 1024, first, seconds
+
+
+def bench(folder: Path, count: int, jobs: int) -> None:
+    sources, data = folder / "high", folder / "data"
+    make_files(sources, count, 2 * RATE)
+    make_files(folder / "noisy", count, RATE)
+    make_files(folder / "done", 1, RATE)
+    data.mkdir()
+    make_list(folder / "high.scp", sources, count)
+    for name in ("noisy", "clean"):
+        make_list(data / f"{name}.scp", folder / "noisy", count)
+
+    def report(name: str, arguments: list) -> None:
+        memory, first, seconds = measured(arguments, jobs)
+        print(f"| {name} | {count} | {memory:.0f} | {first:.1f} | {seconds:.0f} | {1e6 * seconds / count:.0f} |", flush=True)
+
+    for name, arguments in (
+        ("se-prep resample", ["prep", "resample", folder / "high.scp", folder / "resampled"]),
+        ("se-enhance", ["enhance", "fspen", "--list", data / "noisy.scp", "--out", folder / "enhanced"]),
+    ):
+        out = Path(arguments[-1])
+        # A run on one entry records the settings in the folder; links then are what it would write for all.
+        one = folder / "one.scp"
+        one.write_text((folder / "high.scp").read_text().split("\n", 1)[0] + "\n")
+        measured([arg if str(arg)[-4:] != ".scp" else one for arg in arguments], 1)
+        shutil.move(out / "provenance.json", folder / "provenance.json")
+        shutil.rmtree(out)
+        make_files(out, count, RATE)
+        shutil.move(folder / "provenance.json", out / "provenance.json")
+        for i in range(0, count, SHARD):
+            (out / f"u{i:07d}.wav").unlink()
+        report(name, arguments)
+        shutil.rmtree(out)
+    shards = ["prep", "shards", data, folder / "shards", "--shard-size", SHARD]
+    measured(shards, os.cpu_count() or 1)
+    (folder / "shards" / "pairs.1.h5").unlink()
+    report("se-prep shards", shards)
+    report("se-score", ["score", "--ref", data / "clean.scp", data / "noisy.scp", "--metrics", "si_sdr"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="10000,100000,1000000")
+    parser.add_argument("--folder", help="where the trees are generated; default: the temporary folder")
+    parser.add_argument("--jobs", type=int, default=1)
+    args = parser.parse_args()
+    print("| command | entries | memory, MB | start-up, s | time, s | per entry, µs |\n|---|---|---|---|---|---|", flush=True)
+    for count in map(int, args.sizes.split(",")):
+        with tempfile.TemporaryDirectory(dir=args.folder) as folder:
+            bench(Path(folder), count, args.jobs)
+
+
+if __name__ == "__main__":
+    main()
