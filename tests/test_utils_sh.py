@@ -8,19 +8,17 @@ import pty
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from conftest import SMALL
+from slurm import BASH, private_slurm, wait_for
 
 ROOT = Path(__file__).parents[1]
 UTILS = ROOT / "recipes" / "utils"
-BASH = {k: v for k, v in os.environ.items() if not k.startswith("SETK")}
 HOSTILE = ["a b", "it's", 'say "hi"', "$HOME `id` \\", "*", "", "two\nlines", "é;|&>", "--x=JOB"]
 
 
@@ -105,124 +103,37 @@ def test_options_leave_nothing_of_their_own_behind(tmp_path):
 
 # ── run.sh and slurm.sh ─────────────────────────────────────────────────────────────────────────────────────────────
 
-SLURM_CONF = """ClusterName=setk
-SlurmctldHost={host}(127.0.0.1)
-SlurmctldPort={ports[0]}
-SlurmdPort={ports[1]}
-SlurmUser=root
-SlurmdUser=root
-AuthType=auth/munge
-AuthInfo=socket={dir}/munge/socket
-StateSaveLocation={dir}/state
-SlurmdSpoolDir={dir}/spool
-SlurmctldPidFile={dir}/slurmctld.pid
-SlurmdPidFile={dir}/slurmd.pid
-SlurmctldLogFile={dir}/slurmctld.log
-SlurmdLogFile={dir}/slurmd.log
-SlurmdParameters=config_overrides
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU_Memory
-AccountingStorageType=accounting_storage/none
-JobAcctGatherType=jobacct_gather/none
-MpiDefault=none
-ReturnToService=2
-SchedulerParameters=sched_interval=1,batch_sched_delay=0
-DefMemPerCPU=100
-GresTypes=gpu
-NodeName={host} NodeAddr=127.0.0.1 CPUs=4 RealMemory=1000 Gres=gpu:1 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
-"""
-
-
-def why_no_slurm() -> str:
-    missing = [p for p in ("slurmctld", "slurmd", "munged", "sbatch") if not shutil.which(p)]
-    if missing:
-        return f"no {missing[0]} here (Debian: apt-get install slurm-wlm munge)"
-    return "" if os.geteuid() == 0 else "a private Slurm needs root"
-
-
-def stop_by_pid_file(path: Path) -> None:
-    try:
-        pid = int(path.read_text())
-        os.kill(pid, signal.SIGTERM)
-        for _ in range(100):
-            os.kill(pid, 0)
-            time.sleep(0.05)
-        os.kill(pid, signal.SIGKILL)
-    except (OSError, ValueError):
-        pass
-
 
 @pytest.fixture(scope="module")
 def slurm(tmp_path_factory):
-    """A Slurm of one node, in a temporary directory; the environment in which its commands find it."""
-    if reason := why_no_slurm():
-        pytest.skip(reason)
-    dir = tmp_path_factory.mktemp("slurm")
-    for name in ("state", "spool", "munge"):
-        (dir / name).mkdir(mode=0o755)
-    host = socket.gethostname().split(".")[0]
-    with socket.socket() as a, socket.socket() as b:
-        a.bind(("127.0.0.1", 0)), b.bind(("127.0.0.1", 0))
-        ports = [a.getsockname()[1], b.getsockname()[1]]
-    (dir / "slurm.conf").write_text(SLURM_CONF.format(dir=dir, host=host, ports=ports))
-    (dir / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
-    key = dir / "munge" / "key"
-    key.write_bytes(os.urandom(1024))
-    key.chmod(0o600)
-    env = {**BASH, "SLURM_CONF": str(dir / "slurm.conf")}
-    try:
-        subprocess.run(
-            [
-                "munged",
-                "--force",
-                f"--socket={dir}/munge/socket",
-                f"--key-file={key}",
-                f"--pid-file={dir}/munged.pid",
-                f"--log-file={dir}/munged.log",
-                f"--seed-file={dir}/munge/seed",
-            ],
-            check=True,
-            timeout=30,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for daemon in ("slurmctld", "slurmd"):
-            subprocess.run(
-                [daemon], env=env, check=True, timeout=30, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        wait_for(
-            lambda: b"idle" in subprocess.run(["sinfo", "-h", "-o", "%t"], env=env, capture_output=True).stdout,
-            "a Slurm node that is idle",
-            60,
-        )
+    """A Slurm of one node; the environment in which its commands find it."""
+    with private_slurm(tmp_path_factory.mktemp("slurm")) as env:
         yield env
-    finally:
-        subprocess.run(["scancel", "--user=root"], env=env, capture_output=True, timeout=30)
-        for daemon in ("slurmd", "slurmctld", "munged"):
-            stop_by_pid_file(dir / f"{daemon}.pid")
 
 
 def queue_of(flavour: str, folder: Path) -> dict:
-    """The environment in which qsub, qstat and qdel are those of fake_queue.py."""
+    """The environment in which qsub, qstat and qdel are those of fake_queue.py, or kubectl is fake_kubectl.py."""
     tools = folder / "queue"
     (tools / "state").mkdir(parents=True)
-    for name in ("qsub", "qstat", "qdel"):
+    fake, names = ("fake_kubectl.py", ["kubectl"]) if flavour == "k8s" else ("fake_queue.py", ["qsub", "qstat", "qdel"])
+    for name in names:
         (tools / name).write_text(
-            (ROOT / "tests/fake_queue.py").read_text().replace("/usr/bin/env python3", sys.executable, 1)
+            (ROOT / "tests" / fake).read_text().replace("/usr/bin/env python3", sys.executable, 1)
         )
         (tools / name).chmod(0o755)
-    return {**BASH, "QUEUE": flavour, "QUEUE_STATE": str(tools / "state"), "PATH": f"{tools}:{BASH['PATH']}"}
+    env = {**BASH, "QUEUE": flavour, "QUEUE_STATE": str(tools / "state"), "PATH": f"{tools}:{BASH['PATH']}"}
+    return env | ({"SETK_K8S": f"--image setk --volume tests:{folder}"} if flavour == "k8s" else {})
 
 
 @pytest.fixture(
-    params=["run.sh", *(pytest.param(name, marks=pytest.mark.full) for name in ("slurm.sh", "sge.sh", "pbs.sh"))]
+    params=[
+        "run.sh",
+        *(pytest.param(name, marks=pytest.mark.full) for name in ("slurm.sh", "sge.sh", "pbs.sh", "k8s.sh")),
+    ]
 )
 def launcher(request, tmp_path):
     """launcher(args…) runs either launcher with the same command line; start=True leaves it running."""
-    if request.param in ("sge.sh", "pbs.sh"):
+    if request.param in ("sge.sh", "pbs.sh", "k8s.sh"):
         env = queue_of(request.param[:3], tmp_path)
     else:
         env = BASH if request.param == "run.sh" else request.getfixturevalue("slurm")
@@ -249,13 +160,6 @@ def launcher(request, tmp_path):
     run.name = request.param
     run.env = env
     return run
-
-
-def wait_for(happened, what: str, seconds: float = 30):
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, f"waited {seconds} s for {what}"
-        time.sleep(0.05)
 
 
 def trailer(log: Path) -> int | None:
@@ -389,13 +293,35 @@ def test_a_job_killed_outright_has_failed(tmp_path, launcher):
         (["--mem", "lots", "x.log", "true"], ["--mem lots", "4G"]),
         (["--pick", "some", "x.log", "true"], ["--pick some", "incomplete"]),
         (["--gpu", "--mem", "x.log", "true"], ["--gpu needs a value"]),
+        (["--nodes", "0", "x.log", "true"], ["--nodes 0"]),
+        (["--signal", "USR1@90", "x.log", "true"], ["--signal USR1@90", "TERM@90"]),
+        (["--volume", "data", "x.log", "true"], ["--volume data", "corpora:/data"]),
     ],
 )
-@pytest.mark.parametrize("name", ["run.sh", "slurm.sh", "sge.sh", "pbs.sh"])
+@pytest.mark.parametrize("name", ["run.sh", "slurm.sh", "sge.sh", "pbs.sh", "k8s.sh"])
 def test_a_wrong_command_line_is_exit_2(tmp_path, name, args, words):
     done = subprocess.run([UTILS / name, *args], cwd=tmp_path, env=BASH, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
     assert all(word in done.stderr for word in words), done.stderr
+
+
+@pytest.mark.parametrize(
+    "name, args, words",
+    [
+        ("run.sh", ["--requeue"], "are for slurm.sh"),
+        ("pbs.sh", ["--nodes", "2"], "are for slurm.sh"),
+        ("sge.sh", ["--image", "setk"], "are for k8s.sh"),
+        ("k8s.sh", [], "needs --image"),
+        ("k8s.sh", ["--image", "setk"], "needs --volume"),
+        ("k8s.sh", ["--image", "setk", "--volume", "a:/", "--time", "soon"], "--time soon"),
+    ],
+)
+def test_an_option_of_another_launcher_is_refused(tmp_path, name, args, words):
+    env = queue_of("k8s", tmp_path) | {"SETK_K8S": ""}
+    done = subprocess.run(
+        [UTILS / name, *args, "x.log", "true"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (2, "") and words in done.stderr, done.stderr
 
 
 def test_a_log_that_cannot_be_written_is_exit_2(tmp_path, launcher):
@@ -453,7 +379,9 @@ def test_options_of_kaldi_mean_the_same(tmp_path):
     assert "threads=2" in (tmp_path / "x.3.log").read_text()
 
 
-@pytest.mark.parametrize("name, missing", [("slurm.sh", "sbatch"), ("sge.sh", "qsub"), ("pbs.sh", "qsub")])
+@pytest.mark.parametrize(
+    "name, missing", [("slurm.sh", "sbatch"), ("sge.sh", "qsub"), ("pbs.sh", "qsub"), ("k8s.sh", "kubectl")]
+)
 def test_without_the_cluster_the_logs_of_the_run_before_stay(tmp_path, name, missing):
     tools = tmp_path / "bin"
     tools.mkdir()
@@ -574,6 +502,80 @@ def test_a_queue_gets_the_picked_jobs_and_what_they_ask_for(tmp_path, flavour, w
     assert done.returncode == 2 and "qsub refused" in done.stderr
 
 
+MANIFEST = ["--threads", "2", "--mem", "4G", "--gpu", "1", "--max-jobs", "3", "--volume", "scratch:/scratch"]
+
+
+def submitted_manifest(tmp_path: Path, env: dict, *args: str) -> dict:
+    run = [UTILS / "k8s.sh", *args, "JOB=3:7", "x.JOB.log", "sh", "-c", "echo it is JOB"]
+    done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    (path,) = (tmp_path / "queue/state").glob("*.json")
+    return json.loads(path.read_text())
+
+
+def test_kubernetes_gets_the_picked_jobs_and_what_they_ask_for(tmp_path):
+    env = queue_of("k8s", tmp_path)
+    for i in range(3, 8):
+        (tmp_path / f"x.{i}.log").write_text(
+            f"# Ended (code {int(i in (4, 7))}) at some time, elapsed time 1 seconds\n"
+        )
+    job = submitted_manifest(tmp_path, env, *MANIFEST, "--time", "1-2:03", "--pick", "failed")
+    spec, pod = job["spec"], job["spec"]["template"]["spec"]
+    assert (spec["completions"], spec["parallelism"], spec["backoffLimit"]) == (2, 3, 2)
+    assert pod["activeDeadlineSeconds"] == 86400 + 2 * 3600 + 3 * 60
+    assert pod["securityContext"] == {"runAsUser": os.getuid(), "runAsGroup": os.getgid()}
+    container = pod["containers"][0]
+    assert container["image"] == "setk" and container["workingDir"] == str(tmp_path)
+    assert container["resources"]["limits"] == {"cpu": "2", "memory": "4Gi", "nvidia.com/gpu": 1}
+    assert [mount["mountPath"] for mount in container["volumeMounts"]] == [str(tmp_path), "/scratch"]
+    assert [volume["persistentVolumeClaim"]["claimName"] for volume in pod["volumes"]] == ["tests", "scratch"]
+    assert all(f"it is {i}\n" in (tmp_path / f"x.{i}.log").read_text() for i in (4, 7)) and not list(
+        tmp_path.glob("q/*")
+    )
+    refused = [UTILS / "k8s.sh", "--mem", "999G", "y.log", "true"]
+    done = subprocess.run(refused, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 2 and "kubectl refused the job" in done.stderr
+
+
+@pytest.mark.parametrize("limit, seconds", [("90", 5400), ("1:30", 90), ("2:00:05", 7205), ("1-0", 86400)])
+def test_a_time_limit_in_seconds(tmp_path, limit, seconds):
+    job = submitted_manifest(tmp_path, queue_of("k8s", tmp_path), "--time", limit)
+    assert job["spec"]["template"]["spec"]["activeDeadlineSeconds"] == seconds
+
+
+def kept(given, found) -> list[str]:
+    """The keys of `given` that `found` lacks, or has with another value, below any key."""
+    if isinstance(given, dict):
+        return [
+            f"{key}.{below}" if below else key
+            for key, value in given.items()
+            for below in (kept(value, found[key]) if key in found else [""])
+        ]
+    if isinstance(given, list):
+        return [f"{i}.{below}" for i, (a, b) in enumerate(zip(given, found, strict=True)) for below in kept(a, b)]
+    return [] if str(given) == str(found) else [f"{given!r} is {found!r}"]
+
+
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl here (Debian: apt-get install kubernetes-client)")
+def test_kubectl_knows_every_field_of_the_manifest(tmp_path):
+    job = submitted_manifest(tmp_path, queue_of("k8s", tmp_path), *MANIFEST, "--time", "10")
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    # Without a server, kubectl reads the manifest into its own types: wrong types are errors, unknown fields get lost.
+    local = ["kubectl", "set", "image", "--local", "-o", "json", "job=other"]
+    done = subprocess.run([*local, "-f", "job.json"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    job["spec"]["template"]["spec"]["containers"][0]["image"] = "other"
+    lost = kept(job, json.loads(done.stdout))
+    # Indexed Jobs came with 1.21; Debian 12 has 1.20.
+    version = subprocess.run(["kubectl", "version", "--client"], capture_output=True, text=True).stdout
+    old = re.search(r"v1\.(\d+)", version) and int(re.search(r"v1\.(\d+)", version)[1]) < 21
+    assert lost == (["spec.completionMode"] if old else []), done.stdout
+    job["spec"]["completions"] = "two"
+    (tmp_path / "wrong.json").write_text(json.dumps(job))
+    done = subprocess.run([*local, "-f", "wrong.json"], cwd=tmp_path, capture_output=True, timeout=60)
+    assert done.returncode != 0 and b"unable to decode" in done.stderr
+
+
 TRAINING = (
     SMALL
     + """batch: 4
@@ -644,7 +646,7 @@ command -v run.sh se-score; echo "${{PATH%%:/usr*}}" """
         f"{ROOT}/bin/se-score",
         f"{ROOT}/bin:{UTILS}",
     ]
-    assert "slurm.sh --gpu 0|slurm.sh" in bash(script, cwd=tmp_path, env={"SETK_CMD": "slurm", "SETK_GPU": "0"}).stdout
+    assert "slurm.sh --gpu 0 --nodes 1 --requeue|slurm.sh" in bash(script, cwd=tmp_path, env={"SETK_CMD": "slurm", "SETK_GPU": "0"}).stdout
     done = bash(script, cwd=tmp_path, env={"SETK_CMD": "slrum"})
     assert done.returncode == 2 and "SETK_CMD=slrum" in done.stderr
 
@@ -678,6 +680,22 @@ def test_split_keeps_order_and_evens_lengths(tmp_path, lines, n):
     sizes = {part.count("\n") for part in parts}
     assert max(sizes) - min(sizes) <= 1 and len(os.listdir(tmp_path / "out" / "it")) == n
     assert subprocess.run([UTILS / "split.sh", "none", "2", "out"], cwd=tmp_path, capture_output=True).returncode == 2
+
+
+def test_the_last_part_merges_the_list(tmp_path):
+    def part(k: int, word: str) -> subprocess.CompletedProcess:
+        script = f"for i in 1 2 3; do echo u$((3 * i - {k})) {word}; done; exit {int(word == 'broken')}"
+        return subprocess.run([UTILS / "merge.sh", f"{k}/3", "all.scp", "sh", "-c", script], cwd=tmp_path)
+
+    for k in (3, 1):
+        assert part(k, "a").returncode == 0 and not (tmp_path / "all.scp").exists()
+    assert part(2, "broken").returncode == 1 and not (tmp_path / "all.scp").exists()
+    assert part(2, "b").returncode == 0
+    merged = (tmp_path / "all.scp").read_text().splitlines()
+    assert merged == [f"u{i} {'b' if i % 3 == 1 else 'a'}" for i in range(9)]
+    # A part that runs again: the list is complete again when it ends.
+    assert part(3, "c").returncode == 0 and "u0 c\n" in (tmp_path / "all.scp").read_text()
+    assert sorted(os.listdir(tmp_path)) == ["all.scp", "all.scp.1", "all.scp.2", "all.scp.3"]
 
 
 # ── bin/ ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -19,20 +19,22 @@ find_spans() {
 }
 
 # Write the script of a scheduler whose jobs have no arguments. The job's number is in VARIABLE, or in SETK_JOB where there is no
-# array. The script opens the log itself, since such schedulers write their own only when the job has ended.
+# array. The script opens the log itself, since such schedulers write their own only when the job has ended. A launcher may set
+# `before`, lines that come first, and `run`, the word before the command.
+before='' run=exec
 write_script() { # FILE VARIABLE PROG ARG…
     local file=$1 variable=$2
     shift 2
     mkdir -p -- "$(dirname -- "$file")"
     {
-        printf '#!/bin/bash\ncd %q || exit 1\n' "$PWD"
+        printf '#!/bin/bash\ncd %q || exit 1\n%s' "$PWD" "$before"
         # Grid Engine sets the variable to "undefined" in a job without an array.
         # shellcheck disable=SC2016
         printf '[[ ! ${%s-} =~ ^[0-9]+$ ]] || SETK_JOB=$%s\nexport SETK_JOB\nlog=%q\n' "$variable" "$variable" "$log"
         # shellcheck disable=SC2016
         [[ -z $name ]] || printf 'log=${log//%s/$SETK_JOB}\n' "$name"
         # shellcheck disable=SC2016
-        printf 'exec >>"$log" 2>&1 </dev/null\nexec'
+        printf 'exec >>"$log" 2>&1 </dev/null\n%s' "$run"
         printf ' %q' "$here/job.sh" "$threads" "$name" @SETK_JOB "$@"
         echo
     } >"$file"

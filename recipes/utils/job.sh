@@ -23,6 +23,22 @@ trap 'stopped=129' HUP
 trap 'stopped=130' INT
 trap 'stopped=143' TERM
 
+# What slurm.sh has Slurm send before the time limit: USR1 for a job to be requeued, USR2 for one that is not. The program gets TERM.
+signals=0
+requeue=
+trap 'requeue=yes; end_program' USR1
+trap 'stopped=143; end_program' USR2
+end_program() {
+    signals=$((signals + 1))
+    if [[ $program == srun || $program == nodes.sh ]]; then
+        # srun would not pass it on, but kill what it started.
+        scancel --signal=TERM "$SLURM_JOB_ID"
+    else
+        kill -TERM "$child" 2>/dev/null
+    fi
+}
+program=${1##*/}
+
 line=
 for word; do
     [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
@@ -31,9 +47,16 @@ done
 printf '#%s\n# Started at %(%a %b %d %H:%M:%S %Z %Y)T\n# Host %s\n#\n' "$line" -1 "$HOSTNAME"
 
 SECONDS=0
-# By exec, since PROG is a program, never a shell builtin such as exit.
-(exec "$@")
-code=$?
+# By exec, since PROG is a program, never a shell builtin such as exit. In the background, since a trap waits for the foreground.
+(exec "$@") &
+child=$!
+while :; do
+    before=$signals$stopped
+    wait "$child"
+    code=$?
+    # A trap interrupts the wait.
+    [[ $before != "$signals$stopped" ]] || break
+done
 [[ $settle == 0 ]] || sleep "$settle"
 [[ -z $stopped ]] || exit "$stopped"
 
@@ -41,6 +64,10 @@ code=$?
 log=/proc/$$/fd/1
 if [[ -f $log && $(tail -c 1 "$log" | tr '\0' x) ]]; then
     echo
+fi
+if [[ $requeue && $code != 0 ]]; then
+    printf '# Requeued at %(%a %b %d %H:%M:%S %Z %Y)T, elapsed time %d seconds\n' -1 "$SECONDS"
+    scontrol requeue "$SLURM_JOB_ID" && exit "$code"
 fi
 printf '# Accounting: time=%d threads=%d\n' "$SECONDS" "$threads"
 printf '# Ended (code %d) at %(%a %b %d %H:%M:%S %Z %Y)T, elapsed time %d seconds\n' "$code" -1 "$SECONDS"

@@ -18,6 +18,11 @@ Options:
   --shell                                Evaluate PROG ARG… in bash, as run.pl does: the words |, >, && and ; have their meaning.
                                          Without it, PROG is started with exactly these arguments.
   --config FILE                          Accepted for scripts written for Kaldi, and not read.
+  --nodes N                              With slurm.sh: nodes of each job, for nodes.sh or srun.
+  --signal TERM@90                       With slurm.sh: send PROG a TERM 90 s before the time limit. PROG saves and ends.
+  --requeue                              With slurm.sh: queue the job again when PROG ends with a nonzero code after that TERM.
+  --image IMAGE                          With k8s.sh: the container image of the jobs.
+  --volume CLAIM:PATH                    With k8s.sh: mount a volume claim at PATH; may be repeated.
 
 --mem, --gpu and --time have no effect in run.sh. Options may also follow JOB=1:n."
 
@@ -26,8 +31,8 @@ die() {
     exit 2
 }
 
-# shellcheck disable=SC2034  # time is for the launchers of clusters
-max_jobs='' pick=all mem='' gpu='' threads=1 time='' shell=''
+# shellcheck disable=SC2034  # some are for the launchers of clusters only
+max_jobs='' pick=all mem='' gpu='' threads=1 time='' shell='' nodes='' signal='' requeue='' image='' volumes=()
 name='' jobs=('')
 while (($# > 0)); do
     case $1 in
@@ -41,20 +46,28 @@ while (($# > 0)); do
             [[ $max_jobs ]] && ((max_jobs <= $2)) || max_jobs=$2
             shift 2
             ;;
-        --pick | --mem | --gpu | --threads | --num-threads | --time)
+        --signal=*)
+            set -- --signal "${1#*=}" "${@:2}"
+            ;;
+        --pick | --mem | --gpu | --threads | --num-threads | --time | --nodes | --signal | --image)
             [[ $# -ge 2 && ${2-} && $2 != --* ]] || die "$1 needs a value"
             option=${1#--}
             printf -v "${option#num-}" %s "$2"
             shift 2
             ;;
-        --shell)
-            shell=true
+        --volume)
+            [[ ${2-} =~ ^[a-z0-9.-]+:/.*$ ]] || die "--volume ${2-}: write CLAIM:PATH, as in corpora:/data"
+            volumes+=("$2")
+            shift 2
+            ;;
+        --shell | --requeue)
+            printf -v "${1#--}" true
             shift
             ;;
         --config)
             [[ ${2-} && $2 != --* ]] || die "$1 needs a value"
             echo "$me: --config $2: not read; variables set the options of a site: SBATCH_PARTITION and the others of sbatch for" \
-                "slurm.sh, SETK_QSUB for sge.sh and pbs.sh" >&2
+                "slurm.sh, SETK_QSUB for sge.sh and pbs.sh, SETK_K8S for k8s.sh" >&2
             shift 2
             ;;
         --*=*) die "$1: write it as two words: ${1%%=*} ${1#*=}" ;;
@@ -73,6 +86,10 @@ done
 [[ $threads =~ ^[1-9][0-9]*$ ]] || die "--threads $threads: not a number of threads, 1 or more"
 [[ $gpu =~ ^[0-9]*$ ]] || die "--gpu $gpu: not a number of GPUs"
 [[ $mem =~ ^([0-9]+[KMGTkmgt]?)?$ ]] || die "--mem $mem: not a size such as 4G"
+[[ $nodes =~ ^([1-9][0-9]*)?$ ]] || die "--nodes $nodes: not a number of nodes, 1 or more"
+[[ $signal =~ ^(TERM@[1-9][0-9]*)?$ ]] || die "--signal $signal: write TERM@SECONDS, as in TERM@90"
+[[ ! $nodes$signal$requeue || $me == slurm.sh ]] || die "--nodes, --signal and --requeue are for slurm.sh; remove them"
+[[ ! $image${volumes[*]-} || $me == k8s.sh ]] || die "--image and --volume are for k8s.sh; remove them"
 [[ $pick =~ ^(all|failed|incomplete)$ ]] || die "--pick $pick: choose all, failed or incomplete"
 
 (($# >= 2)) || die "needs a log and a program; --help shows how"

@@ -10,15 +10,24 @@ command -v sbatch >/dev/null || die "no sbatch on this machine; use run.sh, or l
 empty_logs
 
 output=${log//%/%%}
-request=(--parsable --export=ALL --open-mode=append --input=/dev/null --cpus-per-task="$threads" --ntasks=1)
+request=(--parsable --export=ALL --open-mode=append --input=/dev/null --cpus-per-task="$threads" --ntasks="${nodes:-1}")
 if [[ $name ]]; then
     output=${output//"$name"/%a}
     find_spans
     request+=(--array="$(IFS=, && echo "${spans[*]}")${max_jobs:+%$max_jobs}")
 fi
 request+=(--job-name="$(basename -- "${1##*/}")" --output="$output")
+# Not for one node: srun would not run several tasks there.
+((${nodes:-1} == 1)) || request+=(--nodes="$nodes" --ntasks-per-node=1)
 [[ -z $mem ]] || request+=(--mem="$mem")
 [[ -z $time ]] || request+=(--time="$time")
+# job.sh gets it in place of the program: USR1 has it queue the job again.
+seconds=${signal#*@}
+if [[ $requeue ]]; then
+    request+=(--requeue --signal="B:USR1@${seconds:-90}")
+elif [[ $signal ]]; then
+    request+=(--signal="B:USR2@$seconds")
+fi
 ((${gpu:-0} == 0)) || request+=(--gres=gpu:"$gpu")
 
 id=

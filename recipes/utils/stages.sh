@@ -78,10 +78,12 @@ shard_stage() {
     $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$shards" --part JOB/"$nj"
 }
 
-# train_in DIR LOG INIT [KEY=VALUE...]: one training, as array job, on SETK_RANKS processes.
+# train_in DIR LOG INIT [KEY=VALUE...]: one training, on SETK_RANKS processes on each of SETK_NODES nodes.
 train_in() {
     local trainer=(se-train)
-    if ((${SETK_RANKS:-1} > 1)); then
+    if ((${SETK_NODES:-1} > 1)); then
+        trainer=(nodes.sh "${SETK_RANKS:-1}" "$python" -m setk train)
+    elif ((${SETK_RANKS:-1} > 1)); then
         trainer=("$python" -P -m torch.distributed.run --standalone --nproc-per-node "$SETK_RANKS" -m setk train)
     fi
     # shellcheck disable=SC2086
@@ -146,12 +148,10 @@ export_model() {
 
 # enhance_list MODEL DIR [OPTION...]: the noisy test set in DIR/enhanced, its list in DIR/enhanced.scp.
 enhance_list() {
-    mkdir -p "$2/scp"
-    rm -f -- "$2"/scp/enhanced.*.scp  # of a run with more jobs
     # shellcheck disable=SC2086
-    $cpu_cmd JOB=1:"$nj" "$2/log/enhance.JOB.log" to.sh "$2/scp/enhanced.JOB.scp" \
+    $cpu_cmd JOB=1:"$nj" "$2/log/enhance.JOB.log" merge.sh JOB/"$nj" "$2/enhanced.scp" \
         se-enhance "$1" --list "$test/noisy.scp" --out "$2/enhanced" --part JOB/"$nj" "${@:3}"
-    sort "$2"/scp/enhanced.*.scp > "$2/enhanced.scp"
+    rm -f -- "$2"/enhanced.scp.*
 }
 
 enhance_stage() {

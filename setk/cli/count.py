@@ -39,6 +39,7 @@ def count(
     published_rates: Annotated[bool, shell.option("--published-rates", group=shell.METRICS, help="With --list: count recurrent weights at the rate of their layer's input.")] = False,
     set_: shell.Set = [],
     as_json: shell.Json = False,
+    stft: shell.Stft = None,
     trust: shell.Trust = False,
 ) -> None:
     # fmt: on
@@ -75,6 +76,7 @@ def count(
             published_rates=published_rates,
             settings=set_,
             trust=trust,
+            stft=stft,
         )
         for spec in models
     )

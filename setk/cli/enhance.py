@@ -58,6 +58,7 @@ def enhance(
     part: shell.Part = None,
     max_fail: shell.MaxFail = 0,
     allow_commands: shell.AllowCommands = False,
+    stft: shell.Stft = None,
     trust: shell.Trust = False,
     list_models: Annotated[bool, shell.option("--list-models", group=shell.GENERAL, help="List the included models and exit.")] = False,
     as_json: shell.Json = False,
@@ -97,6 +98,7 @@ def enhance(
             batch=batch,
             trust=trust,
             settings=set_,
+            stft=stft,
             output=_output(limit, highband),
             force=force,
         )
@@ -119,6 +121,7 @@ def enhance(
         target,
         trust,
         set_,
+        stft,
         live,
         report,
         html,
@@ -137,6 +140,7 @@ def _enhance_one(
     target: str,
     trust: bool,
     settings: list[str],
+    stft: str | None,
     live: bool,
     report: str | None,
     html: Path | None,
@@ -147,7 +151,7 @@ def _enhance_one(
     from setk.cli.meter import FileProgress, LevelMeter
     from setk.engines import files
 
-    engine = engines.open(model, trust=trust, settings=settings)
+    engine = engines.open(model, trust=trust, settings=settings, stft=stft)
     meter: LevelMeter | FileProgress | None = None
     if source != "-":
         meter = FileProgress()

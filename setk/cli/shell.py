@@ -68,7 +68,15 @@ Trust = Annotated[
         help="Run TorchScript (.ts), C (.c) or a shared library (.so), which can execute any code.",
     ),
 ]
-
+Stft = Annotated[
+    Optional[str],
+    typer.Option(
+        "--stft",
+        rich_help_panel=ADVANCED,
+        metavar="WINDOW,HOP,TYPE[,RATE]",
+        help="Transform of an .onnx of another project, as in 512,256,sqrt-hann (default: its metadata; 16000 Hz).",
+    ),
+]
 
 quiet = False  # set by --quiet
 

@@ -189,7 +189,8 @@ def _sweep(folder: str) -> None:
     """
     # A folder may be writable but not readable, another sweeper faster, and another user's file not ours to remove.
     with suppress(PermissionError), os.scandir(folder) as entries:
-        for found in filter(None, (_TEMPORARY.fullmatch(entry.name) for entry in entries)):
+        hidden = (entry.name for entry in entries if entry.name.startswith("."))
+        for found in filter(None, map(_TEMPORARY.fullmatch, hidden)):
             path = os.path.join(folder, found.string)
             with suppress(FileNotFoundError, PermissionError):
                 if _has_ended(int(found["pid"])) if found["machine"] == _machine() else _is_abandoned(path):

@@ -9,24 +9,26 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, Sequence
 
 from setk.engines import Loaded
 
 RATE_BYTES = 2 * 16000  # one second of s16le, whatever the model's rate
 
 
-def startup(loaded: Loaded, trust: bool = False, seconds: int = 10) -> dict[str, float | None]:
-    """`start_s`: seconds from the start of `se-enhance MODEL - -` to its first audio; `peak_mib`: its peak memory.
+def startup(
+    model: Loaded | Path, causal: bool, options: Sequence[str] = (), seconds: int = 10
+) -> dict[str, float | None]:
+    """`start_s`: seconds from the start of `se-enhance MODEL - -`, with further `options`, to its first audio; `peak_mib`: its peak memory.
 
     `peak_mib` is None where there is no /proc: getrusage would add the memory of this process. A model that is not
     causal gets windows of a second.
     """
-    with _file_of(loaded) as path:
-        options = ([] if loaded.model.causal else ["--chunk", "1"]) + (["--trust"] if trust else [])
+    with contextlib.nullcontext(model) if isinstance(model, Path) else _file_of(model) as path:
+        chunk = () if causal else ("--chunk", "1")
         start = time.perf_counter()
         child = subprocess.Popen(
-            [sys.executable, "-P", "-m", "setk.cli.enhance", str(path), "-", "-", "--raw", *options],
+            [sys.executable, "-P", "-m", "setk.cli.enhance", str(path), "-", "-", "--raw", *chunk, *options],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

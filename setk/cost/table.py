@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from setk import cost, engines
 from setk.audio import Location
 from setk.core.errors import UserError
-from setk.cost import synops
+from setk.cost import macs, synops
 from setk.cost.startup import startup
 from setk.nn.quantization import unquantized
 
@@ -26,6 +27,7 @@ def count(
     published_rates: bool = False,
     settings: Sequence[str] = (),
     trust: bool = False,
+    stft: str | None = None,
 ) -> dict[str, Any]:
     """The row of MODEL (included name, .pt, .onnx, .ts, preset or YAML config): plain values, None where there is none.
 
@@ -36,11 +38,17 @@ def count(
     `trust`). `signals`, locations of audio, adds spike rates and what follows from them; with `published_rates`
     recurrent weights count at the rate of their layer's input. `settings`, "key=value", change the model's config under the same
     weights. `layers` adds a list of rows by layer. A quantized
-    model is counted as the float model of the same shape. Raises UserError.
+    model is counted as the float model of the same shape. Of an .onnx of another project (`stft`: its transform, see
+    engines.ForeignEngine) only size, latency and times are known. Raises UserError.
 
     >>> count("fspen")["macs_per_second"]
     72528000
     """
+    foreign = engines.open(spec, stft=stft) if stft or spec.endswith(".onnx") else None
+    if isinstance(foreign, engines.ForeignEngine):
+        if layers or signals is not None or convention != "setk":
+            raise UserError(f"{spec}: is of another project, whose layers setk does not know; only --time applies")
+        return _foreign_row(spec, foreign, timed, stft)
     loaded = engines.model(spec, settings=settings)
     model = unquantized(loaded.model)
     engine = None
@@ -48,7 +56,7 @@ def count(
         engine = engines.open(str(loaded.file), trust=trust) if loaded.file else engines.TorchEngine(model)
     row = cost.report(model, convention, seconds=seconds, label=spec, file=loaded.file, engine=engine)
     if timed:
-        row |= startup(loaded, trust)
+        row |= startup(loaded, model.causal, ["--trust"] if trust else [])
     if signals is not None:
         if loaded.file and not loaded.has_weights:
             raise UserError(f"{spec}: spikes are measured on a checkpoint; use the .pt that it was exported from")
@@ -57,6 +65,23 @@ def count(
         row["params_nonzero"] = None  # unknown: an export holds the weights in another form
     if layers:
         row["layers"] = [asdict(layer) for layer in cost.layers(model, convention, seconds)]
+    return row
+
+
+def _foreign_row(spec: str, engine: engines.ForeignEngine, timed: bool, stft: str | None) -> dict[str, Any]:
+    unknown = ("params", "params_total", "params_nonzero")
+    row = {
+        "model": spec,
+        **dict.fromkeys(unknown),
+        "bytes": Path(spec).stat().st_size,
+        "macs_per_second": None,
+        "stft_macs_per_second": macs.stft_macs_per_second(engine.transform, engine.sample_rate),
+        "synops_per_second": None,
+        "latency_ms": engines.latency_ms(engine),
+        "convention": "setk",
+    }
+    if timed:
+        row |= cost.timing(engine) | startup(Path(spec), True, ["--stft", stft] if stft else [])
     return row
 
 

@@ -47,7 +47,7 @@ class SeenIds:
     than 100. Different ids count as the same one with a probability below n**2 / 2**65, 3e-8 for a million."""
 
     def __init__(self) -> None:
-        self._slots, self._count = array("Q", bytes(8 * 16)), 0
+        self._slots, self._count = array("Q", [0]) * 16, 0
 
     def add(self, utt: str) -> bool:
         """Add an id; False if it is in the set already."""
@@ -69,7 +69,7 @@ class SeenIds:
 
     def _grow(self) -> None:
         before = self._slots
-        self._slots, self._count = array("Q", bytes(2 * 8 * len(before))), 0
+        self._slots, self._count = array("Q", [0]) * (2 * len(before)), 0
         for key in filter(None, before):
             self._put(key)
 

@@ -23,12 +23,18 @@ from setk.engines.stream import Signal as Signal, Stream as Stream
 from setk.engines.torch import TorchEngine as TorchEngine
 
 if TYPE_CHECKING:
+    from setk.engines.foreign import ForeignEngine as ForeignEngine
     from setk.engines.onnx import OnnxEngine as OnnxEngine
 
 
 def __getattr__(name: str) -> Any:
-    if name == "OnnxEngine":  # imported when it is needed: it doubles what the native engine imports
+    # Imported when they are needed: they double what the native engine imports.
+    if name == "OnnxEngine":
         from setk.engines.onnx import OnnxEngine
 
         return OnnxEngine
+    if name == "ForeignEngine":
+        from setk.engines.foreign import ForeignEngine
+
+        return ForeignEngine
     raise AttributeError(name)

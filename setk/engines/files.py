@@ -234,8 +234,8 @@ class _Worker:
         return Done(entry.utt, entry.path, None, clipped, lost)
 
 
-def _load(spec: str, trust: bool, settings: Sequence[str]) -> None:
-    _Worker.engine = open_engine(spec, trust=trust, settings=settings)
+def _load(spec: str, trust: bool, settings: Sequence[str], stft: str | None) -> None:
+    _Worker.engine = open_engine(spec, trust=trust, settings=settings, stft=stft)
 
 
 def check_name(entry: Entry) -> None:
@@ -269,6 +269,7 @@ def enhance_list(
     settings: Sequence[str] = (),
     output: Output = Output(),
     force: bool = False,
+    stft: str | None = None,
 ) -> Iterator[Done]:
     """Enhance each (utt, location) of `entries` to OUT/utt.wav, and yield a Done for each as it ends.
 
@@ -282,7 +283,7 @@ def enhance_list(
         raise UserError(f"--batch {batch}: at most {MOST_TOGETHER}")
     output.check()
     audio.check_format(f"name{suffix}", subtype)
-    opened = (spec, trust, tuple(settings))
+    opened = (spec, trust, tuple(settings), stft)
     _load(*opened)
     engine = _Worker.engine
     if batch > 1 and not engine.causal:
@@ -295,6 +296,7 @@ def enhance_list(
         "chunk": chunk,
         "suffix": suffix,
         **output.settings(),
+        **({"stft": stft} if stft else {}),
     }
     claim = provenance.Claim(out, made_by, "torch", "numpy", "soxr")
     claim.check()

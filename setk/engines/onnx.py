@@ -13,21 +13,25 @@ from setk.core.files import sha256
 from setk.engines import exported, onnx_graph
 
 
+def is_own(session: Any) -> bool:
+    """Whether `se-quant export` wrote the file of a session."""
+    return "setk" in session.get_modelmeta().custom_metadata_map
+
+
 class OnnxEngine:
     """A file that `se-quant export` wrote, in ONNX Runtime on one compute thread; torch is not imported.
 
     The file accepts `batch` signals, `frames` frames at a time (None: any number). More channels run in groups of that many.
     """
 
-    def __init__(self, path: Path):
-        self._path, self._session = path, onnx_graph.open_session(path)
-        metadata = self._session.get_modelmeta().custom_metadata_map.get("setk")
-        if metadata is None:
+    def __init__(self, path: Path, session: Any = None):
+        self._path, self._session = path, session or onnx_graph.open_session(path)
+        if not is_own(self._session):
             raise UserError(
                 f"{path}: was not written by se-quant export, which adds what is needed to run a file; export the checkpoint"
             )
         try:
-            self.about = json.loads(metadata)
+            self.about = json.loads(self._session.get_modelmeta().custom_metadata_map["setk"])
         except (ValueError, RecursionError) as e:
             raise UserError(
                 f"{path}: its metadata is damaged ({type(e).__name__}: {str(e)[:100]}); export it again"

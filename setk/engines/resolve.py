@@ -15,7 +15,6 @@ from setk.engines.native import NativeEngine
 from setk.engines.torch import TorchEngine
 
 if TYPE_CHECKING:
-    from setk.engines.onnx import OnnxEngine
     from setk.models import Model
 
 YAML = (".yaml", ".yml")
@@ -48,18 +47,26 @@ class Loaded(NamedTuple):
 
 
 def open(
-    spec: str | os.PathLike, *, trust: bool = False, untrained: bool = False, settings: Sequence[str] = ()
+    spec: str | os.PathLike,
+    *,
+    trust: bool = False,
+    untrained: bool = False,
+    settings: Sequence[str] = (),
+    stft: str | None = None,
 ) -> Engine:
     """The engine that runs MODEL: an included name, .pt, .onnx, .ts, or a .c of se-quant export, or what it was compiled to, a .so.
 
     An included model that exists as .onnx runs from it: by setk's own kernels if these were built and the model is causal,
     otherwise by ONNX Runtime, which also runs an .onnx that is named by its path. `trust` allows TorchScript, C and
     shared libraries, which can execute any code. `untrained` also accepts a preset or a YAML config, with random weights.
-    `settings`, "key=value", change the config of a checkpoint, which torch then runs (see `model`). Raises UserError.
+    `settings`, "key=value", change the config of a checkpoint, which torch then runs (see `model`).
+    `stft` states the transform of an .onnx that setk did not write (see ForeignEngine). Raises UserError.
 
     >>> engine = open("fspen")
     """
     spec = os.fspath(spec)
+    if not spec.endswith(".onnx"):
+        _refuse_stft(spec, stft)
     if settings:
         import hashlib
 
@@ -83,15 +90,26 @@ def open(
             )
         return TorchEngine(loaded.model)
     if path.suffix == ".onnx":
-        return _onnx(path)
+        return _onnx(path, stft)
     return TorchEngine(path)
 
 
-def _onnx(path: Path) -> OnnxEngine:
-    # Its module checks metadata with the reader of configs, which the native engine starts without.
-    from setk.engines.onnx import OnnxEngine
+def _refuse_stft(spec: str | os.PathLike, stft: str | None) -> None:
+    if stft:
+        raise UserError(f"--stft is for ONNX files of other projects, and {spec} has a transform; remove it")
 
-    return OnnxEngine(path)
+
+def _onnx(path: Path, stft: str | None = None) -> Engine:
+    # These modules check metadata with the reader of configs, which the native engine starts without.
+    from setk.engines import onnx_graph
+    from setk.engines.foreign import ForeignEngine
+    from setk.engines.onnx import OnnxEngine, is_own
+
+    session = onnx_graph.open_session(path)
+    if not is_own(session):
+        return ForeignEngine(path, session, stft)
+    _refuse_stft(path, stft)
+    return OnnxEngine(path, session)
 
 
 def _open_program(path: Path, trust: bool) -> Engine:
@@ -154,7 +172,9 @@ def _load(spec: str) -> Loaded:
         trained, about = checkpoint.load(path)
         return Loaded(trained, path, about, True)
     if path.suffix == ".onnx":
-        about = _onnx(path).about
+        from setk.engines.onnx import OnnxEngine
+
+        about = OnnxEngine(path).about
     else:
         from setk.engines.torchscript import read_about
 

@@ -9,6 +9,7 @@ checkpoints so far, and in the end `average.pt`.
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Callable
@@ -20,7 +21,7 @@ from setk.core import config
 from setk.core.files import write_text
 from setk.training.data import TrainingData, loader
 from setk.training.objective import Objective
-from setk.training.ranks import joined
+from setk.training.ranks import RankLost, joined
 from setk.training.run import Pairs, Run
 from setk.training.settings import Settings
 
@@ -38,22 +39,29 @@ def train(
     say: Callable[[str], None],
     objective: type[Objective] = Objective,
 ) -> int:
-    """Train to settings.steps, from resume.pt if it is there; the exit code, 128 + n if signal n ended it.
+    """Train to settings.steps, from resume.pt if it is there; the exit code, 128 + n if signal n ended it, 1 if another rank is gone.
 
     Raises UserError if EXP was made otherwise.
     """
-    with joined(settings.device) as ranks:
-        run = Run(settings, data, out, say, ranks, objective)
-        if fresh and ranks.first:
-            run.clear()
-        ranks.any(False)  # nobody reads what the first still clears
-        if not run.resume() and init:
-            run.start_from(init)
-        if ranks.first:
-            write_text(out / "config.yaml", yaml.safe_dump(config.plain(settings), sort_keys=False))
-        code = run.go(valid)
-        del run  # it holds on to the process group, see `joined`
-    return code
+    try:
+        with joined(settings.device) as ranks:
+            return _train(Run(settings, data, out, say, ranks, objective), valid, fresh, init)
+    except RankLost as e:
+        say(f"error: {e}")
+        # What gloo and NCCL still hold on to would abort the interpreter at its end.
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:
+    if fresh and run.ranks.first:
+        run.clear()
+    run.ranks.any(False)  # nobody reads what the first still clears
+    if not run.resume() and init:
+        run.start_from(init)
+    if run.ranks.first:
+        write_text(run.out / "config.yaml", yaml.safe_dump(config.plain(run.s), sort_keys=False))
+    return run.go(valid)
 
 
 def rehearse(

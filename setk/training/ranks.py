@@ -66,6 +66,15 @@ class Ranks:
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
 
+class RankLost(Exception):
+    """Another process of the training is gone."""
+
+
+def _is_lost_connection(error: RuntimeError) -> bool:
+    """Whether a collective failed for the other side: torch raises a class of its own only where NCCL or the store reports it."""
+    return isinstance(error, dist.DistError) or "gloo" in str(error)
+
+
 @contextmanager
 def joined(device: str) -> Iterator[Ranks]:
     """Join the other ranks, if there are any; `device` is auto, cpu or cuda."""
@@ -79,7 +88,15 @@ def joined(device: str) -> Iterator[Ranks]:
         yield Ranks(chosen)
         return
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
-    yield Ranks(chosen, rank, world)
+    try:
+        yield Ranks(chosen, rank, world)
+    except RuntimeError as e:
+        if _is_lost_connection(e):
+            raise RankLost(
+                f"rank {rank}: lost the connection to another rank, which was killed or failed; "
+                "the same command continues from the last state that was saved"
+            ) from e
+        raise
     # Not on the way of an exception: it would wait for ranks that may never come. What still holds on to the group, as DDP
     # does, would have gloo's threads outlive it, and abort the interpreter at its end.
     gc.collect()

@@ -61,7 +61,7 @@ def measured(arguments: list, jobs: int) -> tuple[float, float, float]:
     return used.ru_maxrss / 1024, first, seconds
 
 
-def bench(folder: Path, count: int, jobs: int) -> None:
+def bench(folder: Path, count: int, jobs: int, only: str) -> None:
     sources, data = folder / "high", folder / "data"
     make_files(sources, count, 2 * RATE)
     make_files(folder / "noisy", count, RATE)
@@ -73,12 +73,17 @@ def bench(folder: Path, count: int, jobs: int) -> None:
 
     def report(name: str, arguments: list) -> None:
         memory, first, seconds = measured(arguments, jobs)
-        print(f"| {name} | {count} | {memory:.0f} | {first:.1f} | {seconds:.0f} | {1e6 * seconds / count:.0f} |", flush=True)
+        print(
+            f"| {name} | {count} | {memory:.0f} | {first:.1f} | {seconds:.0f} | {1e6 * seconds / count:.0f} |",
+            flush=True,
+        )
 
     for name, arguments in (
         ("se-prep resample", ["prep", "resample", folder / "high.scp", folder / "resampled"]),
         ("se-enhance", ["enhance", "fspen", "--list", data / "noisy.scp", "--out", folder / "enhanced"]),
     ):
+        if only not in name:
+            continue
         out = Path(arguments[-1])
         # A run on one entry records the settings in the folder; links then are what it would write for all.
         one = folder / "one.scp"
@@ -92,11 +97,13 @@ def bench(folder: Path, count: int, jobs: int) -> None:
             (out / f"u{i:07d}.wav").unlink()
         report(name, arguments)
         shutil.rmtree(out)
-    shards = ["prep", "shards", data, folder / "shards", "--shard-size", SHARD]
-    measured(shards, os.cpu_count() or 1)
-    (folder / "shards" / "pairs.1.h5").unlink()
-    report("se-prep shards", shards)
-    report("se-score", ["score", "--ref", data / "clean.scp", data / "noisy.scp", "--metrics", "si_sdr"])
+    if only in "se-prep shards":
+        shards = ["prep", "shards", data, folder / "shards", "--shard-size", SHARD]
+        measured(shards, os.cpu_count() or 1)
+        (folder / "shards" / "pairs.1.h5").unlink()
+        report("se-prep shards", shards)
+    if only in "se-score":
+        report("se-score", ["score", "--ref", data / "clean.scp", data / "noisy.scp", "--metrics", "si_sdr"])
 
 
 def main() -> None:
@@ -104,11 +111,15 @@ def main() -> None:
     parser.add_argument("--sizes", default="10000,100000,1000000")
     parser.add_argument("--folder", help="where the trees are generated; default: the temporary folder")
     parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--only", default="", help="measure the commands whose names contain this")
     args = parser.parse_args()
-    print("| command | entries | memory, MB | start-up, s | time, s | per entry, µs |\n|---|---|---|---|---|---|", flush=True)
+    print(
+        "| command | entries | memory, MB | start-up, s | time, s | per entry, µs |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     for count in map(int, args.sizes.split(",")):
         with tempfile.TemporaryDirectory(dir=args.folder) as folder:
-            bench(Path(folder), count, args.jobs)
+            bench(Path(folder), count, args.jobs, args.only)
 
 
 if __name__ == "__main__":

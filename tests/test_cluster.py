@@ -1,0 +1,187 @@
+"""A real Slurm of two nodes on this machine: long arrays, jobs that are queued again, training on several nodes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from conftest import MINI, ROOT, SMALL
+from slurm import private_slurm, wait_for
+
+pytestmark = pytest.mark.full
+
+UTILS = ROOT / "recipes" / "utils"
+TRAINING = (
+    SMALL
+    + """batch: 4
+steps: 90
+losses: {l1: 1.0}
+valid_every: 90
+save_every: 5
+metrics: [si_sdr]
+best: si_sdr
+device: cpu
+workers: 0
+"""
+)
+# se-train that is slow until the job is queued again: on any machine 90 steps then need more than a minute.
+SLOW = """import os, time
+from setk.cli import train
+from setk.training.run import Run
+update = Run.update
+def slowly(self, batches):
+    time.sleep(0 if "SLURM_RESTART_COUNT" in os.environ else 0.9)
+    return update(self, batches)
+Run.update = slowly
+train.main()
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory):
+    """The environment of a Slurm of two nodes."""
+    with private_slurm(tmp_path_factory.mktemp("slurm"), nodes=2) as env:
+        yield {**env, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def training(tmp_path):
+    """The arguments of a small training into a folder."""
+    (tmp_path / "conf.yaml").write_text(TRAINING)
+
+    def arguments(out: Path) -> list:
+        return [tmp_path / "conf.yaml", "--train", MINI / "train", "--valid", MINI / "valid", "--out", out]
+
+    return arguments
+
+
+def launched(env: dict, cwd: Path, *args) -> subprocess.CompletedProcess:
+    argv = [UTILS / "slurm.sh", *map(str, args)]
+    return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=500)
+
+
+def weights_of(path: Path) -> dict:
+    return torch.load(path, weights_only=True, map_location="cpu")["weights"]
+
+
+def test_an_array_of_a_thousand_jobs_runs_fifty_at_a_time(tmp_path, cluster):
+    work = 'test "$1" != 700 || { squeue -h -o %K%%%r%%%F > queue; exit 3; }; squeue -h -t R | wc -l > at.$1'
+    (tmp_path / "log").mkdir()
+    for i in range(1, 1001):  # nearly all jobs have ended already
+        if i % 20:
+            (tmp_path / f"log/x.{i}.log").write_text("# Ended (code 0) at some time, elapsed time 1 seconds\n")
+    job = ("--max-jobs", 50, "JOB=1:1000", "log/x.JOB.log", "bash", "-c", work, "x", "JOB")
+    done = launched(cluster, tmp_path, "--pick", "incomplete", *job)
+    assert done.returncode == 1 and "1 / 50 failed, log is in log/x.*.log (job 700)" in done.stderr, done.stderr
+    done = launched(cluster, tmp_path, "--pick", "failed", *job)
+    assert done.returncode == 1 and "1 / 1 failed" in done.stderr
+    asked = subprocess.run(
+        ["bash", "-c", "sbatch --array=1-1000%50 --hold --parsable --wrap true"],
+        env=cluster,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    job_id = asked.stdout.strip()
+    shown = subprocess.run(["scontrol", "show", "job", job_id], env=cluster, capture_output=True, text=True).stdout
+    subprocess.run(["scancel", job_id], env=cluster)
+    assert "ArrayTaskId=1-1000%50" in shown
+
+
+def test_a_training_that_reaches_its_time_limit_goes_on_to_the_same_bits(tmp_path, cluster, training, se):
+    slow = tmp_path / "slow.py"
+    slow.write_text(SLOW)
+    # Slurm may send the signal a minute early: on a slow machine before the first step.
+    done = launched(
+        cluster,
+        ROOT,
+        *("--time", "0:01:00", "--requeue", "--signal=TERM@20", tmp_path / "train.log"),
+        *(sys.executable, "-P", slow, *training(tmp_path / "limited")),
+    )
+    log = (tmp_path / "train.log").read_text()
+    assert done.returncode == 0, done.stderr + log
+    stops = [int(step) for step in re.findall(r"stopped at step (\d+); the same command continues", log)]
+    assert stops == sorted(stops) and log.count("# Requeued at") >= max(1, len(stops)), log
+    assert log.count("# Ended (code 0)") == 1 == log.count("# Ended"), log
+    assert se("train", *training(tmp_path / "free")).returncode == 0
+    limited, free = (weights_of(tmp_path / name / "last.pt") for name in ("limited", "free"))
+    assert limited.keys() == free.keys() and all(torch.equal(limited[key], free[key]) for key in free)
+
+
+def test_a_signal_without_requeue_ends_the_job(tmp_path, cluster):
+    process = subprocess.Popen(
+        [UTILS / "slurm.sh", "--signal", "TERM@30", "--time", "5", "x.log", "bash", "-c", "trap 'echo saved; exit 5' TERM; touch on; for i in {1..300}; do sleep 0.1; done"],
+        cwd=tmp_path,
+        env=cluster,
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    wait_for((tmp_path / "on").exists, "the job to run")
+    job = subprocess.run(["squeue", "-h", "-o", "%i"], env=cluster, capture_output=True, text=True).stdout.split()[0]
+    # What Slurm sends before the limit.
+    subprocess.run(["scancel", "--batch", "--signal=USR2", job], env=cluster, check=True)
+    err = process.communicate(timeout=60)[1]
+    assert process.returncode == 1 and "1 / 1 failed" in err
+    log = (tmp_path / "x.log").read_text()
+    assert "saved" in log and "# Ended" not in log and "# Requeued" not in log
+
+
+def ranks_of(out: Path) -> dict[int, int]:
+    """RANK -> process id of the training into `out`."""
+    found = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            argv = (path / "cmdline").read_bytes().split(b"\0")
+            if str(out).encode() in argv and b"torch.distributed.run" not in argv and b"setk" in argv:
+                variables = dict(v.partition(b"=")[::2] for v in (path / "environ").read_bytes().split(b"\0"))
+                if b"RANK" in variables:
+                    found[int(variables[b"RANK"])] = int(path.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_training_on_two_nodes_loses_a_rank_and_goes_on(tmp_path, cluster, training):
+    out = tmp_path / "out"
+    run = [
+        *(UTILS / "slurm.sh", "--nodes", "2", tmp_path / "train.log", UTILS / "nodes.sh", "1", sys.executable),
+        *("-m", "setk", "train", *training(out), "--set", "steps=150", "--set", "valid_every=150"),
+    ]
+    process = subprocess.Popen([*map(str, run)], cwd=ROOT, env=cluster, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: (out / "resume.pt").exists() or process.poll() is not None, "a saved state", 120)
+    ranks = ranks_of(out)
+    assert sorted(ranks) == [0, 1], (tmp_path / "train.log").read_text()
+    os.kill(ranks[1], signal.SIGKILL)
+    err = process.communicate(timeout=60)[1]  # the other rank has ended within a minute
+    log = (tmp_path / "train.log").read_text()
+    assert process.returncode == 1 and "1 / 1 failed" in err, err + log
+    assert "error: rank 0: lost the connection to another rank" in log and not ranks_of(out), log
+    done = subprocess.run([*map(str, run)], cwd=ROOT, env=cluster, capture_output=True, text=True, timeout=300)
+    log = (tmp_path / "train.log").read_text()
+    assert done.returncode == 0 and log.count("resuming") == 1 and "done at step 150 of 150" in log, done.stderr + log
+
+
+def test_a_recipe_trains_on_the_nodes_of_slurm(tmp_path, cluster):
+    if not (ROOT / ".venv").exists():
+        pytest.skip("recipes run bin/se-*, which need the .venv of bin/setup")
+    tiny = (
+        "config.groups=2 config.dpe_blocks=1 batch=2 segment=0.5 steps=4 warmup=1 valid_every=4 save_every=2 workers=0"
+    )
+    done = subprocess.run(
+        ["bash", ROOT / "recipes/vbd/fspen.sh", "--dir", tmp_path / "exp", "--set", tiny, "--stop-stage", "2"],
+        cwd=tmp_path,
+        env={**cluster, "SETK_CMD": "slurm", "SETK_NODES": "2", "SETK_GPU": "0", "VBD_ROOT": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    log = (tmp_path / "exp/log/train.log").read_text()
+    assert done.returncode == 0 and "done at step 4 of 4" in log and "nodes.sh" in log, done.stderr + log
+    assert (tmp_path / "exp/best.pt").exists()
