@@ -4,11 +4,12 @@
 
 The tree is generated: hard links to a few short files. se-prep resample, se-prep shards and se-enhance then find all but one utterance
 in a thousand (of shards: but one shard) done by an earlier run. se-score scores all of it by SI-SDR, since it has nothing to skip.
-Start-up is the time to the first line of output. Memory is the largest resident set of the command, in MB; workers are not in it.
+Start-up is the time to the first line of output. Time per entry is processor time, since other work may share the machine. Memory is the largest resident set of the command, in MB; workers are not in it.
 """
 
 import argparse
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,9 +17,14 @@ import tempfile
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from setk import audio
+from setk.data.datadir import DataDir
+from setk.data.shards import writer
+from setk.data.shards.format import fixed
+from setk.scoring import pairing, summary
 
 RATE, SAMPLES, LINKS = 16000, 400, 20_000  # file systems limit the links of a file
 SHARD = 1000
@@ -42,8 +48,8 @@ def make_list(path: Path, folder: Path, count: int) -> None:
         f.writelines(f"u{i:07d} {folder}/u{i:07d}.wav\n" for i in range(count))
 
 
-def measured(arguments: list, jobs: int) -> tuple[float, float, float]:
-    """Peak memory in MB, seconds to the first line, and seconds in all of a command of setk."""
+def measured(arguments: list, jobs: int) -> tuple[float, float, float, float]:
+    """Peak memory in MB, seconds to the first line, seconds in all, and processor seconds of a command of setk."""
     command = [sys.executable, "-P", "-m", "setk", *map(str, arguments), "--jobs", str(jobs)]
     begin = time.monotonic()
     process = subprocess.Popen(
@@ -58,7 +64,7 @@ def measured(arguments: list, jobs: int) -> tuple[float, float, float]:
     seconds = time.monotonic() - begin
     if status:
         sys.exit(f"{' '.join(command)}: {line.decode()[-500:]}")
-    return used.ru_maxrss / 1024, first, seconds
+    return used.ru_maxrss / 1024, first, seconds, used.ru_utime + used.ru_stime
 
 
 def bench(folder: Path, count: int, jobs: int, only: str) -> None:
@@ -72,11 +78,11 @@ def bench(folder: Path, count: int, jobs: int, only: str) -> None:
         make_list(data / f"{name}.scp", folder / "noisy", count)
 
     def report(name: str, arguments: list) -> None:
-        memory, first, seconds = measured(arguments, jobs)
-        print(
-            f"| {name} | {count} | {memory:.0f} | {first:.1f} | {seconds:.0f} | {1e6 * seconds / count:.0f} |",
-            flush=True,
+        memory, first, seconds, busy = measured(arguments, jobs)
+        row = (
+            f"| {name} | {count} | {memory:.0f} | {first:.1f} | {seconds:.0f} | {busy:.0f} | {1e6 * busy / count:.0f} |"
         )
+        print(row, flush=True)
 
     for name, arguments in (
         ("se-prep resample", ["prep", "resample", folder / "high.scp", folder / "resampled"]),
@@ -98,12 +104,47 @@ def bench(folder: Path, count: int, jobs: int, only: str) -> None:
         report(name, arguments)
         shutil.rmtree(out)
     if only in "se-prep shards":
-        shards = ["prep", "shards", data, folder / "shards", "--shard-size", SHARD]
-        measured(shards, os.cpu_count() or 1)
+        make_shards(folder, data)
         (folder / "shards" / "pairs.1.h5").unlink()
-        report("se-prep shards", shards)
-    if only in "se-score":
-        report("se-score", ["score", "--ref", data / "clean.scp", data / "noisy.scp", "--metrics", "si_sdr"])
+        report("se-prep shards", ["prep", "shards", data, folder / "shards", "--shard-size", SHARD])
+    score = ["score", "--ref", data / "clean.scp", data / "noisy.scp", "--metrics", "si_sdr"]
+    if only in "se-score --part 1/1000":
+        report("se-score --part 1/1000", [*score, "--part", "1/1000"])
+    if only in "se-score, all":
+        report("se-score, all", score)
+    if only in "intervals":
+        intervals(count)
+
+
+def make_shards(folder: Path, data: Path) -> None:
+    """The shards of an earlier run: copies of the first one, each with the digest of inputs that the run would have recorded."""
+    first = folder / "first.scp"
+    own = folder / "first"
+    own.mkdir()
+    for name in ("noisy", "clean"):
+        lines = (data / f"{name}.scp").read_text().splitlines(True)[:SHARD]
+        (own / f"{name}.scp").write_text("".join(lines))
+    measured(["prep", "shards", own, first, "--shard-size", SHARD], 1)
+    made = next(first.glob("pairs.*.h5"))
+    (folder / "shards").mkdir()
+    for job in writer.plan_shards(DataDir(data), folder / "shards", SHARD):
+        shutil.copy(made, job.path)
+        with h5py.File(job.path, "r+") as f:
+            f.attrs["inputs"] = fixed([job.inputs])[0]
+
+
+def intervals(count: int) -> None:
+    """Means and intervals of `count` scores in four metrics: memory beyond that of the interpreter, and time."""
+    names = ("pesq_wb", "stoi", "estoi", "si_sdr")
+    values = np.random.default_rng(0).normal(size=(count, len(names))).tolist()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.monotonic()
+    scores = summary.Scores(names, {})
+    for i, row in enumerate(values):
+        scores.add(pairing.Row(pairing.Pair(f"u{i}", None, None), dict(zip(names, row)), ""))
+    scores.figures()
+    memory = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"| intervals of 4 metrics | {count} | +{memory:.0f} | | {time.monotonic() - begin:.1f} | | |", flush=True)
 
 
 def main() -> None:
@@ -114,7 +155,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="measure the commands whose names contain this")
     args = parser.parse_args()
     print(
-        "| command | entries | memory, MB | start-up, s | time, s | per entry, µs |\n|---|---|---|---|---|---|",
+        "| command | entries | memory, MB | start-up, s | time, s | processor, s | per entry, µs |\n|---|---|---|---|---|---|---|",
         flush=True,
     )
     for count in map(int, args.sizes.split(",")):
