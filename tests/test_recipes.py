@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 
+import h5py
 import pytest
 import yaml
 
@@ -52,6 +53,23 @@ def test_without_a_root_the_chain_runs_on_the_embedded_corpus_and_says_so(recipe
         ["bash", "-c", f"PATH={ROOT}/bin:$PATH; {command}"], capture_output=True, text=True, cwd=ROOT
     )
     assert json.loads(again.stdout)["params"] == json.loads((tmp_path / "exp/count.json").read_text())["params"]
+
+
+@pytest.mark.full
+def test_a_recipe_at_48_khz_runs_all_stages(recipe, tmp_path):
+    tiny = "config.channels=8 config.blocks=1 batch=2 segment=0.5 steps=4 warmup=1 valid_every=4 save_every=2 workers=0"
+    done = recipe("vbd/fastenhancer_48k.sh", "--set", tiny)
+    assert done.returncode == 0, done.stderr
+    exp = tmp_path / "exp"
+    rates = {audio.probe(noisy).rate for noisy, _ in DataDir(exp / "data/train").pairs().values()}
+    assert rates == {48000}
+    with h5py.File(exp / "shards/pairs.1.h5") as f:
+        assert f.attrs["sample_rate"] == 48000
+    enhanced = sorted((exp / "enhanced").glob("*.wav"))
+    assert len(enhanced) == 3 and {audio.probe(str(path)).rate for path in enhanced} == {48000}
+    scores = json.loads((exp / "enhanced.json").read_text())
+    assert scores["scored"] == 3 and scores["metrics"]["pesq_wb"]["mean"] > 1
+    assert json.loads((exp / "count.json").read_text())["latency_ms"] == pytest.approx(1000 * 1024 / 48000)
 
 
 def vbd_tree(root):

@@ -646,7 +646,10 @@ command -v run.sh se-score; echo "${{PATH%%:/usr*}}" """
         f"{ROOT}/bin/se-score",
         f"{ROOT}/bin:{UTILS}",
     ]
-    assert "slurm.sh --gpu 0 --nodes 1 --requeue|slurm.sh" in bash(script, cwd=tmp_path, env={"SETK_CMD": "slurm", "SETK_GPU": "0"}).stdout
+    assert (
+        "slurm.sh --gpu 0 --nodes 1 --requeue|slurm.sh"
+        in bash(script, cwd=tmp_path, env={"SETK_CMD": "slurm", "SETK_GPU": "0"}).stdout
+    )
     done = bash(script, cwd=tmp_path, env={"SETK_CMD": "slrum"})
     assert done.returncode == 2 and "SETK_CMD=slrum" in done.stderr
 

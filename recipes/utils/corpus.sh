@@ -26,7 +26,7 @@ paper_metrics() {
 prepare() {
     if [[ $root ]]; then
         "prepare_$CORPUS"
-    elif [[ $NAME == prepare ]]; then
+    elif [[ $NAME == prepare || $at_rate ]]; then
         local root=$dir/tree clean=$dir/tree/sources/clean noise=$dir/tree/sources/noise clips=4,2,2
         bin/setup
         .venv/bin/python -P data/mini/trees.py "$CORPUS" "$root"
@@ -34,7 +34,7 @@ prepare() {
     fi
 }
 
-prepare_vbd() { by_jobs se-prep vbd "$root" "$data"; }
+prepare_vbd() { by_jobs se-prep vbd "$root" "$data" --rate "$RATE"; }
 
 # From a tree of wavs; or from LibriSpeech, wham_noise and metadata/Libri2Mix, whose mixtures are then computed when read.
 prepare_librimix() {

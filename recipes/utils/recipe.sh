@@ -17,6 +17,8 @@ else
     STAGES=${STAGES:-0 prepare, 1 shards, 2 train, 4 enhance, 5 score, 6 count and RESULTS.md}
 fi
 
+RATE=16000
+[[ $NAME != *_48k ]] || RATE=48000
 ROOT=${CORPUS^^}_ROOT
 root=${!ROOT:-}                # folder of the corpus; empty: a small embedded or generated one
 if [[ $CORPUS == open ]]; then
@@ -70,18 +72,23 @@ if [[ $OLDPWD != "$PWD" ]]; then
     done
 fi
 
-# Without a root: data/mini, which runs all stages in about two minutes; prepare.sh gets a small generated tree of the corpus.
+# Without a root: data/mini, which runs all stages in about two minutes; prepare.sh, and recipes at another rate than data/mini, get
+# a small generated tree of the corpus.
 label=$CORPUS
+at_rate=
+((RATE == 16000)) || at_rate=_$((RATE / 1000))k
 described="$CORPUS in $root"
 mini_note="NO CORPUS ROOT GIVEN (--root, or $ROOT):"
 if [[ $root ]]; then
     [[ -d $root || ${clean-} ]] || { echo "${0##*/}: --root $root: no such directory" >&2; exit 2; }
-    data=${data:-exp/$CORPUS/data}
-elif [[ $NAME == prepare ]]; then
+    data=${data:-exp/$CORPUS/data${at_rate}}
+    shards=${shards:-exp/$CORPUS/shards${at_rate}}
+elif [[ $NAME == prepare || $at_rate ]]; then
     label=mini
     described="a generated tree, as no root was given (--root, or $ROOT)"
     echo "${0##*/}: $mini_note preparing a small generated tree of $CORPUS's layout; it says nothing about quality" >&2
-    dir=${dir:-exp/mini/prepare_$CORPUS}
+    dir=${dir:-exp/mini/${NAME}_$CORPUS}
+    noisy_gate=false
     data=${data:-$dir/data} shards=${shards:-$dir/shards}
 else
     label=mini

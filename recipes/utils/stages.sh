@@ -69,13 +69,13 @@ average_with_init() {
 prepare_stage() {
     log "stage 0: prepare $described"
     prepare
-    se-prep check "$train" "$valid" "$test" --jobs "$nj" > "$dir/check.tsv" || { log "$dir/check.tsv lists the faults"; exit 1; }
+    se-prep check "$train" "$valid" "$test" --rate "$RATE" --jobs "$nj" > "$dir/check.tsv" || { log "$dir/check.tsv lists the faults"; exit 1; }
 }
 
 shard_stage() {
     log "stage 1: write shards"
     # shellcheck disable=SC2086
-    $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$shards" --part JOB/"$nj"
+    $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$shards" --rate "$RATE" --part JOB/"$nj"
 }
 
 # train_in DIR LOG INIT [KEY=VALUE...]: one training, on SETK_RANKS processes on each of SETK_NODES nodes.
@@ -168,8 +168,10 @@ enhance_stage() {
 }
 
 # score_list LIST BASE [OPTION...]: BASE.tsv and BASE.json, the scores of LIST and their means; with --metrics, other ones.
+# PESQ is defined at 16 kHz.
 score_list() {
     local options=("${@:3}")
+    [[ ! $at_rate ]] || options+=(--rate 16000)
     [[ " $* " == *' --metrics '* ]] || options+=(--metrics "$(paper_metrics)")
     [[ "${options[*]}" != *sdri* ]] || options+=(--noisy "$test/noisy.scp")
     se-score --ref "$test/clean.scp" "$1" --jobs "$nj" --summary "$2.json" "${options[@]}" > "$2.tsv"

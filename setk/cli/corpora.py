@@ -79,14 +79,15 @@ def vbd(
     jobs: Jobs = 1,
     part: WavPart = None,
     resampler: Resampler = "soxr",
+    rate: Annotated[int, typer.Option(metavar="HZ", help="Sample rate; the corpus is at 48000.")] = 16000,
     max_fail: shell.MaxFail = 0,
 ):
     # fmt: on
-    """Write VoiceBank+DEMAND at 16 kHz to OUT/{train,valid,test}."""
+    """Write VoiceBank+DEMAND at 16 kHz, or another rate, to OUT/{train,valid,test}."""
     from setk.data.corpora.vbd import vbd as write_vbd
 
     _report(
-        write_vbd(root, out, valid, jobs, part, resampler, shell.progress), out, shell.Failures("se-prep", max_fail)
+        write_vbd(root, out, valid, jobs, part, resampler, shell.progress, rate), out, shell.Failures("se-prep", max_fail)
     )
 
 

@@ -33,19 +33,21 @@ def vbd(
     part: str | None = None,
     resampler: str = "soxr",
     watch: Callable[[Iterable, int, str], Iterable] = lambda items, total, what: items,
+    rate: int = RATE,
 ) -> Report:
-    """Write OUT/{train,valid,test}, and under OUT/wav16k the wavs that are not at 16 kHz yet.
+    """Write OUT/{train,valid,test} at `rate` Hz, and under OUT/wav16k (of 16000 Hz) the wavs that are not at this rate yet.
 
     `valid` names what is held out of the training subset: speakers by commas, or a file of utterance ids; None is
     the convention, as far as it is there. `part` = "k/n" converts every n-th file from the k-th, and nothing else; a
     run without it then finds them and writes the lists.
-    Folders may be called *_wav or *_wav_16k (preferred). `watch(items, total, what)` passes the files through
+    Folders may be called *_wav or, at 16000 Hz, *_wav_16k (preferred). `watch(items, total, what)` passes the files through
     as they are done, for a progress bar. Raises UserError if the tree has no subset of the corpus, or not all of `valid`.
     """
     root, out, report = Path(root), Path(out), Report()
+    wavs = f"wav{rate / 1000:g}k"
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the folder that has noisy_testset_wav and the other folders")
-    subsets = {subset: _folders(root, subset, report) for subset in SUBSETS}
+    subsets = {subset: _folders(root, subset, rate, report) for subset in SUBSETS}
     if not any(subsets.values()):
         raise UserError(
             f"{root}: is not VoiceBank+DEMAND: it has neither noisy_trainset_28spk_wav nor noisy_testset_wav "
@@ -56,9 +58,9 @@ def vbd(
             continue
         common, faults = match(*folders)
         held = _held_out(valid, common) if subset == "train" else set()
-        convert = functools.partial(_convert, subset, common, out / "wav16k" / subset, jobs, resampler, watch, report)
+        convert = functools.partial(_convert, subset, common, out / wavs / subset, rate, jobs, resampler, watch, report)
         if part:
-            report.counts[f"wav16k/{subset}"] = len(convert(list(take_part(common, part)))["utt2dur"])
+            report.counts[f"{wavs}/{subset}"] = len(convert(list(take_part(common, part)))["utt2dur"])
             continue
         report.faults += faults
         _warn_of_counts(root, subset, len(common), report)
@@ -113,11 +115,11 @@ def _warn_of_counts(root: Path, subset: str, count: int, report: Report) -> None
         )
 
 
-def _folders(root: Path, subset: str, report: Report) -> tuple[Path, Path] | None:
+def _folders(root: Path, subset: str, rate: int, report: Report) -> tuple[Path, Path] | None:
     """The noisy and clean folder of a subset; None, and a warning, if it has neither."""
-    stem = SUBSETS[subset][0]
+    stem, suffixes = SUBSETS[subset][0], ("_wav_16k", "_wav") if rate == RATE else ("_wav",)
     found = [
-        next((f for suffix in ("_wav_16k", "_wav") if (f := root / f"{kind}_{stem}{suffix}").is_dir()), None)
+        next((f for suffix in suffixes if (f := root / f"{kind}_{stem}{suffix}").is_dir()), None)
         for kind in ("noisy", "clean")
     ]
     if all(found):
@@ -135,6 +137,7 @@ def _convert(
     subset: str,
     common: dict[str, tuple[Location, Location]],
     wavs: Path,
+    rate: int,
     jobs: int,
     resampler: str,
     watch: Callable,
@@ -146,7 +149,7 @@ def _convert(
         {
             c.utt: c
             for c in watch(
-                convert_all(((utt, common[utt][k]) for utt in utts), wavs / kind, RATE, resampler, jobs=jobs),
+                convert_all(((utt, common[utt][k]) for utt in utts), wavs / kind, rate, resampler, jobs=jobs),
                 len(utts),
                 f"{subset} {kind}",
             )
@@ -165,7 +168,7 @@ def _convert(
     return {
         "noisy.scp": {utt: noisy[utt].path for utt in good},
         "clean.scp": {utt: clean[utt].path for utt in good},
-        "utt2dur": {utt: seconds(noisy[utt].frames, RATE) for utt in good},
+        "utt2dur": {utt: seconds(noisy[utt].frames, rate) for utt in good},
         "utt2spk": {utt: _speaker(utt) for utt in good},
     }
 
