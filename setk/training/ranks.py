@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import subprocess
 import warnings
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -106,17 +107,21 @@ def joined(device: str) -> Iterator[Ranks]:
 def _read_slurm() -> None:
     """Translate srun's variables of a task to torchrun's. A signal then reaches the ranks themselves, and their
     exit code is the job's; torchrun's own is 1 after any signal."""
-    nodes = subprocess.run(
-        ["scontrol", "show", "hostnames", os.environ["SLURM_STEP_NODELIST"]], capture_output=True, text=True, check=True
-    )
+    first = _scontrol("show", "hostnames", os.environ["SLURM_STEP_NODELIST"]).split()[0]
+    # The address that Slurm itself uses: the resolver need not know the name of a node.
+    address = re.search(r" NodeAddr=(\S+)", _scontrol("--oneliner", "show", "node", first))
     port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000  # one for all ranks, another for each job
     os.environ |= {
         "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
         "RANK": os.environ["SLURM_PROCID"],
         "LOCAL_RANK": os.environ["SLURM_LOCALID"],
-        "MASTER_ADDR": nodes.stdout.split()[0],
+        "MASTER_ADDR": address[1] if address else first,
         "MASTER_PORT": str(port),
     }
+
+
+def _scontrol(*words: str) -> str:
+    return subprocess.run(["scontrol", *words], capture_output=True, text=True, check=True).stdout
 
 
 def pick_device(name: str, local_rank: int = 0) -> torch.device:
