@@ -53,7 +53,7 @@ def why_no_slurm() -> str:
     return "" if os.geteuid() == 0 else "a private Slurm needs root"
 
 
-def wait_for(happened, what: str, seconds: float = 30):
+def wait_for(happened, what: str, seconds: float = 120):
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
@@ -112,16 +112,15 @@ def private_slurm(dir: Path, nodes: int = 1):
     try:
         for daemon in (munged, ["slurmctld"], *(["slurmd", "-N", name] for name in names)):
             subprocess.run(
-                daemon, env=env, check=True, timeout=30, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                daemon, env=env, check=True, timeout=120, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
         state = ["sinfo", "-h", "-N", "-o", "%t"]
         wait_for(
             lambda: subprocess.run(state, env=env, capture_output=True, text=True).stdout.split() == ["idle"] * nodes,
             "Slurm nodes that are idle",
-            60,
         )
         yield env
     finally:
-        subprocess.run(["scancel", "--user=root"], env=env, capture_output=True, timeout=30)
+        subprocess.run(["scancel", "--user=root"], env=env, capture_output=True, timeout=120)
         for daemon in (*(f"slurmd-{name}" for name in names), "slurmctld", "munged"):
             stop_by_pid_file(dir / f"{daemon}.pid")

@@ -618,15 +618,15 @@ def test_a_training_of_two_ranks_under_slurm_is_preempted_and_goes_on(tmp_path, 
     ]
     env = {**slurm, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(run, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: (out / "resume.pt").exists() or process.poll() is not None, "a saved state", 120)
+    wait_for(lambda: (out / "resume.pt").exists() or process.poll() is not None, "a saved state", 600)
     job = subprocess.run(["squeue", "-h", "-o", "%i"], env=env, capture_output=True, text=True).stdout.split()[0]
     # What preemption sends before it kills: to the steps, not to the script.
     subprocess.run(["scancel", "--signal=TERM", job], env=env, check=True)
-    err = process.communicate(timeout=120)[1]
+    err = process.communicate(timeout=600)[1]
     log = (tmp_path / "train.log").read_text()
     assert process.returncode == 1 and trailer(tmp_path / "train.log") == 143, err + log
     assert log.count("the same command continues from here") == 1 and "Traceback" not in log, log
-    done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1800)
     log = (tmp_path / "train.log").read_text()
     assert (done.returncode, trailer(tmp_path / "train.log")) == (0, 0) and log.count("resuming") == 1, log
 
