@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from conftest import ROOT, command
+from setk import engines
 
 KEYS = [
     "model",
@@ -21,6 +22,7 @@ KEYS = [
     "latency_ms",
     "convention",
 ]
+HOPS = ["hop_us_native", "hop_us_onnx", "hop_us_torch"]
 
 
 def table(text):
@@ -41,7 +43,16 @@ def test_json_has_the_agreed_keys(se):
 
 def test_time_adds_its_keys(se):
     row = json.loads(se("count", "fspen-79k", "--json", "--time").out)
-    assert list(row) == KEYS + ["hop_ms_median", "hop_ms_p99", "rtf", "rtf_stream", "start_s", "peak_mib"]
+    assert list(row) == KEYS + ["hop_ms_median", "hop_ms_p99", "rtf", "rtf_stream", *HOPS, "start_s", "peak_mib"]
+
+
+@pytest.mark.full
+def test_an_included_model_is_timed_by_every_engine(se):
+    row = json.loads(se("count", "fspen", "--json", "--time").out)
+    native = engines.open("fspen").__class__.__name__ == "NativeEngine"
+    assert [row[key] is not None for key in HOPS] == [native, True, True]
+    assert all(0 < row[key] < 1e6 for key in HOPS if row[key] is not None)
+    assert set(engines.every("setk/pretrained/fspen.pt")) == {"torch"}
 
 
 def test_several_models_are_rows_of_one_table(se):

@@ -34,7 +34,7 @@ def count(
     layers: Annotated[bool, shell.option("--layers", group=shell.OUTPUT, help="Print a row for each layer; they sum to the model's figures.")] = False,
     convention: Annotated[Convention, shell.option(group=shell.METRICS, help="What a MAC is: setk's definition; the rules of ptflops; or those of thop (legacy), as in published tables.")] = Convention.setk,
     seconds: Annotated[float, shell.option(group=shell.METRICS, metavar="S", min=0.1, max=60.0, help="Length of the signal that is counted. It matters to models with attention over time, whose MACs per second grow with it.")] = 1.0,
-    timed: Annotated[bool, shell.option("--time", group=shell.METRICS, help="Measure time per hop, real-time factor, start and memory, on one thread.")] = False,
+    timed: Annotated[bool, shell.option("--time", group=shell.METRICS, help="Measure time per hop by every engine that runs the model here, real-time factor, start and memory, on one thread.")] = False,
     list_: Annotated[Optional[str], shell.option("--list", group=shell.METRICS, metavar="LIST", help="Wav list on which spiking models are measured.")] = None,
     published_rates: Annotated[bool, shell.option("--published-rates", group=shell.METRICS, help="With --list: count recurrent weights at the rate of their layer's input.")] = False,
     set_: shell.Set = [],

@@ -17,14 +17,14 @@ RATE_BYTES = 2 * 16000  # one second of s16le, whatever the model's rate
 
 
 def startup(
-    model: Loaded | Path, causal: bool, options: Sequence[str] = (), seconds: int = 10
+    model: Loaded | str, causal: bool, options: Sequence[str] = (), seconds: int = 10
 ) -> dict[str, float | None]:
     """`start_s`: seconds from the start of `se-enhance MODEL - -`, with further `options`, to its first audio; `peak_mib`: its peak memory.
 
     `peak_mib` is None where there is no /proc: getrusage would add the memory of this process. A model that is not
     causal gets windows of a second.
     """
-    with contextlib.nullcontext(model) if isinstance(model, Path) else _file_of(model) as path:
+    with contextlib.nullcontext(model) if isinstance(model, str) else _file_of(model) as path:
         chunk = () if causal else ("--chunk", "1")
         start = time.perf_counter()
         child = subprocess.Popen(
@@ -56,12 +56,9 @@ def _peak_mib(pid: int) -> float | None:
 
 @contextlib.contextmanager
 def _file_of(loaded: Loaded) -> Iterator[Path]:
-    """The model's file, or a temporary checkpoint of a model that has none."""
+    """A temporary checkpoint of a model that has no file."""
     from setk import checkpoint
 
-    if loaded.file:
-        yield loaded.file
-        return
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "preset.pt"
         checkpoint.save(path, loaded.model, {})

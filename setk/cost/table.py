@@ -13,6 +13,7 @@ from setk.audio import Location
 from setk.core.errors import UserError
 from setk.cost import macs, synops
 from setk.cost.startup import startup
+from setk.cost.timing import hop_times
 from setk.nn.quantization import unquantized
 
 
@@ -53,10 +54,12 @@ def count(
     model = unquantized(loaded.model)
     engine = None
     if timed:
-        engine = engines.open(str(loaded.file), trust=trust) if loaded.file else engines.TorchEngine(model)
+        # An included model is timed as it runs by its name.
+        engine = engines.open(spec, trust=trust) if loaded.file else engines.TorchEngine(model)
     row = cost.report(model, convention, seconds=seconds, label=spec, file=loaded.file, engine=engine)
     if timed:
-        row |= startup(loaded, model.causal, ["--trust"] if trust else [])
+        row |= hop_times(engines.every(spec) if loaded.file else {"torch": engine})
+        row |= startup(spec if loaded.file else loaded, model.causal, ["--trust"] if trust else [])
     if signals is not None:
         if loaded.file and not loaded.has_weights:
             raise UserError(f"{spec}: spikes are measured on a checkpoint; use the .pt that it was exported from")
@@ -81,7 +84,7 @@ def _foreign_row(spec: str, engine: engines.ForeignEngine, timed: bool, stft: st
         "convention": "setk",
     }
     if timed:
-        row |= cost.timing(engine) | startup(Path(spec), True, ["--stft", stft] if stft else [])
+        row |= cost.timing(engine) | hop_times({"onnx": engine}) | startup(spec, True, ["--stft", stft] if stft else [])
     return row
 
 

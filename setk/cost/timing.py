@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Mapping
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from setk.engines import Engine, open_stream
 def timing(engine: Engine, hops: int = 300, seconds: float = 4.0) -> dict[str, float | None]:
     """`hop_ms_median`, `hop_ms_p99`, `rtf` and `rtf_stream` of a model that is loaded.
 
-    A hop is the network alone, on a frame (or on the frames that a file is made for, divided by their number),
+    A hop is the network alone (with its transform in setk's own kernels, which have it inside), on a frame (or on the frames that a file is made for, divided by their number),
     with the state passed on. The real-time factors, processing time over duration, include the transform: `rtf` of a
     signal in one piece, `rtf_stream` of one hop by hop. A model that is not causal has no hop: all but `rtf` are None.
     """
@@ -28,6 +29,22 @@ def timing(engine: Engine, hops: int = 300, seconds: float = 4.0) -> dict[str, f
         "hop_ms_p99": round(float(np.percentile(took, 99)), 4),
         "rtf": round(rtf, 6),
         "rtf_stream": round(_seconds(engine, n, hop) / seconds, 6),
+    }
+
+
+def hop_times(found: Mapping[str, Engine], rounds: int = 5, seconds: float = 1.0) -> dict[str, float | None]:
+    """`hop_us_native`, `hop_us_onnx` and `hop_us_torch`: microseconds of a hop with its transform, fed through a Stream. The engines in
+    `found` take turns in one run, and the median of all rounds counts. None for the others, and for models that are not causal."""
+    took: dict[str, list[float]] = {name: [] for name, engine in found.items() if engine.causal}
+    for _ in range(rounds):
+        for name, times in took.items():
+            engine = found[name]
+            hop = engine.transform.hop * (engine.frames or 1)
+            hops = max(1, round(seconds * engine.sample_rate / hop))
+            times.append(1e6 * _seconds(engine, hops * hop, hop) / hops / (engine.frames or 1))
+    return {
+        f"hop_us_{name}": round(statistics.median(took[name]), 2) if took.get(name) else None
+        for name in ("native", "onnx", "torch")
     }
 
 

@@ -17,7 +17,7 @@ from setk.engines.base import (
 from setk.engines.batch import Batch as Batch
 from setk.engines.native import NativeEngine as NativeEngine
 from setk.engines.enhancer import Enhancer as Enhancer
-from setk.engines.resolve import Loaded as Loaded, model as model, open as open
+from setk.engines.resolve import Loaded as Loaded, every as every, model as model, open as open
 from setk.engines.overlap import Overlapped as Overlapped, open_stream as open_stream
 from setk.engines.stream import Signal as Signal, Stream as Stream
 from setk.engines.torch import TorchEngine as TorchEngine

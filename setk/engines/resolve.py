@@ -94,6 +94,24 @@ def open(
     return TorchEngine(path)
 
 
+def every(spec: str | os.PathLike) -> dict[str, Engine]:
+    """The engines that can run MODEL on this machine, of `native`, `onnx` and `torch`: an included model has them all, a checkpoint
+    torch, and an .onnx the two others. Raises UserError."""
+    spec = os.fspath(spec)
+    file = _path(spec)
+    exported = file if file and file.suffix == ".onnx" else None
+    if not Path(spec).is_file():
+        exported = pretrained.included(".onnx").get(spec, exported)
+    found: dict[str, Engine] = {}
+    if exported and native.available(exported):
+        found["native"] = NativeEngine(exported)
+    if exported:
+        found["onnx"] = _onnx(exported)
+    if file and file.suffix not in (".onnx", ".ts"):
+        found["torch"] = TorchEngine(file)
+    return found
+
+
 def _refuse_stft(spec: str | os.PathLike, stft: str | None) -> None:
     if stft:
         raise UserError(f"--stft is for ONNX files of other projects, and {spec} has a transform; remove it")
