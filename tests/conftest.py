@@ -98,6 +98,14 @@ def pytest_runtest_call(item):
     _sow(item.nodeid)
 
 
+@pytest.fixture
+def restored_sigpipe():
+    """For a test that runs a command's `main` or sets the handler itself."""
+    before = signal.getsignal(signal.SIGPIPE)
+    yield
+    signal.signal(signal.SIGPIPE, before)
+
+
 @pytest.fixture(scope="session")
 def rng() -> np.random.Generator:
     """Random sizes and signals. Each test begins with a seed of its own; SETK_TEST_SEED repeats those of a run with --all."""

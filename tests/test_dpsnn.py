@@ -385,9 +385,11 @@ def test_a_dormant_neuron_is_one_that_never_fires_and_its_loss_raises_it(form, r
     frames = model.transform.analysis(wave)
     found = spikes_of(model)
     out = model.whole(frames)
-    silent = {name: found[name][0].amax((0, 1)) == 0 for name in ("blocks.0.scnn", "blocks.0.srnn", "readout")}
-    for layer, name in ((model.blocks[0].scnn, "blocks.0.scnn"), (srnn, "blocks.0.srnn"), (readout, "readout")):
-        assert torch.equal(layer.dormant > 0, silent[name]), name
+    names = [f"blocks.{i}.{part}" for i in range(len(model.blocks)) for part in ("scnn", "srnn")] + ["readout"]
+    silent = {name: found[name][0].amax((0, 1)) == 0 for name in names}
+    dormant = model.extras["dormant"].split([len(silent[name]) for name in names])
+    for name, shortfall in zip(names, dormant):
+        assert torch.equal(shortfall > 0, silent[name]), name
     assert silent["blocks.0.srnn"][:3].all() and silent["readout"][:2].all() and not silent["readout"].all()
     e = Example(model.transform, wave, wave, out, model.extras)
     LOSSES["dormant"](e).backward()

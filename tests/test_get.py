@@ -224,7 +224,9 @@ def test_a_small_disk_is_named_before_anything_is_downloaded(server, tmp_path, m
     assert not server.requests and states(made, tmp_path, "a*") == {"a.zip": "unpacked"}
 
 
-def test_the_command_prints_a_table_and_the_commands_that_follow(server, tmp_path, monkeypatch, capsys):
+def test_the_command_prints_a_table_and_the_commands_that_follow(
+    server, tmp_path, monkeypatch, capsys, restored_sigpipe
+):
     from setk.cli import prep
 
     made = replace(

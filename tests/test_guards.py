@@ -78,7 +78,9 @@ def test_finite_states_leave_the_output_as_it_is(rng, caplog):
     assert np.isfinite(setk.load("fspen").enhance(x, 16000)).all() and not caplog.records
 
 
-def test_a_crash_of_pesq_is_one_missing_score(rng):
+@pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])  # as Python starts, and as the commands run
+def test_a_crash_of_pesq_is_one_missing_score(rng, handler, restored_sigpipe):
+    signal.signal(signal.SIGPIPE, handler)
     x = np.sin(np.arange(32000) / 9) * np.repeat(rng.uniform(0, 1, 40), 800)
     y = x + 0.01 * rng.standard_normal(32000)
     before, _ = compute(x, y, 16000, ["pesq_wb"])

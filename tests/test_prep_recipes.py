@@ -38,7 +38,7 @@ def test_without_a_root_a_generated_tree_is_prepared_and_that_is_said(prepare, t
     assert sorted(shards.Shards(tmp_path / "here/shards").ids) == sorted(found[0])
     for step in ("shards", *(["prepare"] if dataset != "librimix" else [])):
         log = (tmp_path / f"here/log/{step}.2.log").read_text()
-        assert "--shard 2/2" in log and log.splitlines()[-1].startswith("# Ended (code 0)")
+        assert "--part 2/2" in log and log.splitlines()[-1].startswith("# Ended (code 0)")
 
 
 @pytest.mark.full
@@ -77,7 +77,7 @@ def test_a_recipe_runs_with_the_launcher_of_kaldi(prepare, tmp_path):
         and len(shards.Shards(tmp_path / "here/shards").ids) == 4
     )
     log = (tmp_path / "here/log/shards.2.log").read_text()
-    assert "--shard 2/2" in log and "\n# Host " not in log and "# Ended (code 0) at now" in log
+    assert "--part 2/2" in log and "\n# Host " not in log and "# Ended (code 0) at now" in log
 
 
 def test_a_librimix_tree_without_what_is_wanted_stops_the_recipe(prepare, tmp_path):

@@ -9,12 +9,14 @@ error code of the pesq package.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import struct
 import subprocess
 import sys
 import time
+from typing import Iterator
 
 import numpy as np
 
@@ -38,10 +40,11 @@ class Process:
         """What pesq.pesq returns for two float signals [n]. Raises Crash; the process is then of no more use."""
         assert self._child.stdin and self._child.stdout
         try:
-            self._child.stdin.write(REQUEST.pack(rate, MODES.index(mode), len(ref)))
-            for x in (ref, est):
-                self._child.stdin.write(np.ascontiguousarray(x, "<f8").tobytes())
-            self._child.stdin.flush()
+            with _sigpipe_blocked():
+                self._child.stdin.write(REQUEST.pack(rate, MODES.index(mode), len(ref)))
+                for x in (ref, est):
+                    self._child.stdin.write(np.ascontiguousarray(x, "<f8").tobytes())
+                self._child.stdin.flush()
             answer = self._child.stdout.read(ANSWER.size)
         except BrokenPipeError:
             answer = b""
@@ -55,6 +58,18 @@ class Process:
             return f"needs more than {CPU_SECONDS} s for this pair of signals"
         name = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         return f"crashes with this pair of signals ({name})"
+
+
+@contextlib.contextmanager
+def _sigpipe_blocked() -> Iterator[None]:
+    """A pipe without a reader raises BrokenPipeError even where SIGPIPE ends the process, as it does in the commands."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        yield
+    finally:
+        if signal.SIGPIPE in signal.sigpending():
+            signal.sigwait({signal.SIGPIPE})
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _process: Process | None = None

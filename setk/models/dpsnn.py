@@ -40,7 +40,7 @@ from torch.nn import functional as F
 from setk.audio.stft import Frames
 from setk.models import Model, State, Widths
 from setk.nn.parts import constant
-from setk.nn.spiking import BASE, GAIN, AdaptiveRecurrent, Binary, LeakyConv, Readout, SteadyLinear
+from setk.nn.spiking import BASE, GAIN, AdaptiveRecurrent, Binary, LeakyConv, Readout, SteadyLinear, take_dormant
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ class DPSNN(Model):
         out = self.decoder(features * torch.sigmoid(self.mask(active))) + self.decoder_bias
         if self.training:
             layers = [layer for block in self.blocks for layer in (block.scnn, block.srnn)]
-            dormant = torch.cat([layer.dormant for layer in (*layers, self.readout)])
+            dormant = torch.cat([take_dormant(layer) for layer in (*layers, self.readout)])
             self.extras = {"spikes": binary, "readout": active, "dormant": dormant}
         return out.masked_fill(hold.unsqueeze(-1), 0), (*states, r, after)
 

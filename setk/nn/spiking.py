@@ -64,6 +64,12 @@ class Binary(nn.Module):
         return above((self.dense.weight * x).sum(-1) + self.dense.bias - self.threshold)
 
 
+def take_dormant(layer: nn.Module) -> Tensor:
+    """`layer.dormant` of its last run in training, which the layer then forgets: a model that holds a graph cannot be copied."""
+    found, layer.dormant = layer.dormant, None
+    return found
+
+
 class LeakyConv(nn.Module):
     """Each channel's own convolution over `taps` frames into leaky neurons (PLIF, Fang et al. 2021).
 
