@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# DPSNN, a spiking network, on a few hours of open speech and noise, mixed on the fly: a quarter of an hour on one core.
-# fspen.sh describes the corpus.
+# DPSNN, a spiking network, on a few hours of open speech and noise, mixed on the fly: how the included dpsnn was trained. The first
+# training leaves most recurrent neurons silent; the loss `dormant` of the other two wakes them. fspen.sh describes the corpus.
 #
 #   bash recipes/open/dpsnn.sh --root CORPUS --more CORPUS_MORE
 conf=dpsnn_open
 # shellcheck source=recipes/utils/recipe.sh
 . "$(dirname "$0")/../utils/recipe.sh" open dpsnn "$@"
 
-run_stages
+awake='ema=0.99 losses.envelope=2.0 losses.compressed_magnitude=0.5 losses.spikes=1.0e-4 losses.readout=1.0e-4 losses.dormant=0.5'
+read -ra awake <<< "$awake"
+train_first first dpsnn_open
+train_first second dpsnn_open "${awake[@]}" seed=3 steps=600 warmup=50 lr=2.0e-3 lr_end=2.0e-5 valid_every=600
+run_stages "${awake[@]}" seed=4 steps=300 warmup=20 lr=1.0e-3 lr_end=1.0e-5 losses.snr=2.0 valid_every=300
 operations
 suppression_curve
