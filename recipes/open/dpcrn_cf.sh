@@ -19,7 +19,8 @@ train_first fourth $perceptual seed=4 steps=8000 lr=1.5e-3 losses.perceptual=0.6
 if [[ ! $own_init ]]; then
     conf=$perceptual part "$dir/fifth" 0 2
     mkdir -p "$dir/mean/log"
-    dir=$dir/mean average_with_init "$dir/fifth/last.pt"
+    fifth=$dir/fifth/last.pt
+    dir=$dir/mean average_with_init "$fifth"
     init=$dir/mean/best.pt
 fi
 train_first pitch dpcrn_cf_open_pitch

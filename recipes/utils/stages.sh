@@ -306,7 +306,7 @@ suppression_curve() {
         systems+=("$threshold=$at/scores.tsv,$at/count.json")
     done
     {
-        printf '\n## Quality against synaptic operations, by the threshold of the readout (`suppression`)\n\n'
+        printf '\n## Quality against synaptic operations, by the threshold of the readout\n\n'
         se-score --table md --metrics pesq_wb,stoi,si_sdr "${systems[@]}"
     } | tee -a "$dir/RESULTS.md"
 }
