@@ -71,10 +71,10 @@ def test_speech_is_voiced_in_part_and_its_pitch_is_a_speakers():
 
 def test_likelihoods_are_highest_at_the_class_and_unvoiced_is_certain(rng):
     periods = torch.from_numpy(rng.uniform(32, 256, 50).astype(np.float32)).round()
-    wanted = pitch.likelihoods(periods)
-    torch.testing.assert_close(wanted.sum(-1), torch.ones(50))
-    assert (wanted.argmax(-1) == pitch.classes(periods)).all()
-    assert (pitch.classes(periods) == 256 - periods).all() and (wanted[:, pitch.VOICED] == 0).all()
+    expected = pitch.likelihoods(periods)
+    torch.testing.assert_close(expected.sum(-1), torch.ones(50))
+    assert (expected.argmax(-1) == pitch.classes(periods)).all()
+    assert (pitch.classes(periods) == 256 - periods).all() and (expected[:, pitch.VOICED] == 0).all()
     unvoiced = pitch.likelihoods(torch.zeros(3))
     assert (unvoiced[:, pitch.VOICED] == 1).all() and unvoiced.sum() == 3
     assert (pitch.classes(torch.zeros(3)) == pitch.VOICED).all()
@@ -87,13 +87,13 @@ def example(clean, logits):
 def test_the_loss_compares_the_last_answers_of_a_model_that_is_late(rng):
     clean = harmonics(150, rng)
     clean[:, 8000:] = 0
-    wanted = pitch.likelihoods(pitch.periods(clean, DPCRN))
-    right = torch.log(wanted + 1e-9)
-    late = torch.cat([torch.zeros(1, 2, wanted.shape[-1]), right], 1)
-    entropy = -(wanted * torch.log(wanted + 1e-9)).sum(-1).mean()
+    expected = pitch.likelihoods(pitch.periods(clean, DPCRN))
+    right = torch.log(expected + 1e-9)
+    late = torch.cat([torch.zeros(1, 2, expected.shape[-1]), right], 1)
+    entropy = -(expected * torch.log(expected + 1e-9)).sum(-1).mean()
     assert LOSSES["pitch"](example(clean, late)) == pytest.approx(float(entropy), abs=1e-4)
     assert LOSSES["pitch"](example(clean, torch.zeros_like(late))) == pytest.approx(np.log(226), rel=1e-4)
-    wrong = torch.cat([right, torch.zeros(1, 2, wanted.shape[-1])], 1)
+    wrong = torch.cat([right, torch.zeros(1, 2, expected.shape[-1])], 1)
     assert LOSSES["pitch"](example(clean, wrong)) > entropy + 0.1
 
 

@@ -194,31 +194,7 @@ def _write_page(model: Any, graph: Path, out: Path) -> dict[str, Any]:
 class _Callable(ModuleType):
     """`setk.export` is this package as soon as one of its modules is imported, and a function of the Python API too."""
 
-    def __call__(
-        self,
-        spec: str | os.PathLike,
-        out: str | os.PathLike,
-        *,
-        frames: int = 1,
-        batch: int = 1,
-        runtime: str | None = None,
-        signals: Iterable[str] | None = None,
-        min_snr: float | None = None,
-        integer: bool = False,
-        weights: str = "float",
-    ) -> dict[str, Any]:
-        return write(
-            spec,
-            out,
-            frames=frames,
-            batch=batch,
-            runtime=runtime,
-            signals=signals,
-            min_snr=min_snr,
-            integer=integer,
-            weights=weights,
-        )
+    __call__ = staticmethod(write)
 
 
-_Callable.__call__.__doc__ = write.__doc__
 sys.modules[__name__].__class__ = _Callable

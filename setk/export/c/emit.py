@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from importlib.resources import files
-from typing import Sequence
+from typing import Mapping, Sequence
 
 import numpy as np
 
@@ -35,6 +35,17 @@ UNPACK_CALL = """
 UNPACK_NOTE = """
  * The weights are int8. The first call makes floats of them, in memory of this file: make it before other threads start. With
  * -DSETK_WEIGHTS_INT8 they stay int8, and process() makes floats of those in use."""
+# What the header of the float form says where that of the integer form differs.
+FLOAT_FORM = {
+    "MEMORY_TYPE": "float",
+    "PROCESS_NAME": "PREFIX_process",
+    "ALIGNMENT_NOTE": ", aligned as float",
+    "LIMIT_TYPE": "float",
+    "PROCESS_TEXT": """/* Read one hop of samples between -1 and 1, and write one. `in` and `out` may be the same. */
+void PREFIX_process(PREFIX_state *state, void *scratch, const float *in, float *out);
+
+/* The same for 16-bit samples; the output is rounded and limited. */""",
+}
 _SECTION = re.compile(r"^/\* ---- ((?:[A-Z0-9_]+ ?)+):", re.M)
 _CASE = re.compile(r"^\s+case ([A-Z0-9_]+):.*\n", re.M)
 
@@ -83,9 +94,17 @@ def memory(translated: Translated, kept: Program | None = None) -> dict[str, int
     }
 
 
+def interface(form: Mapping[str, str]) -> str:
+    """The template of OUT.h for a form of the program; `form` has the keys of FLOAT_FORM."""
+    template = text("template.h", "setk.export.c")
+    for name, value in form.items():
+        template = template.replace(name, value)
+    return template
+
+
 def header(translated: Translated, prefix: str, facts: str, kept: Program | None = None) -> str:
     """The text of OUT.h; `facts` goes into its first line."""
-    body = _fill(text("template.h", "setk.export.c"), translated, prefix, kept).replace("FACTS", facts, 1)
+    body = _fill(interface(FLOAT_FORM), translated, prefix, kept).replace("FACTS", facts, 1)
     return body.replace("UNPACK_NOTE", "" if kept is None else UNPACK_NOTE)
 
 

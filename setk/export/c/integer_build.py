@@ -31,6 +31,13 @@ COMPARED_S = 2.0  # seconds of each of these signals, at most, are compared with
 COMPARED = 2
 EXAMPLES = Path(__file__).parents[3] / "data" / "mini" / "valid" / "noisy.scp"  # in a checkout
 KERNELS = ("integer.h", "integer_layers.h", "integer_transform.h")
+INTEGER_FORM = {
+    "MEMORY_TYPE": "int32_t",
+    "PROCESS_NAME": "PREFIX_process_s16",
+    "ALIGNMENT_NOTE": "",
+    "LIMIT_TYPE": "int",
+    "PROCESS_TEXT": "/* Read one hop of 16-bit samples, and write one, by integer arithmetic alone. `in` and `out` may be the same. */",
+}
 TYPES = {
     "bytes": "int8_t",
     "shorts": "int16_t",
@@ -145,7 +152,7 @@ class Form:
         source.write_text(
             "\n".join([head, f'#include "{self.prefix}.h"', "#include <stddef.h>", "", points, *kernels, body])
         )
-        source.with_suffix(".h").write_text(self._filled(emit.text("integer_template.h", "setk.export.c")))
+        source.with_suffix(".h").write_text(self._filled(emit.interface(INTEGER_FORM).replace("UNPACK_NOTE", "")))
 
 
 def memory(program: Integers, hop: int) -> dict[str, int]:

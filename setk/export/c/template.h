@@ -1,8 +1,8 @@
 /* PREFIX.h: FACTS
  *
- * static float state[PREFIX_UPPER_STATE_BYTES / 4], scratch[PREFIX_UPPER_SCRATCH_BYTES / 4];
+ * static MEMORY_TYPE state[PREFIX_UPPER_STATE_BYTES / 4], scratch[PREFIX_UPPER_SCRATCH_BYTES / 4];
  * PREFIX_state *s = PREFIX_init(state);
- * for (;;) PREFIX_process(s, scratch, in, out);   in and out: PREFIX_UPPER_HOP samples
+ * for (;;) PROCESS_NAME(s, scratch, in, out);   in and out: PREFIX_UPPER_HOP samples
  */
 #ifndef PREFIX_UPPER_H
 #define PREFIX_UPPER_H
@@ -24,20 +24,17 @@ extern const char PREFIX_about[];
 
 typedef struct PREFIX_state PREFIX_state;
 
-/* Start a stream in the caller's memory of PREFIX_UPPER_STATE_BYTES, aligned as float. The memory may not move.UNPACK_NOTE */
+/* Start a stream in the caller's memory of PREFIX_UPPER_STATE_BYTESALIGNMENT_NOTE. The memory may not move.UNPACK_NOTE */
 PREFIX_state *PREFIX_init(void *memory);
 
 /* Reduce noise by at most so many dB: the input, as late as the output, stays in it that far below its level. 0 passes the input,
  * 200 and more is no limit, which is the start. For any time between calls. */
-void PREFIX_set_limit(PREFIX_state *state, float decibels);
+void PREFIX_set_limit(PREFIX_state *state, LIMIT_TYPE decibels);
 
 /* Return to silence, as before the first sample. The limit stays. */
 void PREFIX_reset(PREFIX_state *state);
 
-/* Read one hop of samples between -1 and 1, and write one. `in` and `out` may be the same. */
-void PREFIX_process(PREFIX_state *state, void *scratch, const float *in, float *out);
-
-/* The same for 16-bit samples; the output is rounded and limited. */
+PROCESS_TEXT
 void PREFIX_process_s16(PREFIX_state *state, void *scratch, const int16_t *in, int16_t *out);
 
 #ifdef __cplusplus

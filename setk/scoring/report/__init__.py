@@ -14,7 +14,7 @@ import math
 import os
 from pathlib import Path
 from string import Template
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 from setk import metrics
 from setk.audio import Location
@@ -56,7 +56,6 @@ def write_report(
         path,
         Template(part("page.html")).substitute(
             style=part("page.css"),
-            script=script,
             gradient=media.GRADIENT,
             range=media.RANGE_DB,
             seconds=media.SECONDS,
@@ -69,9 +68,14 @@ def write_report(
             by=text(by),
             worst=_cards(low, places, by),
             best=_cards(high, places, by),
-            head="".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names),
-            rows="\n".join(_row(row, names) for row in rows),
-            provenance=facts(summary["provenance"]),
+            utterances=utterances(
+                "All utterances",
+                names,
+                "reason",
+                "id or reason",
+                (_row(row, names) for row in rows),
+                summary["provenance"],
+            ),
         ),
     )
 
@@ -193,6 +197,22 @@ def _row(row: Row, names: Sequence[str]) -> str:
     cells = "".join(f"<td>{number(row['scores'][name])}</td>" for name in names)
     why = f"<b>failed</b> {text(row['error'])}" if row["error"] else ""
     return f'<tr{" class=bad" if why else ""}><th scope="row">{text(row["utt"])}</th>{cells}<td>{why}</td></tr>'
+
+
+def utterances(
+    title: str, columns: Sequence[str], last: str, search: str, rows: Iterable[str], provenance: Mapping[str, Any]
+) -> str:
+    """The end of a page: the table of all utterances, with numeric `columns` and a `last` one, and the provenance. `title` is HTML,
+    `search` what the filter looks for."""
+    return Template(part("utterances.html")).substitute(
+        title=title,
+        filter=search,
+        columns="".join(f'<th scope="col" class="num">{text(name)}</th>' for name in columns)
+        + f'<th scope="col">{last}</th>',
+        rows="\n".join(rows),
+        script=part("page.js"),
+        provenance=facts(provenance),
+    )
 
 
 def facts(provenance: Mapping[str, Any]) -> str:

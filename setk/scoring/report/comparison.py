@@ -14,7 +14,7 @@ from setk.audio import Location
 from setk.core.errors import UserError
 from setk.core.files import write_text
 from setk.scoring.compare import Comparison, Table
-from setk.scoring.report import bounds, facts, media, number, part, text
+from setk.scoring.report import bounds, media, number, part, text, utterances
 from setk.scoring.summary import summarise
 
 CARDS = 4  # utterances of each kind that the page plays
@@ -54,7 +54,6 @@ def write_comparison(
         path,
         Template(part("comparison.html")).substitute(
             style=part("page.css"),
-            script=script,
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             counts=f"{len(systems)} systems, {len(utts):,} utterances that all of them have",
             first=text(systems[0].name),
@@ -66,9 +65,14 @@ def write_comparison(
             by=text(by),
             differing="".join(_card(rows, utt, names) for utt in differing),
             worst="".join(_card(rows, utt, names) for utt in worst),
-            systems="".join(f'<th scope="col" class="num">{text(system.name)}</th>' for system in systems),
-            rows="\n".join(_line(systems, columns, utt, by) for utt in utts),
-            provenance=facts(provenance),
+            utterances=utterances(
+                f"All utterances: {text(by)}",
+                [*(system.name for system in systems)],
+                "best",
+                "id or system",
+                (_line(systems, columns, utt, by) for utt in utts),
+                provenance,
+            ),
         ),
     )
 
