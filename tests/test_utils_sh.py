@@ -275,7 +275,7 @@ def test_a_job_killed_outright_has_failed(tmp_path, launcher):
         "x.JOB.log",
         "python3",
         "-c",
-        "import os, signal\nif JOB == 2: os.kill(os.getppid(), signal.SIGKILL)\n",
+        "import os, signal, time\nif JOB == 2: os.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(3)\n",
     )
     assert code == 1 and "1 / 2 failed, log is in x.*.log (job 2)" in err
     assert [trailer(tmp_path / f"x.{i}.log") for i in (1, 2)] == [0, None]

@@ -92,7 +92,8 @@ END
 }
 
 # What a pod does before job.sh: the number of its job from its index, and the environment of a recipe. Kubernetes signals only the
-# first process of a pod, so `run` passes the signal on. Its code is 0 also for a program that failed: the log has that.
+# first process of a pod, so `run` passes the signal on. Only a pod that was stopped before its job ended fails. That a program failed
+# or was killed is in the log; pods that fail for that reason would soon reach backoffLimit, which ends the other jobs too.
 before=$(
     # shellcheck disable=SC2016  # for the shell of the pod
     printf 'numbers=(%s)\nK8S_JOB=${numbers[JOB_COMPLETION_INDEX]-}\n' "${jobs[*]}"
@@ -102,16 +103,16 @@ before=$(
     cat <<'END'
 [[ ! ${SETK_ROOT-} ]] || export PATH=$SETK_ROOT/bin:$SETK_ROOT/recipes/utils:$PATH
 run() {
-    local code
+    local code stopped=
     "$@" &
-    trap "kill -USR2 $!" TERM
+    trap "stopped=true; kill -USR2 $!" TERM
     wait $!
     code=$?
     while kill -0 $! 2>/dev/null; do
         wait $!
         code=$?
     done
-    ((code <= 1))
+    [[ ! $stopped ]] || ((code <= 1))
 }
 END
     echo
