@@ -81,7 +81,7 @@ def test_a_generated_file_computes_what_it_states(se, tmp_path, rng, shape, meta
     assert rate == 16000 and y.shape == x.shape and snr(gain * expected_of(x, transform), y) > 100
 
 
-@pytest.mark.parametrize("name", ["fspen", "lite_rtse"])
+@pytest.mark.parametrize("name", ["fspen", "lite_rtse", "dpcrn_cf"])
 def test_a_re_dressed_export_of_our_own_is_the_model(se, tmp_path, name):
     path = tmp_path / "other.onnx"
     assert se("quant", "export", name, path, "--for", "sherpa-onnx").returncode == 0
@@ -129,6 +129,7 @@ def test_a_pipe_and_the_time_that_it_takes(se, tmp_path):
         ({}, [], "state it with --stft"),
         ({"metadata": SHERPA | {"window_type": "vorbis"}}, [], "cannot use"),
         ({"metadata": SHERPA | {"hop_length": 200}}, [], "does not divide"),
+        ({"metadata": SHERPA | {"lookahead": -1}}, [], "look-ahead of -1 frames"),
         ({"metadata": SHERPA, "outputs": 2}, [], "3 inputs and 2 outputs"),
         ({"shape": (1, 257, 2)}, ["--stft", "512,256,sqrt-hann"], "expected [1, 257, 1, 2]"),
         ({"shape": (1, 129, 1, 2)}, ["--stft", "512,256,sqrt-hann"], "expected [1, 257, 1, 2]"),

@@ -45,6 +45,9 @@ MODELS = {
         "residual": True,
     },
     "effifusion_gan": {"channels": 16, "blocks": 1, "heads": 2},
+    "gtcrn": {"blocks": 1},
+    "fastenhancer": {},
+    "fastenhancer-48k": {"rate": 48000, "window": 1024, "hop": 512, "learned_bands": True, "bands": 24},
 }
 
 

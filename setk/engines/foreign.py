@@ -3,7 +3,8 @@
 The signature is that of GTCRN and of models after it: the first input `mix` and the first output `enh` are the spectrum of one frame,
 float [1, F, 1, 2] or [1, 1, F, 2] (real and imaginary part); the other inputs are states, which are zeros before the first frame, and
 the other outputs are the next states in the same order. The transform is in the metadata that sherpa-onnx reads (`n_fft`,
-`hop_length`, `window_length`, `window_type`, `sample_rate`), or is stated by the user.
+`hop_length`, `window_length`, `window_type`, `sample_rate`), or is stated by the user. `lookahead` there, which exports of setk
+have, is by how many frames the output is late.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from setk.audio.wav import MAX_RATE, MIN_RATE
 from setk.core.errors import UserError
 from setk.core.files import sha256
 from setk.engines import onnx_graph
-from setk.engines.exported import MAX_STATE, MAX_WINDOW
+from setk.engines.exported import MAX_FRAMES, MAX_STATE, MAX_WINDOW
 
 POWERS = {"sqrt-hann": 0.5, "hann": 1.0}  # name of a window -> power of the Hann window
 SHERPA_WINDOWS = {"hann_sqrt": "sqrt-hann", "hann": "hann"}
@@ -65,25 +66,35 @@ def _stated(metadata: Mapping[str, str], path: Path) -> tuple[STFT, int] | None:
     )
 
 
+def _lookahead(metadata: Mapping[str, str], path: Path) -> int:
+    """By how many frames the output is late, as the metadata states; 0 without it. Raises UserError if that is not possible."""
+    frames = metadata.get("lookahead", "0")
+    if not frames.isdecimal() or int(frames) > MAX_FRAMES:
+        raise UserError(f"{path}: its metadata states a look-ahead of {frames} frames; expected 0 to {MAX_FRAMES}")
+    return int(frames)
+
+
 class ForeignEngine:
     """A streaming denoiser that setk did not write, in ONNX Runtime on one thread, one frame and one channel at a time.
 
     `stft`: the transform as `parse_stft` reads it; None: that of the metadata. Raises UserError on another signature.
     """
 
-    lookahead, frames, causal, chunk_s = 0, 1, True, 10.0
+    frames, causal, chunk_s = 1, True, 10.0
 
     def __init__(self, path: Path, session: Any, stft: str | None = None):
         self.name, self.sha256 = path.stem, sha256(path)
         self._path, self._session = path, session
         self._names = [x.name for x in session.get_inputs()]
-        stated = parse_stft(stft) if stft else _stated(session.get_modelmeta().custom_metadata_map, path)
+        metadata = session.get_modelmeta().custom_metadata_map
+        stated = parse_stft(stft) if stft else _stated(metadata, path)
         if stated is None:
             raise UserError(
                 f"{path}: was not written by se-quant export, and its metadata has no transform; "
                 "state it with --stft WINDOW,HOP,TYPE, as in 512,256,sqrt-hann"
             )
         self.transform, self.sample_rate = stated
+        self.lookahead = _lookahead(metadata, path)
         self._gain = 1.0 if stft else _sherpa_gain(self.transform)
         self._frame, self._states = self._signature()
         self._check_run()

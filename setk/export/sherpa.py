@@ -111,6 +111,7 @@ def _metadata(model: Model, transform: STFT, shapes: dict[str, tuple[int, ...]])
         "hop_length": transform.hop,
         "window_length": transform.window,
         "window_type": WINDOWS[transform.power],
+        "lookahead": model.lookahead,  # frames; sherpa-onnx does not read it, setk does
     }
     values |= {f"{name}_shape": ",".join(map(str, shape)) for name, shape in shapes.items()}
     return {key: str(value) for key, value in values.items()}

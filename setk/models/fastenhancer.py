@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import STFT, compress
-from setk.models import Model, State
+from setk.models import Model, State, Widths
 from setk.nn.gru import GroupedGRU
 
 POWER = 0.3
@@ -55,6 +55,7 @@ class Config:
     window: int = 512  # STFT window [samples]
     hop: int = 256  # STFT hop [samples]
     learned_bands: bool = False  # whether the linear layers along frequency learn
+    widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): C1, C2
 
 
 def _full_band(**sizes: int) -> Config:
@@ -64,7 +65,7 @@ def _full_band(**sizes: int) -> Config:
 class FastEnhancer(Model):
     """The network over spectra: forward(spectrum [B, T, F0 + 1, 2], state) -> (spectrum, state).
 
-    State: h of each block's GRU, [1, B, F2, C2].
+    State: h of each block's GRU, [1, B, F2, C2], or its own width in place of C2 in a pruned model.
     """
 
     name = "fastenhancer"
@@ -78,6 +79,7 @@ class FastEnhancer(Model):
         "fastenhancer-t-48k": _full_band(channels=24, encoders=2, blocks=2, features=20, bands=24),
         "fastenhancer-b-48k": _full_band(channels=48, encoders=2, blocks=3, features=36, bands=36),
     }
+    width_multiple = 4
 
     def __init__(self, config: Config):
         super().__init__()
@@ -86,17 +88,25 @@ class FastEnhancer(Model):
         self.config, self.sample_rate = config, config.rate
         self.transform = STFT(config.window, config.hop, power=1.0)
         c1, c2, narrow, f2 = config.channels, config.features, config.window // 8, config.bands
-        self.first = _conv(2, c1, 8, stride=4, padding=2)
-        self.encoder = nn.ModuleList(_conv(c1, c1, 3, padding=1) for _ in range(config.encoders))
+        width = self.units = Widths(config.widths)
+        skips = [width("first", c1), *(width(f"encoder.{i}", c1) for i in range(config.encoders))]
+        self.first = _conv(2, skips[0], 8, stride=4, padding=2)
+        self.encoder = nn.ModuleList(_conv(a, b, 3, padding=1) for a, b in zip(skips, skips[1:]))
         self.down_bands, self.up_bands = (Bands(matrix, config.learned_bands) for matrix in band_matrices(narrow, f2))
-        self.down = nn.Sequential(nn.Conv1d(c1, c2, 1, bias=False), nn.BatchNorm1d(c2))
-        self.blocks = nn.ModuleList(RNNFormer(c2, f2, config.heads, positioned=i == 0) for i in range(config.blocks))
-        self.up = nn.Sequential(nn.Conv1d(c2, c1, 1, bias=False), nn.BatchNorm1d(c1))
-        self.decoder = nn.ModuleList(
-            nn.Sequential(_conv(2 * c1, c1, 1), _conv(c1, c1, 3, padding=1)) for _ in range(config.encoders)
+        self.down = nn.Sequential(nn.Conv1d(skips[-1], c2, 1, bias=False), nn.BatchNorm1d(c2))
+        self.blocks = nn.ModuleList(
+            RNNFormer(config, width, f"blocks.{i}", positioned=i == 0) for i in range(config.blocks)
         )
-        self.join = _conv(2 * c1, c1, 1)
-        self.last = ScaledConvTranspose(c1)
+        x = width("up", c1)
+        self.up = nn.Sequential(nn.Conv1d(c2, x, 1, bias=False), nn.BatchNorm1d(x))
+        self.decoder = nn.ModuleList()
+        for i, skip in enumerate(reversed(skips[1:])):
+            inner, after = width(f"decoder.{i}.inner", c1), width(f"decoder.{i}", c1)
+            self.decoder.append(nn.Sequential(_conv(x + skip, inner, 1), _conv(inner, after, 3, padding=1)))
+            x = after
+        last = width("join", c1)
+        self.join = _conv(x + skips[0], last, 1)
+        self.last = ScaledConvTranspose(last)
 
     @property
     def folded_parameters(self) -> int:
@@ -110,8 +120,8 @@ class FastEnhancer(Model):
         )
 
     def init_state(self, batch: int) -> State:
-        size = (1, batch, self.config.bands, self.config.features)
-        return tuple(self.join[0].weight.new_zeros(size) for _ in self.blocks)
+        new = self.join[0].weight.new_zeros
+        return tuple(new(1, batch, self.config.bands, block.gru.hidden_size) for block in self.blocks)
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         batch, time = spectrum.shape[:2]
@@ -153,7 +163,7 @@ class Bands(nn.Module):
 
     def __init__(self, matrix: np.ndarray, learned: bool):
         super().__init__()
-        weight = torch.from_numpy(matrix)
+        weight = torch.tensor(matrix)
         if learned:
             self.weight = nn.Parameter(weight)
         else:
@@ -185,15 +195,18 @@ class ScaledConvTranspose(nn.Module):
 class RNNFormer(nn.Module):
     """GRU along time, then attention over the bands of a frame, on [B, T, F2, C2]."""
 
-    def __init__(self, features: int, bands: int, heads: int, positioned: bool):
+    def __init__(self, config: Config, width: Widths, name: str, positioned: bool):
         super().__init__()
-        self.heads = heads
-        self.gru = GroupedGRU(1, features, features)
-        self.gru_fc = nn.Linear(features, features, bias=False)
+        features = config.features
+        self.heads = config.heads
+        self.scale = (features // config.heads) ** -0.5  # that of the full width, in a pruned model too
+        hidden, head = width(f"{name}.gru", features), width(f"{name}.attention", features // config.heads)
+        self.gru = GroupedGRU(1, features, hidden)
+        self.gru_fc = nn.Linear(hidden, features, bias=False)
         self.gru_norm = nn.BatchNorm1d(features)
-        self.position = nn.Parameter(torch.from_numpy(positions(bands, features))) if positioned else None
-        self.qkv = nn.Linear(features, 3 * features, bias=False)
-        self.attention_fc = nn.Linear(features, features, bias=False)
+        self.position = nn.Parameter(torch.tensor(positions(config.bands, features))) if positioned else None
+        self.qkv = nn.Linear(features, 3 * config.heads * head, bias=False)
+        self.attention_fc = nn.Linear(config.heads * head, features, bias=False)
         self.attention_norm = nn.BatchNorm1d(features)
 
     def forward(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
@@ -204,7 +217,7 @@ class RNNFormer(nn.Module):
         q, k, v = (
             self.qkv(x).unflatten(-1, (self.heads, 3, -1)).transpose(2, 3).unbind(-2)
         )  # [B, T, heads, F2, C2 / heads]
-        weights = torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, -1)
+        weights = torch.softmax(q @ k.transpose(-1, -2) * self.scale, -1)
         z = (weights @ v).transpose(2, 3).flatten(3)
         return x + _normed(self.attention_norm, self.attention_fc(z)), h
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import STFT
-from setk.models import Model, State
+from setk.models import Model, State, Widths
 from setk.nn.gru import GroupedGRU
 
 RATE, BINS = 16000, 257
@@ -50,13 +50,14 @@ DILATIONS = (1, 2, 5)
 class Config:
     channels: int = 16  # channels inside the network
     blocks: int = 2  # grouped dual-path RNNs
+    widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those that follow from channels
 
 
 class GTCRN(Model):
     """The network over spectra: forward(spectrum [B, T, 257, 2], state) -> (spectrum, state).
 
     State: for each of the six GT blocks the past of its depth-wise conv [B, C, 2 d, 33] and its attention [1, B, C];
-    for each dual-path RNN [2, B, 33, C / 2].
+    for each dual-path RNN [2, B, 33, C / 2]. A pruned model has its own widths in place of C.
     """
 
     name = "gtcrn"
@@ -66,23 +67,25 @@ class GTCRN(Model):
     )
     Config = Config
     presets = {"gtcrn": Config()}
+    width_multiple = 4
 
     def __init__(self, config: Config):
         super().__init__()
         if config.channels % 4:
             raise ValueError(f"channels {config.channels}: must be a multiple of 4")
         self.config, c = config, config.channels
+        width = self.units = Widths(config.widths)
         self.transform = STFT(512, 256)
-        self.register_buffer("erb", torch.from_numpy(erb_matrix()), persistent=False)
+        self.register_buffer("erb", torch.tensor(erb_matrix()), persistent=False)
         self.narrow = nn.ModuleList(
             [
                 _conv(nn.Conv2d(9, c, (1, 5), (1, 2), (0, 2)), c),
                 _conv(nn.Conv2d(c, c, (1, 5), (1, 2), (0, 2), groups=2), c),
             ]
         )
-        self.encoder = nn.ModuleList(GTBlock(c, dilation) for dilation in DILATIONS)
-        self.rnns = nn.ModuleList(DualPath(c) for _ in range(config.blocks))
-        self.decoder = nn.ModuleList(GTBlock(c, dilation) for dilation in reversed(DILATIONS))
+        self.encoder = nn.ModuleList(GTBlock(c, d, width, f"encoder.{i}") for i, d in enumerate(DILATIONS))
+        self.rnns = nn.ModuleList(DualPath(c, width, f"rnns.{i}") for i in range(config.blocks))
+        self.decoder = nn.ModuleList(GTBlock(c, d, width, f"decoder.{i}") for i, d in enumerate(reversed(DILATIONS)))
         self.widen = nn.Sequential(*_conv(nn.ConvTranspose2d(c, c, (1, 5), (1, 2), (0, 2), groups=2), c))
         self.mask = nn.Sequential(nn.ConvTranspose2d(c, 2, (1, 5), (1, 2), (0, 2)), nn.BatchNorm2d(2), nn.Tanh())
 
@@ -142,22 +145,21 @@ def _conv(conv: nn.Module, channels: int) -> nn.Sequential:
 class GTBlock(nn.Module):
     """Grouped temporal convolution on [B, C, T, 33], of which the first half of the channels is processed."""
 
-    def __init__(self, channels: int, dilation: int):
+    def __init__(self, channels: int, dilation: int, width: Widths, name: str):
         super().__init__()
         half = channels // 2
+        inner = width(name, channels)
+        hidden = width(f"{name}.attention", channels)
         self.past = 2 * dilation
-        self.spread = _conv(nn.Conv2d(3 * half, channels, 1), channels)
-        self.depthwise = _conv(
-            nn.Conv2d(channels, channels, 3, padding=(0, 1), dilation=(dilation, 1), groups=channels), channels
-        )
-        self.join = nn.Sequential(nn.Conv2d(channels, half, 1), nn.BatchNorm2d(half))
-        self.attention = nn.GRU(half, channels, batch_first=True)
-        self.gain = nn.Linear(channels, half)
+        self.spread = _conv(nn.Conv2d(3 * half, inner, 1), inner)
+        self.depthwise = _conv(nn.Conv2d(inner, inner, 3, padding=(0, 1), dilation=(dilation, 1), groups=inner), inner)
+        self.join = nn.Sequential(nn.Conv2d(inner, half, 1), nn.BatchNorm2d(half))
+        self.attention = nn.GRU(half, hidden, batch_first=True)
+        self.gain = nn.Linear(hidden, half)
 
     def start(self, batch: int) -> tuple[Tensor, Tensor]:
-        weight = self.gain.weight
-        channels = weight.shape[1]
-        return weight.new_zeros(batch, channels, self.past, WIDTH), weight.new_zeros(1, batch, channels)
+        weight, inner, hidden = self.gain.weight, self.join[0].in_channels, self.attention.hidden_size
+        return weight.new_zeros(batch, inner, self.past, WIDTH), weight.new_zeros(1, batch, hidden)
 
     def forward(self, x: Tensor, past: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         processed, passed = x.chunk(2, 1)
@@ -173,14 +175,15 @@ class GTBlock(nn.Module):
 class DualPath(nn.Module):
     """Grouped dual-path RNN on [B, C, T, 33]: along the bands of a frame, then along time, each half of the channels alone."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, width: Widths, name: str):
         super().__init__()
         half = channels // 2
-        self.intra = nn.ModuleList(GroupedGRU(2, half, half // 2, reverse=(False, True)) for _ in range(2))
-        self.intra_fc = nn.Linear(channels, channels)
+        intra, inter = width(f"{name}.intra", half // 2), width(f"{name}.inter", half)
+        self.intra = nn.ModuleList(GroupedGRU(2, half, intra, reverse=(False, True)) for _ in range(2))
+        self.intra_fc = nn.Linear(4 * intra, channels)
         self.intra_norm = nn.LayerNorm((WIDTH, channels), eps=1e-8)
-        self.inter = GroupedGRU(2, half, half)
-        self.inter_fc = nn.Linear(channels, channels)
+        self.inter = GroupedGRU(2, half, inter)
+        self.inter_fc = nn.Linear(2 * inter, channels)
         self.inter_norm = nn.LayerNorm((WIDTH, channels), eps=1e-8)
 
     def start(self, batch: int) -> Tensor:
