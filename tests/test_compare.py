@@ -13,7 +13,7 @@ from conftest import MINI
 from scipy import stats
 
 from setk.core.errors import UserError
-from setk.scoring import compare
+from setk.scoring import compare, table
 from setk.scoring.report import comparison
 
 HEAD = "utt\tstoi\tlsd\terror"
@@ -276,10 +276,11 @@ GOOD = f"{HEAD}\nx\t0.5\t1.0\t\n"
 def test_torn_and_foreign_tables(tmp_path, text, reason):
     (tmp_path / "a.tsv").write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(UserError) as e:
-        compare.read_table(str(tmp_path / "a.tsv"))
+        table.read_table(str(tmp_path / "a.tsv"))
     assert reason in str(e.value) and str(e.value).startswith(str(tmp_path / "a.tsv"))
 
 
 def test_tables_from_elsewhere_with_crlf(tmp_path):
     (tmp_path / "a.tsv").write_bytes(GOOD.replace("\n", "\r\n").encode())
-    assert compare.read_table(str(tmp_path / "a.tsv")) == compare.Table(("stoi", "lsd"), {"x": (0.5, 1.0)})
+    found = table.read_table(str(tmp_path / "a.tsv"))
+    assert (len(found), found.utt(0), found.row("x"), found.row("y")) == (1, "x", {"stoi": 0.5, "lsd": 1.0}, {})

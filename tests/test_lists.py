@@ -151,7 +151,7 @@ def test_a_folder_is_a_wav_list(folder):
     found = lists.read_wavs(folder)
     assert found == {"b": f"{folder}/b.wav", "sub_dir-a": f"{folder}/sub dir/a.flac"}
     assert [x.read()[0].shape for x in found.values()] == [(1, 100)] * 2
-    assert lists.merge_wavs([folder]) == found
+    assert dict(IndexedList.merged([folder]).locations()) == found
     audio.write(folder / "b.flac", np.zeros(10), 16000)
     with pytest.raises(UserError, match="b.flac and .*b.wav|b.wav and .*b.flac"):
         lists.read_wavs(folder)

@@ -16,6 +16,7 @@ from setk import audio, metrics
 from setk.data import lists
 from setk.core.errors import UserError
 from setk.scoring import summary
+from setk.scoring.groups import Groups
 from setk.scoring.pairing import Pair, Row
 from setk.metrics import pesq as pesq_family
 from setk.metrics import stoi as stoi_family
@@ -417,7 +418,7 @@ def test_means_that_few_values_decide_are_drawn(monkeypatch):
 def test_scores_keep_numbers_and_not_rows(rng):
     names = ("stoi", "si_sdr")
     groups = {"kind": {f"u{i}": "abc"[i % 3] for i in range(100) if i != 7}}
-    scores = summary.Scores(names, groups)
+    scores = summary.Scores(names, {"kind": Groups.of(groups["kind"])})
     rows = []
     for i in range(100):
         values = {name: math.nan if i == 9 else float(rng.normal()) for name in names}
@@ -427,7 +428,7 @@ def test_scores_keep_numbers_and_not_rows(rng):
     assert (figures["utterances"], figures["scored"], figures["failed"]) == (100, 99, {"u9": "is bad"})
     assert figures["metrics"]["stoi"] == summary.summarise([row.scores["stoi"] for row in rows])
     of_b = [row.scores["si_sdr"] for row in rows if groups["kind"].get(row.pair.utt) == "b"]
-    assert list(figures["groups"]["kind"]) == ["a", "b", "c"] and scores.without == {"kind": ["u7"]}
+    assert list(figures["groups"]["kind"]) == ["a", "b", "c"] and scores.without == {"kind": (1, ["u7"])}
     assert figures["groups"]["kind"]["b"]["si_sdr"] == summary.summarise(of_b)
 
 

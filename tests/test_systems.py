@@ -11,7 +11,7 @@ import pytest
 from conftest import MINI, ROOT
 from setk import checkpoint, models, pretrained
 from setk.core.errors import UserError
-from setk.scoring import expect, systems
+from setk.scoring import expect, groups
 from setk.training import curves, release
 
 
@@ -163,12 +163,12 @@ def test_scores_by_the_snr_of_the_input(tmp_path, se):
 
 def test_every_number_has_one_bin_and_the_edges_belong_to_the_upper_one(rng):
     edges = sorted(rng.normal(size=rng.integers(1, 6)).tolist())
-    names = systems.bin_names(edges)
+    names = groups.bin_names(edges)
     assert len(set(names)) == len(edges) + 1
     for value in [*rng.normal(size=50), *edges]:
-        index = names.index(systems.bin_name(value, edges))
+        index = names.index(groups.bin_name(value, edges))
         assert index == sum(value >= edge for edge in edges)
-    assert systems.binned({"a": "nan", "b": "0"}, [1], "x") == {"b": "below 1"}
+    assert groups.bin_name(math.nan, edges) is None
 
 
 def test_a_scored_list_is_grouped_into_bins(tmp_path, se):

@@ -12,13 +12,12 @@ from setk.scoring.systems import HEADINGS
 
 def supported(base: System, system: System, metric: str) -> int:
     """1 or -1, the sign of a supported difference, or 0."""
-    utts = [utt for utt in base.scores.rows if utt in system.scores.rows]
-    whole = next(compare(base.scores, system.scores, [metric], utts))
+    whole = next(compare(base.scores, system.scores, [metric]))
     if not (whole.low > 0 or whole.high < 0):
         return 0
     sign = 1 if whole.diff > 0 else -1
     pairs = zip(base.seeds, system.seeds)
-    each = [next(compare(one, other, [metric], utts)).diff for one, other in pairs]
+    each = [next(compare(one, other, [metric])).diff for one, other in pairs]
     return sign if all(diff * sign > 0 for diff in each) else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -55,19 +56,19 @@ def _check(
     if not as_json:
         print(library.Fault.HEADER)
     for data, found, faults in library.check_all(directories, rate or None, jobs, allow_commands):
-        grades = []
+        grades: Counter[str] = Counter()
         for fault in faults:
             if as_json:
                 shell.print_json(asdict(fault))
             else:
                 print(fault.text(), flush=True)
-            grades.append(fault.grade)
-        count = grades.count(library.FAULT)
+            grades[fault.grade] += 1
+        count = grades[library.FAULT]
         total += count
-        for stream, good in found.good.items():
+        for stream, (good, seconds) in found.totals().items():
             what = "pairs" if data.is_pairs else stream
-            shell.note(f"se-prep: {data.path}: {len(good)} {what} are good, {sum(good.values()) / 3600:.2f} h")
-        shell.note(f"se-prep: {data.path}: {count} faults, {grades.count(library.REMARK)} remarks")
+            shell.note(f"se-prep: {data.path}: {good} {what} are good, {seconds / 3600:.2f} h")
+        shell.note(f"se-prep: {data.path}: {count} faults, {grades[library.REMARK]} remarks")
         if fix and count:
             backup = library.fix(data, found)
             shell.note(f"se-prep: {data.path}: fixed; the old lists are in {backup}")

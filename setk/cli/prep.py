@@ -47,11 +47,14 @@ def list_(
 
     The id is the path within the folder without its suffix, with '-' for '/' and '_' for white space.
     """
-    from setk.data.lists import find_wavs, format_list
+    from setk.data.index import IndexedList
+    from setk.data.lists import Faults, format_list
 
     failures = shell.Failures("se-prep")
-    table, faults = find_wavs(place)
-    print(format_list(table), end="")
+    faults: Faults = []
+    table = IndexedList(place, faults)
+    for line in format_list(table.locations()):
+        print(line, end="")
     add_all(failures, faults)
     failures.finish(len(table))
 
@@ -100,10 +103,10 @@ def mix(
     # fmt: on
     """Mix each utterance of a speech list with a noise: OUT/{noisy,clean}/*.wav, their lists, and mix.tsv."""
     from setk.data import mixtures
-    from setk.data.lists import merge_wavs, read_list
+    from setk.data.index import IndexedList
     from setk.data.mixing import Spread
 
-    lists = (merge_wavs(paths, allow_commands) for paths in (speech, noise, rir))
+    lists = map(IndexedList.merged, (speech, noise, rir))
     plan = mixtures.Plan(
         out,
         *lists,
@@ -112,10 +115,11 @@ def mix(
         active_level,
         seed,
         rate,
+        allow_commands,
     )
     failures, done = shell.Failures("se-prep", max_fail), 0
     total = len(plan.speech) if part is None else None
-    speakers = read_list(utt2spk) if utt2spk else {}
+    speakers = IndexedList(utt2spk) if utt2spk else None
     for row in shell.progress(mixtures.write_mixtures(plan, speakers, part, jobs), total, "mix"):
         done += not row.error
         if row.error:
@@ -139,8 +143,8 @@ def sources(
     """Write a data directory of speech and noise lists, which se-train mixes during training."""
     from setk.data.datadir import write_sources
 
-    tables = write_sources(out, speech, noise, rir, utt2spk, noise2kind)
-    shell.note(f"se-prep: {out}: " + ", ".join(f"{len(table)} lines in {name}" for name, table in tables.items()))
+    counts = write_sources(out, speech, noise, rir, utt2spk, noise2kind)
+    shell.note(f"se-prep: {out}: " + ", ".join(f"{count} lines in {name}" for name, count in counts.items()))
 
 
 # fmt: off

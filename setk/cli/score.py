@@ -76,6 +76,7 @@ def score(
     from setk import metrics as measures
     from setk.audio.arrays import check_rate
     from setk.scoring import expect as expectations, pairing, rows as library, systems, verify as verifying
+    from setk.scoring.groups import read_groups
     from setk.scoring.summary import Scores
 
     if table:
@@ -107,7 +108,7 @@ def score(
         raise UserError("only one of the inputs can be standard input")
     if verify:
         verifying.referenced(names)
-    groups = {path: systems.read_groups(path, bins) for path in by or []}
+    groups = {path: read_groups(path, bins) for path in by or []}
     pairs = (
         pairing.single(None if alone else files[0], files[-1], noisy, allow_commands)
         if ref is None

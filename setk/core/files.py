@@ -86,8 +86,14 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         f.write(text.encode())
 
 
-def replace_together(folder: str | os.PathLike, texts: Mapping[str, str], remove: Iterable[str] = ()) -> None:
-    """Write the text files `texts` (name -> content) into `folder`, and remove the files `remove`, as a unit.
+def write_lines(path: str | os.PathLike, lines: Iterable[str]) -> None:
+    """Write `lines`, which have their line breaks, to `path` (UTF-8) atomically."""
+    with atomic_open(path) as f:
+        f.writelines(line.encode() for line in lines)
+
+
+def replace_together(folder: str | os.PathLike, texts: Mapping[str, Iterable[str]], remove: Iterable[str] = ()) -> None:
+    """Write the text files `texts` (name -> lines with their breaks) into `folder`, and remove the files `remove`, as a unit.
 
     The new files are completed in a hidden folder, which one rename declares complete. Before that rename the old
     files are as they were; after it, whoever reads or writes the folder next calls `finish_replacement`.
@@ -98,8 +104,9 @@ def replace_together(folder: str | os.PathLike, texts: Mapping[str, str], remove
     staging = _temporary(folder / "lists")
     try:
         staging.mkdir()
-        for name, text in {**texts, _REMOVE: "\n".join(sorted(set(remove) - texts.keys()))}.items():
-            (staging / name).write_bytes(text.encode())
+        for name, lines in {**texts, _REMOVE: ["\n".join(sorted(set(remove) - texts.keys()))]}.items():
+            with open(staging / name, "wb") as f:
+                f.writelines(line.encode() for line in lines)
             _sync(staging / name)
         _sync(staging)
         _declare_complete(staging, folder)

@@ -9,15 +9,17 @@ import shutil
 from dataclasses import astuple, dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Iterable, Iterator, Sequence
+from typing import Iterable, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
 from setk import audio
 from setk.audio import Location
 from setk.core.errors import AudioError, UserError
+from setk.data.copies import Place, SeenAudio
 from setk.data.datadir import LISTS, TABLES, TEXTS, DataDir, described
-from setk.data.lists import parse_table
+from setk.data.index import ABSENT, IndexedList
+from setk.data.lists import Table
 from setk.core.pool import ordered_map
 
 FAULT, REMARK = "fault", "remark"  # a remark does not exclude the utterance
@@ -43,24 +45,43 @@ class Fault:
         return "\t".join(str(value).replace("\t", " ") for value in astuple(self))
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of a list or table; `location` is that of a wav list."""
+class Task(NamedTuple):
+    """An utterance to examine: its place in the first list, and its line in each list, with the location."""
 
-    file: str
     line: int
-    value: str
-    location: Location
+    utt: str
+    places: tuple[tuple[Place, Location], ...]
+    rate: int | None
+    with_digests: bool
+
+
+class Findings(NamedTuple):
+    """The faults of an utterance, the seconds of its first wav, and, where they are asked for, digests of its wavs."""
+
+    faults: list[Fault]
+    seconds: float
+    digests: list[tuple[Place, bytes]]
 
 
 @dataclass
 class Found:
-    """What a check has found so far: the number of utterances, the seconds of those without a fault by stream (a pair
-    counts as noisy), and the lines of the lists."""
+    """What a check has found so far: the usable lines of the lists and tables; by stream (a pair counts as noisy) the seconds of each
+    line of its list, nan where the utterance has a fault."""
 
-    utterances: int = 0
-    good: dict[str, dict[str, float]] = field(default_factory=dict)
-    tables: dict[str, dict[str, Entry]] = field(default_factory=dict)
+    tables: dict[str, IndexedList] = field(default_factory=dict)
+    seconds: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def seconds_of(self, stream: str, utt: str) -> float:
+        """The seconds of an utterance; nan if it has a fault, or is not in the list."""
+        line = self.tables[f"{stream}.scp"].line(utt)
+        return math.nan if line is None else float(self.seconds[stream][line])
+
+    def totals(self) -> dict[str, tuple[int, float]]:
+        """Number and seconds of the utterances without a fault, by stream."""
+        return {
+            stream: (int(np.count_nonzero(~np.isnan(column))), float(np.nansum(column)))
+            for stream, column in self.seconds.items()
+        }
 
 
 def check_all(
@@ -73,14 +94,14 @@ def check_all(
     paths = list(directories)
     if len({os.path.realpath(path) for path in paths}) < len(paths):
         raise UserError(f"{' '.join(map(str, paths))}: a directory is given twice; give each once")
-    seen: dict[bytes, Entry] | None = {} if len(paths) > 1 else None
+    seen = SeenAudio() if len(paths) > 1 else None
     for data in [DataDir(path, allow_commands) for path in paths]:
         found = Found()
         yield data, found, check(data, found, rate, jobs, seen)
 
 
 def check(
-    data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1, seen: dict[bytes, Entry] | None = None
+    data: DataDir, found: Found, rate: int | None = 16000, jobs: int = 1, seen: SeenAudio | None = None
 ) -> Iterator[Fault]:
     """Yield every fault of a data directory; `found` lists in the end what is good.
 
@@ -88,128 +109,97 @@ def check(
     one utterance share. `seen` has the audio of other directories, which must not occur again in this one, and is
     extended by that of this one. Within a directory audio may occur again: one clean utterance in many noises.
     """
-    own: dict[bytes, Entry] = {}
     for name in (*(f"{stream}.scp" for stream in data.streams), *TABLES):
         if (data.path / name).exists():
-            found.tables[name], faults = _read_leniently(data, name)
-            yield from faults
+            yield from _read_leniently(data.path / name, found)
     sets = [data.streams] if data.is_pairs else [(stream,) for stream in data.streams]
     for streams in sets:
-        lists = {stream: found.tables[f"{stream}.scp"] for stream in streams}
-        yield from _unpaired(data, lists)
-        good = found.good[streams[0]] = {}
-        for utt, faults, duration, digests in _examine_all(lists, rate, jobs, seen is not None):
-            found.utterances += 1
-            faults += _copies(utt, digests, seen or {})
+        lists = [found.tables[f"{stream}.scp"] for stream in streams]
+        yield from _unpaired(data, streams, lists)
+        good = found.seconds[streams[0]] = np.full(len(lists[0]), np.nan)
+        tasks = _tasks(data, streams, lists, rate, seen is not None)
+        for line, utt, findings in ordered_map(_examine, tasks, jobs):
+            faults = findings.faults + (_copies(utt, findings.digests, seen) if seen else [])
             if not any(fault.grade == FAULT for fault in faults):
-                good[utt] = duration
-                own |= {digest: entry for entry, digest in digests}
+                good[line] = findings.seconds
+                if seen:
+                    seen.add(findings.digests)
             yield from faults
-        about = [name for name in TABLES if described(name, data.streams) == streams[0]]
-        yield from _check_tables(data, found, about, lists[streams[0]], good)
-    if seen is not None:
-        seen |= own
+        for name in TABLES:
+            if name in found.tables and described(name, data.streams) == streams[0]:
+                yield from _check_table(data, found, name, streams[0])
+    if seen:
+        seen.close()
 
 
-def _examine_all(
-    lists: dict[str, dict[str, Entry]], rate: int | None, jobs: int, with_digests: bool
-) -> Iterator[tuple[str, list[Fault], float, list[tuple[Entry, bytes]]]]:
-    """_examine of every utterance that is in all lists, in the order of the first."""
-    first, *others = lists.values()
-    tasks = [
-        (utt, tuple(table[utt] for table in lists.values()), rate, with_digests)
-        for utt in first
-        if all(utt in table for table in others)
-    ]
-    for task, result in zip(tasks, ordered_map(_examine, tasks, jobs)):
-        yield task[0], *result
+def _tasks(
+    data: DataDir, streams: Sequence[str], lists: Sequence[IndexedList], rate: int | None, with_digests: bool
+) -> Iterator[Task]:
+    """Every utterance that is in all lists, in the order of the first."""
+    first = lists[0]
+    lines = np.stack([first.lines_in(table) for table in lists])
+    for line in np.flatnonzero((lines != ABSENT).all(0)):
+        places = []
+        for stream, table, own in zip(streams, lists, lines[:, line]):
+            utt, value = table.read(own)
+            place = Place(str(data.path / f"{stream}.scp"), table.number(own), table.start(own), value)
+            places.append((place, table.location(value, data.allow_commands)))
+        yield Task(int(line), utt, tuple(places), rate, with_digests)
 
 
-def _copies(utt: str, digests: list[tuple[Entry, bytes]], seen: dict[bytes, Entry]) -> list[Fault]:
+def _copies(utt: str, digests: list[tuple[Place, bytes]], seen: SeenAudio) -> list[Fault]:
     faults = []
-    for entry, digest in digests:
-        if first := seen.get(digest):
-            what = f"{entry.value}: is the same audio as {first.value} ({first.file}:{first.line})"
-            faults.append(
-                Fault(
-                    entry.file,
-                    entry.line,
-                    utt,
-                    FAULT,
-                    what,
-                    "drop one; se-prep fix keeps that of the directory given first",
-                )
-            )
+    for place, digest in digests:
+        if first := seen.find(digest):
+            what = f"{place.value}: is the same audio as {first.value} ({first.file}:{first.line})"
+            remedy = "drop one; se-prep fix keeps that of the directory given first"
+            faults.append(Fault(place.file, place.line, utt, FAULT, what, remedy))
     return faults
 
 
-def _read_leniently(data: DataDir, file: str) -> tuple[dict[str, Entry], list[Fault]]:
-    """The usable lines of a list, and the faults of the others."""
-    table: dict[str, Entry] = {}
-    faults = []
-    path = data.path / file
+def _read_leniently(path: Path, found: Found) -> Iterator[Fault]:
+    """Add the usable lines of a list or table to `found`, and yield the faults of the others."""
     name = str(path)
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (UnicodeDecodeError, IsADirectoryError):
-        return {}, [Fault(name, 0, "", FAULT, "is not a text file", "write 'utt-id path' on each line")]
-    for number, line in enumerate(lines, 1):
-        try:
-            for utt, value in parse_table([line], ""):
-                if utt in table:
-                    faults.append(
-                        Fault(
-                            name,
-                            number,
-                            utt,
-                            FAULT,
-                            f"duplicate id, also in line {table[utt].line}",
-                            "remove one of the lines",
-                        )
-                    )
-                else:
-                    table[utt] = Entry(
-                        name, number, value, Location.parse(value, data.allow_commands).resolve(data.path)
-                    )
-        except UserError as e:
-            fault, _, remedy = str(e).removeprefix(":1: ").partition("; ")
-            faults.append(Fault(name, number, "", FAULT, fault, remedy or "write 'utt-id path'"))
-    if not table and not faults:
-        faults.append(Fault(name, 0, "", FAULT, "is empty", "make the directory again"))
-    return table, faults
+        if path.is_dir():
+            raise UserError("is not a text file")
+        table = found.tables[path.name] = IndexedList(path, lenient=True)
+    except UserError as e:
+        found.tables[path.name] = IndexedList.merged([])
+        fault, _, remedy = str(e).removeprefix(f"{path}: ").partition("; ")
+        yield Fault(name, 0, "", FAULT, fault, remedy or "write 'utt-id path' on each line")
+        return
+    faults = 0
+    for number, utt, reason in table.refused():
+        fault, _, remedy = reason.partition("; ")
+        faults += 1
+        yield Fault(name, number, utt, FAULT, fault, remedy or "write 'utt-id path'")
+    if not len(table) and not faults:
+        yield Fault(name, 0, "", FAULT, "is empty", "make the directory again")
 
 
-def _unpaired(data: DataDir, lists: dict[str, dict[str, Entry]]) -> Iterator[Fault]:
-    for stream, table in lists.items():
-        for utt, entry in table.items():
-            for other in lists.keys() - {stream}:
-                if utt not in lists[other]:
-                    yield Fault(
-                        entry.file,
-                        entry.line,
-                        utt,
-                        FAULT,
-                        f"is not in {data.path / other}.scp",
-                        "add it there, or drop it with se-prep fix",
-                    )
+def _unpaired(data: DataDir, streams: Sequence[str], lists: Sequence[IndexedList]) -> Iterator[Fault]:
+    for stream, table in zip(streams, lists):
+        for other, partner in zip(streams, lists):
+            for line in np.flatnonzero(table.lines_in(partner) == ABSENT):
+                what, remedy = f"is not in {data.path / other}.scp", "add it there, or drop it with se-prep fix"
+                name = str(data.path / f"{stream}.scp")
+                yield Fault(name, table.number(line), table.read(line)[0], FAULT, what, remedy)
 
 
-def _examine(
-    task: tuple[str, tuple[Entry, ...], int | None, bool],
-) -> tuple[list[Fault], float, list[tuple[Entry, bytes]]]:
-    """Read the wavs of one utterance: the faults, the seconds of the first, and, with_digests, a digest of each."""
-    utt, entries, rate, with_digests = task
+def _examine(task: Task) -> tuple[int, str, Findings]:
+    """Read the wavs of one utterance; its place in the first list, its id and the findings."""
     faults: list[Fault] = []
-    digests: list[tuple[Entry, bytes]] = []
+    digests: list[tuple[Place, bytes]] = []
     shapes = []
 
-    def fault(entry: Entry, what: str, remedy: str = _DROP, grade: str = FAULT) -> None:
-        faults.append(Fault(entry.file, entry.line, utt, grade, what, remedy))
+    def fault(entry: Place, what: str, remedy: str = _DROP, grade: str = FAULT) -> None:
+        faults.append(Fault(entry.file, entry.line, task.utt, grade, what, remedy))
 
-    for entry in entries:
+    for entry, location in task.places:
         try:
-            x, found = entry.location.read()
-            audio.check_mono(entry.value, len(x), found, rate)
+            x, found = location.read()
+            audio.check_mono(entry.value, len(x), found, task.rate)
         except AudioError as e:
             fault(entry, str(e))
             continue
@@ -221,14 +211,15 @@ def _examine(
         else:
             if clipped := _clipped_samples(x[0]):
                 fault(entry, f"{entry.value}: {clipped} samples are clipped", "record or scale it lower", REMARK)
-            if with_digests:
+            if task.with_digests:
                 # Of the samples, so that a copy is found in another format too.
                 digests.append((entry, hashlib.blake2b(x[0], digest_size=16).digest()))
     for entry, length, found in shapes[1:]:
         if (length, found) != shapes[0][1:]:
             first, frames, rate = shapes[0]
             fault(entry, f"{entry.value}: has {length} samples at {found} Hz, {first.value} {frames} at {rate}")
-    return faults, shapes[0][1] / shapes[0][2] if shapes else 0.0, digests
+    seconds = shapes[0][1] / shapes[0][2] if shapes else 0.0
+    return task.line, task.utt, Findings(faults, seconds, digests)
 
 
 def _clipped_samples(x: np.ndarray) -> int:
@@ -239,43 +230,27 @@ def _clipped_samples(x: np.ndarray) -> int:
     return int(runs[runs >= _CLIPPED_RUN].sum())
 
 
-def _check_tables(
-    data: DataDir, found: Found, names: Sequence[str], utts: dict[str, Entry], good: dict[str, float]
-) -> Iterator[Fault]:
-    """Faults of the tables `names` against the list that they describe."""
-    for name in names:
-        table = found.tables.get(name, {})
-        for utt, entry in table.items():
-            if utt not in utts:
-                yield Fault(entry.file, entry.line, utt, FAULT, "is in no list", "drop the line; se-prep fix does")
-            elif name not in TEXTS and not _is_number(entry.value):
-                yield Fault(
-                    entry.file,
-                    entry.line,
-                    utt,
-                    FAULT,
-                    f"{entry.value} is not a number",
-                    "write one, or drop the line; se-prep fix does",
-                )
-            elif name == "utt2dur" and utt in good and abs(float(entry.value) - good[utt]) > 0.01:
-                yield Fault(
-                    entry.file,
-                    entry.line,
-                    utt,
-                    FAULT,
-                    f"{entry.value} s is not the duration of the wav ({good[utt]:.4f})",
-                    "se-prep fix writes it again",
-                )
-        missing = sorted(utts.keys() - table.keys()) if table else []
-        if missing:
-            yield Fault(
-                str(data.path / name),
-                0,
-                missing[0],
-                REMARK,
-                f"has no line; {len(missing)} utterances in all have none",
-                "complete the table, or remove it",
-            )
+def _check_table(data: DataDir, found: Found, name: str, stream: str) -> Iterator[Fault]:
+    """Faults of a table against the list that it describes."""
+    table, utts, path = found.tables[name], found.tables[f"{stream}.scp"], str(data.path / name)
+    for line in range(len(table)):
+        utt, value = table.read(line)
+        if utt not in utts:
+            what, remedy = "is in no list", "drop the line; se-prep fix does"
+        elif name not in TEXTS and not _is_number(value):
+            what, remedy = f"{value} is not a number", "write one, or drop the line; se-prep fix does"
+        elif name == "utt2dur" and abs(float(value) - found.seconds_of(stream, utt)) > 0.01:
+            seconds = found.seconds_of(stream, utt)
+            what = f"{value} s is not the duration of the wav ({seconds:.4f})"
+            remedy = "se-prep fix writes it again"
+        else:
+            continue
+        yield Fault(path, table.number(line), utt, FAULT, what, remedy)
+    missing = np.flatnonzero(utts.lines_in(table) == ABSENT) if len(table) else []
+    if len(missing):
+        first = min(utts.read(line)[0] for line in missing)
+        what = f"has no line; {len(missing)} utterances in all have none"
+        yield Fault(path, 0, first, REMARK, what, "complete the table, or remove it")
 
 
 def _is_number(text: str) -> bool:
@@ -288,26 +263,26 @@ def _is_number(text: str) -> bool:
 def fix(data: DataDir, found: Found) -> Path:
     """Write the directory again with the utterances that the finished check `found` good; the old lists are copied to
     DIR/.backup (.backup.2 and so on after earlier fixes). Raises UserError if no utterance is good."""
-    tables: dict[str, dict[str, str]] = {}
-    first = data.streams[0]
-    for name, table in found.tables.items():
-        stream = (
-            described(name, data.streams) if name in TABLES else first if data.is_pairs else name.removesuffix(".scp")
-        )
-        good = found.good[stream]
-        tables[name] = {
-            utt: entry.value
-            for utt, entry in table.items()
-            if utt in good and (name in (*LISTS, *TEXTS) or _is_number(entry.value))
-        }
-    if not all(tables[f"{stream}.scp"] for stream in data.streams):
+    totals = found.totals()
+    if not all(totals["noisy" if data.is_pairs else stream][0] for stream in data.streams):
         raise UserError(f"{data.path}: no good utterance would be left; make the directory again")
-    if "utt2dur" in tables:
-        tables["utt2dur"] = {utt: f"{found.good[first][utt]:.4f}" for utt in tables[f"{first}.scp"]}
-    return _write_fixed(data, found, tables)
+    return _write_fixed(data, found, {name: _good_rows(data, found, name) for name in found.tables})
 
 
-def _write_fixed(data: DataDir, found: Found, tables: dict[str, dict[str, str]]) -> Path:
+def _good_rows(data: DataDir, found: Found, name: str) -> Iterator[tuple[str, str]]:
+    """The lines of a list or table that a fix keeps; those of utt2dur are written again."""
+    first = data.streams[0]
+    stream = described(name, data.streams) if name in TABLES else first if data.is_pairs else name.removesuffix(".scp")
+    for utt, value in found.tables[f"{first}.scp" if name == "utt2dur" else name].sorted():
+        seconds = found.seconds_of(stream, utt)
+        if not math.isnan(seconds):
+            if name == "utt2dur":
+                yield utt, f"{seconds:.4f}"
+            elif name in (*LISTS, *TEXTS) or _is_number(value):
+                yield utt, value
+
+
+def _write_fixed(data: DataDir, found: Found, tables: Mapping[str, Table]) -> Path:
     names = (".backup" if n == 1 else f".backup.{n}" for n in count(1))
     backup = next(path for name in names if not (path := data.path / name).exists())
     backup.mkdir()

@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Iterable, Mapping, Sequence
+from typing import Mapping, Sequence
+
+import numpy as np
 
 from setk.audio import Location
 from setk.core.errors import UserError
 from setk.core.files import finish_replacement, replace_together
-from setk.data.lists import Faults, format_list, merge_wavs, read_list, read_wavs
+from setk.data.index import ABSENT, IndexedList
+from setk.data.lists import Faults, Table, format_list, read_list, read_wavs
 
 PAIR = ("noisy", "clean")
 MIXED = ("speech", "noise")
@@ -55,8 +58,8 @@ class DataDir:
             self.streams += ("rir",)
 
     @classmethod
-    def write(cls, path: str | os.PathLike, tables: Mapping[str, Mapping[str, object]]) -> DataDir:
-        """Write a data directory and return it; `tables` is name -> (utterance id -> value).
+    def write(cls, path: str | os.PathLike, tables: Mapping[str, Table]) -> DataDir:
+        """Write a data directory and return it; `tables` is name -> (utterance id -> value), or pairs of them in C order of the ids.
 
             setk.DataDir.write("data/mine", {"noisy.scp": {"a": "noisy/a.wav"}, "clean.scp": {"a": "clean/a.wav"}})
 
@@ -96,41 +99,56 @@ class DataDir:
         """utt -> (noisy, clean), in list order. Raises UserError if the two lists differ in ids."""
         if not self.is_pairs:
             raise UserError(f"{self.path}: has speech and noise, not pairs; make pairs with se-prep mix")
+        self.indexed()
         noisy, clean = self.wavs("noisy"), self.wavs("clean")
-        unpaired = sorted(noisy.keys() ^ clean.keys())
-        if unpaired:
-            where = "clean.scp" if unpaired[0] in noisy else "noisy.scp"
-            raise UserError(
-                f"{self.path}/{where}: {unpaired[0]} is missing ({len(unpaired)} ids are in one list only); "
-                "run se-prep fix"
-            )
         return {utt: (noisy[utt], clean[utt]) for utt in noisy}
+
+    def indexed(self) -> dict[str, IndexedList]:
+        """The wav lists by stream, and the tables that are there by name, without their lines in memory. Raises UserError if those of
+        pairs differ in ids."""
+        names = {stream: f"{stream}.scp" for stream in self.streams} | {table: table for table in TABLES}
+        found = {key: IndexedList(self.path / name) for key, name in names.items() if (self.path / name).exists()}
+        if self.is_pairs:
+            self._require_partners(found["noisy"], found["clean"])
+        return found
+
+    def _require_partners(self, noisy: IndexedList, clean: IndexedList) -> None:
+        count, first, where = 0, "", ""
+        for table, other, name in ((noisy, clean, "clean.scp"), (clean, noisy, "noisy.scp")):
+            for line in np.flatnonzero(table.lines_in(other) == ABSENT):
+                utt, _ = table.read(line)
+                count += 1
+                if not first or utt < first:
+                    first, where = utt, name
+        if count:
+            raise UserError(
+                f"{self.path}/{where}: {first} is missing ({count} ids are in one list only); run se-prep fix"
+            )
 
 
 def write_sources(
     path: str | os.PathLike,
-    speech: Iterable[str | os.PathLike],
-    noise: Iterable[str | os.PathLike],
-    rir: Iterable[str | os.PathLike] = (),
+    speech: Sequence[str | os.PathLike],
+    noise: Sequence[str | os.PathLike],
+    rir: Sequence[str | os.PathLike] = (),
     utt2spk: str | os.PathLike | None = None,
     noise2kind: str | os.PathLike | None = None,
-) -> dict[str, Mapping[str, str]]:
+) -> dict[str, int]:
     """Write a data directory of lists (or folders) of speech, noise and room impulse responses, to be mixed during training.
 
-    Returns its tables by name. Raises UserError if one is empty, or two lists of a kind have the same id.
+    Returns the number of lines of its tables by name. Raises UserError if one is empty, or two lists of a kind have the same id.
     """
-    tables: dict[str, Mapping[str, str]] = {"speech.scp": merge_wavs(speech), "noise.scp": merge_wavs(noise)}
-    if rir:
-        tables["rir.scp"] = merge_wavs(rir)
-    if utt2spk:
-        tables["utt2spk"] = read_list(utt2spk)
-    if noise2kind:
-        tables["noise2kind"] = read_list(noise2kind)
-    for name, table in tables.items():
-        if not table:
-            raise UserError(f"{name}: no utterances; give lists that have some")
-    DataDir.write(path, tables)
-    return tables
+    lists = {"speech.scp": speech, "noise.scp": noise, "rir.scp": rir, "utt2spk": utt2spk, "noise2kind": noise2kind}
+    tables: dict[str, IndexedList] = {}
+    for name, places in lists.items():
+        if places:
+            tables[name] = IndexedList.merged(places) if name in LISTS else IndexedList(places)
+            if not len(tables[name]):
+                raise UserError(f"{name}: no utterances; give lists that have some")
+    DataDir.write(
+        path, {name: table.locations() if name in LISTS else table.sorted() for name, table in tables.items()}
+    )
+    return {name: len(table) for name, table in tables.items()}
 
 
 def seconds(frames: int, rate: int) -> str:

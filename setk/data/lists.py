@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tempfile
 import unicodedata
 from array import array
 from contextlib import contextmanager
@@ -22,12 +23,13 @@ from typing import BinaryIO, Iterable, Iterator, Mapping, TypeVar
 
 from setk.audio import Location
 from setk.core.errors import UserError
-from setk.core.files import check_readable, finish_replacement, write_text
+from setk.core.files import check_readable, finish_replacement, write_lines
 
 SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff")  # of the audio files of a folder
 T = TypeVar("T")
 
 Faults = list[tuple[str, str]]  # (utterance or path, why it cannot be used)
+Table = Mapping[str, object] | Iterable[tuple[str, object]]  # to be written: a mapping, or (id, value) in C order
 
 
 _ID = re.compile(r"[^\s/\0]+")
@@ -151,10 +153,10 @@ def open_wavs(path: str | os.PathLike, allow_commands: bool = False) -> Iterator
     and on a file in a folder whose name cannot be in a list.
     """
     if os.path.isdir(path):
-        table, faults = find_wavs(path)
-        if faults:
-            raise UserError(faults[0][1])
-        yield from table.items()
+        with list_of_folder(path) as f:
+            for line in f:
+                utt, text = split_line(line.decode())
+                yield utt, Location.parse(text)
         return
     folder = os.path.dirname(path)
     for utt, text in open_list(path):
@@ -167,27 +169,15 @@ def read_wavs(path: str | os.PathLike, allow_commands: bool = False) -> dict[str
     return dict(open_wavs(path, allow_commands))
 
 
-def merge_wavs(paths: Iterable[str | os.PathLike], allow_commands: bool = False) -> dict[str, Location]:
-    """Several wav lists as one. Raises UserError if two of them have the same id."""
-    merged: dict[str, Location] = {}
-    for path in paths:
-        table = read_wavs(path, allow_commands)
-        duplicates = merged.keys() & table.keys()
-        if duplicates:
-            raise UserError(f"{path}: duplicate id {min(duplicates)!r}, also in an earlier list; rename one")
-        merged |= table
-    return merged
+def format_list(table: Table) -> Iterator[str]:
+    """The lines of a list or table, in C order. Raises UserError on an id that cannot be one."""
+    rows = sorted(table.items(), key=lambda row: row[0].encode()) if isinstance(table, Mapping) else table
+    return (f"{check_id(utt)} {value}\n" for utt, value in rows)
 
 
-def format_list(table: Mapping[str, object]) -> str:
-    """The text of a list or table, sorted in C order. Raises UserError on an id that cannot be one."""
-    rows = sorted(table.items(), key=lambda row: row[0].encode())
-    return "".join(f"{check_id(utt)} {value}\n" for utt, value in rows)
-
-
-def write_list(path: str | os.PathLike, table: Mapping[str, object]) -> None:
+def write_list(path: str | os.PathLike, table: Table) -> None:
     """Write a list or table atomically, sorted in C order."""
-    write_text(path, format_list(table))
+    write_lines(path, format_list(table))
 
 
 def parse_part(part: str) -> tuple[int, int]:
@@ -226,28 +216,50 @@ def make_id(relative: str) -> str:
 
 
 def find_wavs(place: str | os.PathLike, allow_commands: bool = False) -> tuple[dict[str, Location], Faults]:
-    """id -> Location of the audio files in a folder (except hidden ones), or of a wav list; and unusable names.
+    """id -> Location of the audio files in a folder, as `walk_wavs` finds them, or of a wav list; and unusable names."""
+    if not os.path.isdir(place):
+        return read_wavs(place, allow_commands), []
+    faults: Faults = []
+    return {utt: Location.parse(path) for utt, path in walk_wavs(place, faults)}, faults
+
+
+def walk_wavs(place: str | os.PathLike, faults: Faults) -> Iterator[tuple[str, str]]:
+    """Yield (utt, path) of the audio files in a folder, except hidden ones; unusable names are appended to `faults`.
 
     Links to folders are followed, each folder once. Raises UserError if there are no audio files, or two have the
     same id.
     """
-    if not os.path.isdir(place):
-        return read_wavs(place, allow_commands), []
-    found: dict[str, Location] = {}
-    faults: Faults = []
+    seen, empty = SeenIds(), True
     for path in _audio_files(str(place)):
+        empty = False
         try:
             utt = make_id(os.path.relpath(check_location(path), place))
         except UserError as e:
             faults.append((repr(path), str(e)))
             continue
-        if utt in found:
-            raise UserError(f"{path} and {found[utt]} would have the same id {utt!r}; rename one")
-        found[utt] = Location.parse(path)
-    if not found and not faults:
+        if not seen.add(utt):
+            raise UserError(f"{path} and {_first_of(place, utt)} would have the same id {utt!r}; rename one")
+        yield utt, path
+    if empty:
         hint = "; for a data directory, give one of its lists" if list(Path(place).glob("*.scp")) else ""
         raise UserError(f"{place}: has no audio files ({', '.join(SUFFIXES)}){hint}")
-    return found, faults
+
+
+def _first_of(place: str | os.PathLike, utt: str) -> str:
+    """The first audio file of a folder with this id."""
+    return next(path for other, path in walk_wavs(place, []) if other == utt)
+
+
+def list_of_folder(place: str | os.PathLike, faults: Faults | None = None) -> BinaryIO:
+    """The list of a folder's audio files as a temporary file, so that no more than a folder's names are in memory. Raises UserError
+    as `walk_wavs` does, and without `faults` on a name that cannot be in a list."""
+    names: Faults = [] if faults is None else faults
+    copy = tempfile.TemporaryFile()
+    copy.writelines(f"{utt} {path}\n".encode() for utt, path in walk_wavs(place, names))
+    if names and faults is None:
+        raise UserError(names[0][1])
+    copy.seek(0)
+    return copy
 
 
 def _audio_files(place: str) -> Iterator[str]:

@@ -9,9 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
+import tempfile
+from array import array
 from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any, Callable, Iterator, NamedTuple
 
 import numpy as np
 
@@ -21,9 +26,10 @@ from setk.audio.arrays import check_rate
 from setk.core.errors import AudioError, UserError
 from setk.data import mixing
 from setk.data.datadir import DataDir, seconds
-from setk.core.files import make_dir, write_text
+from setk.core.files import make_dir, write_lines
+from setk.data.index import ABSENT, HashIndex, IndexedList, Lines
 from setk.data.lists import take_part
-from setk.data.mixing import Spread
+from setk.data.mixing import Draw, Spread
 from setk.core.pool import ordered_map
 from setk.core.provenance import Claim
 from setk.core.rng import rng
@@ -35,17 +41,18 @@ _BROKEN_ROWS = "is damaged or of another version; remove the output folder"
 
 @dataclass(frozen=True)
 class Plan:
-    """All that decides the mixtures. Lists are id -> location; `noise` and `rir` are drawn by C order of ids."""
+    """All that decides the mixtures. `noise` and `rir` are drawn by C order of ids."""
 
     out: Path
-    speech: Mapping[str, Location]
-    noise: Mapping[str, Location]
-    rir: Mapping[str, Location]
+    speech: IndexedList
+    noise: IndexedList
+    rir: IndexedList
     snr: Spread
     level: Spread | None
     active: bool
     seed: int
     rate: int
+    allow_commands: bool = False
 
     def settings(self) -> dict[str, Any]:
         """The settings that must be equal for two jobs to write into one folder."""
@@ -97,102 +104,192 @@ class Row:
 HEADER = "\t".join(name for name in Row.__dataclass_fields__ if name != "error")
 
 
-def _digest(table: Mapping[str, str]) -> str:
-    rows = sorted(table.items(), key=lambda row: row[0].encode())
-    return hashlib.sha256(repr(rows).encode()).hexdigest()[:16]
+_TABS = HEADER.count("\t") + 1  # of a row, which also has an error
 
 
-_plan: Plan
-_noises: list[str]
-_rirs: list[str]
+def _digest(table: IndexedList) -> str:
+    digest = hashlib.sha256(b"[")
+    rows, comma = map(repr, table.locations()), ""
+    while some := ", ".join(islice(rows, 4096)):
+        digest.update((comma + some).encode())
+        comma = ", "
+    digest.update(b"]")
+    return digest.hexdigest()[:16]
 
 
-def _start_worker(plan: Plan) -> None:
-    """Give a worker process the plan once: the lists are too long to go with every utterance."""
-    global _plan, _noises, _rirs
-    _plan, _noises, _rirs = plan, sorted(plan.noise, key=str.encode), sorted(plan.rir, key=str.encode)
+class Choice(NamedTuple):
+    """A noise, and a room if there are any, that were drawn for an utterance, as (id, location)."""
+
+    drawn: Draw
+    noise: tuple[str, Location]
+    rir: tuple[str, Location] | None
 
 
-def write_mixtures(plan: Plan, spk: Mapping[str, str], part: str | None = None, jobs: int = 1) -> Iterator[Row]:
+class Task(NamedTuple):
+    """One mixture to be made: of the first of `choices` whose noise is not silent."""
+
+    utt: str
+    speech: Location
+    choices: tuple[Choice, ...]
+
+
+def write_mixtures(plan: Plan, spk: IndexedList | None, part: str | None = None, jobs: int = 1) -> Iterator[Row]:
     """Make the missing mixtures of a part, yielding a Row for each of the part, old or new, failed or not.
 
     When the last one is yielded, the data directory has been written if no other job has mixtures left to do
     (`is_complete`). A failed mixture is left out of it, and tried again by the next run.
     """
-    if not plan.speech or not plan.noise:
+    if not len(plan.speech) or not len(plan.noise):
         raise UserError("the speech or the noise list is empty; nothing can be mixed")
     check_rate(plan.rate, "--rate")
     Claim(plan.out, plan.settings(), "numpy", "soundfile")()
-    rows = read_rows(plan.out)
-    mine = list(take_part(sorted(plan.speech, key=str.encode), part))
-    made = {utt: rows[utt] for utt in mine if utt in rows and _is_current(plan, rows[utt])}
-    missing = [utt for utt in mine if utt not in made]
-    yield from made.values()
+    rows, missing = Rows(plan), array("l")
+    for line in take_part(plan.speech.order(), part):
+        row = rows.get(line)
+        if row and _is_current(plan, row, line):
+            yield row
+        else:
+            missing.append(line)
     if missing:
         (plan.out / "clean.scp").unlink(missing_ok=True)
         path = make_dir(plan.out / ".rows") / f"{(part or '1/1').replace('/', 'of')}.tsv"
-        complete = path.read_text().rpartition("\n")[0] + "\n" if path.exists() else ""
-        write_text(path, complete.lstrip("\n"))
+        _remove_torn_end(path)
         with open(path, "a", encoding="utf-8") as f:
-            for row in ordered_map(mix_one, missing, jobs, _start_worker, (plan,)):
+            work = partial(mix_one, out=plan.out, rate=plan.rate, active=plan.active)
+            for row in ordered_map(work, _tasks(plan, missing), jobs):
                 f.write(row.text() + "\n")
                 f.flush()
                 yield row
-    if is_complete(plan):
-        _write_directory(plan, read_rows(plan.out), spk)
+        rows = Rows(plan)
+    if rows.are_complete:
+        _write_directory(plan, rows, spk)
+
+
+def _remove_torn_end(path: Path) -> None:
+    """Remove an incomplete last line, as a kill leaves it."""
+    if not path.exists():
+        return
+    with open(path, "rb+") as f:
+        end = 0
+        for line in f:
+            end += len(line) if line.endswith(b"\n") else 0
+        f.truncate(end)
 
 
 def is_complete(plan: Plan) -> bool:
-    """Whether every utterance has been made, or has failed."""
-    return plan.speech.keys() <= read_rows(plan.out).keys()
+    """Whether every utterance has been made, or has failed, so that `write_mixtures` has written the data directory."""
+    return (plan.out / "clean.scp").exists()
 
 
-def read_rows(out: Path) -> dict[str, Row]:
-    """The rows of all jobs so far. Within a job the last row of an utterance counts; between jobs, one without error."""
-    rows: dict[str, Row] = {}
-    for path in sorted((out / ".rows").glob("*of*.tsv")):
-        here: dict[str, Row] = {}
-        for number, line in enumerate(path.read_text(encoding="utf-8").rpartition("\n")[0].split("\n"), 1):
-            if not line:
-                continue
-            try:
-                row = Row.parse(line)
-            except ValueError:
-                raise UserError(f"{path}:{number}: {_BROKEN_ROWS}") from None
-            here[row.utt] = row
-        rows |= {utt: row for utt, row in here.items() if not row.error or utt not in rows}
-    return rows
+class Rows:
+    """The rows of all jobs so far, by line of the speech list: 9 bytes per line. Within a job the last row of an utterance counts;
+    between jobs, one without error. Raises UserError on what is no row."""
+
+    def __init__(self, plan: Plan):
+        self._places = np.full(len(plan.speech), ABSENT, np.int64)
+        self._failed = np.zeros(len(plan.speech), bool)
+        copy = tempfile.TemporaryFile()
+        for path in sorted((plan.out / ".rows").glob("*of*.tsv")):
+            begin = copy.tell()
+            with open(path, "rb") as f:
+                shutil.copyfileobj(f, copy)
+            copy.seek(begin)
+            self._add(plan, path, copy, begin)
+            copy.seek(0, 2)
+        copy.flush()
+        self._lines = Lines(copy, np.empty(0, np.int64))
+
+    def _add(self, plan: Plan, path: Path, file: Any, start: int) -> None:
+        """The rows of one job, which begin at `start` of the `file`."""
+        starts, hashes, failed = array("q"), array("q"), bytearray()
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n") and line != b"\n":
+                if line.count(b"\t") != _TABS:
+                    raise UserError(f"{path}:{number}: {_BROKEN_ROWS}")
+                starts.append(start)
+                hashes.append(hash(line.partition(b"\t")[0]))
+                failed.append(not line.endswith(b"\t\n"))
+            start += len(line)
+        lines = plan.speech.lines_of(HashIndex(hashes))
+        # The last of each utterance, found as the first from the end.
+        lines, last = np.unique(lines[::-1], return_index=True)
+        last = len(hashes) - 1 - last
+        wrong = np.frombuffer(failed, bool)[last]
+        counts = (lines != ABSENT) & (~wrong | (self._places[lines] == ABSENT))
+        lines = lines[counts]
+        self._places[lines] = np.frombuffer(starts, np.int64)[last][counts]
+        self._failed[lines] = wrong[counts]
+
+    @property
+    def are_complete(self) -> bool:
+        """Whether every utterance has a row."""
+        return bool((self._places != ABSENT).all())
+
+    def is_made(self, line: int) -> bool:
+        return self._places[line] != ABSENT and not self._failed[line]
+
+    def text(self, line: int) -> str:
+        return self._lines.text_at(int(self._places[line]))
+
+    def get(self, line: int) -> Row | None:
+        """The row of an utterance; None without one."""
+        if self._places[line] == ABSENT:
+            return None
+        try:
+            return Row.parse(self.text(line))
+        except ValueError:
+            raise UserError(f"{self.text(line)!r}, a row of an earlier run, {_BROKEN_ROWS}") from None
 
 
-def _targets(plan: Plan, utt: str) -> tuple[Path, Path]:
-    return plan.out / "noisy" / f"{utt}.wav", plan.out / "clean" / f"{utt}.wav"
+def _wavs(out: Path, utt: str) -> tuple[Path, Path]:
+    return out / "noisy" / f"{utt}.wav", out / "clean" / f"{utt}.wav"
 
 
-def _is_current(plan: Plan, row: Row) -> bool:
+def _is_current(plan: Plan, row: Row, line: int) -> bool:
     """Whether the wavs of a row exist and are not older than what they were made of."""
-    targets = _targets(plan, row.utt)
+    targets = _wavs(plan.out, row.utt)
     if row.error or not all(t.exists() for t in targets):
         return False
     oldest = min(t.stat().st_mtime_ns for t in targets)
-    sources = (plan.speech[row.utt], plan.noise[row.noise], *([plan.rir[row.rir]] if row.rir else []))
+    sources = [plan.speech.location(plan.speech.read(line)[1], plan.allow_commands)]
+    for table, utt in ((plan.noise, row.noise), (plan.rir, row.rir)):
+        if utt:
+            value = table.get(utt)
+            if value is None:
+                return False
+            sources.append(table.location(value, plan.allow_commands))
     return all(source.changed_ns() <= oldest for source in sources)
 
 
-def mix_one(utt: str) -> Row:
-    """Make one mixture of the worker's plan and write its wavs."""
-    plan = _plan
+def _tasks(plan: Plan, missing: array) -> Iterator[Task]:
+    noises, rirs = plan.noise.order(), plan.rir.order()
+
+    def source(table: IndexedList, line: int) -> tuple[str, Location]:
+        utt, value = table.read(line)
+        return utt, table.location(value, plan.allow_commands)
+
+    for line in missing:
+        utt, speech = source(plan.speech, line)
+        generator, choices = rng(plan.seed, utt), []
+        for _ in range(_DRAWS):
+            drawn = mixing.draw(generator, len(noises), plan.snr, plan.level, len(rirs))
+            room = None if drawn.rir is None else source(plan.rir, rirs[drawn.rir])
+            choices.append(Choice(drawn, source(plan.noise, noises[drawn.noise]), room))
+        yield Task(utt, speech, tuple(choices))
+
+
+def mix_one(task: Task, out: Path, rate: int, active: bool) -> Row:
+    """Make one mixture and write its wavs below `out`. `active`: the level of the speech is that of ITU-T P.56."""
 
     def read(place: Location) -> np.ndarray:
-        return place.read_mono(plan.rate)[0]
+        return place.read_mono(rate)[0]
 
     try:
-        speech = read(plan.speech[utt])
+        speech = read(task.speech)
         if mixing.rms_level(speech) < _SILENCE_DB:
-            raise AudioError(f"{plan.speech[utt]}: is silent, so no SNR can be set; remove it from the list")
-        generator = rng(plan.seed, utt)
-        for _ in range(_DRAWS):
-            drawn = mixing.draw(generator, len(_noises), plan.snr, plan.level, len(_rirs))
-            source = plan.noise[_noises[drawn.noise]]
+            raise AudioError(f"{task.speech}: is silent, so no SNR can be set; remove it from the list")
+        for choice in task.choices:
+            drawn, (noise_id, source), room = choice
             recording = read(source)
             start = mixing.noise_start(len(recording), len(speech), drawn.place)
             noise = mixing.loop(recording, start, len(speech))
@@ -202,21 +299,19 @@ def mix_one(utt: str) -> Row:
             raise AudioError(
                 f"{source}: is silent, as were {_DRAWS - 1} other noises that were drawn; remove them from the list"
             )
-        rir = _rirs[drawn.rir] if drawn.rir is not None else ""
-        mixed = mixing.mix(
-            speech, noise, drawn.snr_db, drawn.level_db, plan.rate, plan.active, read(plan.rir[rir]) if rir else None
-        )
+        rir = read(room[1]) if room else None
+        mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, rate, active, rir)
     except AudioError as e:
-        for path in _targets(plan, utt):  # of an earlier run, from sources that have changed since
+        for path in _wavs(out, task.utt):  # of an earlier run, from sources that have changed since
             path.unlink(missing_ok=True)
-        return Row(utt, plan.speech[utt], error=str(e))
-    for path, x in zip(_targets(plan, utt), (mixed.noisy, mixed.clean)):
-        audio.write(path, x, plan.rate)
+        return Row(task.utt, task.speech, error=str(e))
+    for path, x in zip(_wavs(out, task.utt), (mixed.noisy, mixed.clean)):
+        audio.write(path, x, rate)
     return Row(
-        utt,
-        plan.speech[utt],
-        _noises[drawn.noise],
-        rir,
+        task.utt,
+        task.speech,
+        noise_id,
+        room[0] if room else "",
         start,
         round(mixed.snr_db, 6),
         round(mixed.level_db, 6),
@@ -227,22 +322,28 @@ def mix_one(utt: str) -> Row:
     )
 
 
-def _write_directory(plan: Plan, rows: Mapping[str, Row], spk: Mapping[str, str]) -> None:
-    good = {
-        utt: rows[utt]
-        for utt in sorted(plan.speech, key=str.encode)
-        if not rows[utt].error and all(path.exists() for path in _targets(plan, utt))
-    }
+def _write_directory(plan: Plan, rows: Rows, spk: IndexedList | None) -> None:
+    good = array("l")
+    for line in plan.speech.order():
+        if rows.is_made(line) and all(path.exists() for path in _wavs(plan.out, plan.speech.read(line)[0])):
+            good.append(line)
     if not good:
         raise UserError(f"{plan.out}: no mixture could be made; see the reasons above")
-    lines = [HEADER, *(row.text().rpartition("\t")[0] for row in good.values())]
-    write_text(plan.out / "mix.tsv", "\n".join(lines) + "\n")
+
+    def column(value: Callable[[Row], object]) -> Iterator[tuple[str, object]]:
+        for line in good:
+            row = rows.get(line)
+            assert row
+            yield row.utt, value(row)
+
+    lines = (rows.text(line).rpartition("\t")[0] + "\n" for line in good)
+    write_lines(plan.out / "mix.tsv", chain([HEADER + "\n"], lines))
     tables = {
-        "noisy.scp": {utt: _targets(plan, utt)[0] for utt in good},
-        "clean.scp": {utt: _targets(plan, utt)[1] for utt in good},
-        "utt2snr": {utt: row.snr_db for utt, row in good.items()},
-        "utt2dur": {utt: seconds(row.frames, plan.rate) for utt, row in good.items()},
+        "noisy.scp": column(lambda row: _wavs(plan.out, row.utt)[0]),
+        "clean.scp": column(lambda row: _wavs(plan.out, row.utt)[1]),
+        "utt2snr": column(lambda row: row.snr_db),
+        "utt2dur": column(lambda row: seconds(row.frames, plan.rate)),
     }
     if spk:
-        tables["utt2spk"] = {utt: spk[utt] for utt in good if utt in spk}
+        tables["utt2spk"] = ((utt, speaker) for utt, speaker in column(lambda row: spk.get(row.utt)) if speaker)
     DataDir.write(plan.out, tables)

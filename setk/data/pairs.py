@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Callable, Iterator
+
+import numpy as np
 
 from setk import audio
 from setk.audio import Location
 from setk.core.errors import AudioError, UserError
 from setk.data.datadir import DataDir, seconds
-from setk.data.lists import Faults, find_wavs
+from setk.data.index import ABSENT, IndexedList
+from setk.data.lists import Faults
 
 
 def pairs(
@@ -19,37 +23,66 @@ def pairs(
     Returns the number of pairs, and what was left out and why: files without a partner, files that cannot be
     read, pairs that differ in length, rate or channels. Raises UserError if no pair is left.
     """
-    common, faults = match(noisy, clean, allow_commands)
-    durations = {}
-    for utt, places in common.items():
+    left, right, partner, faults = _indexed(noisy, clean)
+    durations = np.full(len(left), np.nan)
+    for line, utt, places in _common(left, right, partner, allow_commands):
         try:
-            durations[utt] = pair_duration(*places)
+            durations[line] = float(pair_duration(*places))
         except AudioError as e:
             faults.append((utt, str(e)))
-    if not durations:
+    count = int(np.count_nonzero(~np.isnan(durations)))
+    if not count:
         reasons = f" (first fault: {faults[0][0]}: {faults[0][1]})" if faults else ""
         raise UserError(f"{noisy} and {clean}: no usable pair among them{reasons}")
+
+    def column(value: Callable[[int, str], object]) -> Iterator[tuple[str, object]]:
+        for line in left.order():
+            if not np.isnan(durations[line]):
+                utt, place = left.read(line)
+                yield utt, value(line, place)
+
     DataDir.write(
         out,
         {
-            "noisy.scp": {utt: common[utt][0] for utt in durations},
-            "clean.scp": {utt: common[utt][1] for utt in durations},
-            "utt2dur": durations,
+            "noisy.scp": column(lambda line, place: left.location(place)),
+            "clean.scp": column(lambda line, place: right.location(right.read(partner[line])[1])),
+            "utt2dur": column(lambda line, place: f"{durations[line]:.4f}"),
         },
     )
-    return len(durations), faults
+    return count, faults
 
 
 def match(
     noisy: str | os.PathLike, clean: str | os.PathLike, allow_commands: bool = False
 ) -> tuple[dict[str, tuple[Location, Location]], Faults]:
     """utt -> (noisy, clean) of the ids in both, and the files that have no partner."""
-    (left, faults), (right, more) = find_wavs(noisy, allow_commands), find_wavs(clean, allow_commands)
-    faults = faults + more
-    for utt in sorted(left.keys() ^ right.keys(), key=str.encode):
-        here, other = (left, clean) if utt in left else (right, noisy)
-        faults.append((utt, f"{here[utt]}: has no partner in {other}"))
-    return {utt: (left[utt], right[utt]) for utt in left if utt in right}, faults
+    left, right, partner, faults = _indexed(noisy, clean)
+    return {utt: places for _, utt, places in _common(left, right, partner, allow_commands)}, faults
+
+
+def _indexed(noisy: str | os.PathLike, clean: str | os.PathLike) -> tuple[IndexedList, IndexedList, np.ndarray, Faults]:
+    """Both lists, the line in the second one of each id of the first, and what has no partner."""
+    faults: Faults = []
+    left, right = IndexedList(noisy, faults), IndexedList(clean, faults)
+    alone = [*_alone(left, right, clean), *_alone(right, left, noisy)]
+    return left, right, left.lines_in(right), faults + sorted(alone, key=lambda fault: fault[0].encode())
+
+
+def _common(
+    left: IndexedList, right: IndexedList, partner: np.ndarray, allow_commands: bool
+) -> Iterator[tuple[int, str, tuple[Location, Location]]]:
+    """(line of the first list, utt, (noisy, clean)) of the ids in both."""
+    for line in np.flatnonzero(partner != ABSENT):
+        utt, place = left.read(line)
+        other = right.read(partner[line])[1]
+        yield line, utt, (left.location(place, allow_commands), right.location(other, allow_commands))
+
+
+def _alone(table: IndexedList, other: IndexedList, where: str | os.PathLike) -> Iterator[tuple[str, str]]:
+    """The entries of a list that the `other`, of `where`, lacks."""
+    for line in np.flatnonzero(table.lines_in(other) == ABSENT):
+        utt, place = table.read(line)
+        yield utt, f"{table.location(place)}: has no partner in {where}"
 
 
 def pair_duration(noisy: str, clean: str) -> str:

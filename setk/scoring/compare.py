@@ -19,25 +19,17 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, Mapping, NamedTuple
 
 import numpy as np
 
 from setk.core.errors import UserError
-from setk.core.files import check_readable
+from setk.data.index import ABSENT
 from setk.metrics import METRICS
 from setk.scoring.summary import LEVEL, bootstrap_means
+from setk.scoring.table import Table, as_table, read_table
 
 EXACT = 50  # the counts of the exact distribution, up to 2**50, are whole in a float
-
-
-class Table(NamedTuple):
-    """A score table: utt -> scores in the order of `names`, nan where one is missing."""
-
-    names: tuple[str, ...]
-    rows: dict[str, tuple[float, ...]]
 
 
 class Comparison(NamedTuple):
@@ -59,119 +51,30 @@ class Comparison(NamedTuple):
 COLUMNS = Comparison._fields[:-1]
 
 
-def read_table(path: str) -> Table:
-    """Read a table of se-score from a file or, for `-`, standard input.
-
-    Raises UserError with file and line on anything else: another header, a truncated line, a duplicate
-    utterance, a value that is not a number.
-    """
-    name = "standard input" if path == "-" else path
-    lines = _text(path, name).split("\n")
-    if not lines[0]:
-        raise UserError(f"{name}:1: is empty; expected a score table of se-score")
-    if lines.pop():
-        raise UserError(f"{name}:{len(lines) + 1}: the last line is truncated; let se-score finish, or run it again")
-    names = _header(lines[0].rstrip("\r"), name)
-    rows: dict[str, tuple[float, ...]] = {}
-    for number, line in enumerate(lines[1:], 2):
-        utt, *fields = line.rstrip("\r").split("\t")
-        if len(fields) != len(names) + 1:
-            raise UserError(
-                f"{name}:{number}: has {len(fields) + 1} fields where the header has {len(names) + 2}; score again"
-            )
-        if utt in rows:
-            raise UserError(f"{name}:{number}: duplicate utterance {utt}; remove one of the lines")
-        rows[utt] = tuple(_number(text, f"{name}:{number}: {metric} of {utt}") for metric, text in zip(names, fields))
-    return Table(names, rows)
-
-
-def _text(path: str, name: str) -> str:
-    check_readable(path)
-    try:
-        return (sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()).decode()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such score table") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a directory; expected a score table of se-score") from None
-    except UnicodeDecodeError as e:
-        number = e.object.count(b"\n", 0, e.start) + 1
-        raise UserError(f"{name}:{number}: is not text; expected a score table of se-score") from None
-
-
-def _header(line: str, name: str) -> tuple[str, ...]:
-    first, *names, last = line.split("\t") if "\t" in line else ("", "")
-    if (first, last) != ("utt", "error") or not names:
-        raise UserError(
-            f"{name}:1: not a score table: expected 'utt', metrics and 'error' with tabs between, as se-score "
-            "writes without --jsonl"
-        )
-    for i, metric in enumerate(names):
-        if metric not in METRICS:
-            raise UserError(f"{name}:1: '{metric}' is not a metric of se-score; remove the column")
-        if metric in names[:i]:
-            raise UserError(f"{name}:1: {metric} has two columns; keep one of them")
-    return tuple(names)
-
-
-def _number(text: str, what: str) -> float:
-    """A finite number or nan; `float` alone would also accept inf, blanks and underscores."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.inf
-    if math.isinf(value) or "_" in text or text != text.strip():
-        raise UserError(f"{what} is '{text}', which is neither a number nor nan; score again")
-    return value
-
-
-def as_table(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Rows {"utt": id, metric: score or None, ...} as a Table; a key "error" is ignored. Raises UserError on other rows."""
-    names: tuple[str, ...] = ()
-    table: dict[str, tuple[float, ...]] = {}
-    for number, row in enumerate(rows, 1):
-        if "utt" not in row:
-            raise UserError(f"row {number}: has no 'utt'")
-        columns = tuple(name for name in row if name not in ("utt", "error"))
-        names = names or columns
-        if set(columns) != set(names):
-            raise UserError(f"row {number}: has {', '.join(columns) or 'no metrics'}, the first row {', '.join(names)}")
-        if row["utt"] in table:
-            raise UserError(f"row {number}: duplicate utterance {row['utt']}")
-        table[row["utt"]] = tuple(math.nan if row[name] is None else float(row[name]) for name in names)
-    for name in names:
-        if name not in METRICS:
-            raise UserError(f"'{name}' is not a metric of se-score; remove it from the rows")
-    return Table(names, table)
-
-
 def compare_tables(
     a: str | os.PathLike | Iterable[Mapping[str, Any]], b: str | os.PathLike | Iterable[Mapping[str, Any]]
 ) -> list[Comparison]:
     """Compare two tables, each a path or rows, in all metrics and utterances that both have."""
     one, two = (read_table(os.fspath(t)) if isinstance(t, (str, os.PathLike)) else as_table(t) for t in (a, b))
-    metrics, utts, *_ = common(one, two)
-    return list(compare(one, two, metrics, utts))
+    return list(compare(one, two, common_metrics(one, two)))
 
 
-def common(a: Table, b: Table) -> tuple[list[str], list[str], list[str], list[str]]:
-    """Metrics and utterances of both tables, in the order of A; then the utterances of A only, and of B only.
-
-    Raises UserError without a common metric, or without a common utterance.
-    """
+def common_metrics(a: Table, b: Table) -> list[str]:
+    """The metrics of both tables, in the order of A. Raises UserError without one, or without a common utterance."""
     metrics = [name for name in a.names if name in b.names]
     if not metrics:
         raise UserError(f"the tables have no metric in common: {', '.join(a.names)} here, {', '.join(b.names)} there")
-    utts = [utt for utt in a.rows if utt in b.rows]
-    if not utts:
-        raise UserError(f"the tables have no utterance in common: {len(a.rows)} here, {len(b.rows)} others there")
-    return metrics, utts, [u for u in a.rows if u not in b.rows], [u for u in b.rows if u not in a.rows]
+    if not (a.lines_in(b) != ABSENT).any():
+        raise UserError(f"the tables have no utterance in common: {len(a)} here, {len(b)} others there")
+    return metrics
 
 
-def compare(a: Table, b: Table, metrics: list[str], utts: list[str]) -> Iterator[Comparison]:
-    """The Comparison of `a` and `b` for each of `metrics`, on the utterances `utts`."""
+def compare(a: Table, b: Table, metrics: Iterable[str], lines: np.ndarray | None = None) -> Iterator[Comparison]:
+    """The Comparison of `a` and `b` for each of `metrics`, on the utterances of both, or on those in the `lines` of `a`."""
+    partners = a.lines_in(b)
+    chosen = np.flatnonzero(partners != ABSENT) if lines is None else lines
     for metric in metrics:
-        i, j = a.names.index(metric), b.names.index(metric)
-        yield paired(metric, np.array([a.rows[u][i] for u in utts]), np.array([b.rows[u][j] for u in utts]))
+        yield paired(metric, a.column(metric)[chosen], b.column(metric)[partners[chosen]])
 
 
 def paired(metric: str, a: np.ndarray, b: np.ndarray) -> Comparison:
@@ -235,15 +138,6 @@ def _exact(n: int, plus: int) -> float:
     for rank in range(1, n + 1):
         ways = np.pad(ways, (0, rank)) + np.pad(ways, (rank, 0))
     return float(min(1.0, 2 * min(ways[: plus + 1].sum(), ways[plus:].sum()) / 2.0**n))
-
-
-def named(what: str, utts: Sequence[str]) -> list[str]:
-    """A line on how many utterances `what` is true for, with the first of them; none if there are no utterances."""
-    if not utts:
-        return []
-    return [
-        f"{what} {len(utts)} utterance{'s' if len(utts) > 1 else ''}: {', '.join(utts[:10])}{', …' if len(utts) > 10 else ''}"
-    ]
 
 
 def words(c: Comparison) -> str:

@@ -10,7 +10,6 @@ from typing import Any, Iterable, Iterator, Mapping, Sequence
 from setk.core import pool
 from setk.core.files import write_text
 from setk.scoring import pairing, summary as summaries
-from setk.scoring.compare import named
 from setk.scoring.pairing import How, Pair, Row
 from setk.scoring.summary import Scores
 
@@ -26,7 +25,7 @@ def describe(scores: Scores, figures: Mapping[str, Any]) -> list[str]:
     for path, groups in figures["groups"].items():
         for group, means in groups.items():
             lines.append(f"{Path(path).name} {group}: {'; '.join(summaries.words(means)) or 'no scores'}")
-        lines += named(f"{path} has no group for", scores.without[path])
+        lines += summaries.named(f"{path} has no group for", *scores.without[path])
     return lines
 
 

@@ -6,44 +6,52 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from setk.core import provenance
 from setk.core.errors import UserError
 from setk.core.files import sha256
 from setk.scoring import specs
-from setk.scoring.compare import Comparison, common, compare, named
+from setk.data.index import ABSENT
+from setk.scoring.compare import Comparison, common_metrics, compare
 from setk.scoring.specs import System
+from setk.scoring.summary import NAMED, named
 
 
 @dataclass(frozen=True)
 class Compared:
-    """`comparisons`: name of every system but the first -> its comparisons with the first, a metric each. `remarks`: what was left out."""
+    """`lines`: the utterances that all systems have, as lines of the first one's table. `comparisons`: name of every system but the first -> its comparisons with the first, a metric each. `remarks`: what was left out."""
 
     systems: list[System]
     metrics: list[str]
-    utts: list[str]
+    lines: np.ndarray
     comparisons: dict[str, list[Comparison]]
     remarks: list[str]
 
 
 def compare_systems(texts: Sequence[str]) -> Compared:
-    """Read and compare the systems that `texts` name (see setk.scoring.specs). Raises UserError as `common` does, and if two
+    """Read and compare the systems that `texts` name (see setk.scoring.specs). Raises UserError as `common_metrics` does, and if two
     systems of more than two have one name."""
     systems = [specs.parse(text) for text in texts]
     first, *others = systems
     if len(systems) > 2 and len({system.name for system in systems}) < len(systems):
         raise UserError(f"two systems have one name: {', '.join(s.name for s in systems)}; write NAME=SCORES.tsv")
-    metrics, utts = list(first.scores.names), list(first.scores.rows)
+    metrics, shared = list(first.scores.names), np.ones(len(first.scores), bool)
     for other in others:
-        both_metrics, both_utts, *_ = common(first.scores, other.scores)
-        metrics, utts = [m for m in metrics if m in both_metrics], [u for u in utts if u in both_utts]
-    if not metrics or not utts:
+        both = common_metrics(first.scores, other.scores)
+        metrics = [metric for metric in metrics if metric in both]
+        shared &= first.scores.lines_in(other.scores) != ABSENT
+    if not metrics or not shared.any():
         raise UserError(f"the tables have no {'utterance' if metrics else 'metric'} that all of them have")
     remarks = []
     for text, system in zip(texts, systems):
         what = f"only {text} has" if len(systems) == 2 else f"{text} has, and another table lacks,"
-        remarks += named(what, [utt for utt in system.scores.rows if utt not in set(utts)])
-    comparisons = {other.name: list(compare(first.scores, other.scores, metrics, utts)) for other in others}
-    return Compared(systems, metrics, utts, comparisons, remarks)
+        own = system.scores.lines_in(first.scores)
+        more = np.flatnonzero((own == ABSENT) | ~shared[own])
+        remarks += named(what, len(more), [system.scores.utt(line) for line in more[:NAMED]])
+    lines = np.flatnonzero(shared)
+    comparisons = {other.name: list(compare(first.scores, other.scores, metrics, lines)) for other in others}
+    return Compared(systems, metrics, lines, comparisons, remarks)
 
 
 def write_page(
@@ -62,6 +70,7 @@ def write_page(
         rows.append(comparison.Compared("clean", None, places(clean)))
     files = [file for text in inputs for file in text.rpartition("=")[2].split(",")] + [noisy, clean]
     hashes = {file: sha256(file) for file in files if file and Path(file).is_file()}
+    utts = [found.systems[0].scores.utt(line) for line in found.lines]
     comparison.write_comparison(
-        path, rows, found.comparisons, found.utts, found.metrics, provenance.stamp("numpy", inputs=hashes)
+        path, rows, found.comparisons, utts, found.metrics, provenance.stamp("numpy", inputs=hashes)
     )

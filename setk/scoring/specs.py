@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Mapping, Sequence
 
+import numpy as np
+
 from setk.core.errors import UserError
+from setk.data.index import ABSENT
 from setk.metrics import METRICS
-from setk.scoring.compare import Table, read_table
+from setk.scoring.table import Table, read_table
 
 COSTS = ("params", "params_nonzero", "bytes", "macs_per_second", "synops_per_second", "latency_ms", "rtf", "rtf_stream")
 QUOTED = "macs_per_second_ptflops"
@@ -32,18 +34,6 @@ class System:
     seeds: tuple[Table, ...] = ()
     published: Mapping[str, str] = field(default_factory=dict)
     audio: str | None = None
-
-    def column(self, metric: str) -> dict[str, float]:
-        """utt -> score; empty if the table lacks the metric."""
-        return column(self.scores, metric)
-
-
-def column(table: Table, metric: str) -> dict[str, float]:
-    """utt -> score; empty if the table lacks the metric."""
-    if metric not in table.names:
-        return {}
-    index = table.names.index(metric)
-    return {utt: scores[index] for utt, scores in table.rows.items()}
 
 
 def parse(spec: str) -> System:
@@ -65,16 +55,16 @@ def parse(spec: str) -> System:
 
 def mean(tables: Sequence[Table], where: str) -> Table:
     """Means over tables of the same utterances and metrics; nan where one has nan. Raises UserError if they differ."""
-    one = tables[0]
-    if any(table.names != one.names or set(table.rows) != set(one.rows) for table in tables):
+    one, *others = tables
+    lines = [one.lines_in(table) for table in others]
+    if any(
+        table.names != one.names or len(table) != len(one) or (found == ABSENT).any()
+        for table, found in zip(others, lines)
+    ):
         raise UserError(
             f"{where}: the tables of the seeds differ in metrics or utterances; score the same list for each seed"
         )
-    rows = {
-        utt: tuple(math.fsum(values) / len(tables) for values in zip(*(table.rows[utt] for table in tables)))
-        for utt in one.rows
-    }
-    return Table(one.names, rows)
+    return one.with_values(np.mean([one.values, *(table.values[found] for table, found in zip(others, lines))], axis=0))
 
 
 def read_costs(path: str) -> dict[str, float | None]:
@@ -113,5 +103,5 @@ def read_published(path: Path) -> list[System]:
         except ValueError as e:
             raise UserError(f"{path}:{number}: {e}; costs are numbers") from None
         figures = {key: row[key] for key in METRICS if row.get(key)}
-        found.append(System(row["system"], Table((), {}), costs, published=figures))
+        found.append(System(row["system"], Table.of((), {}), costs, published=figures))
     return found

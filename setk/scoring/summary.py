@@ -11,13 +11,16 @@ from typing import Iterable, Mapping, Sequence
 import numpy as np
 
 from setk.core import files, provenance
+from setk.data.index import ABSENT
 from setk.metrics import dnsmos
+from setk.scoring.groups import Groups
 from setk.scoring.pairing import How, Row
 
 RESAMPLES, SEED, LEVEL = 10_000, 20_190_512, 0.95
 _BATCH = 1 << 22  # values drawn at a time: bounds memory for lists of any length
 # From here on the distribution of a bootstrap mean is computed, not drawn: drawing takes minutes for a million values.
 _MANY = 20_000
+NAMED = 10  # utterances that a remark names
 
 
 def bootstrap_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
@@ -71,19 +74,18 @@ def summarise(values: Sequence[float] | np.ndarray) -> dict[str, float | int | N
 
 
 class Scores:
-    """The scores of a table by metric, and the groups of its utterances, as numbers: 8 bytes per score. Ids and reasons are kept of
-    utterances that failed, and ids of those without a group.
+    """The scores of a table by metric, and the groups of its utterances, as numbers: 8 bytes per score, 4 per group. Ids and reasons are
+    kept of utterances that failed.
 
-    `tables` are the groupings: name -> utt -> group.
+    `tables` are the groupings by name. `without` holds, of each, how many utterances have no group, and the first NAMED of them.
     """
 
-    def __init__(self, names: Sequence[str], tables: Mapping[str, Mapping[str, str]]):
+    def __init__(self, names: Sequence[str], tables: Mapping[str, Groups]):
         self.utterances, self.failed = 0, dict[str, str]()
         self._columns = {name: array("d") for name in names}
         self._tables = tables
-        self._groups: dict[str, dict[str, int]] = {name: {} for name in tables}
-        self._members = {name: array("q") for name in tables}
-        self.without: dict[str, list[str]] = {name: [] for name in tables}
+        self._members = {name: array("i") for name in tables}
+        self.without: dict[str, tuple[int, list[str]]] = {name: (0, []) for name in tables}
 
     def add(self, row: Row) -> None:
         """Add a row of the table."""
@@ -93,13 +95,12 @@ class Scores:
             self.failed[utt] = row.error
         for name, column in self._columns.items():
             column.append(row.scores[name])
-        for name, group_of in self._tables.items():
-            groups = self._groups[name]
-            if utt in group_of:
-                self._members[name].append(groups.setdefault(group_of[utt], len(groups)))
-            else:
-                self._members[name].append(-1)
-                self.without[name].append(utt)
+        for name, groups in self._tables.items():
+            number = groups.number(utt)
+            self._members[name].append(number)
+            if number == ABSENT:
+                count, first = self.without[name]
+                self.without[name] = count + 1, [*first, utt][:NAMED]
 
     def figures(self) -> dict:
         """Means and counts, overall and by groups, as plain values."""
@@ -116,8 +117,9 @@ class Scores:
 
     def _by_group(self, table: str) -> dict[str, dict]:
         """The means of each group; groups are sorted, numbers as numbers."""
-        members, groups = np.frombuffer(self._members[table], np.int64), self._groups[table]
-        return {group: self._means(members == groups[group]) for group in sorted(groups, key=group_order)}
+        members, names = np.frombuffer(self._members[table], np.int32), self._tables[table].names
+        present = {names[number]: number for number in np.unique(members) if number != ABSENT}
+        return {group: self._means(members == present[group]) for group in sorted(present, key=group_order)}
 
 
 def group_order(group: str) -> tuple[float, str]:
@@ -126,6 +128,14 @@ def group_order(group: str) -> tuple[float, str]:
     except ValueError:
         value = math.inf
     return (math.inf if math.isnan(value) else value, group)
+
+
+def named(what: str, count: int, first: Sequence[str]) -> list[str]:
+    """A line on the `count` utterances that `what` is true for, with the `first` NAMED of them; none if there are no utterances."""
+    if not count:
+        return []
+    rest = ", …" if count > len(first) else ""
+    return [f"{what} {count} utterance{'s' if count > 1 else ''}: {', '.join(first)}{rest}"]
 
 
 def origin(how: How, inputs: Iterable[str]) -> dict:

@@ -13,8 +13,10 @@ from typing import Any, Mapping, Sequence
 
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
-from setk.scoring.compare import compare, read_table
-from setk.scoring.specs import COSTS, QUOTED, System, column, parse, read_published
+from setk.data.index import ABSENT
+from setk.scoring.compare import compare
+from setk.scoring.groups import Groups, bin_names, parse_bins, read_groups
+from setk.scoring.specs import COSTS, QUOTED, System, parse, read_published
 from setk.scoring.summary import group_order, summarise
 
 FORMATS = ("md", "tsv", "json")
@@ -55,65 +57,6 @@ def metrics_of(systems: Sequence[System], chosen: Sequence[str] | None) -> list[
     return list(chosen or present)
 
 
-# ── groups of utterances ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def parse_bins(text: str) -> list[float]:
-    """The edges of `--bins`, as in `-6,0,6`. Raises UserError unless they are finite numbers that rise."""
-    try:
-        edges = [float(part) for part in text.split(",")]
-    except ValueError:
-        raise UserError(f"--bins {text}: write numbers with commas, as in 0,6,12") from None
-    if not all(map(math.isfinite, edges)) or any(b <= a for a, b in zip(edges, edges[1:])):
-        raise UserError(f"--bins {text}: the numbers must rise, as in 0,6,12")
-    return edges
-
-
-def bin_name(value: float, edges: Sequence[float]) -> str:
-    """The half-open interval between `edges` that holds `value`."""
-    for i, edge in enumerate(edges):
-        if value < edge:
-            return f"below {edge:g}" if i == 0 else f"{edges[i - 1]:g} to {edge:g}"
-    return f"{edges[-1]:g} and above"
-
-
-def bin_names(edges: Sequence[float]) -> list[str]:
-    """All names of `bin_name`, in order."""
-    return [bin_name(value, edges) for value in (edges[0] - 1, *edges)]
-
-
-def binned(group_of: Mapping[str, str], edges: Sequence[float], where: str) -> dict[str, str]:
-    """Groups that are numbers, as the intervals between `edges`. An utterance whose group is nan has none."""
-    found = {}
-    for utt, group in group_of.items():
-        try:
-            value = float(group)
-        except ValueError:
-            raise UserError(f"{where}: the group of {utt} is '{group}', not a number; leave out --bins") from None
-        if not math.isnan(value):
-            found[utt] = bin_name(value, edges)
-    return found
-
-
-def read_groups(spec: str, bins: str | None) -> dict[str, str]:
-    """utt -> group, from `--by TABLE`: lines 'utt-id group', or METRIC of a score table as SCORES.tsv:METRIC."""
-    from setk.data.lists import read_list
-    from setk.metrics import METRICS
-
-    path, _, metric = spec.rpartition(":")
-    if path and metric in METRICS:
-        scores = column(read_table(path), metric)
-        if not scores:
-            raise UserError(f"--by {spec}: {path} has no column {metric}")
-        group_of = {utt: repr(value) for utt, value in scores.items()}
-    else:
-        group_of = read_list(spec)
-    return binned(group_of, parse_bins(bins), f"--by {spec}") if bins else group_of
-
-
-# ── tables ──────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 def table(
     form: str,
     specs: Sequence[str],
@@ -149,7 +92,7 @@ def table(
     if not by:
         return overview(systems, names, against, read_published(published) if published else ())
     groupings = [read_groups(path, bins) for path in by]
-    return "\n\n".join(by_group(systems, name, group_of, bins) for name in names for group_of in groupings)
+    return "\n\n".join(by_group(systems, name, groups, bins) for name in names for groups in groupings)
 
 
 def overview(
@@ -178,22 +121,18 @@ def overview(
     return markdown(header, rows)
 
 
-def by_group(systems: Sequence[System], metric: str, group_of: Mapping[str, str], bins: str | None = None) -> str:
+def by_group(systems: Sequence[System], metric: str, groups: Groups, bins: str | None = None) -> str:
     """A Markdown table of one metric: a row per system, a column per group of utterances, and one for all of them."""
-    members: dict[str, list[str]] = {}
-    for utt, group in group_of.items():
-        members.setdefault(group, []).append(utt)
-    order = bin_names(parse_bins(bins)) if bins else sorted(members, key=group_order)
-    groups = {name: members[name] for name in order if name in members}
-    header = ["system", *(f"{name} ({len(utts)})" for name, utts in groups.items()), "all"]
+    sizes = {name: int(size) for name, size in zip(groups.names, groups.sizes())}
+    order = bin_names(parse_bins(bins)) if bins else sorted(sizes, key=group_order)
+    shown = [name for name in order if name in sizes]
     rows = []
     for system in systems:
-        column = system.column(metric)
-        row = [system.name]
-        for utts in (*groups.values(), list(group_of)):
-            row.append(_mean(summarise([column[utt] for utt in utts if utt in column]), metric))
-        rows.append(row)
-    return markdown(header, rows)
+        column, numbers = system.scores.column(metric), groups.numbers_of(system.scores)
+        numbers = numbers[: len(column)]
+        members = [*(numbers == groups.names.index(name) for name in shown), numbers != ABSENT]
+        rows.append([system.name, *(_mean(summarise(column[chosen]), metric) for chosen in members)])
+    return markdown(["system", *(f"{name} ({sizes[name]})" for name in shown), "all"], rows)
 
 
 def records(systems: Sequence[System], metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -203,7 +142,7 @@ def records(systems: Sequence[System], metrics: Sequence[str]) -> list[dict[str,
     for system in systems:
         row: dict[str, Any] = {"system": system.name, **{key: system.costs.get(key) for key in keys}}
         for metric in metrics:
-            mean = summarise(list(system.column(metric).values()))
+            mean = summarise(system.scores.column(metric))
             row |= {metric: mean["mean"], f"{metric}_low": mean["low"], f"{metric}_high": mean["high"]}
         found.append(row)
     return found
@@ -287,20 +226,19 @@ def _mean(m: Mapping[str, Any], metric: str) -> str:
 
 def _mean_of(system: System, metric: str) -> str:
     """The mean of a metric, and that of each seed if there are several."""
-    cell = _mean(summarise(list(system.column(metric).values())), metric)
+    cell = _mean(summarise(system.scores.column(metric)), metric)
     if len(system.seeds) < 2:
         return cell
-    seeds = (summarise(list(column(seed, metric).values()))["mean"] for seed in system.seeds)
+    seeds = (summarise(seed.column(metric))["mean"] for seed in system.seeds)
     return f"{cell}; seeds " + ", ".join("-" if mean is None else f"{mean:.{_digits(metric)}f}" for mean in seeds)
 
 
 def _difference(base: System, system: System, metric: str) -> str:
     """Mean of `system` - `base` over the utterances of both, with its interval and p of Wilcoxon's signed-rank test; of several
     seeds also the difference of each."""
-    utts = [utt for utt in base.column(metric) if utt in system.column(metric)]
-    if not utts:
+    if metric not in base.scores.names or metric not in system.scores.names:
         return "-"
-    c = next(compare(base.scores, system.scores, [metric], utts))
+    c = next(compare(base.scores, system.scores, [metric]))
     digits = _digits(metric)
     if not c.n:
         return "-"
@@ -309,7 +247,7 @@ def _difference(base: System, system: System, metric: str) -> str:
         cell += f" [{c.low:.{digits}f}, {c.high:.{digits}f}], p {c.p_wilcoxon:.2g}"
     if len(system.seeds) > 1 and len(base.seeds) == len(system.seeds):
         pairs = zip(base.seeds, system.seeds)
-        each = (next(compare(one, other, [metric], utts)).diff for one, other in pairs)
+        each = (next(compare(one, other, [metric])).diff for one, other in pairs)
         cell += "; seeds " + ", ".join(f"{diff:+.{digits}f}" for diff in each)
     return cell
 

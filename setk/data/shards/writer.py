@@ -29,7 +29,7 @@ from setk.core.files import atomic_path, make_dir
 from setk.core.pool import ordered_map
 from setk.data.datadir import DataDir
 from setk.data.features import Feature, Pcm
-from setk.data.index import IndexedList
+from setk.data.index import ABSENT, IndexedList
 from setk.data.lists import take_part, write_list
 from setk.data.shards.format import FORMAT, STREAMS, VERSION, fixed, text_of
 
@@ -128,19 +128,16 @@ def plan_shards(
 ) -> Iterator[ShardJob]:
     """The shards that `data` makes, one after the other. Raises UserError if noisy and clean differ in ids, or a list is empty."""
     sets = {"pairs": data.streams} if data.is_pairs else {stream: (stream,) for stream in data.streams}
-    lists = {stream: IndexedList(data.path / f"{stream}.scp") for stream in data.streams}
-    speakers, snrs = (
-        IndexedList(data.path / name) if (data.path / name).exists() else None for name in ("utt2spk", "utt2snr")
-    )
+    lists = data.indexed()
+    speakers, snrs, kinds = (lists.get(name) for name in ("utt2spk", "utt2snr", "noise2kind"))
     for name, streams in sets.items():
         first = lists[streams[0]]
-        if data.is_pairs and not first.has_same_ids(lists[streams[1]]):
-            data.pairs()  # raises UserError with the ids
         if not len(first):
             raise UserError(f"{data.path}: lists no utterances for {name}; se-prep check reports what is wrong")
         if speakers and name in DESCRIBED:
-            _require_speakers(data, first, speakers)
-    kinds = {} if data.is_pairs else data.noise_kinds()
+            _require(data, first, speakers, "utt2spk", "speaker")
+        if kinds and name == "noise":
+            _require(data, first, kinds, "noise2kind", "kind")
     for name, streams in sets.items():
         first, *others = (lists[stream] for stream in streams)
         lines, of = first.sorted(), -(-len(first) // size)
@@ -156,15 +153,15 @@ def plan_shards(
             )
             snr = tuple(_snr_of(data, u, snrs) if name in DESCRIBED else float("nan") for u in ids)
             spk = tuple(speakers.get(u) for u in ids) if speakers and name in DESCRIBED else ()
-            kind = tuple(kinds[u] for u in ids) if name == "noise" and kinds else ()
+            kind = tuple(kinds.get(u) for u in ids) if name == "noise" and kinds else ()
             path = out / f"{name}.{number}.h5"
             yield ShardJob(name, number, of, path, rate, ids, places, snr, spk, feature, resampler, kind)
 
 
-def _require_speakers(data: DataDir, table: IndexedList, speakers: IndexedList) -> None:
-    for utt, _ in table.sorted():
-        if utt not in speakers:
-            raise UserError(f"{data.path}/utt2spk: {utt} has no speaker; complete the table or remove it")
+def _require(data: DataDir, listed: IndexedList, table: IndexedList, name: str, what: str) -> None:
+    """Raise UserError if a table lacks an utterance of the list that it describes."""
+    for line in np.flatnonzero(listed.lines_in(table) == ABSENT):
+        raise UserError(f"{data.path}/{name}: {listed.read(line)[0]} has no {what}; complete the table or remove it")
 
 
 def _snr_of(data: DataDir, utt: str, snrs: IndexedList | None) -> float:

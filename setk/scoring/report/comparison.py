@@ -13,9 +13,10 @@ from setk import metrics
 from setk.audio import Location
 from setk.core.errors import UserError
 from setk.core.files import write_text
-from setk.scoring.compare import Comparison, Table
+from setk.scoring.compare import Comparison
 from setk.scoring.report import bounds, media, number, part, text, utterances
 from setk.scoring.summary import summarise
+from setk.scoring.table import Table
 
 CARDS = 4  # utterances of each kind that the page plays
 
@@ -46,7 +47,7 @@ def write_comparison(
         raise UserError(f"two systems have one name: {', '.join(row.name for row in rows)}; write NAME=SCORES.tsv")
     systems = [row for row in rows if row.scores]
     by = "pesq_wb" if "pesq_wb" in names else names[0]
-    columns = [_column(system, by) for system in systems]
+    columns = [_column(system, by, utts) for system in systems]
     worst, differing = _choose(columns, utts, by)
     script = part("page.js")
     head = "".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names)
@@ -77,9 +78,8 @@ def write_comparison(
     )
 
 
-def _column(system: Compared, metric: str) -> dict[str, float]:
-    index = system.scores.names.index(metric)
-    return {utt: scores[index] for utt, scores in system.scores.rows.items()}
+def _column(system: Compared, metric: str, utts: Sequence[str]) -> dict[str, float]:
+    return {utt: float(system.scores.row(utt)[metric]) for utt in utts}
 
 
 def _choose(columns: Sequence[Mapping[str, float]], utts: Sequence[str], by: str) -> tuple[list[str], list[str]]:
@@ -103,7 +103,7 @@ def _means(
     differences = {one.metric: one for one in comparisons or ()}
     cells = []
     for name in names:
-        column = _column(system, name)
+        column = _column(system, name, utts)
         m = summarise([column[utt] for utt in utts])
         cells.append(
             f'<td class="num"><span class="main">{number(m["mean"])}</span> <small>{bounds(m)}'
@@ -126,7 +126,7 @@ def _card(rows: Sequence[Compared], utt: str, names: Sequence[str]) -> str:
     pictures = media.spectrograms([clip for clip in clips.values() if not clip.error])
     lines = []
     for row in rows:
-        scores = dict(zip(row.scores.names, row.scores.rows[utt])) if row.scores else {}
+        scores = row.scores.row(utt) if row.scores else {}
         cells = "".join(f'<td class="num">{number(scores.get(name, math.nan))}</td>' for name in names)
         lines.append(
             f'<tr><th scope="row">{text(row.name)}</th>{cells}<td>{_player(clips.get(row.name), utt, pictures)}</td></tr>'

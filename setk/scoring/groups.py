@@ -1,0 +1,107 @@
+"""Groups of utterances for means by group: `--by TABLE` and `--bins`."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from typing import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from setk.core.errors import UserError
+from setk.data.index import ABSENT, HashIndex, IndexedList
+from setk.metrics import METRICS
+from setk.scoring.table import Table, read_table
+
+
+class Groups:
+    """The group of each utterance, of a list of any length: a number, ABSENT without one, 16 bytes per utterance. `names` are those of the
+    groups by number."""
+
+    def __init__(self, index: HashIndex, numbers: array, names: Sequence[str]):
+        self.names, self._index, self._numbers = names, index, np.frombuffer(numbers, np.int32)
+
+    @classmethod
+    def of(cls, group_of: Mapping[str, str]) -> Groups:
+        """The groups of a mapping utt -> group."""
+        index = HashIndex(array("q", [hash(utt.encode()) for utt in group_of]))
+        return cls(index, *_numbered(group_of.values()))
+
+    def number(self, utt: str) -> int:
+        """The number of the group of an utterance; ABSENT without one."""
+        line = self._index.find(hash(utt.encode()))
+        return ABSENT if line is None else int(self._numbers[line])
+
+    def numbers_of(self, table: Table) -> np.ndarray:
+        """The number of the group of each utterance of a table [n]: [n], ABSENT without one."""
+        lines = self._index.find_all(table.index)
+        if not len(self._numbers):
+            return lines
+        return np.where(lines == ABSENT, ABSENT, self._numbers[lines])
+
+    def sizes(self) -> np.ndarray:
+        """The number of utterances of each group [len(names)]."""
+        return np.bincount(self._numbers[self._numbers != ABSENT], minlength=len(self.names))
+
+
+def _numbered(groups: Iterable[str | None]) -> tuple[array, list[str]]:
+    """A number for each group, ABSENT for None, and the names by number."""
+    numbers, known = array("i"), dict[str, int]()
+    for group in groups:
+        numbers.append(ABSENT if group is None else known.setdefault(group, len(known)))
+    return numbers, list(known)
+
+
+def read_groups(spec: str, bins: str | None = None) -> Groups:
+    """The groups of `--by TABLE`: lines 'utt-id group', or METRIC of a score table as SCORES.tsv:METRIC; with `bins`, the intervals that
+    their numbers are in. Raises UserError on a group that is no number then, and on a table without the metric."""
+    edges = parse_bins(bins) if bins else None
+    path, _, metric = spec.rpartition(":")
+    if path and metric in METRICS:
+        table = read_table(path)
+        if metric not in table.names:
+            raise UserError(f"--by {spec}: {path} has no column {metric}")
+        values = table.column(metric).tolist()
+        return Groups(table.index, *_numbered(bin_name(v, edges) if edges else repr(v) for v in values))
+    listed = IndexedList(spec)
+    rows = (listed.read(line) for line in range(len(listed)))
+    return Groups(
+        listed.index,
+        *_numbered(_binned(utt, group, edges, f"--by {spec}") if edges else group for utt, group in rows),
+    )
+
+
+# ── intervals ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def parse_bins(text: str) -> list[float]:
+    """The edges of `--bins`, as in `-6,0,6`. Raises UserError unless they are finite numbers that rise."""
+    try:
+        edges = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"--bins {text}: write numbers with commas, as in 0,6,12") from None
+    if not all(map(math.isfinite, edges)) or any(b <= a for a, b in zip(edges, edges[1:])):
+        raise UserError(f"--bins {text}: the numbers must rise, as in 0,6,12")
+    return edges
+
+
+def bin_name(value: float, edges: Sequence[float]) -> str | None:
+    """The half-open interval between `edges` that holds `value`; None for nan."""
+    if math.isnan(value):
+        return None
+    for i, edge in enumerate(edges):
+        if value < edge:
+            return f"below {edge:g}" if i == 0 else f"{edges[i - 1]:g} to {edge:g}"
+    return f"{edges[-1]:g} and above"
+
+
+def bin_names(edges: Sequence[float]) -> list[str]:
+    """All names of `bin_name`, in order."""
+    return [f"below {edges[0]:g}", *(f"{a:g} to {b:g}" for a, b in zip(edges, edges[1:])), f"{edges[-1]:g} and above"]
+
+
+def _binned(utt: str, group: str, edges: Sequence[float], where: str) -> str | None:
+    try:
+        return bin_name(float(group), edges)
+    except ValueError:
+        raise UserError(f"{where}: the group of {utt} is '{group}', not a number; leave out --bins") from None
