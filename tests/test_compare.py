@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import tracemalloc
 from html.parser import HTMLParser
 
 import numpy as np
@@ -284,3 +285,27 @@ def test_tables_from_elsewhere_with_crlf(tmp_path):
     (tmp_path / "a.tsv").write_bytes(GOOD.replace("\n", "\r\n").encode())
     found = table.read_table(str(tmp_path / "a.tsv"))
     assert (len(found), found.utt(0), found.row("x"), found.row("y")) == (1, "x", {"stoi": 0.5, "lsd": 1.0}, {})
+
+
+def test_tables_in_different_orders_are_compared_by_utterance(rng):
+    rows = {f"u{i}": rng.normal(size=2) for i in range(40)}
+    a = table.Table.of(("stoi", "lsd"), {utt: rows[utt] for utt in list(rows)[:30]})
+    b = table.Table.of(("stoi", "lsd"), {utt: rows[utt] + 1 for utt in rng.permutation(list(rows)[10:])})
+    for one in compare.compare(a, b, ["stoi", "lsd"]):
+        assert one.n == 20 and one.diff == pytest.approx(1) and one.low == pytest.approx(1)
+    chosen = np.array([12, 29])
+    (one,) = compare.compare(a, b, ["lsd"], chosen)
+    assert one.n == 2 and one.mean_a == pytest.approx(np.mean([rows["u12"][1], rows["u29"][1]]))
+
+
+def test_a_long_table_costs_few_bytes_per_row(tmp_path):
+    count = 20_000
+    text = "".join(f"a-rather-long-id-{i:07d}\t0.123456789\t{i}.5\t\n" for i in range(count))
+    (tmp_path / "a.tsv").write_text(HEAD + "\n" + text)
+    tracemalloc.start()
+    try:
+        found = table.read_table(str(tmp_path / "a.tsv"))
+        used = tracemalloc.get_traced_memory()[1] / count
+    finally:
+        tracemalloc.stop()
+    assert used < 120 and found.utt(777) == "a-rather-long-id-0000777" and found.row(found.utt(777))["lsd"] == 777.5

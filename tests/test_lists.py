@@ -17,7 +17,8 @@ from setk.audio import Location
 from setk.audio.mixture import Mixture, Part
 from setk.core import config
 from setk.data import datadir, lists
-from setk.data.index import IndexedList
+from setk.data.copies import Place, SeenAudio
+from setk.data.index import ABSENT, IndexedList
 from setk.core.errors import AudioError, UserError
 from setk.core.files import atomic_open, write_text
 
@@ -283,3 +284,63 @@ def test_a_long_list_costs_few_bytes_per_line(tmp_path):
     finally:
         tracemalloc.stop()
     assert index < 80 and stream < 80, (index, stream)
+
+
+def test_the_lines_of_one_list_in_another(tmp_path, rng):
+    tables = []
+    for name in "ab":
+        (tmp_path / name).write_text(random_lines(rng, int(rng.integers(1, 60))))
+        tables.append((IndexedList(tmp_path / name), list(lists.read_list(tmp_path / name))))
+    (a, ids), (b, others) = tables
+    assert a.lines_in(b).tolist() == [others.index(utt) if utt in others else ABSENT for utt in ids]
+    assert [a.read(line)[0] for line in range(len(a))] == ids and [a.line(utt) for utt in ids] == list(range(len(a)))
+
+
+def test_several_lists_as_one(folder, tmp_path):
+    (tmp_path / "more.scp").write_text("z wavs/b.wav\na c.wav\n")
+    merged = IndexedList.merged([folder, tmp_path / "more.scp"])
+    expected = {"a": "c.wav", "b": f"{folder}/b.wav", "sub_dir-a": f"{folder}/sub dir/a.flac", "z": f"{folder}/b.wav"}
+    assert dict(merged.locations()) == expected and len(IndexedList.merged([])) == 0
+    (tmp_path / "again.scp").write_text("c x.wav\nb y.wav\n")
+    with pytest.raises(UserError, match="again.scp: duplicate id 'b', also in an earlier list"):
+        IndexedList.merged([folder, tmp_path / "more.scp", tmp_path / "again.scp"])
+
+
+def test_a_lenient_list_leaves_out_what_another_would_refuse(tmp_path, rng):
+    path, text, good, bad = tmp_path / "a.scp", "", {}, []
+    for number in range(1, int(rng.integers(2, 80))):
+        utt = f"u{rng.integers(30)}"
+        line, fault = [(f"{utt} x{number}", ""), (utt, "has no value"), ("../a b", "cannot be"), ("", "")][
+            int(rng.choice(4, p=[0.7, 0.1, 0.1, 0.1]))
+        ]
+        text += line + "\n"
+        if fault or (line and utt in good):
+            bad.append((number, fault or f"also in line {list(good.values())[list(good).index(utt)][1:]}"))
+        elif line:
+            good[utt] = f"x{number}"
+    path.write_text(text)
+    table = IndexedList(path, lenient=True)
+    assert {utt: table.get(utt) for utt in good} == good and len(table) == len(good)
+    refused = list(table.refused())
+    assert [number for number, _, _ in refused] == [number for number, _ in bad]
+    assert all(words in reason for (_, _, reason), (_, words) in zip(refused, bad))
+    for line in rng.permutation(len(table)):
+        utt, value = table.read(line)
+        assert table.number(line) == int(value[1:]) and good[utt] == value
+
+
+def test_audio_that_was_seen_is_found_in_its_list(tmp_path, rng):
+    seen, expected = SeenAudio(), {}
+    for name in ("a.scp", "b.scp"):
+        path = tmp_path / name
+        path.write_text("".join(f"\nu{i} {name}{i}.wav\n" for i in range(20)))
+        table, digests = IndexedList(path), [int(key).to_bytes(16, "little") for key in rng.integers(40, size=20)]
+        assert all((place := seen.find(digest)) == expected.get(digest) for digest in digests), place
+        found = {}
+        for line, digest in enumerate(digests):
+            place = Place(str(path), table.number(line), table.start(line), table.read(line)[1])
+            seen.add([(place, digest)])
+            found.setdefault(digest, place)
+        expected = found | expected
+        seen.close()
+    assert all(seen.find(digest) == place for digest, place in expected.items())

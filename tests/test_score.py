@@ -16,10 +16,11 @@ import pytest
 from conftest import MINI, ROOT, command
 
 from setk import audio, metrics
+from setk.audio import Location
 from setk.core import files
 from setk.data import lists
 from setk.metrics import dnsmos
-from setk.scoring import pairing
+from setk.scoring import pairing, verify
 
 FAST = ("--metrics", "stoi,si_sdr")
 CLEAN, NOISY = MINI / "test" / "clean.scp", MINI / "test" / "noisy.scp"
@@ -578,6 +579,23 @@ def test_the_model_of_dnsmos_is_in_the_summary(se, tmp_path):
 EXACT = ("pesq_wb", "pesq_nb", "stoi", "estoi")
 
 
+def test_rows_to_verify_are_drawn_from_a_list_of_any_length(tmp_path):
+    (tmp_path / "a.wav").touch()
+    place = Location.parse(tmp_path / "a.wav")
+    how = pairing.How(("stoi",), 0, 0.0, metrics.Extras())
+    drawn = []
+    for trial in range(300):
+        sample = verify.Sample(how, 4)
+        sample._rng = np.random.default_rng(trial)
+        for i in range(12):
+            score = math.nan if i == 5 else 0.5
+            sample.add(pairing.Row(pairing.Pair(str(i), place, place), {"stoi": score}, ""))
+        assert len(sample.rows) == 4
+        drawn += [int(row.pair.utt) for row in sample.rows]
+    counts = np.bincount(drawn, minlength=12)
+    assert counts[5] == 0 and np.delete(counts, 5).min() > 60 and len(set(drawn)) == 11  # 109 each are expected
+
+
 @pytest.mark.parametrize("args, count", [(["--verify"], 3), (["--verify", 2], 2), (["--verify", 2, "--jobs", 2], 2)])
 def test_scores_agree_with_the_reference_implementations(se, args, count):
     done = se("score", "--ref", CLEAN, NOISY, "--part", "1/6", "--metrics", ",".join((*EXACT, "si_sdr")), *args)
@@ -589,7 +607,6 @@ def test_scores_agree_with_the_reference_implementations(se, args, count):
 
 
 def test_a_score_that_differs_from_its_reference_is_an_error(se, corpus, monkeypatch):
-    from setk.scoring import verify
 
     stoi = verify.REFERENCES["stoi"]
     monkeypatch.setitem(verify.REFERENCES, "stoi", lambda ref, est, rate: stoi(ref, est, rate) + 2e-6)

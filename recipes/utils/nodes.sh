@@ -11,8 +11,9 @@ first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(scontrol -o show node "$first" | sed 's/.* NodeAddr=\([^ ]*\) .*/\1/')
 # One port for all nodes, another for each job.
 port=$((20000 + SLURM_JOB_ID % 20000))
-# When one node has failed, the ranks of the others report it and end; --wait is for those that do not.
+# When one node has failed, the ranks of the others report it and end. Those that do not, as they compute or wait without the network,
+# get SIGTERM after SETK_WAIT seconds, and 30 s later torchrun kills them: with the default all ends within a minute.
 # shellcheck disable=SC2016  # the number of a node is known on the node
-exec srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=0 --wait=45 \
+exec srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=0 --wait="${SETK_WAIT:-20}" \
     bash -c 'exec "$0" -P -m torch.distributed.run --node-rank "$SLURM_NODEID" "$@"' "$python" \
     --nnodes "$SLURM_JOB_NUM_NODES" --nproc-per-node "$ranks" --master-addr "$address" --master-port "$port" --max-restarts 0 "$@"

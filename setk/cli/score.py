@@ -106,8 +106,6 @@ def score(
         raise UserError("with --ref, give one wav list: se-score --ref clean.scp enhanced.scp, or - for standard input")
     if [ref, noisy, *files, *(by or [])].count("-") > 1:
         raise UserError("only one of the inputs can be standard input")
-    if verify:
-        verifying.referenced(names)
     groups = {path: read_groups(path, bins) for path in by or []}
     pairs = (
         pairing.single(None if alone else files[0], files[-1], noisy, allow_commands)
@@ -115,6 +113,7 @@ def score(
         else pairing.listed(ref, files[0], noisy, part, allow_commands)
     )
     how = pairing.How(names, check_rate(rate, "--rate") if rate else 0, tolerance, extras)
+    sample = verifying.Sample(how, verify) if verify else None
     failures = shell.Failures("se-score", max_fail)
     scores, rows = Scores(names, groups), []
     table_rows = None if jsonl else shell.Rows("utt", names, "error")
@@ -122,8 +121,10 @@ def score(
         library.score_all(pairs, how, jobs), shell.list_length(files[0], part) if ref else None, "se-score"
     ):
         scores.add(row)
-        if html or verify:
+        if html:
             rows.append(row)
+        if sample:
+            sample.add(row)
         if table_rows:
             table_rows.add(row.pair.utt, map(repr, row.scores.values()), row.error)
         else:
@@ -134,7 +135,7 @@ def score(
     figures = scores.figures()
     lines = library.describe(scores, figures)
     library.write_files(rows, how, figures, inputs, summary=summary, html=html)
-    differences = verifying.verify(rows, how, verify, jobs) if verify else []
+    differences = verifying.verify(sample.rows, how, jobs) if sample else []
     unmet = expectations.unmet(expected, figures["metrics"])
     for line in (*lines, *verifying.words(differences), *(f"unexpected mean: {one}" for one in unmet)):
         shell.note(f"se-score: {line}")

@@ -69,16 +69,33 @@ def _can_be_verified(row: Row, names: Sequence[str]) -> bool:
     )
 
 
-def verify(rows: Sequence[Row], how: How, count: int, jobs: int = 1) -> list[Difference]:
-    """Recompute `count` random rows of a score table with the reference implementations, in `jobs` processes.
+class Sample:
+    """`count` random rows of a score table of any length, each with the same probability (J. S. Vitter, "Random Sampling with a
+    Reservoir", ACM TOMS 11(1), 1985, algorithm R). Pipes, and scores that are nan, are left out."""
 
-    The signals are read again; pipes, and scores that are nan, are left out. Returns a Difference for each metric that has a reference.
+    def __init__(self, how: How, count: int):
+        self._names, self._count, self._seen = referenced(how.names), count, 0
+        self._rng = np.random.default_rng(SEED)
+        self.rows: list[Row] = []
+
+    def add(self, row: Row) -> None:
+        """Add a row of the table."""
+        if not _can_be_verified(row, self._names):
+            return
+        self._seen += 1
+        place = len(self.rows) if self._seen <= self._count else int(self._rng.integers(self._seen))
+        if place < self._count:
+            self.rows[place : place + 1] = [row]
+
+
+def verify(rows: Sequence[Row], how: How, jobs: int = 1) -> list[Difference]:
+    """Recompute the `rows` of a Sample with the reference implementations, in `jobs` processes.
+
+    The signals are read again. Returns a Difference for each metric that has a reference.
     """
     names = referenced(how.names)
-    scored = [row for row in rows if _can_be_verified(row, names)]
-    chosen = np.random.default_rng(SEED).permutation(len(scored))[:count]
     table = {name: [] for name in names}
-    for utt, differences in pool.ordered_map(partial(_differences, how=how), [scored[i] for i in sorted(chosen)], jobs):
+    for utt, differences in pool.ordered_map(partial(_differences, how=how), rows, jobs):
         for name, value in differences.items():
             table[name].append((value, utt))
     return [Difference(name, len(found), *max(found, default=(math.nan, ""))) for name, found in table.items()]

@@ -1,10 +1,12 @@
 """Lists of 10^4, 10^5 and 10^6 utterances: peak memory, start-up and time per entry of commands that find nearly all of it done.
 
-    python tests/bench/lists.py [--sizes 10000,100000] [--folder DIR] [--jobs 1]
+    python tests/bench/lists.py [--sizes 10000,100000] [--folder DIR] [--jobs 1] [--only WORD]
 
-The tree is generated: hard links to a few short files. se-prep resample, se-prep shards and se-enhance then find all but one utterance
-in a thousand (of shards: but one shard) done by an earlier run. se-score scores all of it by SI-SDR, since it has nothing to skip.
-Start-up is the time to the first line of output. Time per entry is processor time, since other work may share the machine. Memory is the largest resident set of the command, in MB; workers are not in it.
+The tree is generated: hard links to a few short files. se-prep resample, se-prep mix, se-prep shards and se-enhance then find all but one
+utterance in a thousand (of shards: but one shard) done by an earlier run. The others have nothing to skip: se-prep pairs reads all
+headers, se-prep check all samples, and se-score scores all by SI-SDR. Start-up is the time to the first line of output, where a command
+prints before its end. Time per entry is processor time, since other work may share the machine. Memory is the largest resident set of
+the command, in MB; workers are not in it.
 """
 
 import argparse
@@ -48,9 +50,9 @@ def make_list(path: Path, folder: Path, count: int) -> None:
         f.writelines(f"u{i:07d} {folder}/u{i:07d}.wav\n" for i in range(count))
 
 
-def measured(arguments: list, jobs: int) -> tuple[float, float, float, float]:
+def measured(arguments: list, jobs: int | None) -> tuple[float, float, float, float]:
     """Peak memory in MB, seconds to the first line, seconds in all, and processor seconds of a command of setk."""
-    command = [sys.executable, "-P", "-m", "setk", *map(str, arguments), "--jobs", str(jobs)]
+    command = [sys.executable, "-P", "-m", "setk", *map(str, arguments), *(["--jobs", str(jobs)] if jobs else [])]
     begin = time.monotonic()
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
@@ -67,53 +69,108 @@ def measured(arguments: list, jobs: int) -> tuple[float, float, float, float]:
     return used.ru_maxrss / 1024, first, seconds, used.ru_utime + used.ru_stime
 
 
+def report(name: str, count: int, arguments: list, jobs: int | None, at_end: bool = False) -> None:
+    """Measure a command and print its row; `at_end`: it prints nothing before its end."""
+    memory, first, seconds, busy = measured(arguments, jobs)
+    start = "" if at_end else f"{first:.1f}"
+    row = f"| {name} | {count} | {memory:.0f} | {start} | {seconds:.0f} | {busy:.0f} | {1e6 * busy / count:.0f} |"
+    print(row, flush=True)
+
+
 def bench(folder: Path, count: int, jobs: int, only: str) -> None:
-    sources, data = folder / "high", folder / "data"
-    make_files(sources, count, 2 * RATE)
+    data, noisy, clean = folder / "data", folder / "data" / "noisy.scp", folder / "data" / "clean.scp"
     make_files(folder / "noisy", count, RATE)
-    make_files(folder / "done", 1, RATE)
     data.mkdir()
-    make_list(folder / "high.scp", sources, count)
-    for name in ("noisy", "clean"):
-        make_list(data / f"{name}.scp", folder / "noisy", count)
-
-    def report(name: str, arguments: list) -> None:
-        memory, first, seconds, busy = measured(arguments, jobs)
-        row = (
-            f"| {name} | {count} | {memory:.0f} | {first:.1f} | {seconds:.0f} | {busy:.0f} | {1e6 * busy / count:.0f} |"
+    for path in (noisy, clean):
+        make_list(path, folder / "noisy", count)
+    if only in "se-prep resample":
+        make_files(folder / "high", count, 2 * RATE)
+        make_list(folder / "high.scp", folder / "high", count)
+        resumed(
+            "se-prep resample", count, ["prep", "resample", folder / "high.scp", folder / "resampled"], folder, jobs
         )
-        print(row, flush=True)
-
-    for name, arguments in (
-        ("se-prep resample", ["prep", "resample", folder / "high.scp", folder / "resampled"]),
-        ("se-enhance", ["enhance", "fspen", "--list", data / "noisy.scp", "--out", folder / "enhanced"]),
-    ):
-        if only not in name:
-            continue
-        out = Path(arguments[-1])
-        # A run on one entry records the settings in the folder; links then are what it would write for all.
-        one = folder / "one.scp"
-        one.write_text((folder / "high.scp").read_text().split("\n", 1)[0] + "\n")
-        measured([arg if str(arg)[-4:] != ".scp" else one for arg in arguments], 1)
-        shutil.move(out / "provenance.json", folder / "provenance.json")
-        shutil.rmtree(out)
-        make_files(out, count, RATE)
-        shutil.move(folder / "provenance.json", out / "provenance.json")
-        for i in range(0, count, SHARD):
-            (out / f"u{i:07d}.wav").unlink()
-        report(name, arguments)
-        shutil.rmtree(out)
+        shutil.rmtree(folder / "high")
+    if only in "se-enhance":
+        resumed("se-enhance", count, ["enhance", "fspen", "--list", noisy, "--out", folder / "enhanced"], folder, jobs)
+    if only in "se-prep pairs":
+        report("se-prep pairs", count, ["prep", "pairs", noisy, clean, folder / "pairs"], None, at_end=True)
+    if only in "se-prep check":
+        report("se-prep check", count, ["prep", "check", data], jobs)
+    if only in "se-prep split":
+        (data / "utt2dur").write_text("".join(f"u{i:07d} {SAMPLES / RATE}\n" for i in range(count)))
+        report("se-prep split", count, ["prep", "split", data, 8], None, at_end=True)
+        (data / "utt2dur").unlink()
+    if only in "se-prep mix":
+        mix(folder, noisy, count, jobs)
     if only in "se-prep shards":
         make_shards(folder, data)
         (folder / "shards" / "pairs.1.h5").unlink()
-        report("se-prep shards", ["prep", "shards", data, folder / "shards", "--shard-size", SHARD])
-    score = ["score", "--ref", data / "clean.scp", data / "noisy.scp", "--metrics", "si_sdr"]
+        report("se-prep shards", count, ["prep", "shards", data, folder / "shards", "--shard-size", SHARD], jobs)
+        shutil.rmtree(folder / "shards")
+    score = ["score", "--ref", clean, noisy, "--metrics", "si_sdr"]
     if only in "se-score --part 1/1000":
-        report("se-score --part 1/1000", [*score, "--part", "1/1000"])
+        report("se-score --part 1/1000", count, [*score, "--part", "1/1000"], jobs)
     if only in "se-score, all":
-        report("se-score, all", score)
+        report("se-score", count, score, jobs)
+    if only in "se-score --compare":
+        for name in ("a", "b"):
+            make_scores(folder / f"{name}.tsv", count)
+        report(
+            "se-score --compare", count, ["score", "--compare", folder / "a.tsv", folder / "b.tsv"], None, at_end=True
+        )
     if only in "intervals":
         intervals(count)
+
+
+def resumed(name: str, count: int, arguments: list, folder: Path, jobs: int) -> None:
+    """Measure a command whose last argument is the folder of its output, where an earlier run has made nearly all."""
+    out = Path(arguments[-1])
+    # A run on one entry records the settings in the folder; links then are what it would write for all.
+    one, scp = folder / "one.scp", next(arg for arg in arguments if str(arg).endswith(".scp"))
+    with open(scp) as f:
+        one.write_text(f.readline())
+    measured([one if arg is scp else arg for arg in arguments], 1)
+    shutil.move(out / "provenance.json", folder / "provenance.json")
+    shutil.rmtree(out)
+    make_files(out, count, RATE)
+    shutil.move(folder / "provenance.json", out / "provenance.json")
+    for i in range(0, count, SHARD):
+        (out / f"u{i:07d}.wav").unlink()
+    report(name, count, arguments, jobs)
+    shutil.rmtree(out)
+
+
+def mix(folder: Path, speech: Path, count: int, jobs: int) -> None:
+    """Measure se-prep mix on a folder where an earlier run has made nearly all mixtures: links, and their rows."""
+    out, noise = folder / "mixed", folder / "noise.scp"
+    with open(speech) as f:
+        noise.write_text(f.readline())
+    arguments = ["prep", "mix", "--speech", speech, "--noise", noise, "--snr", "0:20", out]
+    # A part with one mixture records the settings in the folder.
+    measured([*arguments, "--part", f"{count}/{count}"], 1)
+    (rows,) = (out / ".rows").iterdir()
+    fields = rows.read_text().rstrip("\n").split("\t")
+    rows.unlink()
+    for stream in ("noisy", "clean"):
+        shutil.rmtree(out / stream)
+        make_files(out / stream, count, RATE)
+    with open(out / ".rows" / "1of1.tsv", "w") as f:
+        for i in range(count):
+            fields[0] = f"u{i:07d}"
+            f.write("\t".join(fields) + "\n")
+            if i % SHARD == 0:
+                (out / "noisy" / f"{fields[0]}.wav").unlink()
+    report("se-prep mix", count, arguments, jobs, at_end=True)
+    shutil.rmtree(out)
+
+
+def make_scores(path: Path, count: int) -> None:
+    """A score table of four metrics with random values."""
+    rng = np.random.default_rng(ord(path.stem))
+    with open(path, "w") as f:
+        f.write("utt\tpesq_wb\tstoi\testoi\tsi_sdr\terror\n")
+        for i in range(count):
+            f.write("\t".join([f"u{i:07d}", *map(repr, rng.normal(size=4).tolist())]) + "\t\n")
 
 
 def make_shards(folder: Path, data: Path) -> None:
