@@ -183,7 +183,7 @@ def is_complete(plan: Plan) -> bool:
 
 class Rows:
     """The rows of all jobs so far, by line of the speech list: 9 bytes per line. Within a job the last row of an utterance counts;
-    between jobs, one without error. Raises UserError on what is no row."""
+    between jobs, one without error. Raises UserError on anything else."""
 
     def __init__(self, plan: Plan):
         self._places = np.full(len(plan.speech), ABSENT, np.int64)

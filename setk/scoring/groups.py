@@ -54,7 +54,7 @@ def _numbered(groups: Iterable[str | None]) -> tuple[array, list[str]]:
 
 def read_groups(spec: str, bins: str | None = None) -> Groups:
     """The groups of `--by TABLE`: lines 'utt-id group', or METRIC of a score table as SCORES.tsv:METRIC; with `bins`, the intervals that
-    their numbers are in. Raises UserError on a group that is no number then, and on a table without the metric."""
+    their numbers are in. Raises UserError if a group is then not a number, and on a table without the metric."""
     edges = parse_bins(bins) if bins else None
     path, _, metric = spec.rpartition(":")
     if path and metric in METRICS:
