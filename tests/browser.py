@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from commands import PATIENCE
+
 
 class Browser:
     """A headless Chromium behind chromedriver's WebDriver interface."""
@@ -42,7 +44,7 @@ class Browser:
         self._session += "/" + self._call("POST", "", {"capabilities": {"alwaysMatch": wanted}})["sessionId"]
 
     def _port(self) -> int:
-        for _ in range(300):
+        for _ in range(10 * PATIENCE):
             if found := re.search(r"started successfully on port (\d+)", self._log.read_text()):
                 return int(found[1])
             time.sleep(0.1)
@@ -56,7 +58,7 @@ class Browser:
             method=method,
         )
         # Not through a proxy that the environment may name.
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=60) as answer:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=PATIENCE) as answer:
             return json.load(answer)["value"]
 
     def open(self, place: Path | str) -> None:

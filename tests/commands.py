@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Iterator, Mapping
 
 ROOT = Path(__file__).parents[1]
+PATIENCE = 900  # s: only what hangs takes as long, however busy the machine
 
 
 def command(name: str, *args) -> list[str]:
@@ -41,7 +42,7 @@ class Commands:
         input: bytes | None = None,
         cwd: str | os.PathLike = ROOT,
         env: Mapping[str, str] | None = None,
-        timeout: float = 300,
+        timeout: float = PATIENCE,
     ) -> subprocess.CompletedProcess:
         run = self.process if self.always_processes else _run_here
         return run(name, *args, input=input, cwd=cwd, env=env, timeout=timeout)
@@ -49,7 +50,7 @@ class Commands:
     def process(self, name: str, *args, input: bytes | None = None, **options) -> subprocess.CompletedProcess:
         """Run a command as a process; `options` go to subprocess.run."""
         done = subprocess.run(
-            command(name, *args), input=input, capture_output=True, **{"cwd": ROOT, "timeout": 300, **options}
+            command(name, *args), input=input, capture_output=True, **{"cwd": ROOT, "timeout": PATIENCE, **options}
         )
         return _checked(done)
 

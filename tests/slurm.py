@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from commands import PATIENCE
+
 BASH = {k: v for k, v in os.environ.items() if not k.startswith("SETK")}
 
 # cred_expire: Slurm waits that long before it runs a requeued job again, two minutes by default.
 CONF = """ClusterName=setk
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
+FirstJobId={first}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
@@ -53,7 +57,7 @@ def why_no_slurm() -> str:
     return "" if os.geteuid() == 0 else "a private Slurm needs root"
 
 
-def wait_for(happened, what: str, seconds: float = 120):
+def wait_for(happened, what: str, seconds: float = PATIENCE):
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
@@ -80,6 +84,19 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+def first_job() -> int:
+    """The number of the first job: nodes.sh chooses a port by it, and another Slurm of tests may run on this machine."""
+    worker = int(re.sub(r"\D", "", os.environ.get("PYTEST_XDIST_WORKER", "")) or 0)
+    return 1 + 5000 * (worker % 2) + 1250 * (os.getppid() % 4)
+
+
+def running_job(env: dict) -> str:
+    """The number of the job that runs. One that ended may still be in the queue."""
+    asked = ["squeue", "-h", "-t", "R", "-o", "%i"]
+    (job,) = subprocess.run(asked, env=env, capture_output=True, text=True, check=True).stdout.split()
+    return job
+
+
 @contextmanager
 def private_slurm(dir: Path, nodes: int = 1):
     """Run a Slurm of `nodes` nodes in `dir`; yields the environment in which its commands find it. Skips the test where there is
@@ -92,7 +109,7 @@ def private_slurm(dir: Path, nodes: int = 1):
     names = [f"n{i}" for i in range(1, nodes + 1)]
     port, *ports = free_ports(nodes + 1)
     (dir / "slurm.conf").write_text(
-        CONF.format(dir=dir, host=host, port=port)
+        CONF.format(dir=dir, host=host, port=port, first=first_job())
         + "".join(NODE.format(name=name, host=host, port=port) for name, port in zip(names, ports))
     )
     (dir / "gres.conf").write_text("Name=gpu File=/dev/zero\n")
@@ -112,7 +129,7 @@ def private_slurm(dir: Path, nodes: int = 1):
     try:
         for daemon in (munged, ["slurmctld"], *(["slurmd", "-N", name] for name in names)):
             subprocess.run(
-                daemon, env=env, check=True, timeout=120, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                daemon, env=env, check=True, timeout=PATIENCE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
         state = ["sinfo", "-h", "-N", "-o", "%t"]
         wait_for(
@@ -121,6 +138,6 @@ def private_slurm(dir: Path, nodes: int = 1):
         )
         yield env
     finally:
-        subprocess.run(["scancel", "--user=root"], env=env, capture_output=True, timeout=120)
+        subprocess.run(["scancel", "--user=root"], env=env, capture_output=True, timeout=PATIENCE)
         for daemon in (*(f"slurmd-{name}" for name in names), "slurmctld", "munged"):
             stop_by_pid_file(dir / f"{daemon}.pid")

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import MINI, ROOT, SMALL
-from slurm import private_slurm, wait_for
+from conftest import MINI, PATIENCE, ROOT, SMALL
+from slurm import private_slurm, running_job, wait_for
 
 pytestmark = pytest.mark.full
 
@@ -75,7 +75,7 @@ def training(tmp_path):
 
 def launched(env: dict, cwd: Path, *args) -> subprocess.CompletedProcess:
     argv = [UTILS / "slurm.sh", *map(str, args)]
-    return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=1800)
+    return subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def weights_of(path: Path) -> dict:
@@ -127,17 +127,16 @@ def test_a_training_that_reaches_its_time_limit_goes_on_to_the_same_bits(tmp_pat
 
 def test_a_signal_without_requeue_ends_the_job(tmp_path, cluster):
     process = subprocess.Popen(
-        [UTILS / "slurm.sh", "--signal", "TERM@30", "--time", "5", "x.log", "bash", "-c", "trap 'echo saved; exit 5' TERM; touch on; for i in {1..300}; do sleep 0.1; done"],
+        [UTILS / "slurm.sh", "--signal", "TERM@30", "--time", "60", "x.log", "bash", "-c", "trap 'echo saved; exit 5' TERM; touch on; while :; do sleep 0.1; done"],
         cwd=tmp_path,
         env=cluster,
         stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
     wait_for((tmp_path / "on").exists, "the job to run")
-    job = subprocess.run(["squeue", "-h", "-o", "%i"], env=cluster, capture_output=True, text=True).stdout.split()[0]
     # What Slurm sends before the limit.
-    subprocess.run(["scancel", "--batch", "--signal=USR2", job], env=cluster, check=True)
-    err = process.communicate(timeout=300)[1]
+    subprocess.run(["scancel", "--batch", "--signal=USR2", running_job(cluster)], env=cluster, check=True)
+    err = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 1 and "1 / 1 failed" in err
     log = (tmp_path / "x.log").read_text()
     assert "saved" in log and "# Ended" not in log and "# Requeued" not in log
@@ -168,7 +167,7 @@ def training_on_two_nodes(tmp_path, env: dict, arguments: list):
     begin = time.monotonic()
     process = subprocess.Popen([*map(str, run)], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
     out = Path(arguments[-1])
-    wait_for(lambda: (out / "resume.pt").exists() or process.poll() is not None, "a saved state", 900)
+    wait_for(lambda: (out / "resume.pt").exists() or process.poll() is not None, "a saved state")
     ranks = ranks_of(out)
     assert sorted(ranks) == [0, 1], (tmp_path / "train.log").read_text()
     yield process, ranks, time.monotonic() - begin
@@ -181,12 +180,12 @@ def test_a_training_on_two_nodes_loses_a_rank_and_goes_on(tmp_path, cluster, tra
         os.kill(ranks[1], signal.SIGKILL)
         # Within a minute, or within the time in which this machine starts a training, if it is so slow.
         wait_for(lambda: not ranks_of(tmp_path / "out"), "the other rank to end", max(60, start))
-        err = process.communicate(timeout=900)[1]
+        err = process.communicate(timeout=PATIENCE)[1]
     log = (tmp_path / "train.log").read_text()
     assert process.returncode == 1 and "1 / 1 failed" in err, err + log
     assert "error: rank 0: lost the connection to another rank" in log, log
     with training_on_two_nodes(tmp_path, cluster, arguments) as (process, *_):
-        err = process.communicate(timeout=1800)[1]
+        err = process.communicate(timeout=PATIENCE)[1]
     log = (tmp_path / "train.log").read_text()
     assert process.returncode == 0 and log.count("resuming") == 1 and "done at step 150 of 150" in log, err + log
 
@@ -199,7 +198,7 @@ def test_a_rank_that_does_not_notice_a_lost_one_is_ended(tmp_path, cluster, trai
         os.kill(ranks[1], signal.SIGKILL)
         # torchrun gives it 30 s after SIGTERM; the rest is for a busy machine.
         wait_for(lambda: not ranks_of(tmp_path / "out"), "the stopped rank to end", wait + 30 + max(30, start))
-        err = process.communicate(timeout=900)[1]
+        err = process.communicate(timeout=PATIENCE)[1]
     log = (tmp_path / "train.log").read_text()
     assert process.returncode == 1 and "1 / 1 failed" in err and "srun: error" in log, err + log
 
@@ -216,7 +215,7 @@ def test_a_recipe_trains_on_the_nodes_of_slurm(tmp_path, cluster):
         env={**cluster, "SETK_CMD": "slurm", "SETK_NODES": "2", "SETK_GPU": "0", "VBD_ROOT": ""},
         capture_output=True,
         text=True,
-        timeout=1800,
+        timeout=PATIENCE,
     )
     log = (tmp_path / "exp/log/train.log").read_text()
     assert done.returncode == 0 and "done at step 4 of 4" in log and "nodes.sh" in log, done.stderr + log

@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, command
+from conftest import PATIENCE, ROOT, command
 from setk import audio
 from setk.core.errors import AudioError, UserError
 
@@ -138,9 +138,9 @@ def test_rates_of_arrays(rate):
 def test_mixtures_beyond_the_limits(se, tmp_path, recording, prefix, fields):
     entry = f'{prefix}{{{fields}, "parts": [{{"path": "{recording}"}}]}}'
     (tmp_path / "l.scp").write_text(f"a {entry}\nb {recording}\n")
-    done = se("score", "--ref", tmp_path / "l.scp", tmp_path / "l.scp", "--metrics", "si_sdr", timeout=60)
+    done = se("score", "--ref", tmp_path / "l.scp", tmp_path / "l.scp", "--metrics", "si_sdr", timeout=PATIENCE)
     assert done.returncode == 1 and "not a valid on-the-fly mixture" in done.err and "1 done, 1 failed" in done.err
-    done = se("enhance", "fspen", "--list", tmp_path / "l.scp", "--out", tmp_path / "o", timeout=60)
+    done = se("enhance", "fspen", "--list", tmp_path / "l.scp", "--out", tmp_path / "o", timeout=PATIENCE)
     assert done.returncode == 1 and "1 done, 1 failed" in done.err
     assert [path.name for path in (tmp_path / "o").glob("*.wav")] == ["b.wav"]
 

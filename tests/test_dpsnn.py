@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from bench.dpsnn import frame_by_frame, in_onnx
-from conftest import ROOT, command
+from conftest import PATIENCE, ROOT, command
 
 from setk import audio, checkpoint, engines, models
 from setk.data import lists
@@ -499,13 +499,13 @@ def test_a_live_pipe_answers_after_five_milliseconds(trained):
 
     for k in range(len(x) // hop):
         pipe.stdin.write(x[k * hop : (k + 1) * hop])
-        take(k * hop, 60)
+        take(k * hop, PATIENCE)
         assert len(got) == k * hop  # a sample waits for the end of the frame that begins with it: 80 samples, 5.0 ms
     take(len(got) + 1, 0.2)
     assert len(got) == len(x) - hop
     pipe.stdin.close()
     os.set_blocking(pipe.stdout.fileno(), True)
-    assert len(got + pipe.stdout.read()) == len(x) and pipe.wait(60) == 0
+    assert len(got + pipe.stdout.read()) == len(x) and pipe.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize("samples", [0, 1, 39, 40, 79, 16001])

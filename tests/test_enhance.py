@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from conftest import MINI, ROOT, command
+from conftest import MINI, PATIENCE, ROOT, command
 from setk import audio
 from setk.data.datadir import DataDir
 from setk.data.lists import read_list, write_list
@@ -93,7 +93,7 @@ class Live:
         self.process.stdin.write(data)
         self.process.stdin.flush()
 
-    def wait_for(self, size: int, seconds: float = 60) -> bool:
+    def wait_for(self, size: int, seconds: float = PATIENCE) -> bool:
         end = time.monotonic() + seconds
         while len(self.out) < size and time.monotonic() < end:
             time.sleep(0.01)
@@ -101,8 +101,8 @@ class Live:
 
     def finish(self) -> int:
         self.process.stdin.close()
-        code = self.process.wait(60)
-        self._reader.join(10)
+        code = self.process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
         return code
 
 
@@ -274,7 +274,7 @@ def test_the_first_score_comes_before_the_last_file(untrained, tmp_path):
         f.write(open(ROOT / table[0][1], "rb").read())
     rest = score.stdout.read().splitlines()
     assert [line.split("\t")[0] for line in rest] == [table[1][0], "late"]
-    assert enhance.wait(60) == 0 and score.wait(60) == 0
+    assert enhance.wait(PATIENCE) == 0 and score.wait(PATIENCE) == 0
 
 
 @pytest.mark.parametrize(

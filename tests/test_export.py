@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from conftest import COMMANDS, MINI, ROOT, command
+from conftest import COMMANDS, MINI, PATIENCE, ROOT, command
 import setk
 from setk import audio, checkpoint, engines, models
 from setk.export import onnx
@@ -191,7 +191,7 @@ def test_live_pipes_advance_together_each_at_its_own_pace(fspen, tmp_path):
         reader.start()
 
     def wait_for(name, samples):
-        for _ in range(600):
+        for _ in range(10 * PATIENCE):
             if len(out.get(name, b"")) >= 44 + 2 * samples:
                 return
             came.clear()
@@ -211,9 +211,9 @@ def test_live_pipes_advance_together_each_at_its_own_pace(fspen, tmp_path):
     a.close()
     b.write(pcm[512:3000].tobytes())
     b.close()
-    assert server.wait(60) == 0, server.stderr.read()
+    assert server.wait(PATIENCE) == 0, server.stderr.read()
     for reader in readers:
-        reader.join(10)
+        reader.join(PATIENCE)
     whole = streamed(engines.OnnxEngine(fspen), audio.from_int16(pcm[None, :3000]), np.random.default_rng(0))
     assert len(out["b.wav"]) == 44 + 2 * 3000
     assert np.abs(np.frombuffer(out["b.wav"][44:], "<i2") - audio.to_int16(whole)[0][0]).max() <= 1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 from test_packaging import closure, names_in, project
 
 pytestmark = pytest.mark.full
@@ -27,7 +27,7 @@ CLEAN = ROOT / "data/mini/test/clean/mona_0001.flac"
 
 
 def run(*argv, **options) -> str:
-    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, timeout=300, **options)
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True, timeout=PATIENCE, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

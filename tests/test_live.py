@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from conftest import ROOT, command
+from conftest import PATIENCE, ROOT, command
 from setk import audio
 from setk.audio.live import HOLD_S, KEEP_S, LiveSource
 from setk.cli import meter
@@ -117,7 +117,7 @@ def test_a_process_drops_what_came_while_it_loaded_and_while_it_was_stopped(untr
     pipe.send(20000)
     pipe.end()
     process.send_signal(signal.SIGCONT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0 and len(out) + 1 == 2 * (2 * KEPT + 1000)
     dropped = float(re.search(r"([\d.]+) s dropped", err.decode())[1])
     assert dropped == (50000 - 2 * KEPT) / RATE and err.decode().count("dropped") == 1
@@ -128,7 +128,7 @@ def test_the_output_is_that_of_what_was_kept(se, untrained):
     pipe.send(8000)
     pipe.end()
     process = running(untrained, pipe, stderr=subprocess.PIPE)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     kept = np.arange(8000 - KEPT, 8000).astype("<i2").tobytes()
     assert out == se("enhance", untrained, "-", "-", "--raw", input=kept).stdout
 
@@ -144,7 +144,7 @@ def test_levels_are_drawn_on_a_terminal_only(untrained):
         shown += os.read(screen, 4096)
     pipe.send(4000)
     pipe.end()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     try:
         while data := os.read(screen, 4096):
             shown += data

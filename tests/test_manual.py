@@ -9,7 +9,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 from setk.cli import COMMANDS, manual
 from setk.core import keys
 from setk.core.errors import UserError
@@ -150,7 +150,7 @@ def test_a_terminal_gets_an_aligned_table_and_a_pipe_tsv():
             stdout=stdout,
             cwd=ROOT,
             check=True,
-            timeout=120,
+            timeout=PATIENCE,
         )
 
     ours, theirs = pty.openpty()

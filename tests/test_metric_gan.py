@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import COMMANDS, MINI, ROOT, command
+from conftest import COMMANDS, MINI, PATIENCE, ROOT, command
 
 from setk import audio, checkpoint
 from setk.data.datadir import DataDir
@@ -177,7 +177,11 @@ def test_two_ranks_follow_the_curve_of_one(work, whole):
     out = work / "ranks"
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
-        [*torchrun, *command("train", *arguments(work, out))[2:]], cwd=ROOT, capture_output=True, text=True, timeout=200
+        [*torchrun, *command("train", *arguments(work, out))[2:]],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     one, two = ({k: v for k, v in row(path).items() if k != "hours"} for path in (whole, out))

@@ -154,7 +154,7 @@ def test_control_flow_is_refused_before_it_runs(se, tmp_path, kind):
         branch = body(inner, [], ["o"])
         node = helper.make_node("If", ["yes"], ["out"], then_branch=branch, else_branch=branch)
     path = forged(tmp_path / "a.onnx", [node, KEEP], [tensor("yes", True, TensorProto.BOOL)])
-    done = se("enhance", path, "data/mini/test/noisy/mona_0001.flac", tmp_path / "o.wav", timeout=60)
+    done = se("enhance", path, "data/mini/test/noisy/mona_0001.flac", tmp_path / "o.wav")
     assert done.returncode == 2 and "control flow" in done.err and len(done.err.splitlines()) == 1, done.err
 
 

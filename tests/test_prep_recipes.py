@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import MINI, ROOT
+from conftest import MINI, PATIENCE, ROOT
 
 from setk.data import shards
 from setk.data.datadir import DataDir
@@ -22,7 +22,7 @@ def prepare(tmp_path):
     def run(dataset, *args):
         clean = {key: value for key, value in os.environ.items() if not key.endswith("_ROOT")}
         argv = ["bash", ROOT / "recipes" / dataset / "prepare.sh", *map(str, args)]
-        return subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=300, env=clean)
+        return subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE, env=clean)
 
     return run
 

@@ -10,7 +10,7 @@ import h5py
 import pytest
 import yaml
 
-from conftest import MINI, ROOT, command
+from conftest import MINI, PATIENCE, ROOT, command
 from setk import audio
 from setk.data.datadir import DataDir
 
@@ -31,7 +31,7 @@ def recipe(tmp_path):
             capture_output=True,
             text=True,
             cwd=tmp_path,
-            timeout=300,
+            timeout=PATIENCE,
             env={**os.environ, "VBD_ROOT": "", **(env or {})},
         )
 

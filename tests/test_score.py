@@ -13,7 +13,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import MINI, ROOT, command
+from conftest import MINI, PATIENCE, ROOT, command
 
 from setk import audio, metrics
 from setk.audio import Location
@@ -162,7 +162,7 @@ def test_head_is_quiet_and_leaves_nobody_behind(tmp_path, jobs, lines):
     assert done.returncode == 128 + signal.SIGPIPE
     assert done.stderr == ""
     if os.path.isdir("/proc/self"):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while processes_marked(str(tmp_path)) and time.monotonic() < deadline:
             time.sleep(0.1)
         assert not processes_marked(str(tmp_path))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import MINI, ROOT
+from conftest import MINI, PATIENCE, ROOT
 
 from setk import audio
 from setk.data import mixing
@@ -64,7 +64,7 @@ def prepare(tree, *args):
     if not (ROOT / ".venv").exists():
         pytest.skip("recipes run with the .venv of bin/setup")
     argv = ["bash", ROOT / "recipes/open/prepare.sh", "--table", "sources.tsv", "--pairs", "pairs.tsv", *args]
-    return subprocess.run(list(map(str, argv)), cwd=tree, capture_output=True, text=True, timeout=300)
+    return subprocess.run(list(map(str, argv)), cwd=tree, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def test_a_corpus_is_cut_levelled_and_mixed_as_its_tables_say(tree):
@@ -127,7 +127,7 @@ def test_what_it_makes_is_a_corpus_that_recipes_prepare(tree):
         "--nj",
         1,
     ]
-    done = subprocess.run(list(map(str, argv)), cwd=tree, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(list(map(str, argv)), cwd=tree, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in (tree / "data/train").iterdir()} == {
         "speech.scp",

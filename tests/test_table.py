@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from setk.data.lists import read_list
-from conftest import MINI, ROOT
+from conftest import MINI, PATIENCE, ROOT
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def corpus(tmp_path_factory):
 
 def table(*args):
     return subprocess.run(
-        ["bash", "recipes/open/table.sh", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=300
+        ["bash", "recipes/open/table.sh", *map(str, args)], cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -109,7 +109,7 @@ def test_conditions_are_measured_and_grouped_by_what_each_pair_is_made_of(corpus
         ],
         cwd=ROOT,
         check=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     text = (out / "conditions.md").read_text()
     assert (

@@ -14,7 +14,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import COMMANDS, MINI, ROOT, SMALL, command
+from conftest import COMMANDS, MINI, PATIENCE, ROOT, SMALL, command
 from setk import checkpoint
 
 TINY = (
@@ -74,7 +74,7 @@ def argv(*args, **options):
 
 
 def finish(*args, code=0, run=COMMANDS, **options):
-    done = run("train", *arguments(*args, **options), timeout=200)
+    done = run("train", *arguments(*args, **options), timeout=PATIENCE)
     assert done.returncode == code, done.err
     return done
 
@@ -161,7 +161,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(work, whole, rn
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     ends = int(done.stdout.split()[-1])
@@ -407,9 +407,9 @@ def test_two_ranks_stopped_on_the_way_follow_the_curve_of_one(work, whole):
     while not (out / "resume.pt").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    err = process.communicate(timeout=100)[1]
+    err = process.communicate(timeout=PATIENCE)[1]
     assert err.count("the same command continues from here") == 1, err
-    done = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0 and "resuming" in done.stderr, done.stderr
     one, two = (
         [[float(v) for v in line.split("\t")] for line in (path / "history.tsv").read_text().splitlines()[1:]]

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from conftest import SMALL
-from slurm import BASH, private_slurm, wait_for
+from conftest import PATIENCE, SMALL
+from slurm import BASH, private_slurm, running_job, wait_for
 
 ROOT = Path(__file__).parents[1]
 UTILS = ROOT / "recipes" / "utils"
@@ -26,7 +26,7 @@ def bash(script: str, *args: str, cwd: Path, env: dict | None = None) -> subproc
     path = cwd / "recipe.sh"
     path.write_text(script)
     return subprocess.run(
-        ["bash", path, *args], cwd=cwd, env={**BASH, **(env or {})}, capture_output=True, text=True, timeout=60
+        ["bash", path, *args], cwd=cwd, env={**BASH, **(env or {})}, capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -153,7 +153,7 @@ def launcher(request, tmp_path):
         )
         if start:
             return process
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=PATIENCE)
         assert out == ""
         return process.returncode, err
 
@@ -233,7 +233,7 @@ def test_jobs_run_beside_each_other_up_to_max_jobs(tmp_path, launcher):
     meet = tmp_path / "meet.py"
     meet.write_text(
         "import os, sys, time\nme, total = sys.argv[1:]\nopen('here.' + me, 'w').close()\n"
-        "end = time.time() + 30\n"
+        f"end = time.time() + {PATIENCE}\n"
         "while sum(f.startswith('here.') for f in os.listdir()) < int(total):\n"
         "    if time.time() > end: sys.exit('nobody came')\n    time.sleep(0.02)\n"
     )
@@ -252,10 +252,10 @@ def test_a_stopped_launcher_stops_its_jobs_and_no_log_claims_an_end(tmp_path, la
             "two jobs at work",
         )
         process.send_signal(how)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=PATIENCE)
         assert process.returncode == code and f"{launcher.name}: stopped" in err
         pids = [int((tmp_path / f"pid.{i}").read_text()) for i in (1, 2)]
-        wait_for(lambda: not any(alive(pid) for pid in pids), "the jobs' children to be gone", 40)
+        wait_for(lambda: not any(alive(pid) for pid in pids), "the jobs' children to be gone")
         assert [trailer(tmp_path / f"x.{i}.log") for i in (1, 2)] == [None, None]
         assert not (tmp_path / "on.3").exists()
         for path in (*tmp_path.glob("on.*"), *tmp_path.glob("pid.*")):
@@ -300,7 +300,9 @@ def test_a_job_killed_outright_has_failed(tmp_path, launcher):
 )
 @pytest.mark.parametrize("name", ["run.sh", "slurm.sh", "sge.sh", "pbs.sh", "k8s.sh"])
 def test_a_wrong_command_line_is_exit_2(tmp_path, name, args, words):
-    done = subprocess.run([UTILS / name, *args], cwd=tmp_path, env=BASH, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [UTILS / name, *args], cwd=tmp_path, env=BASH, capture_output=True, text=True, timeout=PATIENCE
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert all(word in done.stderr for word in words), done.stderr
 
@@ -319,7 +321,7 @@ def test_a_wrong_command_line_is_exit_2(tmp_path, name, args, words):
 def test_an_option_of_another_launcher_is_refused(tmp_path, name, args, words):
     env = queue_of("k8s", tmp_path) | {"SETK_K8S": ""}
     done = subprocess.run(
-        [UTILS / name, *args, "x.log", "true"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60
+        [UTILS / name, *args, "x.log", "true"], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE
     )
     assert (done.returncode, done.stdout) == (2, "") and words in done.stderr, done.stderr
 
@@ -413,7 +415,7 @@ def test_slurm_sees_only_the_picked_jobs_and_what_they_ask_for(tmp_path, slurm):
         env=slurm,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert sorted(p.name for p in tmp_path.glob("asked.*")) == ["asked.2", "asked.5"]
@@ -432,7 +434,7 @@ def test_slurm_sees_only_the_picked_jobs_and_what_they_ask_for(tmp_path, slurm):
         env=slurm,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
     )
     assert done.returncode == 2 and "sbatch refused" in done.stderr
 
@@ -479,7 +481,7 @@ def test_a_queue_gets_the_picked_jobs_and_what_they_ask_for(tmp_path, flavour, w
         env=env,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE,
     )
     assert (done.returncode, done.stderr) == (0, "")
     records = [json.loads(path.read_text()) for path in sorted((tmp_path / "queue/state").glob("*.json"))]
@@ -507,7 +509,7 @@ MANIFEST = ["--threads", "2", "--mem", "4G", "--gpu", "1", "--max-jobs", "3", "-
 
 def submitted_manifest(tmp_path: Path, env: dict, *args: str) -> dict:
     run = [UTILS / "k8s.sh", *args, "JOB=3:7", "x.JOB.log", "sh", "-c", "echo it is JOB"]
-    done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(run, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     (path,) = (tmp_path / "queue/state").glob("*.json")
     return json.loads(path.read_text())
@@ -562,7 +564,7 @@ def test_kubectl_knows_every_field_of_the_manifest(tmp_path):
     (tmp_path / "job.json").write_text(json.dumps(job))
     # Without a server, kubectl reads the manifest into its own types: wrong types are errors, unknown fields get lost.
     local = ["kubectl", "set", "image", "--local", "-o", "json", "job=other"]
-    done = subprocess.run([*local, "-f", "job.json"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*local, "-f", "job.json"], cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     job["spec"]["template"]["spec"]["containers"][0]["image"] = "other"
     lost = kept(job, json.loads(done.stdout))
@@ -572,7 +574,7 @@ def test_kubectl_knows_every_field_of_the_manifest(tmp_path):
     assert lost == (["spec.completionMode"] if old else []), done.stdout
     job["spec"]["completions"] = "two"
     (tmp_path / "wrong.json").write_text(json.dumps(job))
-    done = subprocess.run([*local, "-f", "wrong.json"], cwd=tmp_path, capture_output=True, timeout=60)
+    done = subprocess.run([*local, "-f", "wrong.json"], cwd=tmp_path, capture_output=True, timeout=PATIENCE)
     assert done.returncode != 0 and b"unable to decode" in done.stderr
 
 
@@ -618,15 +620,14 @@ def test_a_training_of_two_ranks_under_slurm_is_preempted_and_goes_on(tmp_path, 
     ]
     env = {**slurm, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(run, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: (out / "resume.pt").exists() or process.poll() is not None, "a saved state", 600)
-    job = subprocess.run(["squeue", "-h", "-o", "%i"], env=env, capture_output=True, text=True).stdout.split()[0]
+    wait_for(lambda: (out / "resume.pt").exists() or process.poll() is not None, "a saved state")
     # What preemption sends before it kills: to the steps, not to the script.
-    subprocess.run(["scancel", "--signal=TERM", job], env=env, check=True)
-    err = process.communicate(timeout=600)[1]
+    subprocess.run(["scancel", "--signal=TERM", running_job(env)], env=env, check=True)
+    err = process.communicate(timeout=PATIENCE)[1]
     log = (tmp_path / "train.log").read_text()
     assert process.returncode == 1 and trailer(tmp_path / "train.log") == 143, err + log
     assert log.count("the same command continues from here") == 1 and "Traceback" not in log, log
-    done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1800)
+    done = subprocess.run(run, cwd=ROOT, env=env, capture_output=True, text=True, timeout=PATIENCE)
     log = (tmp_path / "train.log").read_text()
     assert (done.returncode, trailer(tmp_path / "train.log")) == (0, 0) and log.count("resuming") == 1, log
 
@@ -751,7 +752,7 @@ def test_commands_set_themselves_up_once_and_run_from_anywhere(tmp_path, checkou
         for c in commands
     ]
     for c, process in zip(commands, running):
-        out, err = process.communicate("input", timeout=60)
+        out, err = process.communicate("input", timeout=PATIENCE)
         assert out == f"{tmp_path}\n-P\n-m\nsetk.cli.{c}\na b\n*\ninput" and "setup: " in err
     installs = (root / "installs").read_text().splitlines()
     assert len(installs) == 1 and "--constraint constraints.txt --editable .[test]" in installs[0]
@@ -779,7 +780,7 @@ def test_setup_runs_again_only_for_a_change(tmp_path, checkout):
 
     def score():
         return subprocess.run(
-            [root / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60
+            [root / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=PATIENCE
         )
 
     def installs():
@@ -801,7 +802,9 @@ def test_setup_runs_again_only_for_a_change(tmp_path, checkout):
     (root / "setup.py").write_text("changed")
     assert score().returncode == 0 and installs() == 5
     moved = root.rename(tmp_path / "moved")
-    done = subprocess.run([moved / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [moved / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0 and len((moved / "installs").read_text().splitlines()) == 6
 
 
@@ -810,7 +813,7 @@ def test_a_command_that_would_run_does_though_nothing_can_be_installed(checkout)
 
     def score():
         done = subprocess.run(
-            [root / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=60
+            [root / "bin" / "se-score"], env=env, input="", capture_output=True, text=True, timeout=PATIENCE
         )
         return done.returncode, done.stdout.splitlines()[-1:], done.stderr.splitlines()
 
@@ -855,7 +858,7 @@ def test_setup_shows_what_it_works_on(checkout):
     root, env = checkout
     (root / "constraints.txt").write_text("# versions\ntorch==2\nnumpy==2\n")
     here, there = pty.openpty()
-    done = subprocess.run([root / "bin/setup"], env=env, stderr=there, timeout=60)
+    done = subprocess.run([root / "bin/setup"], env=env, stderr=there, timeout=PATIENCE)
     os.close(there)
     shown = os.read(here, 1 << 16).decode()
     os.close(here)
@@ -887,7 +890,7 @@ def test_setup_says_what_is_missing(tmp_path, checkout, pattern, answer, words):
     root, env = checkout
     python = Path(env["PYTHON"])
     python.write_text(PYTHON.replace('case "$*" in', f'case "$*" in\n    {pattern}) {answer} ;;', 1))
-    done = subprocess.run([root / "bin" / "setup"], env=env, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([root / "bin" / "setup"], env=env, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2 and done.stdout == "" and all(word in done.stderr for word in words), done.stderr
 
 

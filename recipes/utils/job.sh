@@ -13,7 +13,7 @@ if [[ $index == @* ]]; then
     index=${index#@}
     index=${!index-}
     # To cancel, a scheduler signals one process after the other; the program may have ended before this script gets its signal.
-    settle=0.5
+    settle=1
 fi
 [[ -z $name ]] || set -- "${@//$name/$index}"
 

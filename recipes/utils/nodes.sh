@@ -9,8 +9,8 @@ shift 2
 # The address that Slurm itself uses: the resolver need not know the name of a node.
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 address=$(scontrol -o show node "$first" | sed 's/.* NodeAddr=\([^ ]*\) .*/\1/')
-# One port for all nodes, another for each job.
-port=$((20000 + SLURM_JOB_ID % 20000))
+# One port for all nodes, another for each job, and none that systems choose for outgoing connections.
+port=$((20000 + SLURM_JOB_ID % 10000))
 # When one node has failed, the ranks of the others report it and end. Those that do not, as they compute or wait without the network,
 # get SIGTERM after SETK_WAIT seconds, and 30 s later torchrun kills them: with the default all ends within a minute.
 # shellcheck disable=SC2016  # the number of a node is known on the node

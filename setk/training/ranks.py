@@ -110,7 +110,7 @@ def _read_slurm() -> None:
     first = _scontrol("show", "hostnames", os.environ["SLURM_STEP_NODELIST"]).split()[0]
     # The address that Slurm itself uses: the resolver need not know the name of a node.
     address = re.search(r" NodeAddr=(\S+)", _scontrol("--oneliner", "show", "node", first))
-    port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 20000  # one for all ranks, another for each job
+    port = 20000 + int(os.environ["SLURM_JOB_ID"]) % 10000  # as in nodes.sh
     os.environ |= {
         "WORLD_SIZE": os.environ["SLURM_STEP_NUM_TASKS"],
         "RANK": os.environ["SLURM_PROCID"],
