@@ -75,12 +75,13 @@ def test_pairs_of_folders(folders, se):
     }
 
 
-def test_pairs_without_partner_or_unlike_are_named_and_left_out(folders, se, rng):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_pairs_without_partner_or_unlike_are_named_and_left_out(folders, se, rng, jobs):
     wav(folders / "noisy/alone.wav", rng)
     wav(folders / "clean/solo.wav", rng)
     wav(folders / "clean/sub/ü.wav", rng, 201)
     (folders / "noisy/a b.wav").write_bytes(b"RIFF")
-    done = se("prep", "pairs", "noisy", "clean", "out", cwd=folders)
+    done = se("prep", "pairs", "noisy", "clean", "out", "--jobs", jobs, cwd=folders)
     assert done.returncode == 1
     for words in (
         ["alone", "no partner in clean"],

@@ -14,5 +14,6 @@ for ((i = 1; i <= parts; i++)); do
     names+=("$file.$i")
 done
 # Two jobs that end at the same time both do this, with the same result.
-LC_ALL=C sort -- "${names[@]}" > "$file.$$.tmp"
-mv -- "$file.$$.tmp" "$file"
+tmp=$file.$HOSTNAME.$$.tmp
+LC_ALL=C sort -- "${names[@]}" > "$tmp"
+mv -- "$tmp" "$file"

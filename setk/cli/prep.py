@@ -64,6 +64,7 @@ def pairs(
     noisy: Annotated[Path, typer.Argument(help="Folder (matched by relative path without suffix) or wav list.")],
     clean: Annotated[Path, typer.Argument(help="The same for clean speech.")],
     out: Out,
+    jobs: Jobs = 1,
     max_fail: shell.MaxFail = 0,
     allow_commands: shell.AllowCommands = False,
 ):
@@ -71,7 +72,7 @@ def pairs(
     from setk.data.pairs import pairs as write_pairs
 
     failures = shell.Failures("se-prep", max_fail)
-    count, faults = write_pairs(noisy, clean, out, allow_commands)
+    count, faults = write_pairs(noisy, clean, out, allow_commands, jobs)
     add_all(failures, faults)
     failures.finish(count)
 

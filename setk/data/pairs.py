@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import Callable, Iterator
 
@@ -10,26 +11,32 @@ import numpy as np
 from setk import audio
 from setk.audio import Location
 from setk.core.errors import AudioError, UserError
+from setk.core.pool import ordered_map
 from setk.data.datadir import DataDir, seconds
 from setk.data.index import ABSENT, IndexedList
 from setk.data.lists import Faults
 
+_Pair = tuple[int, str, tuple[Location, Location]]  # line of the first list, id, (noisy, clean)
+
 
 def pairs(
-    noisy: str | os.PathLike, clean: str | os.PathLike, out: str | os.PathLike, allow_commands: bool = False
+    noisy: str | os.PathLike,
+    clean: str | os.PathLike,
+    out: str | os.PathLike,
+    allow_commands: bool = False,
+    jobs: int = 1,
 ) -> tuple[int, Faults]:
-    """Write the data directory `out` of the files that `noisy` and `clean` share, by relative path or by id.
+    """Write the data directory `out` of the files that `noisy` and `clean` share, by relative path or by id, with `jobs` processes.
 
     Returns the number of pairs, and what was left out and why: files without a partner, files that cannot be
     read, pairs that differ in length, rate or channels. Raises UserError if no pair is left.
     """
     left, right, partner, faults = _indexed(noisy, clean)
     durations = np.full(len(left), np.nan)
-    for line, utt, places in _common(left, right, partner, allow_commands):
-        try:
-            durations[line] = float(pair_duration(*places))
-        except AudioError as e:
-            faults.append((utt, str(e)))
+    for line, utt, duration, error in ordered_map(_look, _common(left, right, partner, allow_commands), jobs):
+        durations[line] = duration
+        if error:
+            faults.append((utt, error))
     count = int(np.count_nonzero(~np.isnan(durations)))
     if not count:
         reasons = f" (first fault: {faults[0][0]}: {faults[0][1]})" if faults else ""
@@ -68,14 +75,21 @@ def _indexed(noisy: str | os.PathLike, clean: str | os.PathLike) -> tuple[Indexe
     return left, right, left.lines_in(right), faults + sorted(alone, key=lambda fault: fault[0].encode())
 
 
-def _common(
-    left: IndexedList, right: IndexedList, partner: np.ndarray, allow_commands: bool
-) -> Iterator[tuple[int, str, tuple[Location, Location]]]:
-    """(line of the first list, utt, (noisy, clean)) of the ids in both."""
-    for line in np.flatnonzero(partner != ABSENT):
+def _common(left: IndexedList, right: IndexedList, partner: np.ndarray, allow_commands: bool) -> Iterator[_Pair]:
+    """The ids in both lists."""
+    for line in np.flatnonzero(partner != ABSENT).tolist():
         utt, place = left.read(line)
         other = right.read(partner[line])[1]
         yield line, utt, (left.location(place, allow_commands), right.location(other, allow_commands))
+
+
+def _look(pair: _Pair) -> tuple[int, str, float, str]:
+    """Line and id of a pair, and its duration in seconds, or nan and why it cannot be used."""
+    line, utt, places = pair
+    try:
+        return line, utt, float(pair_duration(*places)), ""
+    except AudioError as e:
+        return line, utt, math.nan, str(e)
 
 
 def _alone(table: IndexedList, other: IndexedList, where: str | os.PathLike) -> Iterator[tuple[str, str]]:
