@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -157,50 +156,51 @@ def ranks_of(out: Path) -> dict[int, int]:
     return found
 
 
-@contextmanager
-def training_on_two_nodes(tmp_path, env: dict, arguments: list):
-    """Start a training on two nodes, and yield its process, RANK -> process id, and the seconds until it saved its state."""
+def on_two_nodes(tmp_path: Path, env: dict, arguments: list) -> subprocess.Popen:
+    """Start a training on two nodes."""
     run = [
         *(UTILS / "slurm.sh", "--nodes", "2", tmp_path / "train.log", UTILS / "nodes.sh", "1", sys.executable),
         *("-m", "setk", "train", *arguments, "--set", "steps=150", "--set", "valid_every=150"),
     ]
+    return subprocess.Popen([*map(str, run)], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+
+
+def after_its_first_save(tmp_path: Path, process: subprocess.Popen, out: Path) -> tuple[dict[int, int], float]:
+    """RANK -> process id of a training that has saved its state, and the seconds that it took to come there."""
     begin = time.monotonic()
-    process = subprocess.Popen([*map(str, run)], cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
-    out = Path(arguments[-1])
     wait_for(lambda: (out / "resume.pt").exists() or process.poll() is not None, "a saved state")
     ranks = ranks_of(out)
     assert sorted(ranks) == [0, 1], (tmp_path / "train.log").read_text()
-    yield process, ranks, time.monotonic() - begin
+    return ranks, time.monotonic() - begin
 
 
 def test_a_training_on_two_nodes_loses_a_rank_and_goes_on(tmp_path, cluster, training):
-    arguments = training(tmp_path / "out")
+    out, log = tmp_path / "out", tmp_path / "train.log"
     # Only the lost connection can end the other rank.
-    with training_on_two_nodes(tmp_path, {**cluster, "SETK_WAIT": "3600"}, arguments) as (process, ranks, start):
-        os.kill(ranks[1], signal.SIGKILL)
-        # Within a minute, or within the time in which this machine starts a training, if it is so slow.
-        wait_for(lambda: not ranks_of(tmp_path / "out"), "the other rank to end", max(60, start))
-        err = process.communicate(timeout=PATIENCE)[1]
-    log = (tmp_path / "train.log").read_text()
-    assert process.returncode == 1 and "1 / 1 failed" in err, err + log
-    assert "error: rank 0: lost the connection to another rank" in log, log
-    with training_on_two_nodes(tmp_path, cluster, arguments) as (process, *_):
-        err = process.communicate(timeout=PATIENCE)[1]
-    log = (tmp_path / "train.log").read_text()
-    assert process.returncode == 0 and log.count("resuming") == 1 and "done at step 150 of 150" in log, err + log
+    process = on_two_nodes(tmp_path, {**cluster, "SETK_WAIT": "3600"}, training(out))
+    ranks, start = after_its_first_save(tmp_path, process, out)
+    os.kill(ranks[1], signal.SIGKILL)
+    # Within a minute, or within the time in which this machine starts a training, if it is so slow.
+    wait_for(lambda: not ranks_of(out), "the other rank to end", max(60, start))
+    err = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 1 and "1 / 1 failed" in err, err + log.read_text()
+    assert "error: rank 0: lost the connection to another rank" in log.read_text(), log.read_text()
+    process = on_two_nodes(tmp_path, cluster, training(out))
+    err = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 0, err + log.read_text()
+    assert log.read_text().count("resuming") == 1 and "done at step 150 of 150" in log.read_text(), log.read_text()
 
 
 def test_a_rank_that_does_not_notice_a_lost_one_is_ended(tmp_path, cluster, training):
-    wait = 2
-    arguments = training(tmp_path / "out")
-    with training_on_two_nodes(tmp_path, {**cluster, "SETK_WAIT": str(wait)}, arguments) as (process, ranks, start):
-        os.kill(ranks[0], signal.SIGSTOP)
-        os.kill(ranks[1], signal.SIGKILL)
-        # torchrun gives it 30 s after SIGTERM; the rest is for a busy machine.
-        wait_for(lambda: not ranks_of(tmp_path / "out"), "the stopped rank to end", wait + 30 + max(30, start))
-        err = process.communicate(timeout=PATIENCE)[1]
-    log = (tmp_path / "train.log").read_text()
-    assert process.returncode == 1 and "1 / 1 failed" in err and "srun: error" in log, err + log
+    wait, out, log = 2, tmp_path / "out", tmp_path / "train.log"
+    process = on_two_nodes(tmp_path, {**cluster, "SETK_WAIT": str(wait)}, training(out))
+    ranks, start = after_its_first_save(tmp_path, process, out)
+    os.kill(ranks[0], signal.SIGSTOP)
+    os.kill(ranks[1], signal.SIGKILL)
+    # torchrun gives it 30 s after SIGTERM; the rest is for a busy machine.
+    wait_for(lambda: not ranks_of(out), "the stopped rank to end", wait + 30 + max(30, start))
+    err = process.communicate(timeout=PATIENCE)[1]
+    assert process.returncode == 1 and "1 / 1 failed" in err and "srun: error" in log.read_text(), err + log.read_text()
 
 
 def test_a_recipe_trains_on_the_nodes_of_slurm(tmp_path, cluster):

@@ -704,7 +704,9 @@ def test_the_last_part_merges_the_list(tmp_path):
 
 def test_parts_that_end_at_the_same_time_merge(tmp_path):
     # All parts wait for the last one, and then write and merge at the same time.
-    script = "touch here.$1; until test -e here.8; do sleep 0.01; done; for i in 0 1 2; do echo u$((8 * i + $1)) x; done"
+    script = (
+        "touch here.$1; until test -e here.8; do sleep 0.01; done; for i in 0 1 2; do echo u$((8 * i + $1)) x; done"
+    )
     run = [UTILS / "run.sh", "--max-jobs", "8", "JOB=1:8", "log/x.JOB.log", UTILS / "merge.sh", "JOB/8", "all.scp"]
     done = subprocess.run([*run, "sh", "-c", script, "sh", "JOB"], cwd=tmp_path, capture_output=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
