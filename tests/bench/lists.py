@@ -30,6 +30,14 @@ from setk.scoring import pairing, summary
 
 RATE, SAMPLES, LINKS = 16000, 400, 20_000  # file systems limit the links of a file
 SHARD = 1000
+# A small process that starts the command: the kernel counts the memory of the process that starts another one as that one's too.
+WAIT = """import os, sys
+pid = os.fork()
+if not pid:
+    os.execv(sys.argv[2], sys.argv[2:])
+_, status, used = os.wait4(pid, 0)
+open(sys.argv[1], "w").write(f"{status} {used.ru_maxrss} {used.ru_utime + used.ru_stime}")
+"""
 
 
 def make_files(folder: Path, count: int, rate: int, name: str = "{}.wav") -> None:
@@ -54,19 +62,24 @@ def measured(arguments: list, jobs: int | None) -> tuple[float, float, float, fl
     """Peak memory in MB, seconds to the first line, seconds in all, and processor seconds of a command of setk."""
     command = [sys.executable, "-P", "-m", "setk", *map(str, arguments), *(["--jobs", str(jobs)] if jobs else [])]
     begin = time.monotonic()
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, "PYTHONUNBUFFERED": "1"}
-    )
-    assert process.stdout
-    line = process.stdout.readline()
-    first = time.monotonic() - begin
-    while part := process.stdout.read(1 << 16):
-        line = part
-    _, status, used = os.wait4(process.pid, 0)
-    seconds = time.monotonic() - begin
+    with tempfile.NamedTemporaryFile("r") as figures:
+        process = subprocess.Popen(
+            [sys.executable, "-S", "-c", WAIT, figures.name, *command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        assert process.stdout
+        line = process.stdout.readline()
+        first = time.monotonic() - begin
+        while part := process.stdout.read(1 << 16):
+            line = part
+        process.wait()
+        seconds = time.monotonic() - begin
+        status, memory, busy = map(float, figures.read().split())
     if status:
         sys.exit(f"{' '.join(command)}: {line.decode()[-500:]}")
-    return used.ru_maxrss / 1024, first, seconds, used.ru_utime + used.ru_stime
+    return memory / 1024, first, seconds, busy
 
 
 def report(name: str, count: int, arguments: list, jobs: int | None, at_end: bool = False) -> None:
