@@ -18,8 +18,10 @@ import pytest
 from conftest import command
 
 from setk import audio
-from setk.data import mixing
+from setk.core.errors import UserError
+from setk.data import mixing, mixtures
 from setk.data.datadir import DataDir
+from setk.data.index import IndexedList
 from setk.data.lists import read_list, write_list
 from setk.data.shards import Shards
 
@@ -353,6 +355,33 @@ def test_mix_resumes_and_refuses_other_settings(talk, se, rng):
     assert [p for p, t in times.items() if p.stat().st_mtime_ns != t] == [noisy]
     done = se("prep", *MIX, "out", "--seed", 5, cwd=talk)
     assert done.returncode == 2 and "another seed" in done.err and tree(talk / "out") == whole
+
+
+def test_the_last_row_of_a_job_counts_and_of_two_jobs_one_without_error(tmp_path, rng):
+    utts = [f"u{i}" for i in range(12)]
+    write_list(tmp_path / "speech.scp", dict.fromkeys(utts, "x.wav"))
+    speech = IndexedList(tmp_path / "speech.scp")
+    plan = mixtures.Plan(tmp_path, speech, speech, speech, mixing.Spread(), None, False, 0, 16000)
+    (tmp_path / ".rows").mkdir()
+    expected: dict[str, mixtures.Row] = {}
+    for part in ("1of2", "2of2"):
+        text, own = "", {}
+        for number in range(int(rng.integers(30))):
+            utt = str(rng.choice([*utts, "other"]))
+            row = own[utt] = mixtures.Row(utt, "x.wav", snr_db=float(number), error=str(rng.choice(["", "is silent"])))
+            text += row.text() + "\n"
+        (tmp_path / ".rows" / f"{part}.tsv").write_text(text + "u1\tx.wav\tn0")  # as a kill leaves it
+        expected |= {utt: row for utt, row in own.items() if not row.error or utt not in expected}
+    rows = mixtures.Rows(plan)
+    for line in range(len(speech)):
+        utt, _ = speech.read(line)
+        row = rows.get(line)
+        assert (row and row.text()) == (utt in expected and expected[utt].text() or None)
+        assert rows.is_made(line) == (utt in expected and not expected[utt].error)
+    assert rows.are_complete == (set(utts) <= expected.keys())
+    (tmp_path / ".rows" / "1of2.tsv").write_text("u1\tx.wav\n")
+    with pytest.raises(UserError, match="1of2.tsv:1: is damaged"):
+        mixtures.Rows(plan)
 
 
 @pytest.mark.full
