@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Iterator, Mapping
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 900  # s: only what hangs takes as long, however busy the machine
+PATIENCE = 1800  # s: only what hangs takes as long, however busy the machine
 
 
 def command(name: str, *args) -> list[str]:
