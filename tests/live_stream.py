@@ -7,7 +7,7 @@ import ctypes
 import numpy as np
 
 from setk.native import kernels
-from setk.native.arena import Program
+from setk.native.program import Program
 
 BLOCK = 128  # samples that a call accepts
 

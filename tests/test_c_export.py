@@ -17,7 +17,8 @@ from setk.engines.compiled import STRICT, CompiledEngine, compiler
 from setk.export.c import build, emit
 from setk.export.web import page
 from setk.native import int8, layers, products, reductions
-from setk.native.arena import Program, assemble
+from setk.native.arena import assemble
+from setk.native.program import Program
 from setk.native.elementwise import apply
 from setk.native.places import ZERO, Memory, affine, boxes, copy, materialise
 from setk.native.translate import translate

@@ -1,14 +1,13 @@
 """The commands: argument parsing and one loop each."""
 
+import importlib.util
 import sys
 
-from setk.core import packages
+# Commands need typer before they can report that it is missing, so it is looked for here. Its import takes too long for that.
+if importlib.util.find_spec("typer") is None:
+    from setk.core import packages
 
-# Every command imports typer before it can report anything, so it is looked for here.
-try:
-    import typer  # noqa: F401
-except ModuleNotFoundError as e:
-    print(f"setk: {packages.explain(e)}", file=sys.stderr)
+    print(f"setk: {packages.explain(ModuleNotFoundError(name='typer'))}", file=sys.stderr)
     sys.exit(2)
 
 COMMANDS = {

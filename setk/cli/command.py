@@ -10,9 +10,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from setk.cli.titles import GENERAL as LAST_GROUP
+
 DEFAULT_GROUP = "Options"
 ALIASES = {"shard": "part"}  # options by their earlier names, which no help shows
-LAST_GROUP = "General"
 
 
 SETTINGS: dict[str, Any] = {

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Iterable, Optional
 
-import typer
-
 from setk.cli import shell
 from setk.core.errors import UserError
 
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
 app = shell.new_app()
 LISTS = ("out", "suffix", "jobs", "batch", "part", "max_fail", "allow_commands")  # options that apply only with --list
 RAW = ("raw", "rate", "channels", "live", "report", "html", "strict")  # and those only without it
+PLAIN = shell.Plain(("model", "source", "target"), flags=("raw", "live", "force", "strict"))
 KEEP_BAND = "--highband gain keeps the upper band of the input"
 EXAMPLES = """
 se-enhance fspen noisy.wav enhanced.wav                  # one file
@@ -31,12 +30,12 @@ se-enhance --list-models
 
 
 # fmt: off
-@shell.command(app, examples=EXAMPLES)
+@shell.command(app, examples=EXAMPLES, plain=PLAIN)
 def enhance(
-    ctx: typer.Context,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint, a file of se-quant export, or an included model (--list-models).")] = "",
-    source: Annotated[Optional[str], typer.Argument(metavar="NOISY", help="Audio file; - is standard input.")] = None,
-    target: Annotated[Optional[str], typer.Argument(metavar="OUT", help="Audio file to write; - is standard output.")] = None,
+    ctx: shell.Context,
+    model: Annotated[str, shell.argument(metavar="MODEL", help="A checkpoint, a file of se-quant export, or an included model (--list-models).")] = "",
+    source: Annotated[Optional[str], shell.argument(metavar="NOISY", help="Audio file; - is standard input.")] = None,
+    target: Annotated[Optional[str], shell.argument(metavar="OUT", help="Audio file to write; - is standard output.")] = None,
     list_: Annotated[Optional[str], shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list to enhance; - is standard input.")] = None,
     out: Annotated[Optional[Path], shell.option(group=shell.OUTPUT, metavar="DIR", help="With --list: directory of the enhanced files.")] = None,
     chunk: Annotated[Optional[float], shell.option(group=shell.ADVANCED, metavar="SECONDS", help="Seconds that the model processes at a time (default: one hop for -, 10 for files or what suits the model).")] = None,

@@ -42,7 +42,7 @@ def page(command: str) -> Page:
     import typer.main
 
     app = import_module(f"setk.cli.{command}").app
-    return _page(typer.main.get_command(app), f"se-{command}", None)
+    return _page(typer.main.get_command(app.parser), f"se-{command}", None)
 
 
 def _page(command: Any, name: str, parent: Any) -> Page:

@@ -10,20 +10,47 @@ import os
 import signal
 import sys
 import time
-from typing import Annotated, Any, Callable, Iterable, Iterator, Mapping, Optional, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence, TypeVar
 
-import typer
-
-from setk.cli.command import LAST_GROUP, Command, Group
+from setk.cli.app import (
+    App as App,
+    Plain as Plain,
+    PlainLine as PlainLine,
+    command as command,
+    new_app as new_app,
+    only as only,
+    refuse as refuse,
+)
+from setk.cli.titles import (
+    ADVANCED as ADVANCED,
+    GENERAL as GENERAL,
+    INPUT as INPUT,
+    METRICS as METRICS,
+    OUTPUT as OUTPUT,
+    PARALLEL as PARALLEL,
+    PRUNING as PRUNING,
+    TABLES as TABLES,
+)
 from setk.core import packages
 from setk.core.errors import AudioError, UserError
 from setk.core.files import check_readable
 
+if TYPE_CHECKING:
+    from setk.cli.options import (
+        AllowCommands as AllowCommands,
+        Context as Context,
+        Json as Json,
+        MaxFail as MaxFail,
+        Part as Part,
+        Set as Set,
+        Stft as Stft,
+        Trust as Trust,
+        argument as argument,
+        option as option,
+    )
+
 T = TypeVar("T")
 SECONDS_BETWEEN_LINES = 30  # of progress, where standard error is no terminal
-F = TypeVar("F", bound=Callable[..., Any])
-# What typer raises for a wrong command line; its module depends on the version.
-UsageError = typer.BadParameter.__bases__[0]
 OK, SOME_FAILED, USAGE = 0, 1, 2
 # What the operating system reports of a place that cannot be written (or read): one line, no traceback.
 OUTPUT_ERRORS = tuple(
@@ -31,93 +58,16 @@ OUTPUT_ERRORS = tuple(
     for name in "ENOSPC EDQUOT EFBIG EACCES EROFS EPERM EIO ENAMETOOLONG ENOTDIR ELOOP ENXIO EMFILE ENFILE".split()
 )
 
-# Titles under which help lists options.
-INPUT, OUTPUT, METRICS, TABLES = "Input", "Output", "Metrics", "Tables of results"
-PRUNING, PARALLEL, ADVANCED, GENERAL = "Pruning", "Parallel", "Advanced", LAST_GROUP
-
-Part = Annotated[
-    Optional[str],
-    typer.Option(
-        "--part", rich_help_panel=PARALLEL, metavar="K/N", help="Every N-th utterance from the K-th, as one array job."
-    ),
-]
-MaxFail = Annotated[
-    int,
-    typer.Option(rich_help_panel=PARALLEL, metavar="N", min=0, help="Failed utterances that still count as success."),
-]
-AllowCommands = Annotated[
-    bool, typer.Option("--allow-commands", rich_help_panel=INPUT, help="Run list entries that end in '|'.")
-]
-Json = Annotated[
-    bool, typer.Option("--json", rich_help_panel=OUTPUT, help="Print one JSON object per line, not a table.")
-]
-Set = Annotated[
-    list[str],
-    typer.Option(
-        "--set",
-        rich_help_panel=ADVANCED,
-        metavar="KEY=VALUE",
-        help="Change a value of the model's config under the same weights; may be repeated.",
-    ),
-]
-Trust = Annotated[
-    bool,
-    typer.Option(
-        "--trust",
-        rich_help_panel=ADVANCED,
-        help="Run TorchScript (.ts), C (.c) or a shared library (.so), which can execute any code.",
-    ),
-]
-Stft = Annotated[
-    Optional[str],
-    typer.Option(
-        "--stft",
-        rich_help_panel=ADVANCED,
-        metavar="WINDOW,HOP,TYPE[,RATE]",
-        help="Transform of an .onnx of another project, as in 512,256,sqrt-hann (default: its metadata; 16000 Hz).",
-    ),
-]
-
 quiet = False  # set by --quiet
 
 
-def option(*names: str, group: str, **settings: Any) -> Any:
-    """An option that the help lists under the title `group`; the rest as for typer.Option."""
-    return typer.Option(*names, rich_help_panel=group, **settings)
+def __getattr__(name: str) -> Any:
+    # What needs typer is imported when a command line is parsed: see setk.cli.app.
+    from setk.cli import options
 
-
-def new_app(examples: str | None = None, **options: Any) -> typer.Typer:
-    """A Typer without boxes and colors: plain help suits grep too, and starts faster."""
-    return typer.Typer(
-        cls=Group,
-        epilog=examples,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-        **options,
-    )
-
-
-def command(app: typer.Typer, name: str | None = None, *, examples: str, **options: Any) -> Callable[[F], F]:
-    """Decorator that makes a function a command of `app`, with the examples that its help shows."""
-    return app.command(name, cls=Command, epilog=examples, **options)
-
-
-def only(ctx: typer.Context, where: str, *names: str) -> None:
-    """Raise UserError if the command line has a parameter that is not in `names`: ignored, it would promise what is not done.
-
-    `where` ends the sentence "--jobs does not apply ...", as in "with --compare".
-    """
-    refuse(ctx, where, *(name for name in ctx.params if name not in names))
-
-
-def refuse(ctx: typer.Context, where: str, *names: str) -> None:
-    """Raise UserError if the command line has one of the parameters `names`; the counterpart of `only`."""
-    for param in ctx.command.params:
-        source = ctx.get_parameter_source(param.name)
-        if param.name in names and source and source.name == "COMMANDLINE":
-            label = param.opts[0] if param.param_type_name == "option" else (param.metavar or param.name)
-            raise UserError(f"{label} does not apply {where}; remove it")
+    if name not in vars(options):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(options, name)
 
 
 def optional_value(argv: list[str], option: str, default: int) -> None:
@@ -225,7 +175,7 @@ def _cell(value: Any) -> str:
     return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def run(app: typer.Typer, name: str) -> None:
+def run(app: App, name: str) -> None:
     """Run a command: UserError is one line and exit 2 (1 for audio that cannot be used), a missing package is one
     line and exit 2, a full disk one line and exit 1, SIGPIPE is silent."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -238,7 +188,7 @@ def run(app: typer.Typer, name: str) -> None:
         code = app(prog_name=name, standalone_mode=False)
         if isinstance(code, int) and code:
             sys.exit(code)
-    except UsageError as e:
+    except _usage_errors() as e:
         if not e.format_message():  # a command without arguments, which prints its help
             e.show()
         else:
@@ -269,6 +219,12 @@ def run(app: typer.Typer, name: str) -> None:
         sys.exit(SOME_FAILED)
     finally:
         logging.getLogger("setk").removeHandler(remarks)
+
+
+def _usage_errors() -> Any:
+    """What typer raises for a wrong command line; its module depends on the version. Nothing if typer was not needed."""
+    typer = sys.modules.get("typer")
+    return (typer.BadParameter.__bases__[0],) if typer else ()
 
 
 class _Remarks(logging.Handler):
@@ -307,7 +263,7 @@ class Failures:
         """Print how many were done and failed; exit with code 1 if more failed than `max_fail`."""
         note(f"{self.command}: {done} done, {self.count} failed")
         if self.count > self.max_fail:
-            raise typer.Exit(SOME_FAILED)
+            sys.exit(SOME_FAILED)
 
 
 def list_length(list_: str, part: str | None) -> int | None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import queue
 import sys
 import threading
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from typing import Callable, Iterable, Iterator, TypeVar
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator, TypeVar
 
 from setk.core.errors import UserError
+
+if TYPE_CHECKING:
+    from concurrent.futures import ProcessPoolExecutor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,6 +20,8 @@ _QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
 
 def _begin(initializer: Callable | None, initargs: tuple) -> None:
     """Prepare a worker, and let it end with its parent, which cannot end it if a signal ends the parent, as `| head` does."""
+
+    import multiprocessing
 
     def follow() -> None:
         multiprocessing.parent_process().join()
@@ -32,6 +34,10 @@ def _begin(initializer: Callable | None, initargs: tuple) -> None:
 
 def executor(jobs: int, initializer: Callable | None = None, initargs: tuple = ()) -> ProcessPoolExecutor:
     """`jobs` worker processes, started on demand, that end with this one."""
+    # Imported here: one process, which is the default, starts faster without them.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     # Where a signal ends this process (`| head`), the tracker of semaphores releases them, and need not warn.
     if _QUIET not in sys.warnoptions:
         sys.warnoptions.append(_QUIET)
@@ -55,6 +61,8 @@ def ordered_map(
             initializer(*initargs)
         yield from map(work, items)
         return
+    from concurrent.futures.process import BrokenProcessPool
+
     pending: queue.Queue = queue.Queue(maxsize=4 * jobs)
     done = object()
     stop = threading.Event()

@@ -11,7 +11,6 @@ import re
 import shlex
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Mapping
 
@@ -45,6 +44,8 @@ def git_revision() -> str | None:
 
 def versions(*packages: str) -> dict[str, str]:
     """Installed versions of `packages`, absent ones left out; does not import them."""
+    from importlib import metadata  # takes as long to import as the rest of setk.core
+
     found = {}
     for name in packages:
         try:

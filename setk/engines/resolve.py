@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
@@ -202,6 +201,8 @@ def _load(spec: str) -> Loaded:
 
 def _configured(path: str) -> Model:
     """The model of a YAML config of se-train. Keys that are not about the model are not looked at."""
+    import difflib
+
     from setk import models
     from setk.core import config
 

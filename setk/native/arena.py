@@ -9,6 +9,7 @@ import numpy as np
 
 from setk.native.int8 import unpacking
 from setk.native.places import PANEL, Buffer, Memory, Read, Rounded, Row, Write
+from setk.native.program import Program
 
 SLACK = 4 * PANEL  # floats behind each memory that may be read
 OPERATIONS = (
@@ -59,23 +60,6 @@ FUNCTIONS = (
     "WHERE",
 )
 SPACES = {"constant": 0, "state": 1, "scratch": 2}
-
-
-@dataclass
-class Program:
-    """What the kernels run: the words of a hop and of a reset, the constants, and the floats of state and of scratch.
-
-    Of the constants, `floats` come first. The rest are weights, which may be rounded to int8: `blocks` are (first, count, length,
-    columns), `count` numbers in blocks of `length`, each of whose columns has a step of its own (see setk/native/int8.py).
-    """
-
-    words: np.ndarray
-    reset: np.ndarray
-    constants: np.ndarray
-    floats: int
-    blocks: list[tuple[int, int, int, int]]
-    state: int
-    scratch: int
 
 
 @dataclass

@@ -14,7 +14,7 @@ import numpy as np
 from setk.native.places import PANEL, Memory, Read, Rounded, Row, Write
 
 if TYPE_CHECKING:
-    from setk.native.arena import Program
+    from setk.native.program import Program
 
 MOST = 1024  # floats that are unpacked at a time for a product
 

@@ -8,7 +8,7 @@ import importlib.util
 
 import numpy as np
 
-from setk.native.arena import Program
+from setk.native.program import Program
 
 BUILDS = ("base", "avx2", "avx512")
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
-from setk.native.arena import Program
+from setk.native.program import Program
 
 CODE = ("native/*.py", "audio/stft.py")  # of setk, that a translation depends on
 

@@ -13,7 +13,8 @@ import numpy as np
 from setk.audio.stft import Transform, restore
 from setk.core.errors import UserError
 from setk.native import layers, reader, transforms
-from setk.native.arena import Program, assemble
+from setk.native.arena import assemble
+from setk.native.program import Program
 from setk.native.graph import Translator
 from setk.native.places import Memory, Read, Row, Unsupported, Write, copy, materialise, owner
 

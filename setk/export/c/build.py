@@ -18,7 +18,7 @@ from setk.engines.compiled import CompiledEngine, compiler
 from setk.export.c import emit
 from setk.export.rounding import parity, rounding_snr
 from setk.native import int8
-from setk.native.arena import Program
+from setk.native.program import Program
 from setk.native.translate import Translated, translate
 
 LEAST_PARITY = 110.0  # dB to the exported model

@@ -10,7 +10,8 @@ from typing import Mapping, Sequence
 import numpy as np
 
 from setk.native import int8
-from setk.native.arena import FUNCTIONS, OPERATIONS, SPACES, Program
+from setk.native.arena import FUNCTIONS, OPERATIONS, SPACES
+from setk.native.program import Program
 from setk.native.translate import Translated
 
 SPACES_IN_TEXT = {"CONSTANTS", "STATE"}  # cases of from() in kernels.h, not of a program

@@ -18,7 +18,7 @@ import numpy as np
 
 from setk.export.rounding import rounding_snr
 from setk.native import int8
-from setk.native.arena import Program
+from setk.native.program import Program
 from setk.native.kernels import Machine, library as kernels_library
 from setk.native.translate import Translated
 
