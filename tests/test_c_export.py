@@ -14,7 +14,7 @@ import pytest
 import setk
 from setk.engines import OnnxEngine
 from setk.engines.compiled import STRICT, CompiledEngine, compiler
-from setk.export.c import build, emit
+from setk.export.c import boards, build, emit
 from setk.export.web import page
 from setk.native import int8, layers, products, reductions
 from setk.native.arena import assemble
@@ -551,58 +551,21 @@ def test_only_the_kernels_in_use_are_printed(exported):
     assert emit.multiply_adds(translate(included(".onnx")["fspen"]).program.words) < 1_300_000
 
 
-# Core, its flags, QEMU's machine, nanoseconds of a tick of its SysTick, and where its flash and its memory begin and how large they are.
-BOARDS = {
-    "cortex-m7": ("-mfpu=fpv5-sp-d16", "mps2-an500", 40, "0x00000000, LENGTH = 4M", "0x20000000, LENGTH = 4M"),
-    "cortex-m33": ("-mfpu=fpv5-sp-d16", "mps2-an505", 50, "0x10000000, LENGTH = 4M", "0x38000000, LENGTH = 2M"),
-    "cortex-m55": ("", "mps3-an547", 31, "0x00000000, LENGTH = 512K", "0x20000000, LENGTH = 512K"),
-}
-
-
-@pytest.mark.parametrize("core", BOARDS)
-def test_the_example_for_a_bare_board_returns_the_same_bits(exported, tmp_path, core):
-    for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
-        if not shutil.which(tool):
-            pytest.skip(f"no {tool} (Debian: gcc-arm-none-eabi, qemu-system-arm)")
-    floating, machine, tick, flash, ram = BOARDS[core]
-    machines = subprocess.run(["qemu-system-arm", "-M", "help"], capture_output=True, text=True, check=True).stdout
-    if machine not in machines:
-        pytest.skip(f"this qemu-system-arm has no {machine}")
+@pytest.mark.parametrize("target", ["m7", "m33", "m55"])
+def test_the_example_for_a_bare_board_returns_the_same_bits(exported, tmp_path, target):
+    board = boards.BOARDS[target]
+    if boards.missing():
+        pytest.skip(f"no {boards.missing()}")
+    if not boards.has_machine(board):
+        pytest.skip(f"this qemu-system-arm has no {board.machine}")
     path, _ = exported("fspen")
-    example = Path(__file__).parents[1] / "docs" / "examples" / "cortex-m"
-    script, board = tmp_path / "board.ld", tmp_path / "board.elf"
-    original = (example / "board.ld").read_text()
-    for before, after in zip(BOARDS["cortex-m7"][3:], (flash, ram)):
-        assert before in original
-        original = original.replace(before, after)
-    script.write_text(original)
-    subprocess.run(
-        [
-            "arm-none-eabi-gcc",
-            *f"-mcpu={core} {floating} -mfloat-abi=hard -O2 -ffp-contract=off -ffreestanding -nostdlib".split(),
-            f"-DTICK={tick}",
-            f"-I{path.parent}",
-            "-T",
-            str(script),
-            str(example / "board.c"),
-            str(path),
-            "-lgcc",
-            "-o",
-            str(board),
-        ],
-        check=True,
-    )
-    done = subprocess.run(
-        ["qemu-system-arm", *f"-M {machine} -nographic -semihosting -icount shift=0 -kernel".split(), str(board)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    found = dict(line.rsplit(" ", 1) for line in (done.stdout + done.stderr).splitlines() if " " in line)
+    # The linker script of the example is for the board of m7.
+    found = boards.measure(board, path, "float", emit.text("board.ld", "setk.export.c") if target == "m7" else None)
     host = tmp_path / "host"
     subprocess.run(
         ["cc", *STRICT, "-O1", "-ffp-contract=off", "-DSETK_SELFTEST", str(path), "-o", str(host)], check=True
     )
-    assert f"output {found['hash high']}{found['hash low']}" in run_self_test([str(host)])
-    assert int(found["instructions"], 16) < 8_000_000
+    assert f"output {found.hash}" in run_self_test([str(host)])
+    assert found.instructions_per_hop < 8_000_000
+    assert found.ram_bytes < found.state_bytes + found.scratch_bytes + 8 * 256 + 1000
+    assert 256 < found.stack_bytes < 8192

@@ -14,7 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from setk.core.errors import UserError  # noqa: E402
-from setk.export.c import integer_build, integer_program  # noqa: E402
+from setk.export.c import boards, integer_build, integer_program  # noqa: E402
 from setk.engines.compiled import STRICT, CompiledEngine, compiler  # noqa: E402
 from setk.export.c.integer_build import Form, calibrate, export_integer, run  # noqa: E402
 from setk.export.c.integer_fspen import Lowering  # noqa: E402
@@ -270,45 +270,22 @@ def test_the_self_test_fails_where_a_weight_is_wrong(exported, tmp_path):
     assert done.returncode == 1 and "FAILED" in done.stdout
 
 
-BOARDS = {"cortex-m4": ("mps2-an386", 40), "cortex-m33": ("mps2-an505", 50), "cortex-m3": ("mps2-an385", 40)}
-
-
 @needs_compiler
-@pytest.mark.parametrize("core", BOARDS)
-def test_a_processor_without_floating_point_returns_the_same_bits(exported, tmp_path, core):
-    for tool in ("arm-none-eabi-gcc", "qemu-system-arm"):
-        if not shutil.which(tool):
-            pytest.skip(f"no {tool} (Debian: gcc-arm-none-eabi, qemu-system-arm)")
-    machine, tick = BOARDS[core]
-    example, board = Path(__file__).parents[1] / "docs" / "examples" / "cortex-m", tmp_path / "board.elf"
-    script = (example / "board.ld").read_text()
-    if core == "cortex-m33":  # memory of mps2-an505
-        script = script.replace("0x00000000", "0x10000000").replace("0x20000000", "0x38000000")
-    (tmp_path / "board.ld").write_text(script)
-    flags = f"-mcpu={core} -mfloat-abi=soft -O2 -DBOARD_S16 -DTICK={tick} -ffreestanding -nostdlib".split()
-    sources = [str(example / "board.c"), str(exported[0])]
-    subprocess.run(
-        ["arm-none-eabi-gcc", *flags, f"-I{exported[0].parent}", "-T", str(tmp_path / "board.ld"), *sources]
-        + ["-lgcc", "-o", str(board)],
-        check=True,
-    )
-    symbols = subprocess.run(["arm-none-eabi-nm", str(board)], capture_output=True, text=True, check=True).stdout
-    soft = [line.split()[-1] for line in symbols.splitlines() if "aeabi_" in line or "float" in line.lower()]
+@pytest.mark.parametrize("target", ["m3", "m4", "m33"])
+def test_a_processor_without_floating_point_returns_the_same_bits(exported, tmp_path, target):
+    board, elf = boards.BOARDS[target], tmp_path / "board.elf"
+    if boards.missing():
+        pytest.skip(f"no {boards.missing()}")
+    boards.build(board, exported[0], "integer", elf)
+    soft = [line.split()[-1] for line in boards.symbols(elf) if "aeabi_" in line or "float" in line.lower()]
     assert not [
         name for name in soft if name[8:9] in "fd" or "2f" in name or "2d" in name or "float" in name.lower()
     ], soft
-    done = subprocess.run(
-        ["qemu-system-arm", *f"-M {machine} -nographic -semihosting -icount shift=0 -kernel".split(), str(board)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=True,
-    )
-    found = dict(line.rsplit(" ", 1) for line in (done.stdout + done.stderr).splitlines() if " " in line)
+    found = boards.measure(board, exported[0], "integer")
     host = tmp_path / "host"
     subprocess.run(["cc", *STRICT, "-O1", "-DSETK_SELFTEST", str(exported[0]), "-o", str(host)], check=True)
-    assert f"output {found['hash high']}{found['hash low']}" in self_test([str(host)])
-    assert int(found["instructions"], 16) < (8_000_000 if core == "cortex-m3" else 3_200_000)
+    assert f"output {found.hash}" in self_test([str(host)])
+    assert found.instructions_per_hop < (8_000_000 if target == "m3" else 3_200_000)
 
 
 @needs_compiler

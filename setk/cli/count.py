@@ -15,6 +15,7 @@ se-count fspen dpcrn_cf
 se-count fspen --convention ptflops --layers
 se-count fspen exp/mine/best.pt --time
 se-count effifusion_gan --seconds 2
+se-count fspen --target m7                               # flash, RAM and instructions of its C on a Cortex-M
 se-count dpsnn --list noisy.scp                          # synaptic operations
 se-count dpsnn --list noisy.scp --set suppression=0.3    # of fewer events
 """
@@ -26,6 +27,14 @@ class Convention(str, Enum):
     legacy = "legacy"
 
 
+class Target(str, Enum):
+    m3 = "m3"
+    m4 = "m4"
+    m7 = "m7"
+    m33 = "m33"
+    m55 = "m55"
+
+
 # fmt: off
 @shell.command(app, examples=EXAMPLES)
 def count(
@@ -35,6 +44,7 @@ def count(
     convention: Annotated[Convention, shell.option(group=shell.METRICS, help="What a MAC is: setk's definition; the rules of ptflops; or those of thop (legacy), as in published tables.")] = Convention.setk,
     seconds: Annotated[float, shell.option(group=shell.METRICS, metavar="S", min=0.1, max=60.0, help="Length of the signal that is counted. It matters to models with attention over time, whose MACs per second grow with it.")] = 1.0,
     timed: Annotated[bool, shell.option("--time", group=shell.METRICS, help="Measure time per hop by every engine that runs the model here, real-time factor, start and memory, on one thread.")] = False,
+    target: Annotated[Optional[Target], shell.option(group=shell.METRICS, help="Print flash, RAM and instructions of the model's C on a Cortex-M in place of the row: measured with gcc-arm-none-eabi and QEMU, or stored. MODEL may be a .c.")] = None,
     list_: Annotated[Optional[str], shell.option("--list", group=shell.METRICS, metavar="LIST", help="Wav list on which spiking models are measured.")] = None,
     published_rates: Annotated[bool, shell.option("--published-rates", group=shell.METRICS, help="With --list: count recurrent weights at the rate of their layer's input.")] = False,
     set_: shell.Set = [],
@@ -50,10 +60,15 @@ def count(
     MAC, except as --convention defines it. With --list, spiking models run on audio, and the row has their spike
     rates, synaptic operations per second, power proxy and PDP proxy (in operations).
     """
+    if target is not None:
+        shell.only(ctx, "with --target", "models", "target", "trust", "as_json")
+        from setk.export.c import targets
+
+        return shell.print_rows((row for spec in models for row in targets.rows(spec, target.value, trust=trust)), as_json)
     if layers and not as_json:
         shell.only(ctx, "with --layers, except with --json", "models", "layers", "convention", "seconds")
     if not timed:
-        shell.refuse(ctx, "without --time", "trust")
+        shell.refuse(ctx, "without --time or --target", "trust")
     if list_ is None:
         shell.refuse(ctx, "without --list", "published_rates")
     from setk.cost import table

@@ -61,9 +61,8 @@ class _Writer:
         self.folder.mkdir(exist_ok=True)
         source = self.folder / f"{self.prefix}.c"
         head = comment(self.translated, facts)
-        source.write_text(
-            emit.source(self.translated, self.prefix, head, expected, TEST_HOPS, SELF_TEST, kept=self.kept)
-        )
+        text = emit.source(self.translated, self.prefix, head, expected, TEST_HOPS, SELF_TEST, kept=self.kept)
+        source.write_text(emit.sealed(text))
         source.with_suffix(".h").write_text(
             emit.header(self.translated, self.prefix, _title(self.translated), self.kept)
         )
@@ -99,6 +98,15 @@ def export_c(onnx: Path, out: Path, engine: Any = None, weights: str = "float") 
             with atomic_path(out.with_suffix(suffix)) as temporary:
                 shutil.copyfile(source.with_suffix(suffix), temporary)
     return facts
+
+
+def draft(onnx: Path, out: Path, weights: str = "float") -> Path:
+    """Write the C of an exported file without a comparison with the model, for its size and its instructions: the expected output of its
+    self-test is silence. Returns `out`."""
+    translated = translate(onnx)
+    kept = translate(onnx, int8=True).program if weights == "int8" else None
+    writer = _Writer(out.parent, prefix_of(out), translated, kept)
+    return writer.write(_facts(translated, kept), np.zeros(EXPECTED_HOPS * translated.transform.hop, np.float32))
 
 
 def _float(translated: Translated, folder: Path, out: Path, engine: Any) -> tuple[Path, dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
+from setk.engines.compiled import numbers_crc32
 from setk.native import int8
 from setk.native.arena import FUNCTIONS, OPERATIONS, SPACES
 from setk.native.program import Program
@@ -178,9 +179,19 @@ def about_text(
         "state_bytes": size["state"],
         "scratch_bytes": size["scratch"],
         "samples": samples,
+        "numbers_crc32": "00000000",  # see sealed()
     }
     lines = [json.dumps(part) for part in re.split("(?<=,) ", json.dumps(about))]
     return "\n    " + "\n    ".join(line[:-1] + ' "' if i < len(lines) - 1 else line for i, line in enumerate(lines))
+
+
+def sealed(source: str) -> str:
+    """The text of OUT.c with the checksum of its numbers in what it states."""
+    empty, filled = (
+        json.dumps(f'"numbers_crc32": "{crc}"')[1:-1] for crc in ("00000000", numbers_crc32(source.encode()))
+    )
+    assert source.count(empty) == 1
+    return source.replace(empty, filled)
 
 
 def _about(translated: Translated, prefix: str, kept: Program | None) -> str:

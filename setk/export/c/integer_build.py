@@ -149,9 +149,8 @@ class Form:
         kernels = [emit.text(name, "setk.export.c") for name in KERNELS]
         points = f"#define POINTS {POINTS}"
         body = self._filled(emit.text("integer_template.c", "setk.export.c"))
-        source.write_text(
-            "\n".join([head, f'#include "{self.prefix}.h"', "#include <stddef.h>", "", points, *kernels, body])
-        )
+        parts = [head, f'#include "{self.prefix}.h"', "#include <stddef.h>", "", points, *kernels, body]
+        source.write_text(emit.sealed("\n".join(parts)))
         source.with_suffix(".h").write_text(self._filled(emit.interface(INTEGER_FORM).replace("UNPACK_NOTE", "")))
 
 

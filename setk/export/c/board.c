@@ -1,6 +1,7 @@
 /* A bare board: start-up, audio by double buffer, and the model in the middle. On QEMU the audio is the test signal, and the
- * program prints a hash of the output, and the instructions of a hop: SysTick under -icount shift=0, 25 MHz, 40 each tick; the
- * mps2-an505 has 20 MHz, -DTICK=50.
+ * program prints a hash of the output, the instructions of a hop, and the bytes of stack in use. Instructions are those of SysTick
+ * under -icount shift=0: 40 each tick of 25 MHz; the mps2-an505 has 20 MHz, -DTICK=50. `se-count fspen --target m7` builds and runs
+ * it.
  *
  *   se-quant export fspen fspen.c
  *   arm-none-eabi-gcc -mcpu=cortex-m7 -mfpu=fpv5-sp-d16 -mfloat-abi=hard -O3 -ffp-contract=off -ffreestanding -nostdlib
@@ -57,6 +58,22 @@ static void print(const char *name, uint32_t value)
     semihost(4, p);
 }
 
+/* The stack below main() is filled with a pattern, which shows later how deep it was used. */
+#define PATTERN 0x5e74ac5eu
+#define DEEPEST 4096 /* words */
+static __attribute__((noinline)) void paint(void)
+{
+    volatile uint32_t *end = (uint32_t *)__builtin_frame_address(0) - 16;
+    for (volatile uint32_t *p = end - DEEPEST; p < end; p++) *p = PATTERN;
+}
+
+static uint32_t stack_bytes(void)
+{
+    volatile uint32_t *p = (uint32_t *)__builtin_frame_address(0) - DEEPEST;
+    while (*p == PATTERN) p++;
+    return (uint32_t)((char *)stack_top - (char *)p);
+}
+
 /* In place of the interrupt of a codec's DMA: fills one buffer while the other is processed. */
 static void record(sample *samples, int hop)
 {
@@ -77,6 +94,7 @@ int main(void)
     fspen_state *model = fspen_init(state);
     uint64_t hash = 14695981039346656037u;
     uint32_t least = 0xffffff;
+    paint();
     systick[1] = 0xffffff, systick[2] = 0, systick[0] = 5;
     for (int hop = 0; hop < 24; hop++) {
         sample *now = buffers[hop % 2];
@@ -94,6 +112,7 @@ int main(void)
     print("hash high ", (uint32_t)(hash >> 32));
     print("hash low ", (uint32_t)hash);
     print("instructions ", TICK * least);
+    print("stack ", stack_bytes());
     return 0;
 }
 
