@@ -86,6 +86,10 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
             raise UserError(
                 f"{path}: is TorchScript, a program and not a checkpoint; use the .pt that it was exported from"
             )
+        # torch reads past a wrong checksum of a tensor.
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise UserError(f"{path}: is damaged: the checksum of {damaged} is wrong; copy or train it again")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except _DAMAGED as e:
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__

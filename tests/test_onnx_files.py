@@ -236,3 +236,27 @@ def test_metadata_that_is_not_a_description(tmp_path, text):
     onnx.save(model, path)
     with pytest.raises(UserError, match="metadata is damaged"):
         engines.OnnxEngine(path)
+
+
+@pytest.mark.parametrize("operator", ["ConstantOfShape", "Expand"])
+def test_an_enormous_tensor_is_one_line_in_bounded_memory(se, tmp_path, operator):
+    """A node of a few bytes that makes 20 GB, more than setk allows, of two numbers."""
+    size = tensor("size", [70000, 70000])
+    large = {
+        "ConstantOfShape": [helper.make_node("ConstantOfShape", ["size"], ["large"])],
+        "Expand": [
+            helper.make_node("ReduceSum", ["frames"], ["one"], keepdims=0),
+            helper.make_node("Expand", ["one", "size"], ["large"]),
+        ],
+    }[operator]
+    nodes = [
+        *large,
+        helper.make_node("ReduceSum", ["large"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["frames", "sum"], ["out"]),
+        KEEP,
+    ]
+    path = forged(tmp_path / "large.onnx", nodes, [size])
+    done = se.process("enhance", path, "data/mini/test/noisy/mona_0001.flac", tmp_path / "out.wav", timeout=120)
+    assert done.returncode == 2 and len(done.err.splitlines()) == 1
+    assert "its tensors need more than 4 GiB" in done.err
+    assert not (tmp_path / "out.wav").exists()

@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any, Sequence
 
@@ -27,6 +28,17 @@ NUMBERS = ("sample_rate", "hop", "delay", "state_bytes", "scratch_bytes")
 MOST = 1 << 28  # of each of these; a stated size is memory that is reserved
 _ABOUT = re.compile(rb'\{"setk_c": 1, [ -~]{10,4000}?\}\0')
 _ABOUT_IN_C = re.compile(rb'^const char [A-Za-z]\w*_about\[\] =((?:\s*"(?:[ !#-~]|\\")*")+);', re.M)
+
+# The constants of a file, whatever the spaces in them.
+_CONSTANTS = re.compile(rb"static const \w+ \w+\[\d*\]\s*=\s*\{([^{}]*)\}")
+
+
+def numbers_crc32(source: bytes) -> str:
+    """The CRC-32 of the weights, the tables and the program in a generated file, in hexadecimal."""
+    crc = 0
+    for found in _CONSTANTS.finditer(source):
+        crc = zlib.crc32(b"".join(found[1].split()), crc)
+    return f"{crc:08x}"
 
 
 def compiler() -> str | None:
@@ -69,6 +81,8 @@ def read_about(path: Path) -> dict[str, Any]:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise UserError(f"{path}: not a .c of se-quant export, nor compiled from one; export the model again") from None
+    if path.suffix == ".c" and about.get("numbers_crc32", "") not in ("", numbers_crc32(data)):
+        raise UserError(f"{path}: is damaged: its weights are not those that were written; export the model again")
     return about
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from setk.core.errors import UserError
 from setk.core.files import sha256
 from setk.engines import exported, onnx_graph
+from setk.native import reader
 
 
 def is_own(session: Any) -> bool:
@@ -36,6 +37,10 @@ class OnnxEngine:
             raise UserError(
                 f"{path}: its metadata is damaged ({type(e).__name__}: {str(e)[:100]}); export it again"
             ) from None
+        try:
+            reader.check(path.read_bytes())
+        except ValueError as e:
+            raise UserError(f"{path}: is damaged: {e}; export it again") from None
         described, self.transform = exported.describe(self.about, str(path))
         self.name, self.sample_rate, self.lookahead = described.model, described.sample_rate, described.lookahead
         self.frames, self.batch = described.frames, described.batch

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any, Iterator, Mapping, Sequence
 
@@ -18,6 +19,8 @@ _FIELDS: Mapping[str, Mapping[int, str]] = {
     "attribute": {5: _TENSOR, 6: _CONTROL, 10: _TENSOR, 11: _CONTROL, 22: "sparse", 23: "sparse"},
     "sparse": {1: _TENSOR, 2: _TENSOR},
 }
+# Bytes of all tensors of the sessions of a process. A node of a few bytes may state any size; no model comes near.
+MAX_MEMORY = 1 << 32
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14  # fields of a tensor
 # A graph in an attribute is the body of a Loop, which may never end. Functions that call others twice grow exponentially.
 _REFUSED: Mapping[str, str] = {
@@ -41,12 +44,17 @@ def runtime_errors() -> tuple[type[Exception], ...]:
 
 def failure(path: Path, error: Exception) -> UserError:
     """What to raise for an exception of ONNX Runtime."""
-    return UserError(f"{path}: cannot be run ({' '.join(str(error).split())[:150]}); export it again")
+    text = " ".join(str(error).split())
+    if "bfc_arena" in text or "bad allocation" in text:
+        return UserError(
+            f"{path}: cannot be run: its tensors need more than {MAX_MEMORY >> 30} GiB; use shorter pieces (--chunk)"
+        )
+    return UserError(f"{path}: cannot be run ({text[:150]}); export it again")
 
 
 def open_session(path: Path) -> Any:
-    """An onnxruntime.InferenceSession on one thread. Raises UserError on what is not ONNX, has weights in other files, control
-    flow or local functions, or operators that ONNX Runtime does not include."""
+    """An onnxruntime.InferenceSession on one thread, whose tensors have at most MAX_MEMORY. Raises UserError on what is not ONNX,
+    has weights in other files, control flow or local functions, or operators that ONNX Runtime does not include."""
     import onnxruntime
 
     try:
@@ -67,6 +75,8 @@ def open_session(path: Path) -> Any:
     options.log_severity_level = 4
     # Never ONNX Runtime's own format, which it does not check.
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    _bound_memory()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # A quantized file names its integer kernels itself (see setk.export.onnx_int8). By default the runtime would keep
     # the int8 weights of float kernels, and convert them to float in every call.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -74,6 +84,15 @@ def open_session(path: Path) -> Any:
         return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except runtime_errors() as e:
         raise failure(path, e) from None
+
+
+@functools.cache
+def _bound_memory() -> None:
+    """Limit the memory that sessions of this process share. A run that needs more raises one of `runtime_errors`."""
+    import onnxruntime as ort
+
+    place = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(place, ort.OrtArenaCfg({"max_mem": MAX_MEMORY}))
 
 
 def _refused(data: memoryview, kind: str, tensors: bool) -> str | None:

@@ -32,6 +32,7 @@ from setk.core import config, provenance
 from setk.export import onnx_int8
 from setk.core.files import atomic_open
 from setk.models import Model
+from setk.native import reader
 from setk.nn.exporting import exporting
 
 FORMAT = 1
@@ -83,7 +84,10 @@ def to_onnx(
     graph = onnxslim.slim(onnx.load_from_string(data.getvalue()))
     made = {} if model.quantization is None else onnx_int8.to_integers(graph.graph)
     about = _about(model, frames, batch, scores, provenance.stamp("torch", "onnx", "onnxslim", **facts))
-    onnx.helper.set_model_props(graph, {"setk": json.dumps(about)})
+    facts_text = {"setk": json.dumps(about)}
+    onnx.helper.set_model_props(graph, facts_text)
+    stated = {reader.CHECKSUM: reader.checksum(graph.SerializeToString())}
+    onnx.helper.set_model_props(graph, facts_text | stated)
     with atomic_open(path) as f:
         f.write(graph.SerializeToString())
     return {"nodes": len(graph.graph.node), **made}

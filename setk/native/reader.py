@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Iterator
@@ -37,31 +38,55 @@ class Graph:
     metadata: dict[str, str]
 
 
+CHECKSUM = "setk_crc32"  # of the metadata of a file: that of its graph and of what se-quant export states of it
+
+
 def read(path: Path) -> Graph:
     """The graph of an ONNX file. Raises ValueError if the file is damaged."""
     try:
-        model = _message(path.read_bytes())
+        data = path.read_bytes()
+        model = _message(data)
         graph = _message(model[7][0])
+        check(data)
     except (IndexError, KeyError, struct.error) as e:
         raise ValueError(f"not an ONNX file, or damaged ({e})") from None
     tensors = [_tensor(raw) for raw in graph.get(5, [])]
-    properties = [_message(raw) for raw in model.get(14, [])]
     return Graph(
         [_node(raw) for raw in graph.get(1, [])],
         dict(tensors),
         dict(_value(raw) for raw in graph.get(11, [])),
         dict(_value(raw) for raw in graph.get(12, [])),
-        {_text(p, 1): _text(p, 2) for p in properties},
+        _properties(model),
     )
 
 
 def metadata(path: Path) -> dict[str, Any]:
     """The facts that se-quant export stores in a file. Raises ValueError if there are none."""
     try:
-        properties = [_message(raw) for raw in _message(path.read_bytes()).get(14, [])]
-        return json.loads({_text(p, 1): _text(p, 2) for p in properties}["setk"])
+        return json.loads(_properties(_message(path.read_bytes()))["setk"])
     except (IndexError, KeyError) as e:
         raise ValueError(f"not a file of se-quant export ({e})") from None
+
+
+def checksum(data: bytes) -> str:
+    """The CRC-32 of the graph of an ONNX file and of the facts of se-quant export, in hexadecimal."""
+    model = _message(data)
+    return f"{zlib.crc32(_properties(model).get('setk', '').encode(), zlib.crc32(model[7][0])):08x}"
+
+
+def check(data: bytes) -> None:
+    """Raise ValueError if an ONNX file is not as se-quant export wrote it. Files of earlier versions state no checksum."""
+    try:
+        stated = _properties(_message(data)).get(CHECKSUM)
+        if stated is not None and stated != checksum(data):
+            raise ValueError("its weights are not those that were written")
+    except (IndexError, KeyError) as e:
+        raise ValueError(f"damaged ({e})") from None
+
+
+def _properties(model: dict[int, list[Any]]) -> dict[str, str]:
+    messages = [_message(raw) for raw in model.get(14, [])]
+    return {_text(p, 1): _text(p, 2) for p in messages}
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:

@@ -150,11 +150,14 @@ def load(call: Callable[[], object]) -> str:
 
 def tables(rng: random.Random, folder: Path) -> str:
     """Damaged score tables through the comparison."""
-    good = "utt\tpesq_wb\tstoi\terror\n" + "".join(f"u{i}\t{1 + i / 10}\t0.{i}\t\n" for i in range(9))
-    (folder / "a.tsv").write_bytes(
-        damaged_text(good.replace("\t", " "), rng).replace(b" ", b"\t")
-    )  # words of a line are its cells
-    (folder / "b.tsv").write_text(good)
+    good = [["utt", "pesq_wb", "stoi", "error"], *([f"u{i}", f"{1 + i / 10}", f"0.{i}", ""] for i in range(9))]
+    plain = "\n".join(map("\t".join, good)) + "\n"
+    if rng.random() < 0.5:
+        text = damaged_text(plain.replace("\t", " "), rng).replace(b" ", b"\t")  # words of a line are its cells
+    else:
+        text = mutate.table_text(mutate.damaged_table(good, rng), rng) if harmed else plain.encode()
+    (folder / "a.tsv").write_bytes(text)
+    (folder / "b.tsv").write_text(plain)
     return check(se("score", "--compare", folder / "a.tsv", folder / "b.tsv"))
 
 

@@ -137,3 +137,52 @@ def damaged_text(text: str, rng: random.Random) -> bytes:
             lines[at] = lines[at][: rng.randrange(len(lines[at]) + 1)] + rng.choice(TOKENS)
     data = "\n".join(lines).encode()
     return damaged(data, rng) if data and rng.random() < 0.2 else data
+
+
+VALUES = ("1.5", "-0", "3", "1e-3", "4.999999999999999999", "nan", "nan", "NaN", "0", "-1e300", "1e308", "5e-324", "")
+NAMES = ("si_sdr", "estoi", "pesq_nb", "csig", "pesq_wb", "error", "é")
+
+
+def damaged_table(rows: list[list[str]], rng: random.Random) -> list[list[str]]:
+    """A table, its header first, after changes of fields, rows and columns that leave it a table: most results are valid."""
+    rows = [list(row) for row in rows]
+    for _ in range(rng.choice((1, 2, 3, 6))):
+        row, column = rng.randrange(1, len(rows)), rng.randrange(len(rows[0]))
+        inner = 1 + column % max(1, len(rows[0]) - 2)  # mostly: a table without its first or last column is none
+        column = inner if rng.random() < 0.9 else column
+        what = rng.randrange(14)
+        if what < 5 or what > 11:
+            rows[row][column] = rng.choice(VALUES)
+        elif what == 5:
+            other = rows[rng.randrange(1, len(rows))][0]
+            rows[row][0] = rng.choice(
+                (f"new{rng.randrange(9)}", f"{other} x", f"new{rng.randrange(9)}", other, rng.choice(TOKENS))
+            )
+        elif what == 6 and rng.random() < 0.3:
+            rows[row][column] = rng.choice(TOKENS)
+        elif what == 6:
+            rows[0][column] = rng.choice(NAMES)
+        elif what == 7 and len(rows) > 2:
+            del rows[row]
+        elif what == 8:
+            rows[1:] = rng.sample(rows[1:], len(rows) - 1)
+        elif what == 9:
+            other = 1 + rng.randrange(max(1, len(rows[0]) - 2))
+            for cells in rows:
+                cells[column], cells[other] = cells[other], cells[column]
+        elif what == 10:
+            values, name = rng.choice((VALUES[:5], VALUES, TOKENS)), rng.choice(NAMES)
+            for i, cells in enumerate(rows):
+                cells.insert(column, rng.choice(values) if i else name)
+        elif len(rows[0]) > 2:
+            for cells in rows:
+                del cells[column]
+    return rows
+
+
+def table_text(rows: list[list[str]], rng: random.Random) -> bytes:
+    """The rows with tabs, and with ends of lines and a beginning that programs write. A tenth are damaged as bytes."""
+    end = rng.choice((*8 * ("\n",), "\r\n", "\n\n"))
+    text = end.join(map("\t".join, rows))
+    data = (rng.choice((*9 * ("",), "\ufeff")) + text + rng.choice((*9 * (end,), ""))).encode()
+    return damaged(data, rng) if rng.random() < 0.1 else data

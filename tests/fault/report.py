@@ -42,6 +42,9 @@ cases are made by seed: `python tests/fault/driver.py KIND NUMBER 1 FOLDER` repe
 |---|---|---|---|---|
 {rows}
 
+A checkpoint has checksums of its tensors, and a file of `se-quant export` in ONNX or C one of its weights and of what it states of
+them. A flipped bit there is refused when the file is read. ONNX and C files of earlier versions have none, and load as before.
+
 Each command is killed (`SIGKILL`, by `strace`) at every system call with which it changes a directory: rename, unlink, mkdir, fsync and
 their relatives. No input may be lost, and the same command must then end with the files of a run that was not killed. `se-prep fix`
 changes the directory that it reads.
@@ -72,6 +75,7 @@ time (AMD EPYC, 2.6 GHz).
 | config file | 1 MiB, 20,000 values, 20 levels, no references |
 | integers of a model's config | 4096 (layers: 64) |
 | PESQ, for one score | 60 s of processor time, 4 GiB |
+| memory of the tensors of ONNX files | 4 GiB |
 | ONNX files | one file, operators of ONNX Runtime, no control flow, no local functions |
 
 The ranges of training settings are in `setk/training/ranges.py`; the error names them.
