@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import collections
 import io
+import math
 import re
 import shutil
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Callable
 
@@ -34,6 +36,7 @@ CALLS = (
     "link",
     "symlink",
 )
+LIMIT_S = 3600  # of a run, however busy the machine is
 MINI = ROOT / "data" / "mini"
 pytestmark = [
     pytest.mark.full,
@@ -46,7 +49,7 @@ def strace(folder: Path, argv: list[str], *options: str) -> subprocess.Completed
         ["strace", "-f", "-qq", "-o", str(folder.parent / "trace"), *options, *argv],
         cwd=folder,
         capture_output=True,
-        timeout=600,
+        timeout=LIMIT_S,
         stdin=subprocess.DEVNULL,
     )
 
@@ -91,6 +94,10 @@ def training(folder: Path) -> None:
     )
 
 
+def nothing(folder: Path) -> None:
+    """An empty folder."""
+
+
 FSPEN = str(ROOT / "setk" / "pretrained" / "fspen.pt")
 CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "pairs": (recordings, command("prep", "pairs", "noisy.scp", "clean.scp", "data")),
@@ -108,12 +115,15 @@ CASES: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     ),
     "prune": (recordings, command("prune", FSPEN, "out.pt", "--method", "magnitude", "--amount", "0.3")),
     "ptq": (recordings, command("quant", "ptq", FSPEN, "out.pt", "--list", "noisy.scp")),
+    "onnx": (nothing, command("quant", "export", FSPEN, "out.onnx")),
+    "c": (nothing, command("quant", "export", FSPEN, "out.c")),
+    "page": (nothing, command("quant", "export", FSPEN, "out.html")),
     "train": (
         training,
         command("train", "config.yaml", "--train", "data", "--valid", "data", "--out", "out"),
     ),
 }
-LONG, SAMPLED = ("train",), 8  # of these, the test kills at so many calls, drawn at random
+LONG, SAMPLED = ("train", "onnx", "c", "page"), 8  # of these, the test kills at so many calls, drawn at random
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -148,8 +158,11 @@ def calls_in(trace: str) -> list[tuple[str, int]]:
     return [(name, number) for name, count in most.items() for number in range(1, count + 1)]
 
 
-def campaign(case: str, place: Path, most: int | None = None, rng: np.random.Generator | None = None) -> int:
-    """Kill a command of CASES at every call (at `most` of them, drawn by `rng`), run it again, and return the number of kills.
+def campaign(
+    case: str, place: Path, most: int | None = None, rng: np.random.Generator | None = None, seconds: float = math.inf
+) -> tuple[int, bool]:
+    """Kill a command of CASES at every call (at `most` of them, drawn by `rng`; while no more than `seconds` have passed), and run it
+    again. Returns the number of kills, and whether that was at every call.
 
     Raises AssertionError if an input is lost, or the second run does not end as one that was not killed.
     """
@@ -171,10 +184,15 @@ def campaign(case: str, place: Path, most: int | None = None, rng: np.random.Gen
     places = calls_in((place / "trace").read_text())
     assert places
     in_place = {name for name in before if reference.get(name) != before[name]}
-    if most and rng and most < len(places):
-        places = [places[i] for i in sorted(rng.choice(len(places), most, replace=False))]
-    kills = 0
+    calls_made = len(places)
+    if rng:
+        most = min(most or len(places), len(places))
+        places = [places[i] for i in rng.choice(len(places), most, replace=False)]
+    kills, complete, end = 0, len(places) == calls_made, time.monotonic() + seconds
     for name, number in places:
+        if time.monotonic() > end:
+            complete = False
+            break
         folder = fresh()
         killed = strace(folder, argv, "-e", f"trace={calls}", "-e", f"inject={name}:signal=KILL:when={number}")
         if killed.returncode == 0:
@@ -184,16 +202,17 @@ def campaign(case: str, place: Path, most: int | None = None, rng: np.random.Gen
         left = contents(folder)
         lost = {file for file, data in before.items() if file not in in_place and left.get(file) != data}
         assert not lost, f"{name} {number}: {lost}"
-        again = subprocess.run(argv, cwd=folder, capture_output=True, timeout=600, stdin=subprocess.DEVNULL)
+        again = subprocess.run(argv, cwd=folder, capture_output=True, timeout=LIMIT_S, stdin=subprocess.DEVNULL)
         assert again.returncode == 0, f"{name} {number}: {again.stderr.decode()[-800:]}"
         now = contents(folder)
         assert now.keys() == reference.keys(), f"{name} {number}: {now.keys() ^ reference.keys()}"
         differ = [file for file in now if now[file] != reference[file]]
         differ = [file for file in differ if without_clock(file, now[file]) != without_clock(file, reference[file])]
         assert not differ, f"{name} {number}: {differ}"
-    return kills
+    return kills, complete
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_kill_at_every_call(case, tmp_path, rng):
-    assert campaign(case, tmp_path, SAMPLED if case in LONG else None, rng)
+    kills, _ = campaign(case, tmp_path, SAMPLED if case in LONG else None, rng)
+    assert kills

@@ -91,6 +91,7 @@ def build(board: Board, source: Path, form: str, out: Path, script: str | None =
     Raises UserError if it does not compile."""
     prefix = read_about(source)["prefix"]
     example = _text("board.c").replace("fspen", prefix).replace("FSPEN", prefix.upper())
+    example = example.replace(f'#include "{prefix}.h"', f'#include "{source.stem}.h"')
     with tempfile.TemporaryDirectory(prefix="setk_board_") as folder:
         main, linker = Path(folder) / "board.c", Path(folder) / "board.ld"
         main.write_text(example)

@@ -94,10 +94,16 @@ def export_c(onnx: Path, out: Path, engine: Any = None, weights: str = "float") 
             source, facts = _int8(translated, translate(onnx, int8=True).program, folder, out, engine)
         else:
             source, facts = _float(translated, folder, out, engine)
-        for suffix in (".h", ".c"):
-            with atomic_path(out.with_suffix(suffix)) as temporary:
-                shutil.copyfile(source.with_suffix(suffix), temporary)
+        place(source, out)
     return facts
+
+
+def place(source: Path, out: Path) -> None:
+    """Copy a .c and its .h to OUT.c and OUT.h, whose name need not be one of C."""
+    with atomic_path(out.with_suffix(".h")) as temporary:
+        shutil.copyfile(source.with_suffix(".h"), temporary)
+    with atomic_path(out) as temporary:
+        temporary.write_text(source.read_text().replace(f'#include "{source.stem}.h"', f'#include "{out.stem}.h"', 1))
 
 
 def draft(onnx: Path, out: Path, weights: str = "float") -> Path:

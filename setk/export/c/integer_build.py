@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,10 @@ import torch
 
 from setk.audio import Location
 from setk.core.errors import UserError
-from setk.core.files import atomic_path
 from setk.engines import TorchEngine
 from setk.export.c import emit
 from setk.engines.compiled import CompiledEngine, compiler
-from setk.export.c.build import EXPECTED_HOPS, TEST_HOPS, prefix_of, reference
+from setk.export.c.build import EXPECTED_HOPS, TEST_HOPS, place, prefix_of, reference
 from setk.export.c.integer_fspen import Lowering, layers
 from setk.export.c.integer_program import OPERATIONS, POINTS, Integers
 from setk.export.c.integer_reference import Reference
@@ -219,9 +217,7 @@ def export_integer(
             same = all(np.array_equal(run(compiled, x), y) for x, y in zip([tested, *speech], [made, *outputs]))
             if not same:
                 raise UserError(f"{out}: not written: the compiled program does not return the bits of the reference")
-        for suffix in (".h", ".c"):
-            with atomic_path(out.with_suffix(suffix)) as temporary:
-                shutil.copyfile(source.with_suffix(suffix), temporary)
+        place(source, out)
     size = memory(program, hop)
     return {"snr_db": ratio, "multiply_adds": program.multiply_adds, "nodes": len(program.words), "bytes": size}
 
