@@ -11,7 +11,7 @@ from setk.native.int8 import unpacking
 from setk.native.places import PANEL, Buffer, Memory, Read, Rounded, Row, Write
 from setk.native.program import Program
 
-SLACK = 4 * PANEL  # floats behind each memory that may be read
+SLACK = 4 * PANEL  # floats behind constants and scratch that may be read; behind the state, of which there are many, a vector
 OPERATIONS = (
     "PRODUCT",
     "NARROW",
@@ -33,6 +33,7 @@ OPERATIONS = (
     "OVERLAP",
     "EXPAND",
     "SPARSE_INT8",
+    "CELL",
 )
 FUNCTIONS = (
     "COPY",
@@ -81,17 +82,19 @@ def assemble(memory: Memory, int8: bool = False) -> Program:
     offsets = {number: group.at + group.before for number, group in groups.items()}
     scratch = max((group.at + group.size for group in groups.values()), default=0)
     constants, state, used = [], [], {b.number for b in map(memory.of, _addresses(rows))}
-    ends = {"constant": 0, "state": 0}
+    ends, last = {"constant": 0, "state": 0}, 0
     for buffer in memory.buffers:
         if buffer.kind == "scratch" or buffer.block or buffer.number not in used:
             continue
         offsets[buffer.number] = ends[buffer.kind]
+        if buffer.kind == "state":
+            last = ends["state"] + buffer.size
         ends[buffer.kind] += -(-buffer.size // PANEL) * PANEL
         if buffer.kind == "constant":
             constants.append((offsets[buffer.number], buffer.data))
         elif buffer.data is not None and buffer.data.any():
             state.append((offsets[buffer.number], buffer.data))
-    reset = [Row("ZERO", [ends["state"], 1 << 28])]
+    reset = [Row("ZERO", [last, 1 << 28])]
     for at, data in state:
         reset.append(Row("MOVE", [1, 1, data.size, ends["constant"], 0, 0, 1, 1 << 28 | at, 0, 0, 1]))
         constants.append((ends["constant"], data.ravel()))
@@ -108,7 +111,7 @@ def assemble(memory: Memory, int8: bool = False) -> Program:
         table[at : at + data.size] = data
     resolve = _Resolver(memory, offsets, floats, blocks)
     return Program(
-        resolve.words(rows), resolve.words(reset), table, floats, blocks, ends["state"] + SLACK, scratch + SLACK
+        resolve.words(rows), resolve.words(reset), table, floats, blocks, last + PANEL, scratch + SLACK
     )
 
 

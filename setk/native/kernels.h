@@ -59,44 +59,32 @@ enum { COPY, ADD, SUB, MUL, DIV, MULADD, MAXIMUM, MINIMUM, RELU, ELU, SIGMOID, T
 
 typedef struct {
     const float *at;
-    int stride[3];
+    ptrdiff_t stride[3];
 } Source;
 
 #define LANES(s) (s.stride[2] ? load(s.at + i * s.stride[0] + j * s.stride[1] + k) : splat(s.at[i * s.stride[0] + j * s.stride[1]]))
-#define UNARY(expression) \
+#define EACH(operands, expression) \
     for (ptrdiff_t i = 0; i < n[0]; i++) \
-        for (ptrdiff_t j = 0; j < n[1]; j++) \
-            for (ptrdiff_t k = 0; k < n[2]; k += W) { \
-                V a = LANES(s[0]); \
-                V result = expression; \
-                float *to_ = y + i * step[0] + j * step[1] + k; \
-                if (k + W <= n[2]) store(to_, result); else store_some(to_, result, (int)(n[2] - k)); \
+        for (ptrdiff_t j = 0; j < n[1]; j++) { \
+            float *to_ = y + i * step[0] + j * step[1]; \
+            ptrdiff_t k = 0; \
+            for (; k + W <= n[2]; k += W) { \
+                operands; \
+                store(to_ + k, expression); \
             } \
-    break
-#define BINARY(expression) \
-    for (ptrdiff_t i = 0; i < n[0]; i++) \
-        for (ptrdiff_t j = 0; j < n[1]; j++) \
-            for (ptrdiff_t k = 0; k < n[2]; k += W) { \
-                V a = LANES(s[0]), b = LANES(s[1]); \
-                V result = expression; \
-                float *to_ = y + i * step[0] + j * step[1] + k; \
-                if (k + W <= n[2]) store(to_, result); else store_some(to_, result, (int)(n[2] - k)); \
+            if (!SCALAR && k < n[2]) { \
+                operands; \
+                store_some(to_ + k, expression, (int)(n[2] - k)); \
             } \
+        } \
     break
-#define TERNARY(expression) \
-    for (ptrdiff_t i = 0; i < n[0]; i++) \
-        for (ptrdiff_t j = 0; j < n[1]; j++) \
-            for (ptrdiff_t k = 0; k < n[2]; k += W) { \
-                V a = LANES(s[0]), b = LANES(s[1]), c = LANES(s[2]); \
-                V result = expression; \
-                float *to_ = y + i * step[0] + j * step[1] + k; \
-                if (k + W <= n[2]) store(to_, result); else store_some(to_, result, (int)(n[2] - k)); \
-            } \
-    break
+#define UNARY(expression) EACH(V a = LANES(s[0]), expression)
+#define BINARY(expression) EACH(V a = LANES(s[0]); V b = LANES(s[1]), expression)
+#define TERNARY(expression) EACH(V a = LANES(s[0]); V b = LANES(s[1]); V c = LANES(s[2]), expression)
 
 static void map(const int32_t *p, const Memory *memory)
 {
-    const int32_t *n = p + 2, *step = p + 6;
+    const ptrdiff_t n[3] = {p[2], p[3], p[4]}, step[2] = {p[6], p[7]};
     float *y = to(memory, p[5]);
     const int sources = (p[-1] - 8) / 4; /* p[-1] is the length of the row */
     Source s[3] = {{0}};

@@ -16,6 +16,14 @@ INLINE int late(float *line, int delay, int at, const float *in, float *out, int
     return at;
 }
 
+/* What enters a model of `past` samples of history with x: the samples that leave that history are `past` behind. They lie in it one
+ * after the other, or the even ones before the odd. Before the model runs. */
+INLINE void leaving(const float *history, int split, int past, const float *x, float *out, int count)
+{
+    for (int i = 0; i < count; i++)
+        out[i] = i >= past ? sane(x[i - past]) : split ? history[i % 2 * (past / 2) + i / 2] : history[i];
+}
+
 /* y of the noisy x with a part of x, so that what y lacks remains at that gain. */
 INLINE void mix(float *y, const float *x, float gain, int count)
 {

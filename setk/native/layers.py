@@ -7,6 +7,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from setk.native import cells
 from setk.native.elementwise import apply, immediate
 from setk.native.places import PANEL, ZERO, Memory, Read, Unsupported, Write, affine, materialise
 from setk.native.reductions import dense
@@ -85,6 +86,7 @@ def gates(memory: Memory, operands: Sequence[np.ndarray]) -> np.ndarray:
     out = memory.new((int(np.prod(shape[:-1])), shape[-1]))
     at, (stride, _) = affine(out)
     memory.add("GATES", len(out), shape[-1], *arguments, Write(at), stride)
+    cells.join(memory)
     return out.reshape(shape)
 
 
@@ -127,8 +129,8 @@ def _by_taps(memory: Memory, windows: np.ndarray, weights: np.ndarray, bias: np.
 
 @dataclass(frozen=True)
 class Ring:
-    """A state [1, C, T, F] of the last T rows that a depthwise convolution reads: `slots` are addresses [T, F, C], the oldest at the
-    number that lies at `counter`."""
+    """A state [1, C, T, F] of the last T rows that a depthwise convolution reads: `slots` are addresses
+    [T, C / 16, F, 16], the oldest at the number that lies at `counter`."""
 
     slots: np.ndarray
     counter: int
@@ -136,7 +138,8 @@ class Ring:
 
 def ring(memory: Memory, shape: Sequence[int]) -> Ring:
     """A new ring, of zeros, for a state of this shape."""
-    return Ring(memory.new((shape[2], shape[3], shape[1]), kind="state"), memory.buffer("state", 1).base)
+    slots = memory.new((shape[2], -(-shape[1] // PANEL), shape[3], PANEL), kind="state")
+    return Ring(slots, memory.buffer("state", 1).base)
 
 
 def depthwise(
@@ -156,7 +159,7 @@ def depthwise(
     at, step, _ = _rows(memory, newest[0, :, 0].T, channels)
     padded = np.zeros((rows, taps, -(-channels // PANEL) * PANEL), np.float32)
     padded[..., :channels] = weights[:, 0].transpose(1, 2, 0)
-    first, (slot, pitch, _) = affine(past.slots)
+    first, (slot, panel, *_) = affine(past.slots)
     out = memory.new((columns, channels))
     found = affine(out)
     memory.add(
@@ -174,7 +177,7 @@ def depthwise(
         Read(past.counter),
         Read(first),
         slot,
-        pitch,
+        panel,
         Read(at),
         step,
     )
@@ -183,10 +186,10 @@ def depthwise(
 
 def push(memory: Memory, past: Ring, newest: np.ndarray) -> None:
     """The row that makes the newest [1, C, 1, F] part of the past."""
-    slots, columns, channels = past.slots.shape
+    _, channels, _, columns = newest.shape
     at, step, _ = _rows(memory, newest[0, :, 0].T, channels)
-    first, (slot, pitch, _) = affine(past.slots)
-    memory.add("PUSH", columns, channels, slots, Write(past.counter), Write(first), slot, pitch, Read(at), step)
+    first, (slot, panel, *_) = affine(past.slots)
+    memory.add("PUSH", columns, channels, len(past.slots), Write(past.counter), Write(first), slot, panel, Read(at), step)
 
 
 def convolve_transposed(

@@ -48,11 +48,13 @@ def owner(addresses: np.ndarray) -> np.ndarray:
 
 @dataclass
 class Row:
-    """An operation and its arguments: ints, floats, and places as Read or Write."""
+    """An operation and its arguments: ints, floats, and places as Read or Write. `in_place`: buffers (read, written) that may be the
+    same memory. `parts`: rows that do the same one after the other, in a program that unpacks weights as it runs."""
 
     op: str
     arguments: list
-    in_place: tuple[int, int] | None = None  # buffers (read, written) that may be the same memory
+    in_place: tuple[int, int] | None = None
+    parts: Sequence[Row] = ()
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,8 @@ class Memory:
     def of(self, address: int) -> Buffer:
         return self.buffers[((int(address) + (1 << 31)) >> 32) - 1]
 
-    def add(self, op: str, *arguments, in_place: tuple[int, int] | None = None) -> None:
-        self.rows.append(Row(op, list(arguments), in_place))
+    def add(self, op: str, *arguments, in_place: tuple[int, int] | None = None, parts: Sequence[Row] = ()) -> None:
+        self.rows.append(Row(op, list(arguments), in_place, parts))
 
 
 def affine(a: np.ndarray) -> tuple[int, tuple[int, ...]] | None:

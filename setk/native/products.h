@@ -196,8 +196,14 @@ INLINE void narrow_tile(const int f, const Product *p, int m, int rows, int colu
     float *c = p->c + (ptrdiff_t)m * p->row, sums[HEIGHT * PANEL];
     const int dense = columns == PANEL / f && p->row == columns && m + HEIGHT <= rows;
     UNROLL for (int i = 0; i < left; i++) store((dense ? c : sums) + i * W, acc[i]);
-    for (int r = 0; !dense && r < HEIGHT && m + r < rows; r++)
-        for (int n = 0; n < columns; n++) c[(ptrdiff_t)r * p->row + n] = sums[r * (PANEL / f) + n];
+    if (dense) return;
+    const int height = rows - m < HEIGHT ? rows - m : HEIGHT;
+    if (columns == 4)
+        for (int r = 0; r < height; r++)
+            UNROLL for (int n = 0; n < 4; n++) c[(ptrdiff_t)r * p->row + n] = sums[r * (PANEL / f) + n];
+    else
+        for (int r = 0; r < height; r++)
+            for (int n = 0; n < columns; n++) c[(ptrdiff_t)r * p->row + n] = sums[r * (PANEL / f) + n];
 }
 
 static void narrow(const int32_t *a, const Memory *memory)

@@ -1,6 +1,6 @@
 /* The loop that runs a program of `words` int32. */
 enum { PRODUCT, NARROW, SPARSE_PRODUCT, MAP, MOVE, TAKE, ZERO, NORMALISE, GATES, SCAN, DEPTHWISE, PUSH, SOFTMAX, GREATEST_INDEX, ANALYSE,
-       SYNTHESISE, FRAME, OVERLAP, EXPAND, SPARSE_INT8 };
+       SYNTHESISE, FRAME, OVERLAP, EXPAND, SPARSE_INT8, CELL };
 
 static void run(const int32_t *program, int words, const Memory *memory)
 {
@@ -27,6 +27,7 @@ static void run(const int32_t *program, int words, const Memory *memory)
         case OVERLAP: overlap(arguments, memory); break;
         case EXPAND: expand(arguments, memory); break;
         case SPARSE_INT8: sparse_int8(arguments, memory); break;
+        case CELL: cell(arguments, memory); break;
         }
     }
 }

@@ -40,10 +40,12 @@
 #define INLINE static inline __attribute__((always_inline, unused))
 #define APART static __attribute__((noinline))
 #define ALIGNED __attribute__((aligned(64)))
+#define FETCH(p) __builtin_prefetch(p)
 #else
 #define INLINE static inline
 #define APART static
 #define ALIGNED
+#define FETCH(p) (void)(p)
 #endif
 
 #if SCALAR
@@ -137,41 +139,45 @@ INLINE V exponential(V x)
     return p * number((bits(t) << 23) + 0x3f800000u);
 }
 
-/* max(x, 0) + e^min(x, 0) - 1 = the exponential linear unit. e^x = 2^t with t = x / ln 2: the rounding of t is small where e^x is. */
-INLINE V linear_or_exponential(V x)
+/* 2^t, t limited to [low, high] within [-60, 60]: 2^n 2^r, n being the nearest integer. Degree 5, relative error below 2e-7. */
+INLINE V two_to(V t, float low, float high)
 {
-    V t = smaller(larger(x, splat(-24.0f)), splat(0.0f)) * 1.44269504f, up = t + 12582912.0f, r = t - (up - 12582912.0f);
-    V p = splat(1.5403530e-4f);
-    p = p * r + 1.3333558e-3f;
-    p = p * r + 9.6181291e-3f;
-    p = p * r + 5.5504109e-2f;
-    p = p * r + 2.4022651e-1f;
-    p = p * r + 6.9314718e-1f;
-    p = p * r + 1.0f;
-    return larger(x, splat(0.0f)) + (p * number((bits(up) << 23) + 0x3f800000u) - 1.0f);
+    t = clamp(t, low, high);
+    V up = t + 12582912.0f, r = t - (up - 12582912.0f);
+    V s = r * r, p = (1.32647273e-3f * r + 9.67151299e-3f) * s + (5.55073358e-2f * r + 2.40222424e-1f);
+    p = p * s + (6.93147004e-1f * r + 1.0f);
+    return number(bits(p) + (bits(up) << 23));
 }
 
-/* tanh x = x P(x^2) / Q(x^2), a minimax fit on |x| <= 9, where tanh rounds to 1; relative error below 2e-7. */
-INLINE V hyperbolic_tangent(V x)
+/* max(x, 0) + e^min(x, 0) - 1 = the exponential linear unit. e^x = 2^(x / ln 2): the rounding of that is small where e^x is. */
+INLINE V linear_or_exponential(V x)
+{
+    return larger(x, splat(0.0f)) + (two_to(x * 1.44269504f, -36.0f, 0.0f) - 1.0f);
+}
+
+/* tanh x = x P(x^2) / Q(x^2), a minimax fit on |x| <= 9, where tanh rounds to 1; relative error below 2e-7. Returns x P. */
+INLINE V hyperbolic_tangent_over(V x, V *below)
 {
     x = clamp(x, -9.0f, 9.0f);
-    V u = x * x;
-    V p = (1.33544036e-8f * u + 2.06088995e-5f) * u + 3.49557723e-3f;
-    V q = (7.77645361e-7f * u + 3.28561684e-4f) * u + 2.58769410e-2f;
-    p = (p * u + 1.33810166e-1f) * u + 9.99999979e-1f;
-    q = (q * u + 4.67143322e-1f) * u + 1.0f;
-    return x * p / q;
+    V u = x * x, v = u * u;
+    V p = (1.33544036e-8f * v + (2.06088995e-5f * u + 3.49557723e-3f)) * v + (1.33810166e-1f * u + 9.99999979e-1f);
+    *below = (7.77645361e-7f * v + (3.28561684e-4f * u + 2.58769410e-2f)) * v + (4.67143322e-1f * u + 1.0f);
+    return x * p;
+}
+
+INLINE V hyperbolic_tangent(V x)
+{
+    V below, above = hyperbolic_tangent_over(x, &below);
+    return above / below;
 }
 
 /* 1 / (1 + e^-x) = 1/2 + tanh(x / 2) / 2, the factors being part of the coefficients. */
 INLINE V sigmoid(V x)
 {
     x = clamp(x, -18.0f, 18.0f);
-    V u = x * x;
-    V p = (1.30414098e-11f * u + 8.05035136e-8f) * u + 5.46183942e-5f;
-    V q = (3.03767719e-9f * u + 5.13377631e-6f) * u + 1.61730881e-3f;
-    p = (p * u + 8.36313538e-3f) * u + 2.49999995e-1f;
-    q = (q * u + 1.16785831e-1f) * u + 1.0f;
+    V u = x * x, v = u * u;
+    V p = (1.30414098e-11f * v + (8.05035136e-8f * u + 5.46183942e-5f)) * v + (8.36313538e-3f * u + 2.49999995e-1f);
+    V q = (3.03767719e-9f * v + (5.13377631e-6f * u + 1.61730881e-3f)) * v + (1.16785831e-1f * u + 1.0f);
     return x * p / q + 0.5f;
 }
 

