@@ -326,6 +326,27 @@ def test_gru_agrees_with_torch(runner, steps, units, bidirectional):
     near(case.result(runner, after), last.detach().numpy())
 
 
+@pytest.mark.parametrize(("batch", "rows", "inputs", "units"), [(8, 4, 16, 16), (1, 11, 5, 32), (3, 2, 20, 48), (2, 7, 32, 16)])
+def test_the_products_of_a_gru_step_are_part_of_its_gates(runner, batch, rows, inputs, units):
+    case = Case(units + rows)
+    h, old = case.tensor(batch, rows, units)
+    x, new = case.tensor(batch, rows, inputs)
+    w = case.random.standard_normal((batch, inputs, 3, units)).astype(np.float32)
+    r = case.random.standard_normal((batch, units, 3, units)).astype(np.float32)
+    bias = case.random.standard_normal((batch, 4, units)).astype(np.float32)
+    both = np.zeros((batch, inputs + units, 4, units), np.float32)
+    both[:, :inputs, :3], both[:, inputs:, :2], both[:, inputs:, 3] = w, r[:, :, :2], r[:, :, 2]
+    y = products.product(
+        case.memory, np.concatenate([x, h], 2), both.reshape(batch, -1, 4 * units), bias.reshape(batch, -1)
+    ).reshape(batch, rows, 4, units)
+    after = layers.gates(case.memory, [*np.moveaxis(y, 2, 0), h])
+    assert [row.op for row in case.memory.rows] == ["CELL"]
+    sums = np.einsum("bmk,bkgn->bmgn", np.concatenate([new, old], 2), both) + bias[:, None]
+    reset, update = 1 / (1 + np.exp(-np.moveaxis(sums[:, :, :2], 2, 0)))
+    candidate = np.tanh(sums[:, :, 2] + reset * sums[:, :, 3])
+    near(case.result(runner, after), candidate + update * (old - candidate))
+
+
 def test_boxes_cover_everything_once_and_are_affine():
     random = np.random.default_rng(0)
     for _ in range(20):

@@ -10,7 +10,7 @@ from setk.native.places import PANEL, Memory, Read
 def join(memory: Memory) -> None:
     """Make one CELL of the last four rows if they are a product of h and x for r and z, one of x, one of h, and the GATES of these.
 
-    What the products write must be read by nothing else. A row has the strides of h and of x, its weights and biases as the products
+    What the products write must be read by nothing else. One row of h stays apart: its products have more columns at once. A CELL has the strides of h and of x, its weights and biases as the products
     have them, and h before and after; see layers.h for their order.
     """
     *products, gates = memory.rows[-4:]
@@ -22,6 +22,7 @@ def join(memory: Memory) -> None:
     segments = [_segments(a) for a in (both, of_x, of_h)]
     if (
         units % PANEL
+        or rows == 1
         or [a[2] for a in (both, of_x, of_h)] != [2 * units, units, units]
         or any(a[:2] != [batch, rows] or a[8:10] != [0, 1] for a in (both, of_x, of_h))
         or batch * rows != gates.arguments[0]
