@@ -326,7 +326,9 @@ def test_gru_agrees_with_torch(runner, steps, units, bidirectional):
     near(case.result(runner, after), last.detach().numpy())
 
 
-@pytest.mark.parametrize(("batch", "rows", "inputs", "units"), [(8, 4, 16, 16), (1, 11, 5, 32), (3, 2, 20, 48), (2, 7, 32, 16)])
+@pytest.mark.parametrize(
+    ("batch", "rows", "inputs", "units"), [(8, 4, 16, 16), (1, 11, 5, 32), (3, 2, 20, 48), (2, 7, 32, 16)]
+)
 def test_the_products_of_a_gru_step_are_part_of_its_gates(runner, batch, rows, inputs, units):
     case = Case(units + rows)
     h, old = case.tensor(batch, rows, units)

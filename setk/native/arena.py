@@ -11,7 +11,9 @@ from setk.native.int8 import unpacking
 from setk.native.places import PANEL, Buffer, Memory, Read, Rounded, Row, Write
 from setk.native.program import Program
 
-SLACK = 4 * PANEL  # floats behind constants and scratch that may be read; behind the state, of which there are many, a vector
+SLACK = (
+    4 * PANEL
+)  # floats behind constants and scratch that may be read; behind the state, of which there are many, a vector
 OPERATIONS = (
     "PRODUCT",
     "NARROW",
@@ -110,9 +112,7 @@ def assemble(memory: Memory, int8: bool = False) -> Program:
     for at, data in constants:
         table[at : at + data.size] = data
     resolve = _Resolver(memory, offsets, floats, blocks)
-    return Program(
-        resolve.words(rows), resolve.words(reset), table, floats, blocks, last + PANEL, scratch + SLACK
-    )
+    return Program(resolve.words(rows), resolve.words(reset), table, floats, blocks, last + PANEL, scratch + SLACK)
 
 
 def _weights(memory: Memory) -> list[Buffer]:

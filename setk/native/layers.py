@@ -189,7 +189,9 @@ def push(memory: Memory, past: Ring, newest: np.ndarray) -> None:
     _, channels, _, columns = newest.shape
     at, step, _ = _rows(memory, newest[0, :, 0].T, channels)
     first, (slot, panel, *_) = affine(past.slots)
-    memory.add("PUSH", columns, channels, len(past.slots), Write(past.counter), Write(first), slot, panel, Read(at), step)
+    memory.add(
+        "PUSH", columns, channels, len(past.slots), Write(past.counter), Write(first), slot, panel, Read(at), step
+    )
 
 
 def convolve_transposed(
