@@ -55,7 +55,8 @@ def packed(program: Program) -> tuple[np.ndarray, np.ndarray]:
 def unpacking(memory: Memory) -> list[Row]:
     """The rows of a program whose weights are kept as int8: EXPAND makes floats of a part of them before each row that reads it."""
     rows: list[Row] = []
-    for row in [part for row in memory.rows for part in row.parts or [row]]:
+    apart = [part for row in memory.rows for part in row.parts or [row]]
+    for row in apart:
         found = [x for x in row.arguments if isinstance(x, Read) and memory.of(x.address).block]
         if not found:
             rows.append(row)
