@@ -8,6 +8,7 @@ import torch
 
 from setk import models
 from setk.cost import macs
+from setk.models import Widths
 from setk.models.gtcrn import BINS, LINEAR, GTBlock, erb_matrix, neighbours
 
 # Bins at which the published matrix has its peaks.
@@ -66,7 +67,7 @@ def test_neighbours_are_below_self_above(rng):
 def test_a_gt_block_against_loops(rng):
     """One block in float64, with the dilated depth-wise conv and the attention written out as sums."""
     torch.manual_seed(1)
-    block, dilation, time = GTBlock(16, 2).double().eval(), 2, 9
+    block, dilation, time = GTBlock(16, 2, Widths(()), "block").double().eval(), 2, 9
     x = torch.from_numpy(rng.standard_normal((1, 16, time, 33)))
     past, h = (torch.randn_like(s.double()) for s in block.start(1))
     with torch.no_grad():
