@@ -46,6 +46,7 @@ from torch.nn import functional as F
 from setk.audio.stft import STFT
 from setk.models import Model, State
 from setk.nn.gru import GroupedGRU
+from setk.nn.level import check_range, frame_power, running_gain
 from setk.nn.parts import constant
 from setk.nn.pitch import LONGEST, SHORTEST, VOICED
 
@@ -61,13 +62,16 @@ FLOOR = 1e-8  # of power: 80 dB below a bin of magnitude 1
 @dataclass(frozen=True)
 class Config:
     one_sided: bool = False  # taps in the past only
+    level_range: tuple[
+        float, ...
+    ] = ()  # lowest and highest level, dBFS, that the network sees; empty: any (see nn/level.py)
 
 
 class DPCRNCF(Model):
     """The network over spectra: forward(spectrum [B, T, 257, 2], state) -> (spectrum, state).
 
     State: hidden states of the GRUs over time, [1, B, 16, 64] twice and of the pitch [1, B, 144]; the last 6 hops of
-    samples [B, 6, 128]; unless one-sided, the last 2 frames of spectrum [B, 2, 257, 2].
+    samples [B, 6, 128]; unless one-sided, the last 2 frames of spectrum [B, 2, 257, 2]; with a `level_range` the level [B, 1].
     """
 
     name = "dpcrn_cf"
@@ -78,6 +82,7 @@ class DPCRNCF(Model):
 
     def __init__(self, config: Config):
         super().__init__()
+        check_range(config.level_range)
         self.config = config
         self.transform = STFT(WINDOW, HOP, power=1.0)
         self.lookahead = 0 if config.one_sided else AHEAD
@@ -107,7 +112,14 @@ class DPCRNCF(Model):
     def init_state(self, batch: int) -> State:
         new = self.pitch.weight.new_zeros
         late = (new(batch, AHEAD, BINS, 2),) * (not self.config.one_sided)
-        return (*(new(1, batch, WIDTH, CORE) for _ in self.core), new(1, batch, 144), new(batch, PAST, HOP), *late)
+        level = (new(batch, 1),) * bool(self.config.level_range)
+        return (
+            *(new(1, batch, WIDTH, CORE) for _ in self.core),
+            new(1, batch, 144),
+            new(batch, PAST, HOP),
+            *late,
+            *level,
+        )
 
     @property
     def parts(self) -> dict[str, Callable[[], object]]:
@@ -130,13 +142,20 @@ class DPCRNCF(Model):
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         *hidden, h_pitch, past = state[: len(self.core) + 2]
         samples, past = self.comb.unfold(spectrum, past)
-        late = ()
+        late, level = (), ()
         if not self.config.one_sided:
-            spectrum, after = torch.cat([state[-1], spectrum], 1).split([spectrum.shape[1], AHEAD], 1)
+            before = state[len(self.core) + 2]
+            spectrum, after = torch.cat([before, spectrum], 1).split([spectrum.shape[1], AHEAD], 1)
             late = (after.clone(),)  # a view would keep all of a long chunk
 
         batch, time = spectrum.shape[:2]
         power = spectrum.square().sum(-1)  # [B, T, 257]
+        if self.config.level_range:
+            # The output is linear in the spectrum: only what the network hears needs the gain.
+            gain, after = running_gain(
+                frame_power(spectrum, self.transform), state[-1], HOP / SIXTEEN, *self.config.level_range
+            )
+            power, level = power * gain.square().unsqueeze(-1), (after,)
         x, skips = torch.log10(self.bands(power) + FLOOR).view(batch * time, 1, BANDS), []
         for layer in self.encoder:
             x = layer(x)
@@ -146,8 +165,8 @@ class DPCRNCF(Model):
             z, hidden[i] = block(z, hidden[i])
         x = z.flatten(0, 1).transpose(1, 2)  # [B T, 64, 16]
 
-        level = 0.5 * torch.log(power[..., :PITCH_BINS] + FLOOR)
-        about = [self.pitch_encoder(level.view(batch * time, 1, PITCH_BINS)), self.pitch_core(x)]
+        heights = 0.5 * torch.log(power[..., :PITCH_BINS] + FLOOR)
+        about = [self.pitch_encoder(heights.view(batch * time, 1, PITCH_BINS)), self.pitch_core(x)]
         about = torch.cat([part.flatten(1) for part in about], 1).view(batch, time, -1)
         about, h_pitch = self.pitch_gru(about, h_pitch)
         logits = self.pitch(about)
@@ -157,9 +176,9 @@ class DPCRNCF(Model):
 
         for layer in self.decoder:
             x = layer(torch.cat([x, skips.pop()], 1))
-        gain, strength = self.bands.expand(torch.sigmoid(x).view(batch, time, 2, BANDS)).unsqueeze(-1).unbind(2)
-        y = gain * (spectrum + strength * self.comb.taper * (filtered - spectrum))
-        return y, (*hidden, h_pitch, past, *late)
+        gains, strength = self.bands.expand(torch.sigmoid(x).view(batch, time, 2, BANDS)).unsqueeze(-1).unbind(2)
+        y = gains * (spectrum + strength * self.comb.taper * (filtered - spectrum))
+        return y, (*hidden, h_pitch, past, *late, *level)
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Sequential:

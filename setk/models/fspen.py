@@ -54,7 +54,7 @@ from torch.nn import functional as F
 from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State, Widths
 from setk.nn.gru import GroupedGRU, PathLinear
-from setk.nn.level import running_gain
+from setk.nn.level import check_range, frame_power, running_gain
 from setk.nn.parts import constant
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
@@ -130,10 +130,7 @@ class FSPEN(Model):
         super().__init__()
         if config.groups < 1 or BANDS % config.groups:
             raise ValueError(f"groups {config.groups}: must divide {BANDS}")
-        if config.level_range and (len(config.level_range) != 2 or config.level_range[0] >= config.level_range[1]):
-            raise ValueError(
-                f"level_range {config.level_range}: give the lowest and the highest level, as in [-42, -12]"
-            )
+        check_range(config.level_range)
         self.config = config
         self.transform = STFT(512, 256)
         width = self.units = Widths(config.widths)
@@ -197,8 +194,7 @@ class FSPEN(Model):
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         if not self.config.level_range:
             return self._enhance(spectrum, state)
-        # Mean square of a frame's samples, by Parseval, less what the window takes: the square root of Hann, half the power.
-        power = 4 * spectrum.square().flatten(2).sum(-1) / self.transform.window**2
+        power = frame_power(spectrum, self.transform)
         gain, level = running_gain(power, state[-1], self.transform.hop / self.sample_rate, *self.config.level_range)
         gain = gain[..., None, None]
         out, after = self._enhance(spectrum * gain, state[:-1])

@@ -10,11 +10,28 @@ from __future__ import annotations
 
 import math
 
+from typing import Sequence
+
 import torch
 from torch import Tensor
 
+from setk.audio.stft import STFT
+
 ATTACK_S, RELEASE_S = 8.0, 4.0  # time constants of the level where it rises and falls
 LOWEST_DB = -110.0  # the gain rises no further below this level: what is there is no signal
+
+
+def check_range(level_range: Sequence[float]) -> None:
+    """Raise ValueError unless a `level_range` is empty or states the lowest and the highest level in dBFS."""
+    if level_range and (len(level_range) != 2 or level_range[0] >= level_range[1]):
+        raise ValueError(f"level_range {level_range}: give the lowest and the highest level, as in [-42, -12]")
+
+
+def frame_power(spectrum: Tensor, transform: STFT) -> Tensor:
+    """The mean square [B, T] of the samples of each frame [B, T, F, 2], by Parseval; what the window removes is added back, since a Hann
+    window to the power p keeps 1/2 (p = 1/2) or 3/8 (p = 1) of the mean square."""
+    kept = {0.5: 1 / 2, 1.0: 3 / 8}[transform.power]
+    return 2 / kept * spectrum.square().flatten(2).sum(-1) / transform.window**2
 
 
 def running_gain(power: Tensor, level: Tensor, hop_s: float, low_db: float, high_db: float) -> tuple[Tensor, Tensor]:
