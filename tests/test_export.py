@@ -299,9 +299,10 @@ def test_parity_notices_a_state_that_is_lost(fspen):
     assert onnx.parity(model, engines.OnnxEngine(fspen)) > 100 > 50 > onnx.parity(model, Forgetful(fspen))
 
 
-def test_a_running_level_is_exported_too(tmp_path, rng):
+@pytest.mark.parametrize("name", ["fspen", "dpcrn_cf"])
+def test_a_running_level_is_exported_too(tmp_path, rng, name):
     torch.manual_seed(3)
-    model = models.build("fspen", models.config_values("fspen", "fspen", {"level_range": [-38.0, -12.0]})).eval()
+    model = models.build(name, models.config_values(name, name, {"level_range": [-38.0, -12.0]})).eval()
     onnx.to_onnx(model, tmp_path / "levels.onnx", scores={})
     engine = engines.OnnxEngine(tmp_path / "levels.onnx")
     for gain in (1.0, 1e-2):

@@ -301,10 +301,11 @@ def test_an_overlap_goes_linearly_from_one_window_to_the_next():
 LEVELS = {"level_range": [-32.0, -12.0]}
 
 
-def levelled():
-    """FSPEN as `moved` has it, and the same with a range of levels."""
-    plain = moved("fspen")
-    ranged = models.build("fspen", models.config_values("fspen", "fspen", LEVELS)).eval()
+@pytest.fixture(params=["fspen", "dpcrn_cf", "dpcrn_cf-causal"])
+def levelled(request):
+    """A model as `moved` has it, and the same with a range of levels."""
+    plain = moved(request.param)
+    ranged = models.build(plain.name, models.config_values(plain.name, request.param, LEVELS)).eval()
     ranged.load_state_dict(plain.state_dict())
     return plain, ranged
 
@@ -314,8 +315,8 @@ def at_level(wave, level_db):
 
 
 @torch.inference_mode()
-def test_a_running_level_changes_nothing_within_its_range_and_makes_output_scale_below(rng):
-    plain, ranged = levelled()
+def test_a_running_level_changes_nothing_within_its_range_and_makes_output_scale_below(rng, levelled):
+    plain, ranged = levelled
     wave = torch.from_numpy(rng.standard_normal((1, 32000)).astype(np.float32))
     usual = at_level(wave, -22)
     assert torch.equal(plain.enhance(usual), ranged.enhance(usual))
@@ -326,17 +327,17 @@ def test_a_running_level_changes_nothing_within_its_range_and_makes_output_scale
 
 
 @torch.inference_mode()
-def test_a_running_level_streams_and_follows_what_it_hears(rng):
+def test_a_running_level_streams_and_follows_what_it_hears(rng, levelled):
     from setk.nn.level import running_gain
 
-    _, ranged = levelled()
+    _, ranged = levelled
     wave = torch.from_numpy(rng.standard_normal((2, 16000)).astype(np.float32)) * torch.tensor([[1e-3], [1e-1]])
     frames = ranged.transform.analysis(wave)
     state, parts = ranged.init_state(2), []
     for part in frames.split(int(rng.integers(1, 20)), 1):
         out, state = ranged(part, state)
         parts.append(out)
-    assert torch.allclose(torch.cat(parts, 1), ranged.whole(frames), atol=1e-5)
+    assert torch.allclose(torch.cat(parts, 1), ranged(frames, ranged.init_state(2))[0], atol=1e-5)
     steps = torch.cat([torch.full((1, 100), 1e-6), torch.full((1, 100), 1e-2), torch.full((1, 1500), 1e-6)], 1)
     gain = running_gain(steps, torch.zeros(1, 1), 0.016, -42, -12)[0][0]
     to_the_range = (10**-4.2 / 1e-6) ** 0.5
@@ -346,6 +347,7 @@ def test_a_running_level_streams_and_follows_what_it_hears(rng):
     assert (gain[300:].diff() >= 0).all() and 2 < gain[-1] < to_the_range
 
 
-def test_a_range_of_levels_in_the_wrong_order_is_refused():
+@pytest.mark.parametrize("name", ["fspen", "dpcrn_cf"])
+def test_a_range_of_levels_in_the_wrong_order_is_refused(name):
     with pytest.raises(UserError, match="level_range"):
-        models.build("fspen", models.config_values("fspen", "fspen", {"level_range": [-12.0, -32.0]}))
+        models.build(name, models.config_values(name, name, {"level_range": [-12.0, -32.0]}))

@@ -46,7 +46,7 @@ from torch.nn import functional as F
 from setk.audio.stft import STFT
 from setk.models import Model, State
 from setk.nn.gru import GroupedGRU
-from setk.nn.level import check_range, frame_power, running_gain
+from setk.nn.level import check_range, running_gain
 from setk.nn.parts import constant
 from setk.nn.pitch import LONGEST, SHORTEST, VOICED
 
@@ -56,6 +56,7 @@ REACH = 2 * LONGEST  # samples that a comb reads in addition to its frame
 PAST = (WINDOW + REACH) // HOP - 2  # hops of samples that are kept
 AHEAD = LONGEST // HOP  # frames
 MIXED = 2
+FIRST = 1 / 4 - 2 / (3 * math.pi)  # part of the energy of a Hann window in its last quarter
 FLOOR = 1e-8  # of power: 80 dB below a bin of magnitude 1
 
 
@@ -151,10 +152,9 @@ class DPCRNCF(Model):
         batch, time = spectrum.shape[:2]
         power = spectrum.square().sum(-1)  # [B, T, 257]
         if self.config.level_range:
-            # The output is linear in the spectrum: only what the network hears needs the gain.
-            gain, after = running_gain(
-                frame_power(spectrum, self.transform), state[-1], HOP / SIXTEEN, *self.config.level_range
-            )
+            # The output is linear in the spectrum, so only what the network hears needs the gain. By Parseval.
+            heard = 2 * power.sum(-1) / (WINDOW * self.comb.window.square().sum())
+            gain, after = running_gain(heard, state[-1], HOP / SIXTEEN, *self.config.level_range, first=FIRST)
             power, level = power * gain.square().unsqueeze(-1), (after,)
         x, skips = torch.log10(self.bands(power) + FLOOR).view(batch * time, 1, BANDS), []
         for layer in self.encoder:

@@ -54,7 +54,7 @@ from torch.nn import functional as F
 from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State, Widths
 from setk.nn.gru import GroupedGRU, PathLinear
-from setk.nn.level import check_range, frame_power, running_gain
+from setk.nn.level import check_range, running_gain
 from setk.nn.parts import constant
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
@@ -194,7 +194,8 @@ class FSPEN(Model):
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         if not self.config.level_range:
             return self._enhance(spectrum, state)
-        power = frame_power(spectrum, self.transform)
+        # Mean square of a frame's samples, by Parseval, less what the window takes: the square root of Hann, half the power.
+        power = 4 * spectrum.square().flatten(2).sum(-1) / self.transform.window**2
         gain, level = running_gain(power, state[-1], self.transform.hop / self.sample_rate, *self.config.level_range)
         gain = gain[..., None, None]
         out, after = self._enhance(spectrum * gain, state[:-1])

@@ -15,8 +15,6 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
-from setk.audio.stft import STFT
-
 ATTACK_S, RELEASE_S = 8.0, 4.0  # time constants of the level where it rises and falls
 LOWEST_DB = -110.0  # the gain rises no further below this level: what is there is no signal
 
@@ -27,21 +25,17 @@ def check_range(level_range: Sequence[float]) -> None:
         raise ValueError(f"level_range {level_range}: give the lowest and the highest level, as in [-42, -12]")
 
 
-def frame_power(spectrum: Tensor, transform: STFT) -> Tensor:
-    """The mean square [B, T] of the samples of each frame [B, T, F, 2], by Parseval; what the window removes is added back, since a Hann
-    window to the power p keeps 1/2 (p = 1/2) or 3/8 (p = 1) of the mean square."""
-    kept = {0.5: 1 / 2, 1.0: 3 / 8}[transform.power]
-    return 2 / kept * spectrum.square().flatten(2).sum(-1) / transform.window**2
-
-
-def running_gain(power: Tensor, level: Tensor, hop_s: float, low_db: float, high_db: float) -> tuple[Tensor, Tensor]:
+def running_gain(
+    power: Tensor, level: Tensor, hop_s: float, low_db: float, high_db: float, first: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """The gain [B, T] of each frame, from the power [B, T] of frames, mean squares of samples, and the level [B, 1] before them;
-    and the level after. A level of 0 means that no frame was heard yet: the first that is not silent sets it."""
+    and the level after. A level of 0 means that no frame was heard yet: the first that is not silent sets it. Of that one, which ends one
+    hop after the sound began, the window leaves the part `first` of the power."""
     low, high, lowest = (level.new_tensor(10 ** (db / 10)) for db in (low_db, high_db, LOWEST_DB))
     attack, release = (1 - math.exp(-hop_s / constant) for constant in (ATTACK_S, RELEASE_S))
     gains = []
     for now in power.split(1, 1):
         followed = level + torch.where(now > level, attack, release) * (now - level)
-        level = torch.where(level > 0, followed, now)
+        level = torch.where(level > 0, followed, now / first)
         gains.append((level.maximum(low).minimum(high) / level.maximum(lowest)).sqrt())
     return torch.cat(gains, 1), level
