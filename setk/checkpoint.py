@@ -80,17 +80,20 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     # torch also reads old bare pickles; setk writes zip archives only.
     if not zipfile.is_zipfile(path):
         raise UserError(f"{path}: not a checkpoint, or damaged; train one with se-train")
+    # In memory, where zipfile's seek to a damaged offset is a ValueError; in a file it looks like a failure of the disk.
+    data = io.BytesIO(path.read_bytes())
     try:
         # torch.load would print a warning of several lines before it fails on a program.
-        if is_torchscript(path):
+        if is_torchscript(data):
             raise UserError(
                 f"{path}: is TorchScript, a program and not a checkpoint; use the .pt that it was exported from"
             )
         # torch reads past a wrong checksum of a tensor.
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(data) as archive:
             if damaged := archive.testzip():
                 raise UserError(f"{path}: is damaged: the checksum of {damaged} is wrong; copy or train it again")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        data.seek(0)
+        content = torch.load(data, map_location="cpu", weights_only=True)
     except _DAMAGED as e:
         reason = str(e).splitlines()[0][:120] if str(e) else type(e).__name__
         raise UserError(f"{path}: not a checkpoint, or damaged, or holds code ({reason})") from None
@@ -99,9 +102,9 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def is_torchscript(path: Path) -> bool:
-    """Whether the zip archive `path` is a program that torch.jit.save wrote."""
-    with zipfile.ZipFile(path) as archive:
+def is_torchscript(file: Path | io.BytesIO) -> bool:
+    """Whether a zip archive, a file or its content, is a program that torch.jit.save wrote."""
+    with zipfile.ZipFile(file) as archive:
         return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
