@@ -83,13 +83,13 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     # In memory, where zipfile's seek to a damaged offset is a ValueError; in a file it looks like a failure of the disk.
     data = io.BytesIO(path.read_bytes())
     try:
-        # torch.load would print a warning of several lines before it fails on a program.
-        if is_torchscript(data):
-            raise UserError(
-                f"{path}: is TorchScript, a program and not a checkpoint; use the .pt that it was exported from"
-            )
-        # torch reads past a wrong checksum of a tensor.
         with zipfile.ZipFile(data) as archive:
+            # torch.load would print a warning of several lines before it fails on a program.
+            if _is_torchscript(archive):
+                raise UserError(
+                    f"{path}: is TorchScript, a program and not a checkpoint; use the .pt that it was exported from"
+                )
+            # torch reads past a wrong checksum of a tensor.
             if damaged := archive.testzip():
                 raise UserError(f"{path}: is damaged: the checksum of {damaged} is wrong; copy or train it again")
         data.seek(0)
@@ -102,10 +102,9 @@ def read(path: str | os.PathLike) -> dict[str, Any]:
     return content
 
 
-def is_torchscript(file: Path | io.BytesIO) -> bool:
-    """Whether a zip archive, a file or its content, is a program that torch.jit.save wrote."""
-    with zipfile.ZipFile(file) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
+def _is_torchscript(archive: zipfile.ZipFile) -> bool:
+    """Whether torch.jit.save wrote the archive."""
+    return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
