@@ -44,10 +44,9 @@ CHECKSUM = "setk_crc32"  # of the metadata of a file: that of its graph and of w
 def read(path: Path) -> Graph:
     """The graph of an ONNX file. Raises ValueError if the file is damaged."""
     try:
-        data = path.read_bytes()
-        model = _message(data)
+        model = _message(path.read_bytes())
         graph = _message(model[7][0])
-        check(data)
+        _check(model)
     except (IndexError, KeyError, struct.error) as e:
         raise ValueError(f"not an ONNX file, or damaged ({e})") from None
     tensors = [_tensor(raw) for raw in graph.get(5, [])]
@@ -70,18 +69,25 @@ def metadata(path: Path) -> dict[str, Any]:
 
 def checksum(data: bytes) -> str:
     """The CRC-32 of the graph of an ONNX file and of the facts of se-quant export, in hexadecimal."""
-    model = _message(data)
-    return f"{zlib.crc32(_properties(model).get('setk', '').encode(), zlib.crc32(model[7][0])):08x}"
+    return _checksum(_message(data))
 
 
 def check(data: bytes) -> None:
     """Raise ValueError if an ONNX file is not as se-quant export wrote it. Files of earlier versions state no checksum."""
     try:
-        stated = _properties(_message(data)).get(CHECKSUM)
-        if stated is not None and stated != checksum(data):
-            raise ValueError("its weights are not those that were written")
+        _check(_message(data))
     except (IndexError, KeyError) as e:
         raise ValueError(f"damaged ({e})") from None
+
+
+def _checksum(model: dict[int, list[Any]]) -> str:
+    return f"{zlib.crc32(_properties(model).get('setk', '').encode(), zlib.crc32(model[7][0])):08x}"
+
+
+def _check(model: dict[int, list[Any]]) -> None:
+    stated = _properties(model).get(CHECKSUM)
+    if stated is not None and stated != _checksum(model):
+        raise ValueError("its weights are not those that were written")
 
 
 def _properties(model: dict[int, list[Any]]) -> dict[str, str]:
