@@ -79,7 +79,8 @@ def test_finite_states_leave_the_output_as_it_is(rng, caplog):
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])  # as Python starts, and as the commands run
-def test_a_crash_of_pesq_is_one_missing_score(rng, handler, restored_sigpipe):
+@pytest.mark.parametrize("dead", [False, True])  # before the first byte of the request, or at any moment of it
+def test_a_crash_of_pesq_is_one_missing_score(rng, handler, dead, restored_sigpipe):
     signal.signal(signal.SIGPIPE, handler)
     x = np.sin(np.arange(32000) / 9) * np.repeat(rng.uniform(0, 1, 40), 800)
     y = x + 0.01 * rng.standard_normal(32000)
@@ -88,6 +89,8 @@ def test_a_crash_of_pesq_is_one_missing_score(rng, handler, restored_sigpipe):
     child.send_signal(signal.SIGSTOP)
     os.kill(child.pid, signal.SIGABRT)  # as the C code does: stack smashing detected
     os.kill(child.pid, signal.SIGCONT)
+    if dead:
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     scores, reasons = compute(x, y, 16000, ["pesq_wb", "si_sdr"])
     assert np.isnan(scores["pesq_wb"]) and "crashes" in reasons["pesq_wb"] and "SIGABRT" in reasons["pesq_wb"]
     assert np.isfinite(scores["si_sdr"])

@@ -34,23 +34,30 @@ class Process:
 
     def __init__(self) -> None:
         argv = [sys.executable, "-P", "-m", "setk.metrics.pesq_process"]
-        self._child = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        # Unbuffered: what a buffer keeps after a broken pipe is written again when it is closed, where SIGPIPE is not blocked.
+        pipe = subprocess.PIPE
+        self._child = subprocess.Popen(argv, bufsize=0, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
 
     def score(self, rate: int, ref: np.ndarray, est: np.ndarray, mode: str) -> float:
         """What pesq.pesq returns for two float signals [n]. Raises Crash; the process is then of no more use."""
         assert self._child.stdin and self._child.stdout
         try:
             with _sigpipe_blocked():
-                self._child.stdin.write(REQUEST.pack(rate, MODES.index(mode), len(ref)))
+                self._send(REQUEST.pack(rate, MODES.index(mode), len(ref)))
                 for x in (ref, est):
-                    self._child.stdin.write(np.ascontiguousarray(x, "<f8").tobytes())
-                self._child.stdin.flush()
+                    self._send(np.ascontiguousarray(x, "<f8").tobytes())
             answer = self._child.stdout.read(ANSWER.size)
         except BrokenPipeError:
             answer = b""
         if len(answer) != ANSWER.size:
             raise Crash(self._cause())
         return ANSWER.unpack(answer)[0]
+
+    def _send(self, data: bytes) -> None:
+        assert self._child.stdin
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._child.stdin.write(rest) :]
 
     def _cause(self) -> str:
         code = self._child.wait()
