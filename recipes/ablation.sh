@@ -17,6 +17,7 @@ float=  # with variants that start from another recipe's model: its experiment; 
 only=  # space-separated names of variants; default all of the paper
 seeds=1  # space-separated seeds; every variant is trained with each
 score_on=valid  # valid or test
+time=false  # true: measure the time of a hop of every variant on this machine, for the table
 variants=recipes/ablations.tsv  # table of variants; yours may have other rows
 STAGES='0 prepare and count costs, 1 shards, 2 train, 4 enhance, 5 score, 6 ablation.md'
 for ((i = 1; i < $#; i++)); do
@@ -114,6 +115,8 @@ if due 6; then
             tables+=("$dir/${names[i]}/seed$seed/enhanced.tsv")
         done
         dir=$counted NAME=$paper test=$test count_model
+        ! $time || se-count "$counted/$paper.onnx" --json --time > "$counted/time.json"
+        [[ ! -e $counted/time.json ]] || tables+=("$counted/time.json")
         systems+=("${names[i]}=$(IFS=,; echo "${tables[*]}"),$counted/count.json,$counted/export.json")
     done
     # A variant alone has nothing to be compared with.

@@ -37,6 +37,8 @@ def tables(tmp_path):
         "macs_per_second": 72528000,
         "bytes": 10,
         "latency_ms": 32.0,
+        "hop_us_native": 41.3,
+        "hop_us_onnx": None,
         "convention": "setk",
     }
     (tmp_path / "count.json").write_text(json.dumps(count))
@@ -71,6 +73,7 @@ def test_a_table_has_costs_means_intervals_and_differences(tables, se):
         and table["noisy"]["MACs/s"] == ""
     )
     assert table["mine"]["bytes"] == "10" and table["mine"]["latency"] == "32 ms" and table["noisy"]["latency"] == ""
+    assert table["mine"]["hop, C kernels"] == "41 us" and "hop, ONNX Runtime" not in table["mine"]  # not measured
     assert table["mine"]["MACs/s, ptflops"] == "79.5 M" and "SI-SDR, dB" not in table["mine"]
     compared = se("score", "--compare", tables / "noisy.tsv", tables / "enhanced.tsv").out.splitlines()
     values = dict(zip(compared[0].split("\t"), compared[1].split("\t")))
@@ -120,7 +123,7 @@ def test_published_rows_follow_in_the_same_columns_as_they_are_written(tables, s
     assert done.returncode == 0, done.err
     table = cells(done.out)
     assert list(table) == ["noisy", "mine", "Paper A", "Paper B"]
-    assert {len(line.split("|")) for line in done.out.splitlines()} == {2 + 5 + 1 + 4}
+    assert {len(line.split("|")) for line in done.out.splitlines()} == {2 + 6 + 1 + 4}
     a = table["Paper A"]
     assert (a["params"], a["PESQ-WB"], a["STOI"], a["bytes"]) == ("87 k", "2.950", "", "")
     assert table["Paper B"]["SynOps/s"] == "5.5 M" and table["mine"]["SynOps/s"] == ""

@@ -19,7 +19,18 @@ from setk.data.index import ABSENT
 from setk.metrics import METRICS
 from setk.scoring.table import Table, read_table
 
-COSTS = ("params", "params_nonzero", "bytes", "macs_per_second", "synops_per_second", "latency_ms", "rtf", "rtf_stream")
+COSTS = (
+    "params",
+    "params_nonzero",
+    "bytes",
+    "macs_per_second",
+    "synops_per_second",
+    "latency_ms",
+    "rtf",
+    "rtf_stream",
+    "hop_us_native",
+    "hop_us_onnx",
+)
 QUOTED = "macs_per_second_ptflops"
 
 

@@ -45,6 +45,8 @@ COST_HEADINGS = {
     QUOTED: "MACs/s, ptflops",
     "synops_per_second": "SynOps/s",
     "latency_ms": "latency",
+    "hop_us_native": "hop, C kernels",
+    "hop_us_onnx": "hop, ONNX Runtime",
 }
 
 
@@ -202,6 +204,8 @@ def _cost(system: System, key: str) -> str:
         return "complete signal" if cost is None else f"{cost:g} ms"
     if key == "bytes" and cost is not None:
         return f"{cost:,.0f}"
+    if key.startswith("hop_us"):
+        return f"{cost:.0f} us"
     if key == "params" and nonzero not in (None, cost):
         return f"{_short(cost)} ({_short(nonzero)} non-zero)"
     return _short(cost)
