@@ -65,13 +65,40 @@ def pytest_terminal_summary(terminalreporter):
     terminalreporter.write_line(f"SETK_TEST_SEED={_seed()}")
 
 
+PRESET_PARAMETERS = ("preset", "model", "causal", "noncausal")
+# Presets of which the full lane alone runs the tests of all models: the default lane has a smaller or similar one of the same model.
+FULL_PRESETS = {
+    "conv_tasnet",
+    "dccrn",
+    "dccrn-causal",
+    "dpcrn_cf-causal",
+    "effifusion_gan",
+    "effifusion_gan-v",
+    "fastenhancer-b",
+    "fastenhancer-b-48k",
+    "fastenhancer-s",
+    "fastenhancer-t-48k",
+    "fqse",
+    "fspen-79k",
+    "lite_rtse-dense",
+}
+
+
 def pytest_collection_modifyitems(config, items):
     """Without --all, only the default lane; what is asked for by its node id or by -m runs in any case."""
     if config.getoption("--all") or config.option.markexpr or any("::" in arg for arg in config.args):
         return
-    kept = [item for item in items if not item.get_closest_marker("full")]
-    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("full")])
-    items[:] = kept
+    lanes = {True: [], False: []}
+    for item in items:
+        lanes[_full_only(item)].append(item)
+    config.hook.pytest_deselected(items=lanes[True])
+    items[:] = lanes[False]
+
+
+def _full_only(item) -> bool:
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    presets = [params[name] for name in PRESET_PARAMETERS if isinstance(params.get(name), str)]
+    return item.get_closest_marker("full") is not None or not FULL_PRESETS.isdisjoint(presets)
 
 
 def _seed() -> int:

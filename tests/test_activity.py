@@ -74,6 +74,7 @@ def test_speech_activity_agrees_with_the_clean_signal():
     assert f1 > 0.9 and pauses > 0.6
 
 
+@pytest.mark.full
 def test_the_report_of_a_file_a_pipe_and_standard_output(se, tmp_path):
     path = ROOT / next(iter(read_list(MINI / "test/noisy.scp").values()))
     done = se("enhance", "fspen", path, tmp_path / "y.wav", "--report", tmp_path / "r.tsv")

@@ -192,12 +192,14 @@ def test_compare_is_se_score_compare_of_files_or_rows(se, tables):
         assert [{**row, "left_out": 0} for row in printed] == found and found[0]["better"] == 1
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("convention", ["setk", "ptflops"])
 def test_count_is_se_count(se, convention):
     printed = json.loads(se("count", "fspen", "--json", "--layers", "--convention", convention).out)
     assert setk.count("fspen", convention, layers=True) == printed
 
 
+@pytest.mark.full
 def test_export_is_se_quant_export(se, tmp_path, untrained):
     import onnx
 
@@ -216,6 +218,7 @@ def test_datadir_and_shards_are_the_library_s(tmp_path):
     assert {"DataDir", "Shards", "export", "load"} <= set(dir(setk)) and not hasattr(setk, "nothing")
 
 
+@pytest.mark.full
 def test_torchscript_runs_like_the_checkpoint_and_only_if_trusted(se, tmp_path, untrained, rng):
     setk.export(untrained, tmp_path / "m.ts", frames=4, batch=2)
     audio.write(tmp_path / "n.wav", sound(48000, 3), 48000)

@@ -133,6 +133,7 @@ def test_an_unfit_output_is_refused(tmp_path):
             audio.write(tmp_path / name, tone(), 16000, subtype)
 
 
+@pytest.mark.full
 def test_resampling_keeps_a_tone_and_its_length(rng):
     n = int(rng.integers(1, 48000))
     for source, target in [(48000, 16000), (44100, 16000), (16000, 44100), (8000, 16000)]:

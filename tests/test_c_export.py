@@ -151,6 +151,7 @@ def near(found: np.ndarray, expected: np.ndarray, tolerance: float = 1e-5) -> No
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(12))
 def test_product_of_any_size_and_layout(runner, seed, monkeypatch):
     case = Case(seed)
@@ -387,6 +388,7 @@ def exported(tmp_path_factory):
     return export
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", MODELS)
 def test_export_agrees_with_onnx(exported, name):
     path, facts = exported(name)
@@ -417,6 +419,7 @@ def wave_of_speech():
     return (0.1 * voice + 0.02 * random.standard_normal(len(t))).astype(np.float32)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["fspen", "dpsnn"])
 def test_a_limit_leaves_the_input_as_se_enhance_does(exported, wave_of_speech, name):
     path, _ = exported(name)
@@ -434,6 +437,7 @@ def test_a_limit_leaves_the_input_as_se_enhance_does(exported, wave_of_speech, n
     assert np.isfinite(compiled.process(broken, 12.0)).all()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", MODELS)
 def test_every_build_returns_the_same_bits(exported, tmp_path, name):
     path, facts = exported(name)
@@ -488,6 +492,7 @@ def run_self_test(command: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("compiler", "emulator"),
     [
@@ -534,6 +539,7 @@ def test_the_filter_keeps_the_length_and_takes_out_the_delay(exported, tmp_path,
     assert subprocess.run([binary, "s24"], capture_output=True).returncode == 2
 
 
+@pytest.mark.full
 def test_the_stream_recovers_from_samples_that_are_no_numbers(exported, wave_of_speech):
     path, _ = exported("fspen")
     compiled = CompiledEngine(path)
@@ -574,6 +580,7 @@ def test_only_the_kernels_in_use_are_printed(exported):
     assert emit.multiply_adds(translate(included(".onnx")["fspen"]).program.words) < 1_300_000
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("target", ["m7", "m33", "m55"])
 def test_the_example_for_a_bare_board_returns_the_same_bits(exported, tmp_path, target):
     board = boards.BOARDS[target]

@@ -39,6 +39,7 @@ def hashes(path: Path, flags: list[list[str]]) -> set[str]:
     return {hashlib.sha256(y.tobytes()).hexdigest() for y in outputs}
 
 
+@pytest.mark.full
 def test_both_forms_return_the_bits_of_the_same_weights_as_float(small):
     path, facts = small
     assert facts["parity"] > build.LEAST_PARITY and facts["float_parity"] > build.LEAST_PARITY
@@ -57,6 +58,7 @@ def test_other_models_keep_their_bits(tmp_path, name):
     assert hashes(path, [[KEPT]]) == {facts["sha256"]}
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kept", [[], [KEPT]])
 @pytest.mark.parametrize("program", ["gcc", "clang", "gcc -fsanitize=address,undefined -fno-sanitize-recover"])
 def test_the_self_test_passes(small, tmp_path, program, kept):
@@ -131,6 +133,7 @@ def test_the_engine_of_a_library(small, library):
     assert np.array_equal(again[1], first[1])
 
 
+@pytest.mark.full
 def test_enhance_by_a_c_file_and_by_a_library(se, small, library, tmp_path):
     soundfile.write(tmp_path / "noisy.wav", noise(1, 16000)[0], 16000)
     for model in (small[0], library):

@@ -149,6 +149,7 @@ MOST_DIFFERENT = [
 ]
 
 
+@pytest.mark.full
 @needs_compiler
 @pytest.mark.parametrize("name", MOST_DIFFERENT)
 def test_c_returns_the_bits_of_the_reference(name, tmp_path):
@@ -186,6 +187,7 @@ def exported(tmp_path_factory):
     return path, export_integer(model, path, None, about), model
 
 
+@pytest.mark.full
 def test_export_states_what_it_measured(exported):
     path, facts, _ = exported
     text = path.read_text()
@@ -198,6 +200,7 @@ def test_export_states_what_it_measured(exported):
     assert "float " not in code.replace("floating", "") and "double " not in code
 
 
+@pytest.mark.full
 @needs_compiler
 def test_speech_at_any_level_is_that_of_the_float_model(exported):
     path, _, model = exported
@@ -207,6 +210,7 @@ def test_speech_at_any_level_is_that_of_the_float_model(exported):
         assert integer_build.snr(model, [x], [run(compiled, x)]) > least, level
 
 
+@pytest.mark.full
 @needs_compiler
 def test_the_limit_leaves_a_part_of_the_input(exported):
     compiled = CompiledEngine(exported[0])
@@ -238,6 +242,7 @@ def self_test(command: list[str]) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 @needs_compiler
 @pytest.mark.parametrize(
     ("command", "emulator"),
@@ -270,6 +275,7 @@ def test_the_self_test_fails_where_a_weight_is_wrong(exported, tmp_path):
     assert done.returncode == 1 and "FAILED" in done.stdout
 
 
+@pytest.mark.full
 @needs_compiler
 @pytest.mark.parametrize("target", ["m3", "m4", "m33"])
 def test_a_processor_without_floating_point_returns_the_same_bits(exported, tmp_path, target):
@@ -288,6 +294,7 @@ def test_a_processor_without_floating_point_returns_the_same_bits(exported, tmp_
     assert found.instructions_per_hop < (8_000_000 if target == "m3" else 3_200_000)
 
 
+@pytest.mark.full
 @needs_compiler
 def test_check_compares_the_integer_form_with_the_model(se, exported, tmp_path):
     mini = Path(__file__).parents[1] / "data" / "mini" / "valid" / "noisy" / "kate_0001.flac"
@@ -317,6 +324,7 @@ def test_options_that_do_not_apply_are_refused(se, tmp_path):
     assert not list(tmp_path.glob("x*"))
 
 
+@pytest.mark.full
 def test_an_empty_list_and_a_high_least_snr_write_nothing(tmp_path, exported):
     with pytest.raises(UserError, match="list for the ranges"):
         export_integer(exported[2], tmp_path / "x.c", [], {"sha256": ""})

@@ -112,6 +112,7 @@ def slow_composite(pesq, llr, wss, snr):
 NAMES = ["ssnr", "llr", "wss", "csig", "cbak", "covl"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("which", [0, 1, 4, 7])
 def test_equal_to_the_slow_implementation(pairs, which):
     from pesq import pesq
@@ -125,6 +126,7 @@ def test_equal_to_the_slow_implementation(pairs, which):
     assert scores == pytest.approx({"ssnr": snr, "llr": llr, "wss": wss} | ratings, abs=1e-9)
 
 
+@pytest.mark.full
 def test_equal_to_the_slow_implementation_at_8_khz_with_raw_pesq(pairs):
     from pesq import pesq
 
@@ -137,6 +139,7 @@ def test_equal_to_the_slow_implementation_at_8_khz_with_raw_pesq(pairs):
     assert scores == pytest.approx({"ssnr": snr, "llr": llr, "wss": wss} | slow_composite(raw, llr, wss, snr), abs=1e-9)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("rate", [11025, 44100])
 def test_segmental_measures_at_other_rates(pairs, rng, rate):
     ref, est, rate = at(pairs[2], rate)

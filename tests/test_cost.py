@@ -270,12 +270,14 @@ def test_attention_over_time_costs_more_the_longer_the_signal():
     )
 
 
+@pytest.mark.full
 def test_fspen_paths_are_free_and_every_block_costs_the_same():
     assert len({per_second(fspen(groups=p)) for p in (1, 8, 32)}) == 1
     one, two, three = (per_second(fspen(dpe_blocks=d)) for d in (1, 2, 3))
     assert two - one == three - two == 62.5 * 32 * 16 * (2 * 3 * 32 + 32 + 3 * 32 + 16)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seconds", [1.0, 2.5])
 def test_layers_sum_to_the_report(seconds):
     for convention in cost.CONVENTIONS:
@@ -380,6 +382,7 @@ def test_what_has_no_rule_is_an_error():
         quoted(nn.Sequential(nn.MaxPool1d(2)), (1, 2, 8))
 
 
+@pytest.mark.full
 def test_the_tool_itself_reads_our_layers_with_hooks_and_as_zero_without():
     torch.manual_seed(1)
     spectrum = torch.randn(1, 63, 257, 2)
@@ -436,6 +439,7 @@ class SeparateLinears(nn.Module):
         return torch.stack([linear(part) for linear, part in zip(self.linears, x)])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("preset", FIXED)
 def test_fspen_of_plain_layers_is_the_same_network_and_the_tool_agrees(preset):
     torch.manual_seed(1)

@@ -29,6 +29,7 @@ def table(text):
     return list(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
+@pytest.mark.full
 def test_json_has_the_agreed_keys(se):
     done = se("count", "fspen", "--json")
     row = json.loads(done.out)
@@ -41,6 +42,7 @@ def test_json_has_the_agreed_keys(se):
     )
 
 
+@pytest.mark.full
 def test_time_adds_its_keys(se):
     row = json.loads(se("count", "fspen-79k", "--json", "--time").out)
     assert list(row) == KEYS + ["hop_ms_median", "hop_ms_p99", "rtf", "rtf_stream", *HOPS, "start_s", "peak_mib"]
@@ -55,6 +57,7 @@ def test_an_included_model_is_timed_by_every_engine(se):
     assert set(engines.every("setk/pretrained/fspen.pt")) == {"torch"}
 
 
+@pytest.mark.full
 def test_several_models_are_rows_of_one_table(se):
     rows = table(se("count", "fspen", "fspen-79k", "--convention", "ptflops").out)
     assert [row["model"] for row in rows] == ["fspen", "fspen-79k"] and list(rows[0]) == KEYS
@@ -69,6 +72,7 @@ def test_seconds_is_the_length_that_is_counted(se):
     assert sum(float(layer["macs_per_second"]) for layer in layers) == rows[1]["macs_per_second"]
 
 
+@pytest.mark.full
 def test_layers_sum_to_the_total_and_json_carries_them(se):
     row = json.loads(se("count", "fspen", "--layers", "--json").out)
     layers = table(se("count", "fspen", "--layers").out)
@@ -118,6 +122,7 @@ def test_mistakes_exit_2_and_leave_stdout_clean(se, args, said):
     assert done.returncode == 2 and said in done.err and done.out == ""
 
 
+@pytest.mark.full
 def test_a_reader_that_stops_is_quiet():
     argv = " ".join(command("count", "fspen", "fspen-79k", "--layers"))
     done = subprocess.run(["bash", "-c", f"{argv} | head -1"], cwd=ROOT, capture_output=True, timeout=300)

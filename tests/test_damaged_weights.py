@@ -49,6 +49,7 @@ def test_a_checkpoint(tmp_path, case):
         checkpoint.load(damaged)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", range(CASES))
 def test_an_onnx_file(tmp_path, exported, case):
     data, damaged = exported.read_bytes(), tmp_path / "damaged.onnx"
@@ -82,6 +83,7 @@ def test_included_checkpoints_load(name):
     assert checkpoint.load(pretrained.find(name))[1]["sha256"] == pretrained.index()[name]["sha256"]
 
 
+@pytest.mark.full
 @pytest.mark.skipif(compiled.compiler() is None or kernels.library() is None, reason="no C compiler")
 def test_a_c_file(se, tmp_path):
     source = tmp_path / "fspen.c"

@@ -42,6 +42,7 @@ def test_macs_by_frames_are_those_of_the_audit():
     assert ptflops.count(m, frame_inputs(63)).total / 1e9 == pytest.approx(3.376, abs=1e-3)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "preset, per_second, quoted, latency",
     [("dccrn", 8_532_787_200, 14.36, 62.5), ("dccrn-512", 6_666_240_000, 11.13, 80)],

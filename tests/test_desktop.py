@@ -184,6 +184,7 @@ def test_an_unreadable_container_names_the_line_for_videos(se, tmp_path):
     assert "ffmpeg -i in.mp4 -vn" in block("Video")
 
 
+@pytest.mark.full
 @pytest.mark.skipif(compiler() is None, reason="no C compiler")
 def test_the_lines_for_ffmpeg_and_sox(session):
     needs(ffmpeg="ffmpeg", sox="sox")

@@ -93,6 +93,7 @@ def test_mel_levels_of_an_impulse():
     assert (np.delete(levels, 450, axis=0) == -1).all()
 
 
+@pytest.mark.full
 @installed
 def test_the_reference_does_not_matter_and_level_does(pairs):
     ref, est, rate = pairs[1]
@@ -170,6 +171,7 @@ def test_neither_speechmos_nor_librosa_is_imported():
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.full
 @installed
 def test_a_file_alone_is_rated_without_a_reference(se, tmp_path):
     path = sorted((MINI / "test/noisy").glob("*.flac"))[0]

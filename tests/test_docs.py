@@ -63,6 +63,7 @@ def desk(tmp_path) -> Path:
     return tmp_path
 
 
+@pytest.mark.full
 def test_readme_is_short_and_its_blocks_run(desk):
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
     run(ROOT / "README.md", desk)

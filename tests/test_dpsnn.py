@@ -231,6 +231,7 @@ def test_kernel_and_loop_are_one(size, build, monkeypatch):
             assert (a - b).norm() <= 2e-6 * max(1, b.norm()), type(layer).__name__
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not spiking_operators.kernel_available(), reason="the kernel is not built")
 def test_the_kernels_are_operators_of_torch():
     """Their shapes, strides and gradients are registered as torch's own checks want them."""
@@ -424,6 +425,7 @@ def test_suppression_raises_the_threshold_of_the_readout_under_the_same_weights(
     torch.testing.assert_close(after["readout"][0], torch.where(before > model.readout.threshold + 0.4, before, 0))
 
 
+@pytest.mark.full
 def test_a_value_of_the_config_is_set_by_the_commands(se, trained, tmp_path):
     some = tmp_path / "some.scp"
     some.write_text("".join((ROOT / "data/mini/valid/noisy.scp").read_text().splitlines(True)[:2]))
@@ -458,6 +460,7 @@ def trained(tmp_path_factory):
     return path
 
 
+@pytest.mark.full
 def test_se_count_measures_spikes_on_a_list(se, trained, tmp_path):
     some = tmp_path / "some.scp"
     some.write_text("".join((ROOT / "data/mini/valid/noisy.scp").read_text().splitlines(True)[:2]))
@@ -476,6 +479,7 @@ def test_se_count_measures_spikes_on_a_list(se, trained, tmp_path):
     assert se("count", trained, "--list", "no.scp").returncode == 2
 
 
+@pytest.mark.full
 def test_a_live_pipe_answers_after_five_milliseconds(trained):
     """Hop by hop through the real filter: what can be final after k samples is there when k are in, and not before."""
     pipe = subprocess.Popen(

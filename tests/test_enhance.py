@@ -63,6 +63,7 @@ def test_a_long_file_shows_progress(se, untrained, noisy, tmp_path, monkeypatch)
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
 
 
+@pytest.mark.full
 def test_the_same_input_gives_the_same_bytes(se, untrained, noisy, tmp_path):
     for k in (1, 2):
         assert se("enhance", untrained, noisy, tmp_path / f"{k}.wav").returncode == 0
@@ -150,6 +151,7 @@ def test_an_input_that_dies_leaves_valid_audio_and_says_so(se, untrained, noisy,
     assert done.returncode == 1 and not (tmp_path / "file.wav").exists()
 
 
+@pytest.mark.full
 def test_a_reader_that_leaves_is_no_error_message(untrained, noisy):
     pipe = " ".join(f"'{a}'" for a in command("enhance", untrained, "-", "-"))
     done = subprocess.run(
@@ -302,6 +304,7 @@ def test_usage_errors_are_one_line_and_code_2(se, untrained, noisy, tmp_path, ar
     assert done.returncode == 2 and len(done.err.strip().splitlines()) == 1 and re.search(words, done.err), done.err
 
 
+@pytest.mark.full
 def test_a_full_disk_and_an_unwritable_output(se, untrained, noisy, tmp_path):
     with open("/dev/full", "wb") as full:
         argv = command("enhance", untrained, noisy, "-")

@@ -98,6 +98,7 @@ def test_odd_lengths(fspen, samples, rng):
     assert y[0].shape == x.shape and np.abs(y[0] - y[1]).max(initial=0) < 1e-5
 
 
+@pytest.mark.full
 def test_more_frames_a_call_or_more_channels_change_nothing(tmp_path, fspen, rng):
     model, engine = exported(tmp_path, "fspen", frames=16, batch=3)
     x = moving_noise(rng, 2, 4)
@@ -299,6 +300,7 @@ def test_parity_notices_a_state_that_is_lost(fspen):
     assert onnx.parity(model, engines.OnnxEngine(fspen)) > 100 > 50 > onnx.parity(model, Forgetful(fspen))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["fspen", "dpcrn_cf"])
 def test_a_running_level_is_exported_too(tmp_path, rng, name):
     torch.manual_seed(3)

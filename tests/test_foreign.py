@@ -81,6 +81,7 @@ def test_a_generated_file_computes_what_it_states(se, tmp_path, rng, shape, meta
     assert rate == 16000 and y.shape == x.shape and snr(gain * expected_of(x, transform), y) > 100
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["fspen", "lite_rtse", "dpcrn_cf"])
 def test_a_re_dressed_export_of_our_own_is_the_model(se, tmp_path, name):
     path = tmp_path / "other.onnx"

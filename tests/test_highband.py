@@ -118,6 +118,7 @@ def test_a_lost_upper_band_is_reported(se, untrained, tmp_path):
     assert done.returncode == 2 and "choose none or gain" in done.err
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("options", [[], ["--jobs", "2"], ["--batch", "2"]])
 def test_a_list_reports_how_many_outputs_lost_their_upper_band(se, untrained, rng, tmp_path, options):
     for name, rate in (("a", 48000), ("b", 16000), ("c", 44100)):

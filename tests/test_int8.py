@@ -76,6 +76,7 @@ def snr(expected, found):
     return 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum())
 
 
+@pytest.mark.full
 def test_every_convolution_runs_in_an_integer_kernel_from_int8_weights(small, tmp_path):
     """Read from the graph that the runtime executes, after its own optimizations."""
     model, path = small
@@ -245,6 +246,7 @@ def test_integers_hold_products_sums_and_rounding_of_real_numbers(rng):
     assert not silent.codes.any()
 
 
+@pytest.mark.full
 def test_the_int8_file_of_fqse_is_at_most_5_4_mb(tmp_path):
     path, kinds = made(quantized(preset="fqse"), tmp_path / "fqse.onnx")
     assert kinds["integer"] == kinds["products"] == 101
@@ -252,6 +254,7 @@ def test_the_int8_file_of_fqse_is_at_most_5_4_mb(tmp_path):
     assert sum(np.prod(x.dims) for x in onnx.load(path).graph.initializer if x.data_type == TensorProto.INT8) > 4.88e6
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("slopes", [(-0.3,), (0.0,)])
 def test_slopes_that_no_two_convolutions_make_are_computed_all_the_same(slopes, tmp_path, rng):
     model = quantized(slopes=slopes, **SMALL)
@@ -271,6 +274,7 @@ def test_a_channel_without_weights_keeps_its_bias(tmp_path):
     assert setk_onnx.parity(model, engines.OnnxEngine(made(model, tmp_path / "m.onnx")[0])) > 20
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["fspen", "lite_rtse"])
 def test_recurrent_models_hold_int8_weights_and_compute_what_the_checkpoint_does(name, tmp_path):
     model = quantized(name)
@@ -315,6 +319,7 @@ def mini(tmp_path_factory) -> tuple[Path, Path]:
     return folder / "noisy.scp", folder / "clean.scp"
 
 
+@pytest.mark.full
 def test_export_is_judged_on_a_list_and_on_noise_is_a_warning_for_a_quantized_model(se, mini, tmp_path, monkeypatch):
     noisy, _ = mini
     checkpoint.save(tmp_path / "q.pt", quantized(**SMALL), {})

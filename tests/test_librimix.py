@@ -135,6 +135,7 @@ def test_shards_of_array_jobs_hold_what_wavs_would_and_no_wav_is_written(corpora
     assert not list(tmp_path.rglob("*.wav"))
 
 
+@pytest.mark.full
 def test_entries_become_wavs_by_resample_and_any_number_of_jobs_is_the_same(corpora, tmp_path, se):
     for jobs in (1, 2):
         assert se("prep", *args(corpora), tmp_path / f"data{jobs}", "--jobs", jobs).returncode == 0
@@ -182,6 +183,7 @@ def tree(corpora, tmp_path) -> Path:
     return root
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("mixture, snr", [("mix_single", "3.2500"), ("mix_both", "1.5000")])
 def test_a_tree_of_wavs_that_was_moved_is_used_in_place_and_agrees_with_the_rendering(
     corpora, tree, tmp_path, se, mixture, snr

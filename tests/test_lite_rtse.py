@@ -138,6 +138,7 @@ def test_the_gradients_of_a_depthwise_conv_are_those_of_the_plain_one(rng):
         torch.testing.assert_close(a, b, atol=1e-4 * float(b.abs().max()), rtol=0)
 
 
+@pytest.mark.full
 def test_stream_equals_offline_after_a_short_training(rng):
     torch.manual_seed(int(rng.integers(1000)))
     m = build()

@@ -105,6 +105,7 @@ def running(model, pipe, *args, **options):
     )
 
 
+@pytest.mark.full
 def test_a_process_drops_what_came_while_it_loaded_and_while_it_was_stopped(untrained):
     pipe = Pipe()
     pipe.send(30000)
@@ -123,6 +124,7 @@ def test_a_process_drops_what_came_while_it_loaded_and_while_it_was_stopped(untr
     assert dropped == (50000 - 2 * KEPT) / RATE and err.decode().count("dropped") == 1
 
 
+@pytest.mark.full
 def test_the_output_is_that_of_what_was_kept(se, untrained):
     pipe = Pipe()
     pipe.send(8000)
@@ -133,6 +135,7 @@ def test_the_output_is_that_of_what_was_kept(se, untrained):
     assert out == se("enhance", untrained, "-", "-", "--raw", input=kept).stdout
 
 
+@pytest.mark.full
 def test_levels_are_drawn_on_a_terminal_only(untrained):
     screen, terminal = pty.openpty()
     pipe = Pipe()

@@ -158,6 +158,7 @@ def degraded(rng):
     return (torch.cat(part).contiguous() for part in zip(*pairs))
 
 
+@pytest.mark.full
 def test_perceptual_orders_degraded_speech_as_pesq_does_and_is_near_it(rng):
     from scipy.stats import spearmanr
 

@@ -128,6 +128,7 @@ def test_the_discriminator_learns_late_by_a_fixed_delay_and_of_what_has_a_label(
     assert all("metric" in t for t in terms) and len(gan.waiting) == 3
 
 
+@pytest.mark.full
 def test_the_discriminator_comes_to_know_its_labels_and_its_judgement_moves_the_model(work):
     gan = objective(
         work, "losses={compressed_magnitude: 0}", "discriminator.delay=1", "lr=1e-3", "discriminator.weight=1"
@@ -139,6 +140,7 @@ def test_the_discriminator_comes_to_know_its_labels_and_its_judgement_moves_the_
     assert any(not torch.equal(a, b) for a, b in zip(before, gan.model.parameters()))
 
 
+@pytest.mark.full
 def test_history_tells_of_the_discriminator(whole):
     found = row(whole)
     assert 0 < found["metric"] < 1 and 0 < found["discriminator"] < 2 and 0 <= found["unlabelled"] < 1
@@ -153,6 +155,7 @@ class Stopped(MetricGAN):
         return super().update(batches)
 
 
+@pytest.mark.full
 def test_a_stopped_run_goes_on_with_the_same_bits_of_both_networks_and_of_what_waits(work, whole):
     from setk.training import loop
     from setk.training.data import TrainingData

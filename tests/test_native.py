@@ -95,6 +95,7 @@ def test_every_causal_preset_has_a_program(preset, tmp_path):
     assert decibels(through(TorchEngine(model), x, [4000]), through(engine, x, [4000])) > 100
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(4))
 def test_pruned_and_other_sizes_of_fspen_have_programs(seed, tmp_path):
     torch = pytest.importorskip("torch")

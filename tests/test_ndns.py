@@ -77,6 +77,7 @@ def table(tree: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((tree / "sources.tsv").open(encoding="utf-8"), delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
+@pytest.mark.full
 def test_no_source_no_reader_and_no_copy_of_a_file_is_in_two_sets(made, sources):
     rows = table(made / "tree")
     names = {str(p) for kind in ("clean", "noise") for p in (sources / kind).rglob("*") if p.is_file()}
@@ -116,6 +117,7 @@ def test_clips_have_the_layout_of_the_challenge_and_the_snr_and_level_that_their
             assert np.abs(clean.reshape(30, -1)).max(axis=1).min() > 1e-3
 
 
+@pytest.mark.full
 def test_array_jobs_make_the_same_clips_and_a_run_without_them_writes_the_lists(made, sources, tmp_path, se):
     for k in (2, 1):
         done = se("prep", *make(sources, tmp_path), "--shard", f"{k}/2", "--jobs", k)

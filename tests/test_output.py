@@ -42,6 +42,7 @@ def test_noise_is_reduced_by_the_limit_and_no_more():
     assert np.array_equal(y[0.0], x[0, 16000:])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("how", [[], ["--jobs", "2"], ["--batch", "3"]])
 def test_a_limit_is_the_same_in_files_pipes_lists_and_batches(se, untrained, tmp_path, how):
     table = {u: ROOT / p for u, p in list(read_list(MINI / "test/noisy.scp").items())[:3]}

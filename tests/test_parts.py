@@ -132,6 +132,7 @@ def test_worse_is_by_metric_and_a_part_needs_most_of_them():
     assert contributes(["pesq_wb", "stoi"]) and not contributes(["pesq_wb"])
 
 
+@pytest.mark.full
 def test_se_prune_writes_the_model_without_a_part(se, tmp_path):
     out = tmp_path / "plain.pt"
     done = se("prune", "dpcrn_cf", out, "--method", "part", "--without", "comb")

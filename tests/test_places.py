@@ -105,6 +105,7 @@ def run(argv: list[str]) -> subprocess.CompletedProcess:
 CASES = [pytest.param(name, marks=() if name in DEFAULT else pytest.mark.full) for name in WRITERS]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", CASES)
 def test_a_read_only_file_system(inputs, tmp_path, case):
     place = tmp_path / "small"
@@ -133,6 +134,7 @@ def unprivileged():
     return UNPRIVILEGED
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("case", CASES)
 def test_a_folder_without_permission(inputs, tmp_path, case, unprivileged):
     place = tmp_path / "closed"
@@ -145,6 +147,7 @@ def test_a_folder_without_permission(inputs, tmp_path, case, unprivileged):
     assert names_in(place) == before
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "closed, line, code",
     [

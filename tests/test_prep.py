@@ -313,6 +313,7 @@ def test_mix_by_active_level_leaves_pauses_out_and_by_rir_is_in_a_room(talk, se,
         shutil.rmtree(talk / "out")
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("extra", [[], ["--rir", "rir.scp", "--active-level", "--level=-30,-20"]])
 def test_mix_is_the_same_for_any_jobs_shards_and_order(talk, se, rng, extra):
     assert se("prep", *MIX, "one", *extra, cwd=talk).returncode == 0

@@ -81,6 +81,7 @@ def test_units_in_any_order_compute_the_same(scattered):
     assert not same and (mixed.whole(frames) - before).abs().max() < 1e-9
 
 
+@pytest.mark.full
 @torch.no_grad()
 def test_units_that_nothing_reads_go_without_a_trace(scattered):
     name, model, frames, _ = scattered
@@ -162,6 +163,7 @@ def table(text):
     return list(csv.DictReader(text.splitlines(), delimiter="\t"))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("importance", ["l1", "taylor"])
 def test_dead_units_are_found_and_leave_no_trace(se, half_dead, lists, tmp_path, importance):
     source, amount = half_dead
@@ -190,6 +192,7 @@ def test_dead_units_are_found_and_leave_no_trace(se, half_dead, lists, tmp_path,
     assert all(float(row["rtf"]) > 0 for row in (dense, pruned))
 
 
+@pytest.mark.full
 def test_a_target_is_met_closely_and_the_file_is_an_ordinary_checkpoint(se, small, tmp_path):
     out = tmp_path / "out.pt"
     done = se(
@@ -213,6 +216,7 @@ def test_a_target_is_met_closely_and_the_file_is_an_ordinary_checkpoint(se, smal
     assert float(table(again.out)[1]["params"]) <= 0.8 * float(row["params"]), again.err
 
 
+@pytest.mark.full
 def test_magnitude_makes_zeros_and_says_that_they_are_no_speed(se, small, tmp_path):
     done = se("prune", small, tmp_path / "out.pt", "--method", "magnitude", "--amount", 0.6, "--floor", 0.2)
     dense, pruned = table(done.out)
@@ -228,6 +232,7 @@ def test_magnitude_makes_zeros_and_says_that_they_are_no_speed(se, small, tmp_pa
         assert (w != 0).sum() >= 0.2 * w.numel() and torch.equal(w[w != 0], before[name][w != 0])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "args, said",
     [
@@ -364,6 +369,7 @@ def test_masked_weights_learn_and_may_come_back():
     assert [*Masks(model, Pruning(amount=0.5, layers="conv"), 16).weights] == ["1.weight"]
 
 
+@pytest.mark.full
 def test_a_pruned_checkpoint_is_trained_on_and_keeps_its_widths_and_zeros(se, small, work):
     pruned, sparse = work / "pruned.pt", work / "sparse.pt"
     assert se("prune", small, pruned, "--method", "structured", "--amount", 0.5).returncode == 0

@@ -307,6 +307,7 @@ def conf(tmp_path):
     return write
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("stop", [3, 9])
 def test_a_run_stopped_while_or_after_ranges_are_observed_ends_with_the_same_bits(conf, tmp_path, stop, monkeypatch):
     from setk.data.datadir import DataDir
@@ -344,6 +345,7 @@ def test_a_run_stopped_while_or_after_ranges_are_observed_ends_with_the_same_bit
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.full
 def test_se_quant_train_goes_from_float_to_eight_bits_and_the_other_commands_take_it(conf, se, tmp_path):
     torch.manual_seed(3)
     plain = models.build("conv_tasnet", CONF["config"])

@@ -194,6 +194,7 @@ def test_a_model_trained_in_parts_begins_each_from_the_best_of_the_one_before(re
     assert again.returncode == 0 and not (tmp_path / "mine/first").exists() and (tmp_path / "mine/best.pt").exists()
 
 
+@pytest.mark.full
 def test_the_mean_of_two_checkpoints_lies_between_them(tmp_path):
     import torch
 

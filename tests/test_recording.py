@@ -33,6 +33,7 @@ def sounds(text):
     ]
 
 
+@pytest.mark.full
 def test_the_page_holds_both_signals_sample_by_sample(page):
     (before, rate), (after, _) = sounds(page.read_text())
     x, found = audio.read_mono(str(NOISY))
@@ -40,6 +41,7 @@ def test_the_page_holds_both_signals_sample_by_sample(page):
     assert np.array_equal(after.astype(np.float32), audio.read_mono(str(page.with_name("out.wav")))[0])
 
 
+@pytest.mark.full
 def test_the_page_needs_nothing_else_and_is_reproducible(page, se, tmp_path):
     text = page.read_text()
     assert (
@@ -53,6 +55,7 @@ def test_the_page_needs_nothing_else_and_is_reproducible(page, se, tmp_path):
     assert done.returncode == 0 and again.read_text().replace("again.html", "look.html") == text
 
 
+@pytest.mark.full
 def test_long_stereo_recordings_are_cut_to_one_channel(se, tmp_path):
     x = (0.1 * np.random.default_rng(0).standard_normal((2, 8000 * (media.SECONDS + 1)))).astype(np.float32)
     audio.write(tmp_path / "x.wav", x, 8000)

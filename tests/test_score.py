@@ -112,6 +112,7 @@ def test_jsonl_is_strict_json(se, corpus):
     assert rows[1]["stoi"] is None and "no such file" in rows[1]["error"]
 
 
+@pytest.mark.full
 def test_rows_come_while_standard_input_is_open(corpus):
     argv = command("score", "--ref", corpus / "clean.scp", "-", *FAST)
     lines = (corpus / "noisy.scp").read_text().splitlines(keepends=True)
@@ -148,6 +149,7 @@ def processes_marked(mark: str) -> list[str]:
     return [pid for pid in os.listdir("/proc") if pid.isdigit() and is_marked(pid)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("jobs, lines", [(1, 1), (2, 3)])
 def test_head_is_quiet_and_leaves_nobody_behind(tmp_path, jobs, lines):
     line = " ".join(f"'{word}'" for word in command("score", "--ref", CLEAN, NOISY, "--jobs", jobs))

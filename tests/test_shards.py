@@ -315,6 +315,7 @@ def test_a_harmed_shard_is_one_clear_error(made, harm):
     assert "\n" not in str(e.value) and ("again" in str(e.value) or "version" in str(e.value))
 
 
+@pytest.mark.full
 def test_any_flipped_byte_of_the_header_raises_nothing_but_user_error(made, rng):
     path = made / "pairs.2.h5"
     whole = path.read_bytes()
@@ -518,6 +519,7 @@ def test_options_of_shards_that_cannot_be(pairs, tmp_path, se, options, words):
 # --- rates, speed, memory --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("resampler", ["soxr", "resampy"])
 def test_other_rates_are_converted_on_the_way_if_a_resampler_is_named(tmp_path, rng, se, resampler):
     for i, (rate, n) in enumerate([(48000, 4801), (16000, 1000), (44100, 2000)]):

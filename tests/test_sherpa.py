@@ -33,6 +33,7 @@ def snr(reference, x):
     return 10 * np.log10(np.sum(reference**2, dtype=float) / np.sum((x - reference) ** 2, dtype=float))
 
 
+@pytest.mark.full
 def test_the_graph_has_the_signature_and_computes_the_model(exported):
     """What sherpa-onnx does by its sources: window, DFT, graph, inverse DFT, the same window, overlap-add."""
     import onnxruntime

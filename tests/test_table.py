@@ -83,6 +83,7 @@ def test_without_a_corpus_it_says_what_is_missing():
     assert done.returncode == 2 and "--root CORPUS is missing" in done.stderr
 
 
+@pytest.mark.full
 def test_conditions_are_measured_and_grouped_by_what_each_pair_is_made_of(corpus, untrained, tmp_path):
     lists = [f"{kind}.scp" for kind in ("noisy", "clean")]
     utts = list(read_list(MINI / "test/noisy.scp").items())[:2]

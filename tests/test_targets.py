@@ -72,6 +72,7 @@ def test_without_tools_the_stored_rows_are_printed(se, no_tools):
     assert table[0].split("\t") == list(found[0]) and len(table) == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "spec, words",
     [
@@ -102,6 +103,7 @@ def test_a_model_without_integers_has_none(tmp_path):
         targets.sources("dpsnn", ["integer"], tmp_path)
 
 
+@pytest.mark.full
 @needs_tools
 def test_the_table_is_what_is_measured(se):
     measured = [json.loads(line) for line in se("count", "fspen", "--target", "m33", "--json").out.splitlines()]

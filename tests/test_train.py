@@ -208,6 +208,7 @@ def test_a_state_from_before_a_setting_goes_on_with_its_default(work, whole):
     assert_same_run(whole, work / "older")
 
 
+@pytest.mark.full
 def test_workers_do_not_change_the_numbers(work, whole):
     """And a process ends with the bits of the run in this interpreter."""
     finish(work, work / "workers", "--set", "workers=2", run=COMMANDS.process)
@@ -244,6 +245,7 @@ def test_other_settings_or_data_are_refused_not_mixed(work, whole):
     assert "training data" in finish(work, whole, train="mixed", code=2).err
 
 
+@pytest.mark.full
 def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
     from setk.data.datadir import DataDir
     from setk.data.shards import write_shards
@@ -261,6 +263,7 @@ def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
     assert all(torch.allclose(x[k].float(), y[k].float(), atol=1e-4) for k in x)
 
 
+@pytest.mark.full
 def test_a_metric_of_which_less_is_better_picks_its_least(work):
     finish(
         work,
@@ -281,6 +284,7 @@ def test_a_metric_of_which_less_is_better_picks_its_least(work):
     assert checkpoint.read(work / "lsd/best.pt")["scores"]["valid"]["lsd"] == min(seen)
 
 
+@pytest.mark.full
 def test_a_checkpoint_is_chosen_by_weights_over_metrics(work):
     more = "steps=10 valid_every=2 average=0 metrics=[stoi,si_sdr,lsd] best.stoi=30 best.si_sdr=0.5 best.lsd=2".split()
     finish(work, work / "weighed", *(f"--set={setting}" for setting in ("best={}", *more)))
@@ -321,6 +325,7 @@ def test_a_training_is_as_long_as_steps_or_epochs_say_and_the_last_setting_wins(
     assert printed["estimate"]["epochs"] == 2 and printed["config"]["epochs"] == 0 and printed["config"]["steps"] > 0
 
 
+@pytest.mark.full
 def test_dnsmos_can_choose_where_its_model_is_installed(work):
     pytest.importorskip("onnxruntime")
     if not importlib.util.find_spec("speechmos"):
@@ -343,6 +348,7 @@ def test_dnsmos_can_choose_where_its_model_is_installed(work):
     assert 1 <= scores["dnsmos_ovrl"] <= 5 and 1 <= scores["dnsmos_bak"] <= 5
 
 
+@pytest.mark.full
 def test_patience_ends_a_run_that_gets_no_better(work):
     out = work / "patience"
     settings = "steps=40 valid_every=1 lr=1e-12 average=0 ema=0 patience=3 metrics=[stoi] best=stoi".split()
@@ -495,6 +501,7 @@ def test_bf16_autocast_stays_near_float32(work):
     assert 0 < abs(losses["bf16"] - losses["float32"]) < 0.02 * losses["float32"]
 
 
+@pytest.mark.full
 def test_an_adversary_trains_and_resumes_in_the_same_loop(work):
     from setk.data.datadir import DataDir
     from setk.training import loop

@@ -439,6 +439,7 @@ def test_slurm_sees_only_the_picked_jobs_and_what_they_ask_for(tmp_path, slurm):
     assert done.returncode == 2 and "sbatch refused" in done.stderr
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "flavour, words",
     [
@@ -539,6 +540,7 @@ def test_kubernetes_gets_the_picked_jobs_and_what_they_ask_for(tmp_path):
     assert done.returncode == 2 and "kubectl refused the job" in done.stderr
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("limit, seconds", [("90", 5400), ("1:30", 90), ("2:00:05", 7205), ("1-0", 86400)])
 def test_a_time_limit_in_seconds(tmp_path, limit, seconds):
     job = submitted_manifest(tmp_path, queue_of("k8s", tmp_path), "--time", limit)
@@ -906,6 +908,7 @@ def test_setup_says_what_is_missing(tmp_path, checkout, pattern, answer, words):
     assert done.returncode == 2 and done.stdout == "" and all(word in done.stderr for word in words), done.stderr
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not shutil.which("shellcheck"), reason="no shellcheck here (Debian: apt-get install shellcheck)")
 def test_shellcheck_has_nothing_to_say():
     scripts = [*ROOT.glob("recipes/**/*.sh"), ROOT / "bin" / "setup", ROOT / "bin" / ".se"]

@@ -112,6 +112,7 @@ def test_only_weights_are_rounded():
     assert page.snr_to_float(translated) > 30 if kernels.library() else True
 
 
+@pytest.mark.full
 def test_the_kernels_are_those_of_the_sources(tmp_path):
     digest, compiler = (WEB / "kernels.sha256").read_text().strip().split("  ")
     assert hashlib.sha256((WEB / "kernels.wasm").read_bytes()).hexdigest() == digest

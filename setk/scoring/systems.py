@@ -201,7 +201,7 @@ def _cost(system: System, key: str) -> str:
         return ""
     cost, nonzero = system.costs[key], system.costs.get("params_nonzero")
     if key == "latency_ms":
-        return "complete signal" if cost is None else f"{cost:g} ms"
+        return "complete signal" if cost is None else f"{cost:.3g} ms"
     if key == "bytes" and cost is not None:
         return f"{cost:,.0f}"
     if key.startswith("hop_us"):
