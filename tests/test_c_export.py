@@ -164,6 +164,7 @@ def test_product_of_any_size_and_layout(runner, seed, monkeypatch):
     near(case.result(runner, products.product(case.memory, x, weights, bias)), data @ weights + bias[:, None])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("seed", range(6))
 def test_product_of_what_was_concatenated_with_zero_weights_left_out(runner, seed, monkeypatch):
     case = Case(seed)
@@ -465,6 +466,7 @@ console.log(crypto.createHash("sha256").update(Buffer.from(x.buffer)).digest("he
 """
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", MODELS)
 def test_wasm_returns_the_same_bits(exported, tmp_path, name):
     if not shutil.which("node"):

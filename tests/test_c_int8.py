@@ -21,7 +21,7 @@ from setk.metrics import sdr
 from setk.native.translate import translate
 from setk.pretrained import included
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler (Debian: gcc)")
+pytestmark = [pytest.mark.full, pytest.mark.skipif(compiler() is None, reason="no C compiler (Debian: gcc)")]
 KEPT, SAME_BITS = "-DSETK_WEIGHTS_INT8", "-ffp-contract=off"
 LEAST_FLASH = 160_000  # bytes of fspen
 
@@ -39,7 +39,6 @@ def hashes(path: Path, flags: list[list[str]]) -> set[str]:
     return {hashlib.sha256(y.tobytes()).hexdigest() for y in outputs}
 
 
-@pytest.mark.full
 def test_both_forms_return_the_bits_of_the_same_weights_as_float(small):
     path, facts = small
     assert facts["parity"] > build.LEAST_PARITY and facts["float_parity"] > build.LEAST_PARITY
@@ -49,7 +48,6 @@ def test_both_forms_return_the_bits_of_the_same_weights_as_float(small):
     assert hashes(path, [[], [KEPT], ["-DSETK_SCALAR"], ["-DSETK_SCALAR", KEPT]]) == {facts["sha256"]}
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("name", ["dpsnn", "dpcrn_cf"])
 def test_other_models_keep_their_bits(tmp_path, name):
     path = tmp_path / f"{name}.c"
@@ -58,7 +56,6 @@ def test_other_models_keep_their_bits(tmp_path, name):
     assert hashes(path, [[KEPT]]) == {facts["sha256"]}
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("kept", [[], [KEPT]])
 @pytest.mark.parametrize("program", ["gcc", "clang", "gcc -fsanitize=address,undefined -fno-sanitize-recover"])
 def test_the_self_test_passes(small, tmp_path, program, kept):
@@ -133,7 +130,6 @@ def test_the_engine_of_a_library(small, library):
     assert np.array_equal(again[1], first[1])
 
 
-@pytest.mark.full
 def test_enhance_by_a_c_file_and_by_a_library(se, small, library, tmp_path):
     soundfile.write(tmp_path / "noisy.wav", noise(1, 16000)[0], 16000)
     for model in (small[0], library):

@@ -223,6 +223,7 @@ def test_the_limit_leaves_a_part_of_the_input(exported):
         assert np.abs(run(compiled, x, limit) - ((1 - gain) * y + gain * late)).max() < 2.5
 
 
+@pytest.mark.full
 @needs_compiler
 def test_the_filter_keeps_the_length_and_takes_out_the_delay(exported, tmp_path):
     path, _, _ = exported

@@ -68,6 +68,7 @@ def test_a_ds64_chunk_with_a_false_size(se, samples):
         assert done.returncode == 1 and words in done.err, done.err
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "rate, channels",
     [(0, 1), (1, 1), (999, 1), (768001, 1), (4 * 10**9, 1), (2**32 - 1, 1), (16000, 0), (16000, 257), (16000, 32767), (16000, 65535)],

@@ -252,6 +252,7 @@ def small_disk(size: int, *argv) -> subprocess.CompletedProcess:
     )  # fmt: skip
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("suffix", [".wav", ".flac"])
 def test_a_limit_of_the_file_size_leaves_no_torn_file(recording, tmp_path, suffix):
     complete = tmp_path / f"complete{suffix}"

@@ -8,6 +8,7 @@ import pytest
 from conftest import MINI, ROOT, command
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("limit", [4, 100, 600])
 def test_shards_without_space(tmp_path, limit):
     argv = command("prep", "shards", MINI / "valid", tmp_path / "s")

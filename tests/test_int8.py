@@ -97,6 +97,7 @@ def test_every_convolution_runs_in_an_integer_kernel_from_int8_weights(small, tm
     assert big and all(x.data_type == TensorProto.INT8 for x in big)
 
 
+@pytest.mark.full
 def test_the_whole_file_gives_what_the_checkpoint_gives_up_to_flipped_roundings(small, rng):
     model, path = small
     engine = engines.OnnxEngine(path)
@@ -348,6 +349,7 @@ def test_export_is_judged_on_a_list_and_on_noise_is_a_warning_for_a_quantized_mo
     assert done.returncode == 2 and "no signals to compare" in done.err and "no.wav" in done.err
 
 
+@pytest.mark.full
 def test_from_a_float_checkpoint_to_an_int8_file_by_commands(se, mini, tmp_path):
     noisy, clean = mini
     torch.manual_seed(2)
@@ -404,6 +406,7 @@ def test_check_fails_below_the_threshold_and_names_what_failed(se, mini, untrain
     assert len(done.out.splitlines()) == 4
 
 
+@pytest.mark.full
 def test_torchscript_runs_wherever_torch_does(se, untrained, mini, tmp_path):
     setk.export(str(untrained), tmp_path / "m.ts", frames=4, batch=2)
     with warnings.catch_warnings():

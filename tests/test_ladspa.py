@@ -16,7 +16,7 @@ from setk.audio.resample import resample
 from setk.engines.compiled import compiler
 from setk.export.ladspa.host import Plugin
 
-pytestmark = pytest.mark.skipif(compiler() is None, reason="no C compiler")
+pytestmark = [pytest.mark.full, pytest.mark.skipif(compiler() is None, reason="no C compiler")]
 
 
 def needs(program: str, package: str) -> None:
@@ -63,7 +63,6 @@ def written(path, x: np.ndarray, rate: int = 48000):
     return path
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(("rate", "least"), [(16000, 100), (44100, 55), (48000, 65)])
 def test_mono_and_stereo_are_se_enhance(library, noisy, rate, least):
     x = resample(noisy, 48000, rate)
@@ -118,7 +117,6 @@ def test_applyplugin(library, noisy, tmp_path):
     assert snr(enhanced(noisy), aligned(found, 2211, noisy.shape[1])) > 45
 
 
-@pytest.mark.full
 @pytest.mark.parametrize("options", ["", ":c=c0=12"])
 def test_ffmpeg(library, noisy, tmp_path, options):
     """Two channels through the mono plugin: ffmpeg runs two of them. `latency` lets it take out the delay."""
@@ -167,7 +165,6 @@ def test_what_cannot_be_a_plugin_is_refused(se, tmp_path, args, words):
     assert done.returncode == 2 and words in done.err and not list(tmp_path.iterdir())
 
 
-@pytest.mark.full
 def test_without_a_compiler_the_error_names_one(se, tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     done = se("quant", "export", "fspen", tmp_path / "x.so", "--for", "ladspa")

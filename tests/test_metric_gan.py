@@ -116,6 +116,7 @@ def test_labels_are_the_pesq_of_each_pair_and_nan_where_there_is_none(work):
     assert found[:3] == pytest.approx(expected, abs=1e-6) and np.isnan(found[3])
 
 
+@pytest.mark.full
 def test_the_discriminator_learns_late_by_a_fixed_delay_and_of_what_has_a_label(work):
     gan = objective(work, "discriminator.delay=3")
     noisy, clean = batch_of(work, 2)

@@ -199,6 +199,7 @@ def test_vbd(tmp_path, rng, se):
         assert done.returncode == 0, done.out
 
 
+@pytest.mark.full
 def test_vbd_resumes_and_keeps_to_one_resampler(tmp_path, rng, se):
     root = vbd_tree(tmp_path / "VBD", rng)
     assert se("prep", "vbd", root, tmp_path / "data").returncode == 0

@@ -231,6 +231,7 @@ def test_one_quantizer_stands_behind_a_convolution_with_its_norm_and_activation(
     assert list(model.activation_quantizers) == [f"layers/{i}" for i in (2, 4, 5, 6, 7, 8, 9)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "preset", ["fspen", "lite_rtse", "dpsnn", "dccrn", "dpcrn_cf", "conv_tasnet-small", "fqse-small"]
 )

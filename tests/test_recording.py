@@ -15,6 +15,8 @@ from setk import audio
 from setk.audio.activity import Frame
 from setk.scoring.report import media, recording
 
+pytestmark = pytest.mark.full
+
 NOISY = sorted((MINI / "test/noisy").glob("*.flac"))[0]
 
 
@@ -33,7 +35,6 @@ def sounds(text):
     ]
 
 
-@pytest.mark.full
 def test_the_page_holds_both_signals_sample_by_sample(page):
     (before, rate), (after, _) = sounds(page.read_text())
     x, found = audio.read_mono(str(NOISY))
@@ -41,7 +42,6 @@ def test_the_page_holds_both_signals_sample_by_sample(page):
     assert np.array_equal(after.astype(np.float32), audio.read_mono(str(page.with_name("out.wav")))[0])
 
 
-@pytest.mark.full
 def test_the_page_needs_nothing_else_and_is_reproducible(page, se, tmp_path):
     text = page.read_text()
     assert (
@@ -55,7 +55,6 @@ def test_the_page_needs_nothing_else_and_is_reproducible(page, se, tmp_path):
     assert done.returncode == 0 and again.read_text().replace("again.html", "look.html") == text
 
 
-@pytest.mark.full
 def test_long_stereo_recordings_are_cut_to_one_channel(se, tmp_path):
     x = (0.1 * np.random.default_rng(0).standard_normal((2, 8000 * (media.SECONDS + 1)))).astype(np.float32)
     audio.write(tmp_path / "x.wav", x, 8000)
@@ -75,7 +74,6 @@ def test_the_curve_and_its_mean():
     assert recording.mean_reduction([]) == "no audio" and "M0 0" in recording.reduction_curve([])
 
 
-@pytest.mark.full
 def test_switched_in_chromium(page, browser):
     browser.open(page)
     assert browser.run("return [...document.images].every(image => image.complete && image.naturalWidth > 0)")

@@ -16,6 +16,8 @@ from setk.audio.stft import StreamTransform
 from setk.engines import resolve
 from setk.export import sherpa
 
+pytestmark = pytest.mark.full
+
 # Samples by which sherpa-onnx is later than the input: it drops the first hop of output, however long the overlap is; and look-ahead.
 LATE = {"fspen": 0, "lite_rtse": 0, "dpcrn_cf": 512}
 NOISY = sorted((MINI / "test/noisy").glob("*.flac"))[:10]
@@ -33,7 +35,6 @@ def snr(reference, x):
     return 10 * np.log10(np.sum(reference**2, dtype=float) / np.sum((x - reference) ** 2, dtype=float))
 
 
-@pytest.mark.full
 def test_the_graph_has_the_signature_and_computes_the_model(exported):
     """What sherpa-onnx does by its sources: window, DFT, graph, inverse DFT, the same window, overlap-add."""
     import onnxruntime

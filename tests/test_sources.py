@@ -109,6 +109,7 @@ def test_a_missing_source_is_named_and_the_rest_is_made_once(tree):
     assert before == {path: path.stat().st_mtime_ns for path in (tree / "corpus").rglob("*.flac")}
 
 
+@pytest.mark.full
 def test_what_it_makes_is_a_corpus_that_recipes_prepare(tree):
     assert prepare(tree, "--sources", "src", "--out", "corpus").returncode == 0
     argv = [

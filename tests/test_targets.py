@@ -15,6 +15,8 @@ from setk.core.errors import UserError
 from setk.core.files import sha256
 from setk.export.c import boards, targets
 
+pytestmark = pytest.mark.full
+
 needs_tools = pytest.mark.skipif(
     boards.missing() is not None, reason=f"no {boards.missing()} (Debian: gcc-arm-none-eabi, qemu-system-arm)"
 )
@@ -72,7 +74,6 @@ def test_without_tools_the_stored_rows_are_printed(se, no_tools):
     assert table[0].split("\t") == list(found[0]) and len(table) == 2
 
 
-@pytest.mark.full
 @pytest.mark.parametrize(
     "spec, words",
     [
@@ -103,7 +104,6 @@ def test_a_model_without_integers_has_none(tmp_path):
         targets.sources("dpsnn", ["integer"], tmp_path)
 
 
-@pytest.mark.full
 @needs_tools
 def test_the_table_is_what_is_measured(se):
     measured = [json.loads(line) for line in se("count", "fspen", "--target", "m33", "--json").out.splitlines()]

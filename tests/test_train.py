@@ -215,6 +215,7 @@ def test_workers_do_not_change_the_numbers(work, whole):
     assert_same_run(whole, work / "workers")
 
 
+@pytest.mark.full
 def test_a_corrupt_state_falls_back_to_the_one_before(work, whole):
     out = work / "corrupt"
     shutil.copytree(whole, out)
@@ -577,6 +578,7 @@ def test_ranks_and_micro_batches_share_a_batch_out_in_order(work):
         assert torch.equal(torch.cat([p[k] for p in parts]), whole[k])
 
 
+@pytest.mark.full
 def test_augmented_pairs_keep_their_speech_and_have_the_noise_that_was_asked_for(work):
     from setk.training.data import TrainingData
 
