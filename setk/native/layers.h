@@ -200,15 +200,24 @@ static void scan(const int32_t *p, const Memory *memory)
 /* ---- DEPTHWISE: y[f][c] = bias[c] + sum over t and k of weight[t][k][c] x_t[f + k - before][c], channels next to each other.
  * The first rows x_t are slots of a ring, the oldest at its counter, in panels of 16 channels [slot][panel][f][16]; the last is
  * the newest. Bound: with 3 or 7 taps one multiply-add of W numbers per W products, as each x is loaded once for 8 positions. */
+#if W == 4 && !defined(__ARM_NEON)
+#define TAPS 4 /* held in registers: without a fused multiply-add a product needs one too, of 16 */
+#else
+#define TAPS 7
+#endif
+
 INLINE void eight_positions(const int taps, V *acc, const float *x, ptrdiff_t step, const float *w, ptrdiff_t line)
 {
-    V tap[8];
-    UNROLL for (int k = 0; k < taps; k++) tap[k] = load(w + k * line);
-    UNROLL for (int f = 0; f < 7 + taps; f++) {
-        V v = load(x + f * step);
-        if (f < 8) FETCH(x + (f + 14) * step); /* what the next positions add to these; from the third cache it would be late */
-        UNROLL for (int k = 0; k < taps; k++)
-            if (f >= k && f < k + 8) acc[f - k] = acc[f - k] + v * tap[k];
+    UNROLL for (int first = 0; first < taps; first += TAPS) {
+        const int n = taps - first < TAPS ? taps - first : TAPS;
+        V tap[TAPS];
+        UNROLL for (int k = 0; k < n; k++) tap[k] = load(w + (first + k) * line);
+        UNROLL for (int f = 0; f < 7 + n; f++) {
+            V v = load(x + (first + f) * step);
+            if (first == 0 && f < 8) FETCH(x + (f + 14) * step); /* what the next positions add to these; from the third cache it would be late */
+            UNROLL for (int k = 0; k < n; k++)
+                if (f >= k && f < k + 8) acc[f - k] = acc[f - k] + v * tap[k];
+        }
     }
 }
 
@@ -259,18 +268,20 @@ static void depthwise(const int32_t *p, const Memory *memory)
     }
 }
 
-/* ---- PUSH: the newest row takes the place of the oldest in a ring of `slots` */
+/* ---- PUSH: the newest row takes the place of the oldest in a ring of `slots`. Bound: memory; a line of a panel is written at once. */
 static void push(const int32_t *p, const Memory *memory)
 {
     const int columns = p[0], channels = p[1], slots = p[2];
     float *counter = to(memory, p[3]), *slot = to(memory, p[4]) + (ptrdiff_t)(int)*counter * p[5];
     const float *newest = from(memory, p[7]);
-    for (int c = 0; c < channels; c += W) {
-        float *y = slot + c / PANEL * (ptrdiff_t)p[6] + c % PANEL;
+    for (int c = 0; c < channels; c += PANEL, slot += p[6]) {
+        float *y = slot;
         const float *x = newest + c;
+        const int lanes = channels - c < PANEL ? channels - c : PANEL;
         for (int f = 0; f < columns; f++, y += PANEL, x += p[8])
-            if (c + W <= channels) store(y, load(x));
-            else store_some(y, load(x), channels - c);
+            UNROLL for (int j = 0; j < PANEL; j += W)
+                if (j + W <= lanes) store(y + j, load(x + j));
+                else if (j < lanes) store_some(y + j, load(x + j), lanes - j);
     }
     *counter = (int)*counter + 1 < slots ? *counter + 1.0f : 0.0f;
 }
