@@ -3,9 +3,8 @@
     python tests/bench/native.py fspen.onnx [dpsnn.onnx ...] [--rounds 200]
 
 Prints a table: model, engine, least and median microseconds of a hop, and the ratio of the least to that of ONNX Runtime fed through
-Stream.push. Every time is the mean of five hops in a row, of which the first finds the data of other engines in the caches. Least and
-median are of the five together for the C, and of each of the five for the runtime. SETK_BENCH=scalar,sse2,avx2,avx512 chooses the
-builds (all that the processor runs, by default).
+Stream.push. Each hop of each engine is timed alone. Each engine runs five in a row: in the first, the caches hold the data of others.
+SETK_BENCH=scalar,sse2,avx2,avx512 chooses the builds (all that the processor runs, by default).
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ import argparse
 import ctypes
 import functools
 import os
+import statistics
 import subprocess
 import tempfile
 import time
@@ -32,7 +32,7 @@ FLAGS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx512": ["-mavx512f", "-mavx512dq", "-mfma"],
 }
-HOPS = 5  # that a contender runs before the next one: the C in one call, the runtime in as many
+HOPS = 5  # that an engine runs before the next one
 
 
 class Program:
@@ -46,6 +46,7 @@ class Program:
             _aligned(np.zeros(n, np.float32)) for n in (program.constants.size, program.state, program.scratch)
         ]
         self._memories[0][:] = program.constants
+        self._outputs: list[np.ndarray] = []
         self._call(program.reset, np.zeros(self._hop, np.float32))()
 
     def prepare(self, x: np.ndarray) -> Callable[[], None]:
@@ -53,8 +54,9 @@ class Program:
         return self._call(self._words, x)
 
     def _call(self, words: np.ndarray, x: np.ndarray) -> Callable[[], None]:
-        self._out = np.zeros_like(x)
-        at = [ctypes.c_void_p(a.ctypes.data) for a in (words, *self._memories, x, self._out)]
+        out = np.zeros_like(x)
+        self._outputs.append(out)
+        at = [ctypes.c_void_p(a.ctypes.data) for a in (words, *self._memories, x, out)]
         numbers = [ctypes.c_int(n) for n in (len(words), len(x) // self._hop, self._hop)]
         return functools.partial(self._library.setk_run, at[0], numbers[0], *at[1:], *numbers[1:])
 
@@ -110,23 +112,22 @@ def main() -> None:
             programs = {name: Program(path, library) for name, library in compiled.items()}
             stream = Stream(engine, engine.sample_rate, 1)
             noise = (0.1 * np.random.default_rng(0).standard_normal(HOPS * hop)).astype(np.float32)
-            calls = {name: program.prepare(noise) for name, program in programs.items()}
-            times: dict[str, list[list[float]]] = {name: [] for name in ("onnx", *programs)}
+            hops = np.split(noise, HOPS)
+            calls: dict[str, list[Callable[[], object]]] = {
+                "onnx": [functools.partial(stream.push, x[None]) for x in hops]
+            }
+            calls |= {name: [program.prepare(x) for x in hops] for name, program in programs.items()}
+            times: dict[str, list[float]] = {name: [] for name in calls}
             for _ in range(options.rounds):
                 for name in times:
-                    if name == "onnx":
-                        times[name].append(
-                            [_seconds(functools.partial(stream.push, x)) for x in np.split(noise[None], HOPS, 1)]
-                        )
-                    else:
-                        times[name].append([_seconds(calls[name]) / HOPS])
-            least = {name: float(np.min(rows, axis=0).mean()) for name, rows in times.items()}
-            for name, rows in times.items():
+                    times[name] += [_seconds(call) for call in calls[name]]
+            least = {name: min(values) for name, values in times.items()}
+            for name, values in times.items():
                 print(
                     path.stem,
                     name,
                     f"{1e6 * least[name]:.1f}",
-                    f"{1e6 * np.median(rows, axis=0).mean():.1f}",
+                    f"{1e6 * statistics.median(values):.1f}",
                     f"{least[name] / least['onnx']:.3f}",
                     sep="\t",
                 )
