@@ -41,7 +41,7 @@ const live = { context: null };
 async function makeLive(context) {
   const source = [element("engine").textContent, element("worklet").textContent].join("\n");
   await context.audioWorklet.addModule(`data:text/javascript;base64,${btoa(unescape(encodeURIComponent(source)))}`);
-  const options = { module: await compiled, model: { ...model, wasm: null } };
+  const options = { module: await compiled, model: { ...model, wasm: null }, realTime: context instanceof AudioContext };
   return new AudioWorkletNode(context, "setk", { outputChannelCount: [1], channelCount: 1, channelCountMode: "explicit", processorOptions: options });
 }
 

@@ -2,7 +2,8 @@
 class SetkProcessor extends AudioWorkletProcessor {
   constructor(options) {
     super();
-    const { module, model } = options.processorOptions;
+    const { module, model, realTime } = options.processorOptions;
+    this.realTime = realTime;  // a signal that is rendered has no frames that come late
     this.chain = new LiveChain(module, model, sampleRate);
     this.limit = 0;       // linear gain of the aligned input in the output: 0 for full suppression
     this.bypass = false;
@@ -39,7 +40,7 @@ class SetkProcessor extends AudioWorkletProcessor {
     const { input, output, count, busy } = this.sums, load = busy / (1000 * count / sampleRate);
     this.loads = [...(this.loads || []), load].slice(-10);
     const mean = this.loads.reduce((a, b) => a + b) / this.loads.length;
-    if (mean > 0.9 && this.loads.length === 10) {
+    if (this.realTime && mean > 0.9 && this.loads.length === 10) {
       this.restUntil = currentTime + 2;
       this.loads = [];
     }
