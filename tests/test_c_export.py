@@ -598,6 +598,6 @@ def test_the_example_for_a_bare_board_returns_the_same_bits(exported, tmp_path, 
         ["cc", *STRICT, "-O1", "-ffp-contract=off", "-DSETK_SELFTEST", str(path), "-o", str(host)], check=True
     )
     assert f"output {found.hash}" in run_self_test([str(host)])
-    assert found.instructions_per_hop < 8_000_000
+    assert found.instructions_per_hop < (3_000_000 if target == "m55" else 8_000_000)  # of the vectors of the M55
     assert found.ram_bytes < found.state_bytes + found.scratch_bytes + 8 * 256 + 1000
     assert 256 < found.stack_bytes < 8192

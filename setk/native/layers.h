@@ -71,7 +71,7 @@ static void gates(const int32_t *p, const Memory *memory)
 #if W == 16 || W == 4 && defined(__ARM_NEON)
 #define CELL_ROWS 4
 #else
-#define CELL_ROWS (SCALAR ? 1 : 2)
+#define CELL_ROWS (FEW_REGISTERS ? 1 : 2)
 #endif
 #define CELL_VECTORS (SCALAR ? 4 : 1)
 

@@ -60,7 +60,7 @@ INLINE void tile(const int R, const int P, const Product *p, int m, int n, int c
 /* A function each, so that each has all registers. */
 #define TILE(R, P) APART void tile_##R##x##P(const Product *p, int m, int n, int columns) { tile(R, P, p, m, n, columns); }
 TILE(1, 1)
-#if !SCALAR
+#if !FEW_REGISTERS
 TILE(2, 1)
 TILE(1, 2)
 #endif
@@ -93,7 +93,7 @@ static void multiply(const Product *p, int rows, int columns)
         for (; n < columns; n += PANEL) tile_4x1(p, m, n, columns - n);
     }
 #endif
-#if !SCALAR
+#if !FEW_REGISTERS
     for (; rows - m >= 2; m += 2)
         for (int n = 0; n < columns; n += PANEL) tile_2x1(p, m, n, columns - n);
 #endif
@@ -102,7 +102,7 @@ static void multiply(const Product *p, int rows, int columns)
 #if W > 4 || defined(__ARM_NEON)
         for (; columns - n > 3 * PANEL; n += 4 * PANEL) tile_1x4(p, m, n, columns - n);
 #endif
-#if !SCALAR
+#if !FEW_REGISTERS
         for (; columns - n > PANEL; n += 2 * PANEL) tile_1x2(p, m, n, columns - n);
 #endif
         for (; n < columns; n += PANEL) tile_1x1(p, m, n, columns - n);

@@ -1,6 +1,6 @@
 /* Vectors of W floats, and the functions that other libraries keep in libm.
  *
- * One text serves every processor: AVX-512 (W = 16), AVX2 (8), SSE2, NEON and wasm SIMD (4), anything else or
+ * One text serves every processor: AVX-512 (W = 16), AVX2 (8), SSE2, NEON, MVE and wasm SIMD (4), anything else or
  * -DSETK_SCALAR (1). Every kernel computes each output from the same operands in the same order for any W, so with
  * -ffp-contract=off all builds return the same bits. Where the compiler may fuse multiply and add, they differ by rounding.
  */
@@ -16,6 +16,10 @@
 #elif defined(__AVX2__)
 #define W 8
 #include <immintrin.h>
+#elif defined(__ARM_FEATURE_MVE) && __ARM_FEATURE_MVE & 2
+#define W 4
+#define FEW_REGISTERS 1
+#include <arm_mve.h>
 #elif defined(__SSE2__) || defined(__ARM_NEON) || defined(__wasm_simd128__)
 #define W 4
 #if defined(__SSE2__)
@@ -28,6 +32,9 @@
 #define PANEL 16         /* columns of weights that lie together */
 #define VP (PANEL / W)   /* vectors of a panel */
 #define SCALAR (W == 1)
+#if !defined(FEW_REGISTERS)
+#define FEW_REGISTERS SCALAR /* eight vectors at most: one row by one panel of accumulators */
+#endif
 
 #if defined(__clang__)
 #define UNROLL _Pragma("unroll")
@@ -71,9 +78,16 @@ INLINE V splat(float x) { return x - (V){0}; }
 INLINE U bits(V x) { return (U)x; }
 INLINE V number(U x) { return (V)x; }
 INLINE V whole(U x) { return __builtin_convertvector((I)x, V); }
+#if defined(__ARM_FEATURE_MVE) /* GCC compares the lanes of its vectors one by one */
+#define WHERE(p) ((U)vpselq_u32(vdupq_n_u32(0xffffffffu), vdupq_n_u32(0), p))
+INLINE U greater(V a, V b) { return WHERE(vcmpgtq_f32((float32x4_t)a, (float32x4_t)b)); }
+INLINE U at_least(V a, V b) { return WHERE(vcmpgeq_f32((float32x4_t)a, (float32x4_t)b)); }
+INLINE U same(V a, V b) { return WHERE(vcmpeqq_f32((float32x4_t)a, (float32x4_t)b)); }
+#else
 INLINE U greater(V a, V b) { return (U)(a > b); }
 INLINE U at_least(V a, V b) { return (U)(a >= b); }
 INLINE U same(V a, V b) { return (U)(a == b); }
+#endif
 #endif
 
 INLINE V choose(U mask, V a, V b) { return number((mask & bits(a)) | (~mask & bits(b))); }
@@ -85,6 +99,9 @@ INLINE V smaller(V a, V b) { return _mm512_min_ps(a, b); }
 #elif W == 8
 INLINE V larger(V a, V b) { return _mm256_max_ps(a, b); }
 INLINE V smaller(V a, V b) { return _mm256_min_ps(a, b); }
+#elif W == 4 && defined(__ARM_FEATURE_MVE)
+INLINE V larger(V a, V b) { return (V)vpselq_f32((float32x4_t)a, (float32x4_t)b, vcmpgtq_f32((float32x4_t)a, (float32x4_t)b)); }
+INLINE V smaller(V a, V b) { return (V)vpselq_f32((float32x4_t)a, (float32x4_t)b, vcmpgtq_f32((float32x4_t)b, (float32x4_t)a)); }
 #elif W == 4 && defined(__SSE2__)
 INLINE V larger(V a, V b) { return _mm_max_ps(a, b); }
 INLINE V smaller(V a, V b) { return _mm_min_ps(a, b); }
