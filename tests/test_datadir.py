@@ -108,8 +108,9 @@ def _prep(cwd: Path, args: list[str], kill: int, when: str, report: int) -> int:
     return 98
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", COMMANDS)
-@pytest.mark.parametrize("when", ["before", pytest.param("after", marks=pytest.mark.full)])
+@pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_at_every_call_loses_no_list_and_the_rerun_completes(wavs, tmp_path, name, when):
     make, args = COMMANDS[name]
     make(wavs, tmp_path / "data")

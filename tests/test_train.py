@@ -565,6 +565,7 @@ def test_a_shard_that_vanishes_is_one_clear_line(work, tmp_path, workers):
         next(loader(data, range(2), workers, alone()))
 
 
+@pytest.mark.full
 def test_ranks_and_micro_batches_share_a_batch_out_in_order(work):
     from setk.training.data import TrainingData, loader
     from setk.training.ranks import Ranks
