@@ -115,7 +115,7 @@ if due 6; then
             tables+=("$dir/${names[i]}/seed$seed/enhanced.tsv")
         done
         dir=$counted NAME=$paper test=$test count_model
-        ! $time || se-count "$counted/$paper.onnx" --json --time > "$counted/time.json"
+        ! $time || to.sh "$counted/time.json" se-count "$counted/$paper.onnx" --json --time
         [[ ! -e $counted/time.json ]] || tables+=("$counted/time.json")
         systems+=("${names[i]}=$(IFS=,; echo "${tables[*]}"),$counted/count.json,$counted/export.json")
     done

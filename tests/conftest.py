@@ -88,17 +88,16 @@ def pytest_collection_modifyitems(config, items):
     """Without --all, only the default lane; what is asked for by its node id or by -m runs in any case."""
     if config.getoption("--all") or config.option.markexpr or any("::" in arg for arg in config.args):
         return
-    lanes = {True: [], False: []}
-    for item in items:
-        lanes[_full_only(item)].append(item)
-    config.hook.pytest_deselected(items=lanes[True])
-    items[:] = lanes[False]
+    kept = [item for item in items if not _full_only(item)]
+    config.hook.pytest_deselected(items=[item for item in items if _full_only(item)])
+    items[:] = kept
 
 
 def _full_only(item) -> bool:
+    if item.get_closest_marker("full"):
+        return True
     params = item.callspec.params if hasattr(item, "callspec") else {}
-    presets = [params[name] for name in PRESET_PARAMETERS if isinstance(params.get(name), str)]
-    return item.get_closest_marker("full") is not None or not FULL_PRESETS.isdisjoint(presets)
+    return any(params.get(name) in FULL_PRESETS for name in PRESET_PARAMETERS if isinstance(params.get(name), str))
 
 
 def _seed() -> int:

@@ -79,7 +79,7 @@ def test_finite_states_leave_the_output_as_it_is(rng, caplog):
 
 
 @pytest.mark.parametrize("handler", [signal.SIG_IGN, signal.SIG_DFL])  # as Python starts, and as the commands run
-@pytest.mark.parametrize("dead", [False, True])  # before the first byte of the request, or at any moment of it
+@pytest.mark.parametrize("dead", [False, True])  # at any moment of the request, or before its first byte
 def test_a_crash_of_pesq_is_one_missing_score(rng, handler, dead, restored_sigpipe):
     signal.signal(signal.SIGPIPE, handler)
     x = np.sin(np.arange(32000) / 9) * np.repeat(rng.uniform(0, 1, 40), 800)
