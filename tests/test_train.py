@@ -306,6 +306,28 @@ def test_the_default_choice_is_balanced_over_the_metrics_that_are_validated(work
     assert resolve(str(work / "unnamed.yaml"), ["metrics=[lsd, ssnr]"]).weights == {"lsd": 1.0}
 
 
+@pytest.mark.parametrize(
+    "changes, modelled",
+    [
+        (["losses={snr: 1.0}", "best=si_sdr"], ("si_sdr", "snr")),
+        (["losses={perceptual: 0.5}", "metrics=[pesq_wb]", "best={pesq_wb: 1.0}"], ("pesq_wb", "perceptual")),
+        (["losses={snr: 1.0}", "best=stoi"], None),
+        (["losses={snr: 1.0}", "best={stoi: 16, si_sdr: 0.15}"], None),
+    ],
+)
+def test_a_choice_by_one_metric_that_a_loss_models_is_found(changes, modelled):
+    from setk.training.settings import resolve
+
+    assert resolve("fspen", ["metrics=[stoi, si_sdr]", *changes]).modelled_choice() == modelled
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted((ROOT / "setk/configs").glob("*.yaml"))])
+def test_no_included_config_chooses_by_what_its_loss_models(name):
+    from setk.training.settings import resolve
+
+    assert resolve(name).modelled_choice() is None
+
+
 def test_a_training_is_as_long_as_steps_or_epochs_say_and_the_last_setting_wins(work):
     from setk.core.errors import UserError
     from setk.training.settings import in_steps, resolve

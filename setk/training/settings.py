@@ -15,6 +15,15 @@ from setk.training import ranges
 # speech, so that each metric counts as much: a model that only one judge likes, such as the one that its loss models, is
 # not the best.
 BALANCED = {"pesq_wb": 1.0, "stoi": 16.0, "si_sdr": 0.15, "dnsmos_ovrl": 1.3}
+# Losses and the metric that each models; `discriminator` learns PESQ.
+MODELLED = {
+    "perceptual": "pesq_wb",
+    "discriminator": "pesq_wb",
+    "snr": "si_sdr",
+    "si_sdr": "si_sdr",
+    "hybrid": "si_sdr",
+    "envelope": "stoi",
+}
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,15 @@ class Settings:
     def weights(self) -> dict[str, float]:
         """Weight of each metric by which checkpoints are chosen; see `merit`."""
         return {self.best: 1.0} if isinstance(self.best, str) else self.best or {}
+
+    def modelled_choice(self) -> tuple[str, str] | None:
+        """(metric, loss): the one metric that chooses best.pt, and a loss in use that models it; None if several choose, or none
+        is modelled."""
+        if len(self.weights) != 1:
+            return None
+        (metric,) = self.weights
+        used = [*self.losses, *(["discriminator"] if self.discriminator else [])]
+        return next(((metric, loss) for loss in used if MODELLED.get(loss) == metric), None)
 
     def merit(self, scores: Mapping[str, float]) -> float:
         """How good a validation with these scores is: their weighted sum, those of which less is better counted negative. nan if
