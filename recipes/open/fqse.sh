@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # FQSE on a few hours of open speech and noise: the model of conv_tasnet.sh, which is trained first if there is none, in 8 bits;
-# a quarter of an hour on one core. The last line is plain quantization-aware training, to compare with.
+# how the included fqse-small was trained, a quarter of an hour on one core. The last line is plain quantization-aware training,
+# to compare with.
 #
 #   bash recipes/open/fqse.sh --root CORPUS --more CORPUS_MORE
 #   bash recipes/open/fqse.sh --root CORPUS --more CORPUS_MORE --conf qat_open --dir exp/open/qat
@@ -11,5 +12,5 @@ float=  # experiment of conv_tasnet.sh, whose best model this one starts from; d
 
 mini_set='steps=60 quantization.observe=20'
 init_from conv_tasnet "$float"
-run_stages
+run_stages losses.envelope=4.0 seed=2
 by_snr "float=$float/enhanced.tsv" "${conf##*/}=$dir/enhanced.tsv"
