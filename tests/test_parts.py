@@ -28,7 +28,7 @@ IDLE_PARTS: dict[str, set[str]] = {
     "lite_rtse": {"multi-order", "magnitude-residual", "phase"},
 }
 SILENT = {"dpsnn": {"blocks.0.scnn": 2, "blocks.0.srnn": 12}}
-STOI_BELOW_NOISY = {"conv_tasnet-small", "dpsnn", "fqse-small", "lite_rtse"}
+STOI_BELOW_NOISY = {"dpsnn", "lite_rtse"}
 
 
 def script():

@@ -22,8 +22,11 @@ Deviations, where the paper is silent or its re-implementation would break:
     24th power of a loud bin of the plain spectrum is more than float32 holds;
   - the output fades where (Rr, Ri) is within PHASE_FLOOR of zero and has no phase to speak of: a rounding error
     would otherwise turn a bin by any angle, and gradients grow without bound;
-  - one factor of each product starts near 1, and the three last Linears start near Y = X, so that training starts
-    from the noisy signal and the polynomial from a linear map.
+  - one factor of each product starts near 1, and the three last Linears start near Rm = 0 without a turn, so that
+    training starts from the mask alone and the polynomial from a linear map. The gradient of the mask has the
+    factor 1 - Rm: near Rm = 1 it would hardly learn.
+The network sees magnitudes only, which are the same whichever way the noise has turned a phase, so the turn that it can
+expect of (Rr, Ri) is near none: in trained models it does nothing.
 Two sizes have presets: `lite_rtse` and `lite_rtse-dense`, whose 3x3 convs are dense; that one is reported to
 diverge in training, as re-implemented. The paper's figure 2 draws one depth-wise 7x7 before all the splits: `shared_depthwise`.
 """
@@ -63,7 +66,7 @@ class LiteRTSE(Model):
 
     name = "lite_rtse"
     paper = "Lite-RTSE, 2023 (IEEE 10308952), in the sizes of its public re-implementation"
-    deviations = "compressed spectrum; phase floor; start near identity (see the module's text)"
+    deviations = "compressed spectrum; phase floor; starts from its mask (see the module's text)"
     Config = Config
     presets = {"lite_rtse": Config(), "lite_rtse-dense": Config(dense_3x3=True)}
 
@@ -85,9 +88,9 @@ class LiteRTSE(Model):
         self.merge = nn.Linear(3 * BINS, width("merge", BINS))
         self.residual_lstm = nn.LSTM(self.merge.out_features, width("residual_lstm", BINS), batch_first=True)
         self.residual = nn.ModuleList(nn.Linear(self.residual_lstm.hidden_size, BINS) for _ in range(3))
-        self._start_near_identity()
+        self._start_as_mask()
 
-    def _start_near_identity(self) -> None:
+    def _start_as_mask(self) -> None:
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
@@ -97,7 +100,7 @@ class LiteRTSE(Model):
         for causal, kept in zip(self.orders.convs, self.orders.kept):
             _start_near(causal.conv, 1.0, first=kept)
         _start_near(self.orders.joins[-1], 1.0)
-        for linear, value in zip(self.residual, (1.0, 1.0, 0.0)):
+        for linear, value in zip(self.residual, (0.0, 1.0, 0.0)):
             _start_near(linear, value)
 
     def init_state(self, batch: int) -> State:
