@@ -60,7 +60,11 @@ def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:
     if not run.resume() and init:
         run.start_from(init)
     if choice := run.s.modelled_choice():
-        run.say("warning: best: {} alone chooses, which the loss {} models; the default weighs several metrics".format(*choice))
+        run.say(
+            "warning: best: {} alone chooses, which the loss {} models; the default weighs several metrics".format(
+                *choice
+            )
+        )
     if run.ranks.first:
         write_text(run.out / "config.yaml", yaml.safe_dump(config.plain(run.s), sort_keys=False))
     return run.go(valid)
