@@ -191,7 +191,7 @@ def test_going_down_the_perceptual_loss_raises_pesq(rng):
 
 
 def test_residual_hears_what_is_left_without_speech_and_nothing_else(rng):
-    clean = spoken(2)
+    clean = spoken(2)[:1]  # with white noise: of other noise, weak bands are soon below the lowest level that counts
     pause = torch.zeros_like(clean)
     pause[:, 16000:32000] = 1
     clean = clean * (1 - pause)
@@ -202,9 +202,7 @@ def test_residual_hears_what_is_left_without_speech_and_nothing_else(rng):
         return float(LOSSES["residual"](example(noisy, clean, STFT().analysis(estimate))))
 
     steps = np.diff([residual(clean + 10 ** (-gain / 20) * noise * pause) for gain in (0, 10, 20)])
-    assert (
-        steps[0] == pytest.approx(steps[1], rel=0.25) and steps[0] < -0.2
-    )  # a decade of level is as much at any level
+    assert steps[0] == pytest.approx(steps[1], rel=0.05) and steps[0] < -0.3  # a decade of level is as much at any level
     assert residual(clean) == pytest.approx(0, abs=1e-3) and residual(0 * clean) == pytest.approx(0, abs=1e-6)
 
 
