@@ -202,7 +202,9 @@ def test_residual_hears_what_is_left_without_speech_and_nothing_else(rng):
         return float(LOSSES["residual"](example(noisy, clean, STFT().analysis(estimate))))
 
     steps = np.diff([residual(clean + 10 ** (-gain / 20) * noise * pause) for gain in (0, 10, 20)])
-    assert steps[0] == pytest.approx(steps[1], rel=0.05) and steps[0] < -0.3  # a decade of level is as much at any level
+    assert (
+        steps[0] == pytest.approx(steps[1], rel=0.05) and steps[0] < -0.3
+    )  # a decade of level is as much at any level
     assert residual(clean) == pytest.approx(0, abs=1e-3) and residual(0 * clean) == pytest.approx(0, abs=1e-6)
 
 
