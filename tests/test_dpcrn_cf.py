@@ -139,7 +139,7 @@ def test_the_gradient_tells_the_pitch_network_where_the_period_is(rng):
     assert slope[128] < 0 < slope[190]
 
 
-@pytest.mark.parametrize("conf", ["dpcrn_cf", "dpcrn_cf_open"])
-def test_the_confs_of_its_recipes_resolve(conf):
+@pytest.mark.parametrize("conf, config", [("dpcrn_cf", {}), ("dpcrn_cf_open", {"level_range": [-42, -12]})])
+def test_the_confs_of_its_recipes_resolve(conf, config):
     s = settings.resolve(conf)
-    assert s.model == "dpcrn_cf" and s.config == models.config_values("dpcrn_cf", "dpcrn_cf", {})
+    assert s.model == "dpcrn_cf" and s.config == models.config_values("dpcrn_cf", "dpcrn_cf", config)
