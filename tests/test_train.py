@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -573,18 +574,32 @@ def test_an_adversary_trains_and_resumes_in_the_same_loop(work):
     assert all(torch.equal(x[k], y[k]) for k in x)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_shard_that_vanishes_is_one_clear_line(work, tmp_path, workers):
-    from setk.core.errors import UserError
-    from setk.training.data import TrainingData, loader
+VANISHED = """
+import sys
+from pathlib import Path
+import torch
+from setk.core.errors import UserError
+from setk.training import settings
+from setk.training.data import TrainingData, loader
+from setk.training.ranks import Ranks
 
+data = TrainingData(Path("shards"), settings.resolve(sys.argv[1], ["device=cpu"]))
+for path in Path("shards").glob("*.h5"):
+    path.unlink()
+try:
+    next(loader(data, range(2), int(sys.argv[2]), Ranks(torch.device("cpu"), 0, 1)))
+except UserError as e:
+    sys.exit(str(e))
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shard_that_vanishes_is_one_clear_line_and_the_workers_end(work, tmp_path, workers):
     shutil.copytree(work / "shards", tmp_path / "shards")
-    s = settings_of(work)
-    data = TrainingData(tmp_path / "shards", s)
-    for path in (tmp_path / "shards").glob("*.h5"):
-        path.unlink()
-    with pytest.raises(UserError, match=r"^\S+\.h5: is missing; [^\n]*$"):
-        next(loader(data, range(2), workers, alone()))
+    argv = [sys.executable, "-c", VANISHED, str(work / "conf.yaml"), str(workers)]
+    found = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE)
+    assert found.returncode == 1
+    assert re.fullmatch(r"\S+\.h5: is missing; [^\n]*\n", found.stderr)
 
 
 @pytest.mark.full

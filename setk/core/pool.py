@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, TypeVar
@@ -30,6 +31,12 @@ def _begin(initializer: Callable | None, initargs: tuple) -> None:
     threading.Thread(target=follow, daemon=True).start()
     if initializer:
         initializer(*initargs)
+
+
+def leave_signals(*_: object) -> None:
+    """Begin a worker of a process that answers signals to their whole group, and then ends its workers."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def executor(jobs: int, initializer: Callable | None = None, initargs: tuple = ()) -> ProcessPoolExecutor:

@@ -58,7 +58,8 @@ def build(source: Path, out: Path, flags: Sequence[str]) -> None:
         raise UserError(f"{source}: needs a C compiler; install one (Debian: apt-get install gcc), or set CC")
     found = subprocess.run([program, *STRICT, *flags, str(source), "-o", str(out)], capture_output=True, text=True)
     if found.returncode:
-        first = next((line for line in found.stderr.splitlines() if "error" in line), found.stderr.strip()[:200])
+        said = found.stderr.strip()[:200] or f"{program} ended with code {found.returncode}"
+        first = next((line for line in found.stderr.splitlines() if "error" in line), said)
         raise UserError(f"{source}: does not compile: {first}")
 
 

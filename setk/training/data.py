@@ -8,15 +8,15 @@ Ranks and micro-batches are parts of a step's batch, in order.
 from __future__ import annotations
 
 import hashlib
-import signal
 from functools import lru_cache
 from pathlib import Path
-from typing import Iterable, Iterator, Protocol
+from typing import Generator, Iterable, Protocol
 
 import numpy as np
 import torch
 
 from setk.audio import Location
+from setk.core import pool
 from setk.data import datadir, mixing, shards
 from setk.core.errors import UserError
 from setk.core.rng import rng
@@ -238,16 +238,10 @@ class _Tried(torch.utils.data.Dataset):
             return e
 
 
-def _shield(worker: int) -> None:
-    """A signal to a whole group of processes is for the training process to answer; its workers end with it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
-
-
 def loader(
     data: TrainingData, steps: Iterable[int], workers: int, ranks: Ranks
-) -> Iterator[list[tuple[torch.Tensor, torch.Tensor]]]:
-    """This rank's micro-batches of each of `steps`, in order, made in this process or in `workers` others.
+) -> Generator[list[tuple[torch.Tensor, torch.Tensor]], None, None]:
+    """This rank's micro-batches of each of `steps`, in order, made in this process or in `workers` others. Close it to end these.
 
     Raises UserError where the data cannot be read any more.
     """
@@ -262,16 +256,20 @@ def loader(
             num_workers=workers,
             prefetch_factor=4 if workers else None,
             generator=torch.Generator(),
-            worker_init_fn=_shield,
+            worker_init_fn=pool.leave_signals,
             pin_memory=ranks.device.type == "cuda",
         )
     )
-    for _ in steps:
-        found = [next(batches) for _ in range(each)]
-        for batch in found:
-            if isinstance(batch, UserError):
-                raise batch
-        yield [
-            (noisy.to(ranks.device, non_blocking=True), clean.to(ranks.device, non_blocking=True))
-            for noisy, clean in found
-        ]
+    try:
+        for _ in steps:
+            found = [next(batches) for _ in range(each)]
+            for batch in found:
+                if isinstance(batch, UserError):
+                    raise batch
+            yield [
+                (noisy.to(ranks.device, non_blocking=True), clean.to(ranks.device, non_blocking=True))
+                for noisy, clean in found
+            ]
+    finally:
+        # Only this object can end the workers, which ignore the signal by which Python ends them at its exit.
+        del batches

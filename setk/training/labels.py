@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 
@@ -11,12 +10,6 @@ import numpy as np
 from setk import metrics
 from setk.core import pool
 from setk.core.errors import UserError
-
-
-def _shield() -> None:
-    """A signal to a whole group of processes is for the training process to answer; its workers end with it."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _pesq(clean: np.ndarray, enhanced: np.ndarray, rate: int) -> float:
@@ -28,7 +21,7 @@ class Labels:
     """Wideband PESQ at `rate` Hz by `jobs` processes."""
 
     def __init__(self, rate: int, jobs: int):
-        self.rate, self._pool = rate, pool.executor(jobs, _shield)
+        self.rate, self._pool = rate, pool.executor(jobs, pool.leave_signals)
 
     def ask(self, clean: np.ndarray, enhanced: np.ndarray) -> list[Future]:
         """Begin with the scores of signals [B, n]."""

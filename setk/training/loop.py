@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Callable
 
@@ -87,10 +88,11 @@ def rehearse(
 def _estimate(run: Run, valid: Pairs) -> dict[str, float]:
     """Parameters, hours of data, epochs, speed, and the hours that training would take."""
     some = dict(list(valid.items())[: 4 * run.ranks.world])
-    for k, batches in enumerate(loader(run.data, range(REHEARSED + 2), run.s.workers, run.ranks)):
-        if k == 2:  # the first two warm up
-            mark = time.monotonic()
-        run.update(batches)
+    with closing(loader(run.data, range(REHEARSED + 2), run.s.workers, run.ranks)) as steps:
+        for k, batches in enumerate(steps):
+            if k == 2:  # the first two warm up
+                mark = time.monotonic()
+            run.update(batches)
     seconds = time.monotonic() - mark
     run.clock.steps, run.clock.seconds = REHEARSED, seconds
     began = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
@@ -191,22 +192,23 @@ class Run:
         if self.ranks.first:
             (self.out / "average.pt").unlink(missing_ok=True)  # of an end that patience made, and that is none now
         mark = time.monotonic()
-        for batches in loader(self.data, range(self.step, s.steps), s.workers, self.ranks):
-            self.sums.add(self.update(batches))
-            self.step += 1
-            mark = self._tick(mark)
-            stopped = self.ranks.any(bool(self._stopped))
-            if self._due():
-                self.save()
-                if not self._validate(valid):
+        with closing(loader(self.data, range(self.step, s.steps), s.workers, self.ranks)) as steps:
+            for batches in steps:
+                self.sums.add(self.update(batches))
+                self.step += 1
+                mark = self._tick(mark)
+                stopped = self.ranks.any(bool(self._stopped))
+                if self._due():
+                    self.save()
+                    if not self._validate(valid):
+                        return True
+                    if self.ended:
+                        break
+                    mark = time.monotonic()
+                elif self.step % s.save_every == 0 or stopped:
+                    self.save()
+                if stopped:
                     return True
-                if self.ended:
-                    break
-                mark = time.monotonic()
-            elif self.step % s.save_every == 0 or stopped:
-                self.save()
-            if stopped:
-                return True
         return self._finish(valid)
 
     def _due(self) -> bool:
