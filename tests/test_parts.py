@@ -20,7 +20,6 @@ torch.set_num_threads(1)
 
 # Known findings: parts whose loss does not cost two of three metrics, neurons that never fire, models whose STOI is below noisy.
 IDLE_PARTS: dict[str, set[str]] = {
-    "dpcrn_cf": {"comb"},
     "dpsnn": {"recurrence", "adaptation"},
     "effifusion_gan-small": {"phase"},
     "fqse-small": {"splitter", "residual"},

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # DPCRN-CF (a reconstruction) on a few hours of open speech and noise, mixed on the fly: how the included dpcrn_cf was trained. There
-# are seven trainings, each from the best model of the one before. The first five are on the enhanced speech, more and more towards PESQ; the
+# are nine trainings, each from the best model of the one before. The first five are on the enhanced speech, more and more towards PESQ; the
 # fifth goes too far, and DIR/mean is the mean of its weights and those that it started from. Then the pitch network alone
-# learns F0 of the clean speech, and last the comb and the decoder with it. fspen.sh describes the corpus.
+# learns F0 of the clean speech, then the comb and the decoder with it, then the whole model in two. fspen.sh describes the corpus.
 #
 #   bash recipes/open/dpcrn_cf.sh --root CORPUS --more CORPUS_MORE
-conf=dpcrn_cf_open_joint
+conf=dpcrn_cf_open_balanced
 # shellcheck source=recipes/utils/recipe.sh
 . "$(dirname "$0")/../utils/recipe.sh" open dpcrn_cf "$@"
 
@@ -24,4 +24,6 @@ if [[ ! $own_init ]]; then
     init=$dir/mean/best.pt
 fi
 train_first pitch dpcrn_cf_open_pitch
-run_stages
+train_first joint dpcrn_cf_open_joint
+train_first balanced "$conf"
+run_stages seed=15 steps=500 lr=3.0e-4 lr_end=1.0e-6 losses.perceptual=1.2 valid_every=500

@@ -1,17 +1,24 @@
 #!/usr/bin/env bash
-# FSPEN on a few hours of open speech and noise, mixed on the fly: how the included fspen was trained. There are four trainings, each
-# from the best model of the one before: DIR/first without a perceptual loss; DIR/second, DIR/third and DIR with one.
+# FSPEN on a few hours of open speech and noise, mixed on the fly: how the included fspen was trained. There are seven trainings, each
+# from the best model of the one before: DIR/first without a perceptual loss; DIR/second, DIR/third and DIR/fourth with one; the last three
+# with losses that weigh it against waveform and envelopes: these raise STOI and SI-SDR, and the last brings PESQ back.
 #
 # CORPUS holds lists/{speech,noise}_train.scp and lists/{valid,test}_{noisy,clean}.scp; CORPUS_MORE (optional) holds further
 # lists/{speech,noise}_train.scp. The paths in them are relative to the folder.
 #
 #   bash recipes/open/fspen.sh --root CORPUS --more CORPUS_MORE
-conf=fspen_open_perceptual
+conf=fspen_open_balanced
 # shellcheck source=recipes/utils/recipe.sh
 . "$(dirname "$0")/../utils/recipe.sh" open fspen "$@"
 
 mini_set='steps=150'
+perceptual=fspen_open_perceptual
 train_first first fspen_open
-train_first second "$conf" optimizer=adamw ema=0 seed=2 steps=700 lr=6.0e-4 losses.perceptual=0.4 valid_every=350
-train_first third "$conf" optimizer=adamw ema=0 seed=3 steps=2600 losses.perceptual=0.5 valid_every=650
-run_stages
+train_first second $perceptual optimizer=adamw ema=0 seed=2 steps=700 lr=6.0e-4 losses.perceptual=0.4 valid_every=350
+train_first third $perceptual optimizer=adamw ema=0 seed=3 steps=2600 losses.perceptual=0.5 valid_every=650
+train_first fourth $perceptual
+train_first fifth "$conf"
+balance='losses.snr=0.7 losses.envelope=1.0 weight_decay=0.05'
+read -ra balance <<< "$balance"
+train_first sixth "$conf" "${balance[@]}" seed=52 steps=2400 lr=8.0e-4 valid_every=800
+run_stages "${balance[@]}" seed=53 steps=600 lr=3.0e-4 lr_end=1.0e-6 losses.perceptual=0.9 valid_every=600
