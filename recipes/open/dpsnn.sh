@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # DPSNN, a spiking network, on a few hours of open speech and noise, mixed on the fly: how the included dpsnn was trained. The first
-# training leaves most recurrent neurons silent; the loss `dormant` of the other two wakes them. fspen.sh describes the corpus.
+# training leaves most recurrent neurons silent; the loss `dormant` of the other four wakes them. The last two weigh envelopes more. fspen.sh
+# describes the corpus.
 #
 #   bash recipes/open/dpsnn.sh --root CORPUS --more CORPUS_MORE
 conf=dpsnn_open
@@ -11,6 +12,9 @@ awake='ema=0.99 losses.envelope=2.0 losses.compressed_magnitude=0.5 losses.spike
 read -ra awake <<< "$awake"
 train_first first dpsnn_open
 train_first second dpsnn_open "${awake[@]}" seed=3 steps=600 warmup=50 lr=2.0e-3 lr_end=2.0e-5 valid_every=600
-run_stages "${awake[@]}" seed=4 steps=300 warmup=20 lr=1.0e-3 lr_end=1.0e-5 losses.snr=2.0 valid_every=300
+train_first third dpsnn_open "${awake[@]}" seed=4 steps=300 warmup=20 lr=1.0e-3 lr_end=1.0e-5 losses.snr=2.0 valid_every=300
+awake+=(ema=0.999 lr_end=1.0e-5)
+train_first fourth dpsnn_open "${awake[@]}" losses.envelope=4.0 seed=5 segment=1.5 steps=3600 lr=3.0e-3 valid_every=1200
+run_stages "${awake[@]}" losses.envelope=8.0 seed=6 segment=2.0 steps=2200 lr=2.0e-3 valid_every=1100
 operations
 suppression_curve

@@ -38,7 +38,8 @@ class TorchEngine:
         import torch
 
         with torch.inference_mode():
-            y, after = self.model(torch.from_numpy(frames), state)
+            # Frames may be a read-only view of the signal, of which torch would warn.
+            y, after = self.model(torch.from_numpy(np.require(frames, requirements="W")), state)
             if active is not None and not active.all():
                 idle = torch.from_numpy(np.flatnonzero(~active))
                 for old, new, axis in zip(state, after, self.model.state_axes):
