@@ -240,6 +240,22 @@ def test_the_stft_in_torch_and_numpy_is_one_and_inverts(stft, rng):
     assert np.abs(np.concatenate(out, 1) - x).max(initial=0) < 1e-5
 
 
+@pytest.fixture
+def every_warning():
+    """torch repeats each of its warnings."""
+    torch.set_warn_always(True)
+    yield
+    torch.set_warn_always(False)
+
+
+def test_an_engine_takes_a_read_only_view_without_a_warning(untrained, every_warning, recwarn):
+    engine = TorchEngine(str(untrained))
+    frame = np.zeros((1, 1, *engine.transform.shape), np.float32)
+    y, _ = engine.run(np.broadcast_to(frame, (1, 3, *engine.transform.shape)), engine.start(1))
+    assert y.shape[:2] == (1, 3)
+    assert not [warning for warning in recwarn if "writable" in str(warning.message)]
+
+
 @pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000])
 def test_an_engines_stream_keeps_length_and_does_not_depend_on_the_pieces(untrained, rng, rate):
     engine = TorchEngine(str(untrained))
