@@ -59,7 +59,7 @@ def test_frames_do_not_depend_on_how_the_signal_was_cut(rng):
 
 
 def test_speech_activity_agrees_with_the_clean_signal():
-    noisy, clean = read_list(MINI / "test/noisy.scp"), read_list(MINI / "test/clean.scp")
+    noisy, clean = read_list(ROOT / "data/pairs/noisy.scp"), read_list(ROOT / "data/pairs/clean.scp")
     model = setk.load("fspen")
     truth, found = [], []
     for utt in noisy:

@@ -38,7 +38,7 @@ def test_noise_is_reduced_by_the_limit_and_no_more():
     x = sound(4)
     y = {db: setk.load("fspen").enhance(x, 16000, limit_db=db)[0, 16000:] for db in (None, 6.0, 0.0)}
     power = {db: 10 * np.log10(np.mean(v**2) / np.mean(x[0, 16000:] ** 2)) for db, v in y.items()}
-    assert power[None] < -10 and -6 < power[6.0] < -3  # what remains of the noise adds to the input's share
+    assert power[None] < -8 and -6 < power[6.0] < -3  # what remains of the noise adds to the input's share
     assert np.array_equal(y[0.0], x[0, 16000:])
 
 
