@@ -8,8 +8,7 @@ conf=dpsnn_open
 # shellcheck source=recipes/utils/recipe.sh
 . "$(dirname "$0")/../utils/recipe.sh" open dpsnn "$@"
 
-awake='ema=0.99 losses.envelope=2.0 losses.compressed_magnitude=0.5 losses.spikes=1.0e-4 losses.readout=1.0e-4 losses.dormant=0.5'
-read -ra awake <<< "$awake"
+awake=(ema=0.99 losses.envelope=2.0 losses.compressed_magnitude=0.5 losses.spikes=1.0e-4 losses.readout=1.0e-4 losses.dormant=0.5)
 train_first first dpsnn_open
 train_first second dpsnn_open "${awake[@]}" seed=3 steps=600 warmup=50 lr=2.0e-3 lr_end=2.0e-5 valid_every=600
 train_first third dpsnn_open "${awake[@]}" seed=4 steps=300 warmup=20 lr=1.0e-3 lr_end=1.0e-5 losses.snr=2.0 valid_every=300

@@ -18,7 +18,6 @@ train_first second $perceptual optimizer=adamw ema=0 seed=2 steps=700 lr=6.0e-4 
 train_first third $perceptual optimizer=adamw ema=0 seed=3 steps=2600 losses.perceptual=0.5 valid_every=650
 train_first fourth $perceptual
 train_first fifth "$conf"
-balance='losses.snr=0.7 losses.envelope=1.0 weight_decay=0.05'
-read -ra balance <<< "$balance"
+balance=(losses.snr=0.7 losses.envelope=1.0 weight_decay=0.05)
 train_first sixth "$conf" "${balance[@]}" seed=52 steps=2400 lr=8.0e-4 valid_every=800
 run_stages "${balance[@]}" seed=53 steps=600 lr=3.0e-4 lr_end=1.0e-6 losses.perceptual=0.9 valid_every=600
