@@ -182,10 +182,23 @@ def test_an_archive_without_a_checksum_that_is_damaged_is_named(server, tmp_path
     assert row.state == "damaged" and "is damaged" in row.error
 
 
-def test_an_archive_does_not_write_outside_its_folder(server, tmp_path):
-    made = corpus(archive(server, "a.tar.bz2", tarred({"../outside": b"x"})))
+@pytest.mark.parametrize("name", ["../outside", "a/../../outside"])
+def test_an_archive_does_not_write_outside_its_folder(server, tmp_path, name):
+    made = corpus(archive(server, "a.tar.bz2", tarred({name: b"x"})))
     (row,) = library.get(made, tmp_path / "in")
-    assert row.state == "damaged" and not (tmp_path / "outside").exists()
+    assert row.state == "damaged" and repr(name) in row.error and not list(tmp_path.rglob("outside"))
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE])
+def test_an_archive_with_a_member_that_is_not_a_file_or_folder_is_refused(server, tmp_path, kind):
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:bz2") as made:
+        info = tarfile.TarInfo("a")
+        info.type, info.linkname = kind, "../outside"
+        made.addfile(info)
+    (row,) = library.get(corpus(archive(server, "a.tar.bz2", data.getvalue())), tmp_path / "in")
+    assert row.state == "damaged" and "neither a file nor a folder" in row.error
+    assert not list(tmp_path.rglob("a"))
 
 
 def closed_port() -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -49,8 +48,8 @@ def sdist(work) -> Path:
         cwd=source,
     )
     archive = next(work.glob("setk-*.tar.gz"))
-    with tarfile.open(archive) as tar:
-        tar.extractall(work / "sdist", filter="data")
+    (work / "sdist").mkdir()
+    run("tar", "--extract", "--file", str(archive), "--directory", str(work / "sdist"))
     return work / "sdist" / archive.name.removesuffix(".tar.gz")
 
 

@@ -242,8 +242,20 @@ def _unpack(place: Path, folder: Path) -> None:
                 archive.extractall(folder)
         else:
             with tarfile.open(place) as archive:
-                archive.extractall(folder, filter="data")
+                archive.extraction_filter = getattr(tarfile, "data_filter", None)  # Python 3.11.3 and older have none
+                archive.extractall(folder, _plain_members(archive, folder))
     except _DAMAGE as e:
         if isinstance(e, OSError) and e.errno:  # of the disk; those of decompression have no number
             raise
         raise _Failed(f"{place}: is damaged ({e}); delete it and run again") from None
+
+
+def _plain_members(archive: tarfile.TarFile, folder: Path) -> Iterator[tarfile.TarInfo]:
+    """The files and folders of `archive`. Raises tarfile.TarError on links, devices and names that leave `folder`."""
+    root = folder.resolve()
+    for member in archive:
+        if not member.isfile() and not member.isdir():
+            raise tarfile.ExtractError(f"{member.name!r} is neither a file nor a folder")
+        if not (root / member.name).resolve().is_relative_to(root):
+            raise tarfile.ExtractError(f"{member.name!r} is outside of the archive's folder")
+        yield member
