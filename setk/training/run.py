@@ -7,7 +7,7 @@ import signal
 import time
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Iterable, Mapping, Sequence
 
 import torch
 
@@ -191,25 +191,31 @@ class Run:
             return self._finish(valid)
         if self.ranks.first:
             (self.out / "average.pt").unlink(missing_ok=True)  # of an end that patience made, and that is none now
-        mark = time.monotonic()
         with closing(loader(self.data, range(self.step, s.steps), s.workers, self.ranks)) as steps:
-            for batches in steps:
-                self.sums.add(self.update(batches))
-                self.step += 1
-                mark = self._tick(mark)
-                stopped = self.ranks.any(bool(self._stopped))
-                if self._due():
-                    self.save()
-                    if not self._validate(valid):
-                        return True
-                    if self.ended:
-                        break
-                    mark = time.monotonic()
-                elif self.step % s.save_every == 0 or stopped:
-                    self.save()
-                if stopped:
-                    return True
+            if self._updates(steps, valid):
+                return True
         return self._finish(valid)
+
+    def _updates(self, steps: Iterable[list[Batch]], valid: Pairs) -> bool:
+        """Update for each of `steps`; whether a signal ended it."""
+        mark = time.monotonic()
+        for batches in steps:
+            self.sums.add(self.update(batches))
+            self.step += 1
+            mark = self._tick(mark)
+            stopped = self.ranks.any(bool(self._stopped))
+            if self._due():
+                self.save()
+                if not self._validate(valid):
+                    return True
+                if self.ended:
+                    return False
+                mark = time.monotonic()
+            elif self.step % self.s.save_every == 0 or stopped:
+                self.save()
+            if stopped:
+                return True
+        return False
 
     def _due(self) -> bool:
         return self.step > 0 and (self.step % self.s.valid_every == 0 or self.step == self.s.steps)
