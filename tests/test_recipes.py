@@ -306,7 +306,7 @@ def test_an_ablation_that_cannot_be_is_one_line(recipe, args, words):
     assert done.returncode == 2 and words in done.stderr and "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("paper", ["fspen", "lite_rtse", "dpsnn", "dpcrn_cf", "effifusion_gan", "fqse"])
+@pytest.mark.parametrize("paper", ["fspen", "fspen_losses", "lite_rtse", "dpsnn", "dpcrn_cf", "effifusion_gan", "fqse"])
 def test_every_variant_is_a_config_that_resolves(paper):
     import csv
 
