@@ -301,7 +301,7 @@ def test_parity_notices_a_state_that_is_lost(fspen):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("name", ["fspen", "dpcrn_cf"])
+@pytest.mark.parametrize("name", ["fspen", "dpcrn_cf", "lite_rtse", "dpsnn"])
 def test_a_running_level_is_exported_too(tmp_path, rng, name):
     torch.manual_seed(3)
     model = models.build(name, models.config_values(name, name, {"level_range": [-38.0, -12.0]})).eval()

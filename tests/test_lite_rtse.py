@@ -170,7 +170,7 @@ def test_the_state_of_a_long_chunk_holds_no_more_than_that_of_a_frame():
     assert all(s.untyped_storage().nbytes() == 4 * s.numel() for s in state)
 
 
-@pytest.mark.parametrize("conf", ["lite_rtse", "lite_rtse_open"])
-def test_the_confs_of_its_recipes_resolve(conf):
-    s = settings.resolve(conf)
-    assert s.model == "lite_rtse" and s.config == models.config_values("lite_rtse", "lite_rtse", {})
+@pytest.mark.parametrize("name, config", [("lite_rtse", {}), ("lite_rtse_open", {"level_range": [-42, -12]})])
+def test_the_configs_of_its_recipes_resolve(name, config):
+    s = settings.resolve(name)
+    assert s.model == "lite_rtse" and s.config == models.config_values("lite_rtse", "lite_rtse", config)

@@ -316,7 +316,7 @@ def test_an_overlap_goes_linearly_from_one_window_to_the_next():
 LEVELS = {"level_range": [-32.0, -12.0]}
 
 
-@pytest.fixture(params=["fspen", "dpcrn_cf", "dpcrn_cf-causal"])
+@pytest.fixture(params=["fspen", "dpcrn_cf", "dpcrn_cf-causal", "lite_rtse", "dpsnn"])
 def levelled(request):
     """A model as `moved` has it, and the same with a range of levels."""
     plain = moved(request.param)
@@ -362,7 +362,7 @@ def test_a_running_level_streams_and_follows_what_it_hears(rng, levelled):
     assert (gain[300:].diff() >= 0).all() and 2 < gain[-1] < to_the_range
 
 
-@pytest.mark.parametrize("name", ["fspen", "dpcrn_cf"])
+@pytest.mark.parametrize("name", ["fspen", "dpcrn_cf", "lite_rtse", "dpsnn"])
 def test_a_range_of_levels_in_the_wrong_order_is_refused(name):
     with pytest.raises(UserError, match="level_range"):
         models.build(name, models.config_values(name, name, {"level_range": [-12.0, -32.0]}))

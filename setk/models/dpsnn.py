@@ -39,6 +39,7 @@ from torch.nn import functional as F
 
 from setk.audio.stft import Frames
 from setk.models import Model, State, Widths
+from setk.nn.level import at_known_level, check_range
 from setk.nn.parts import constant
 from setk.nn.spiking import BASE, GAIN, AdaptiveRecurrent, Binary, LeakyConv, Readout, SteadyLinear, take_dormant
 
@@ -54,6 +55,9 @@ class Config:
     context: float = 0.01  # seconds of the past that a block's convolution sees, whole hops
     suppression: float = 0.0  # what the readout must exceed to reach the mask; more saves synaptic operations
     segment_reset: float = 0.0  # seconds after which neurons are reset, whole hops; 0: never
+    level_range: tuple[
+        float, ...
+    ] = ()  # lowest and highest level, dBFS, that the network sees; empty: any (see nn/level.py)
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those above
 
 
@@ -80,8 +84,8 @@ class Block(nn.Module):
 class DPSNN(Model):
     """The network over frames of waveform: forward(frames [B, T, 80], state) -> (frames, state).
 
-    State: five tensors for each block, r [B, width] of the readout, and the position [B, 1] in the signal. All are
-    zero before the signal, where `position` is 0: the neurons' rest is taken from the equations, not from the state.
+    State: five tensors for each block, r [B, width] of the readout, and the position [B, 1] in the signal; with a `level_range` the
+    level [B, 1]. All are zero before the signal, where `position` is 0: the neurons' rest is taken from the equations, not from the state.
     `extras` in training: "spikes" [B, T, width], the binary features; "readout" [B, T, width]; "dormant" [neurons], how far
     those that never fire, or never pass the readout's threshold, stay below their threshold (setk.nn.spiking.shortfall).
     """
@@ -95,6 +99,7 @@ class DPSNN(Model):
 
     def __init__(self, config: Config):
         super().__init__()
+        check_range(config.level_range)
         c = config
         context, self.period = (
             round(seconds * self.sample_rate / c.hop, 6) for seconds in (c.context, c.segment_reset)
@@ -133,7 +138,9 @@ class DPSNN(Model):
 
     def init_state(self, batch: int) -> State:
         blocks = [tensor for block in self.blocks for tensor in block.init_state(batch)]
-        return (*blocks, self.readout.init_state(batch), self.decoder_bias.new_zeros(batch, 1))
+        new = self.decoder_bias.new_zeros
+        level = (new(batch, 1),) * bool(self.config.level_range)
+        return (*blocks, self.readout.init_state(batch), new(batch, 1), *level)
 
     @property
     def parts(self) -> dict[str, Callable[[], object]]:
@@ -163,6 +170,13 @@ class DPSNN(Model):
         }
 
     def forward(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
+        if not self.config.level_range:
+            return self._enhance(frames, state)
+        hop_s = self.transform.hop / self.sample_rate
+        power = frames.square().mean(-1)
+        return at_known_level(self._enhance, frames, state, power, hop_s, self.config.level_range, first=0.5)
+
+    def _enhance(self, frames: Tensor, state: State) -> tuple[Tensor, State]:
         *blocks, r, position = state
         hold, after = self._hold(position, frames.shape[1])
         features = F.relu(self.encoder(frames))

@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State, Widths
 from setk.nn.depthwise import Conv2d
+from setk.nn.level import at_known_level, check_range, spectral_power
 from setk.nn.parts import constant
 
 BINS, WIDE = 257, 32
@@ -54,6 +55,9 @@ class Config:
     dense_3x3: bool = False  # 3x3 convs over all channels, not depth-wise
     shared_depthwise: bool = False  # one 7x7 conv before the splits, not one before each
     compression: float = 0.3  # exponent of the magnitude inside the network; 1 = none
+    level_range: tuple[
+        float, ...
+    ] = ()  # lowest and highest level, dBFS, that the network sees; empty: any (see nn/level.py)
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
 
 
@@ -61,7 +65,7 @@ class LiteRTSE(Model):
     """The network over spectra: forward(spectrum [B, T, 257, 2], state) -> (spectrum, state).
 
     State: h and c of both LSTMs, [1, B, 257] each, then the last inputs of each conv over time: two [B, 32, 2, 257],
-    and [B, C, 6, 257] with C = 124, 120, 112, 96 (124 alone if shared).
+    and [B, C, 6, 257] with C = 124, 120, 112, 96 (124 alone if shared); with a `level_range` the level [B, 1].
     """
 
     name = "lite_rtse"
@@ -72,6 +76,7 @@ class LiteRTSE(Model):
 
     def __init__(self, config: Config):
         super().__init__()
+        check_range(config.level_range)
         self.config = config
         self.transform = STFT(512, 256)
         width = self.units = Widths(config.widths)
@@ -109,7 +114,8 @@ class LiteRTSE(Model):
         lstms = [
             weight.new_zeros(1, batch, lstm.hidden_size) for lstm in (self.mask_lstm, self.residual_lstm) for _ in "hc"
         ]
-        return (*lstms, *(conv.start(batch) for conv in convs))
+        level = (weight.new_zeros(batch, 1),) * bool(self.config.level_range)
+        return (*lstms, *(conv.start(batch) for conv in convs), *level)
 
     @property
     def parts(self) -> dict[str, Callable[[], object]]:
@@ -127,6 +133,13 @@ class LiteRTSE(Model):
         }
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
+        if not self.config.level_range:
+            return self._enhance(spectrum, state)
+        power = spectral_power(spectrum, self.transform.window)
+        hop_s = self.transform.hop / self.sample_rate
+        return at_known_level(self._enhance, spectrum, state, power, hop_s, self.config.level_range)
+
+    def _enhance(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         h1, c1, h2, c2, *pasts = state
         x = compress(spectrum, self.config.compression)
         level = magnitude(x).squeeze(-1)  # [B, T, 257]

@@ -9,8 +9,7 @@ nearer end of the range, so that the output only scales with the input.
 from __future__ import annotations
 
 import math
-
-from typing import Sequence
+from typing import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -33,9 +32,33 @@ def running_gain(
     hop after the sound began, the window leaves the part `first` of the power."""
     low, high, lowest = (level.new_tensor(10 ** (db / 10)) for db in (low_db, high_db, LOWEST_DB))
     attack, release = (1 - math.exp(-hop_s / constant) for constant in (ATTACK_S, RELEASE_S))
-    gains = []
-    for now in power.split(1, 1):
+    levels = []
+    for now, begin in zip(power.split(1, 1), (power / first).split(1, 1)):
         followed = level + torch.where(now > level, attack, release) * (now - level)
-        level = torch.where(level > 0, followed, now / first)
-        gains.append((level.maximum(low).minimum(high) / level.maximum(lowest)).sqrt())
-    return torch.cat(gains, 1), level
+        level = torch.where(level > 0, followed, begin)
+        levels.append(level)
+    heard = torch.cat(levels, 1)
+    return (heard.maximum(low).minimum(high) / heard.maximum(lowest)).sqrt(), level
+
+
+def at_known_level(
+    network: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]],
+    frames: Tensor,
+    state: tuple[Tensor, ...],
+    power: Tensor,
+    hop_s: float,
+    level_range: Sequence[float],
+    first: float = 1.0,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """What `network` makes of frames [B, T, ...] with the running gain, without that gain again. The last tensor of the state is the
+    level; `power` [B, T] and `first` as in `running_gain`."""
+    gain, level = running_gain(power, state[-1], hop_s, *level_range, first=first)
+    gain = gain[(..., *(None for _ in frames.shape[2:]))]
+    out, after = network(frames * gain, state[:-1])
+    return out / gain, (*after, level)
+
+
+def spectral_power(spectrum: Tensor, window: int) -> Tensor:
+    """Mean square [B, T] of the samples of frames whose spectrum [B, T, bins, 2] was taken with the square root of Hann's window of
+    `window` samples: by Parseval, less the half that this window takes."""
+    return 4 * spectrum.square().flatten(2).sum(-1) / window**2
