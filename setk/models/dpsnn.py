@@ -228,5 +228,6 @@ class DPSNN(Model):
 
     @property
     def other_ops(self) -> int:
-        """Operations per frame of the LayerNorm and the sigmoid."""
-        return 10 * self.encoder.out_features + 5
+        """Operations per frame of the LayerNorm, the sigmoid and the running level."""
+        level = 3 * self.config.window if self.config.level_range else 0  # squares, products and quotients of samples
+        return 10 * self.encoder.out_features + 5 + level
