@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # DPCRN-CF (a reconstruction) on a few hours of open speech and noise, mixed on the fly: how the included dpcrn_cf was trained. There
-# are nine trainings, each from the best model of the one before. The first five are on the enhanced speech, more and more towards PESQ; the
+# are ten trainings, each from the best model of the one before. The first five are on the enhanced speech, more and more towards PESQ; the
 # fifth goes too far, and DIR/mean is the mean of its weights and those that it started from. Then the pitch network alone
-# learns F0 of the clean speech, then the comb and the decoder with it, then the whole model in two. fspen.sh describes the corpus.
+# learns F0 of the clean speech, then the comb and the decoder with it, then the complete model in three, of which the last is towards PESQ
+# again and is averaged with the one before. fspen.sh describes the corpus.
 #
 #   bash recipes/open/dpcrn_cf.sh --root CORPUS --more CORPUS_MORE
 conf=dpcrn_cf_open_balanced
@@ -26,4 +27,6 @@ fi
 train_first pitch dpcrn_cf_open_pitch
 train_first joint dpcrn_cf_open_joint
 train_first balanced "$conf"
-run_stages seed=15 steps=500 lr=3.0e-4 lr_end=1.0e-6 losses.perceptual=1.2 valid_every=500
+balance=(losses.snr=0.9 losses.envelope=1.5 lr_end=1.0e-6)
+train_first longer "$conf" "${balance[@]}" losses.perceptual=1.0 seed=16 steps=1300 lr=8.0e-4 valid_every=1300
+run_averaged 2 "${balance[@]}" losses.perceptual=1.8 seed=17 steps=400 warmup=30 lr=3.0e-4 valid_every=400

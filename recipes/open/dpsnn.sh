@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # DPSNN, a spiking network, on a few hours of open speech and noise, mixed on the fly: how the included dpsnn was trained. The first
-# training leaves most recurrent neurons silent; the loss `dormant` of the other four wakes them. The last two weigh envelopes more. fspen.sh
-# describes the corpus.
+# training leaves most recurrent neurons silent; the loss `dormant` of the others wakes them. From the fourth on envelopes weigh more. The
+# seventh starts from the mean of the two before, and is averaged with it: in that mean no neuron is silent.
+# fspen.sh describes the corpus.
 #
 #   bash recipes/open/dpsnn.sh --root CORPUS --more CORPUS_MORE
 conf=dpsnn_open
@@ -14,6 +15,16 @@ train_first second dpsnn_open "${awake[@]}" seed=3 steps=600 warmup=50 lr=2.0e-3
 train_first third dpsnn_open "${awake[@]}" seed=4 steps=300 warmup=20 lr=1.0e-3 lr_end=1.0e-5 losses.snr=2.0 valid_every=300
 awake+=(ema=0.999 lr_end=1.0e-5)
 train_first fourth dpsnn_open "${awake[@]}" losses.envelope=4.0 seed=5 segment=1.5 steps=3600 lr=3.0e-3 valid_every=1200
-run_stages "${awake[@]}" losses.envelope=8.0 seed=6 segment=2.0 steps=2200 lr=2.0e-3 valid_every=1100
+awake+=(segment=2.0)
+train_first fifth dpsnn_open "${awake[@]}" losses.envelope=8.0 seed=6 steps=2200 lr=2.0e-3 valid_every=1100
+awake+=(losses.envelope=16.0)
+train_first sixth dpsnn_open "${awake[@]}" seed=8 steps=1400 lr=2.0e-3 valid_every=700
+if [[ ! $own_init ]]; then
+    mkdir -p "$dir/mean/log"
+    sixth=$dir/sixth/best.pt init=$dir/fifth/best.pt
+    dir=$dir/mean average_with_init "$sixth"
+    init=$dir/mean/best.pt
+fi
+run_averaged 1 "${awake[@]}" losses.dormant=4.0 ema=0.99 seed=9 steps=240 warmup=10 lr=4.0e-4 lr_end=1.0e-6 valid_every=240
 operations
 suppression_curve

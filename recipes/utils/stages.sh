@@ -59,11 +59,24 @@ init_from() {
     init=${init:-$float/best.pt}
 }
 
-# average_with_init CKPT: best.pt is the mean of the weights of CKPT and of those that it started from.
+# average_with_init CKPT...: best.pt is the mean of the weights of each CKPT and of those that they started from.
 average_with_init() {
     due 2 || return 0
     # shellcheck disable=SC2086
-    $cpu_cmd "$dir/log/mean.log" se-train average "$dir/best.pt" "$init" "$1" --valid "$valid"
+    $cpu_cmd "$dir/log/mean.log" se-train average "$dir/best.pt" "$init" "$@" --valid "$valid"
+}
+
+# run_averaged SHARE [KEY=VALUE...]: as run_stages, and best.pt is the mean of the weights before the training, DIR/last, and SHARE times
+# those after it.
+run_averaged() {
+    local after=() i
+    for ((i = 0; i < $1; i++)); do
+        after+=("$dir/last/best.pt")
+    done
+    mkdir -p "$dir/log"
+    part "$dir/last" 0 2 "${@:2}"
+    average_with_init "${after[@]}"
+    evaluate
 }
 
 prepare_stage() {
