@@ -152,7 +152,8 @@ def test_a_signal_of_one_window_is_taken_whole(noncausal, rng):
     wave = speech_like(rng, affordable(noncausal, 1), 2)
     stream = Overlapped(InProcess(noncausal), 16000, 2, noncausal.transform.frames(wave.shape[1]))
     out = np.concatenate([stream.push(wave[:, :777].numpy()), stream.push(wave[:, 777:].numpy()), stream.flush()], 1)
-    assert np.abs(out - noncausal.enhance(wave).numpy()).max() < 1e-6
+    offline = noncausal.enhance(wave).numpy()
+    assert np.abs(out - offline).max() < 1e-4 * np.abs(offline).max()
 
 
 @torch.no_grad()
