@@ -54,7 +54,7 @@ from torch.nn import functional as F
 from setk.audio.stft import STFT, compress, magnitude
 from setk.models import Model, State, Widths
 from setk.nn.gru import GroupedGRU, PathLinear
-from setk.nn.level import at_known_level, check_range, spectral_power
+from setk.nn.level import check_range, spectra_at_known_level
 from setk.nn.parts import constant
 
 BINS, BANDS, WIDE, NARROW = 257, 32, 32, 16
@@ -192,11 +192,9 @@ class FSPEN(Model):
         }
 
     def forward(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
-        if not self.config.level_range:
-            return self._enhance(spectrum, state)
-        power = spectral_power(spectrum, self.transform.window)
-        hop_s = self.transform.hop / self.sample_rate
-        return at_known_level(self._enhance, spectrum, state, power, hop_s, self.config.level_range)
+        return spectra_at_known_level(
+            self._enhance, spectrum, state, self.transform, self.sample_rate, self.config.level_range
+        )
 
     def _enhance(self, spectrum: Tensor, state: State) -> tuple[Tensor, State]:
         batch, time = spectrum.shape[:2]

@@ -14,6 +14,8 @@ from typing import Callable, Sequence
 import torch
 from torch import Tensor
 
+from setk.audio.stft import STFT
+
 ATTACK_S, RELEASE_S = 8.0, 4.0  # time constants of the level where it rises and falls
 LOWEST_DB = -110.0  # the gain rises no further below this level: what is there is no signal
 
@@ -41,8 +43,11 @@ def running_gain(
     return (heard.maximum(low).minimum(high) / heard.maximum(lowest)).sqrt(), level
 
 
+Network = Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]]
+
+
 def at_known_level(
-    network: Callable[[Tensor, tuple[Tensor, ...]], tuple[Tensor, tuple[Tensor, ...]]],
+    network: Network,
     frames: Tensor,
     state: tuple[Tensor, ...],
     power: Tensor,
@@ -58,7 +63,18 @@ def at_known_level(
     return out / gain, (*after, level)
 
 
-def spectral_power(spectrum: Tensor, window: int) -> Tensor:
-    """Mean square [B, T] of the samples of frames whose spectrum [B, T, bins, 2] was taken with the square root of Hann's window of
-    `window` samples: by Parseval, less the half that this window takes."""
-    return 4 * spectrum.square().flatten(2).sum(-1) / window**2
+def spectra_at_known_level(
+    network: Network,
+    spectrum: Tensor,
+    state: tuple[Tensor, ...],
+    transform: STFT,
+    sample_rate: int,
+    level_range: Sequence[float],
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """`at_known_level` for the spectrum [B, T, bins, 2] that `transform` takes with the square root of Hann's window; `network` alone where
+    `level_range` is empty."""
+    if not level_range:
+        return network(spectrum, state)
+    # Mean square of a frame's samples, by Parseval, less what the window takes: half the power.
+    power = 4 * spectrum.square().flatten(2).sum(-1) / transform.window**2
+    return at_known_level(network, spectrum, state, power, transform.hop / sample_rate, level_range)
