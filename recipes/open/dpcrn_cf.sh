@@ -19,10 +19,7 @@ train_first third $perceptual optimizer=adamw ema=0 seed=3 steps=5000 lr=1.5e-3 
 train_first fourth $perceptual seed=4 steps=8000 lr=1.5e-3 losses.perceptual=0.6 valid_every=1000
 if [[ ! $own_init ]]; then
     conf=$perceptual part "$dir/fifth" 0 2
-    mkdir -p "$dir/mean/log"
-    fifth=$dir/fifth/last.pt
-    dir=$dir/mean average_with_init "$fifth"
-    init=$dir/mean/best.pt
+    average_into "$dir/mean" "$dir/fifth/last.pt"
 fi
 train_first pitch dpcrn_cf_open_pitch
 train_first joint dpcrn_cf_open_joint

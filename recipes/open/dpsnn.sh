@@ -20,10 +20,8 @@ train_first fifth dpsnn_open "${awake[@]}" losses.envelope=8.0 seed=6 steps=2200
 awake+=(losses.envelope=16.0)
 train_first sixth dpsnn_open "${awake[@]}" seed=8 steps=1400 lr=2.0e-3 valid_every=700
 if [[ ! $own_init ]]; then
-    mkdir -p "$dir/mean/log"
-    sixth=$dir/sixth/best.pt init=$dir/fifth/best.pt
-    dir=$dir/mean average_with_init "$sixth"
-    init=$dir/mean/best.pt
+    init=$dir/fifth/best.pt
+    average_into "$dir/mean" "$dir/sixth/best.pt"
 fi
 run_averaged 1 "${awake[@]}" losses.dormant=4.0 ema=0.99 seed=9 steps=240 warmup=10 lr=4.0e-4 lr_end=1.0e-6 valid_every=240
 operations

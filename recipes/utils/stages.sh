@@ -59,11 +59,12 @@ init_from() {
     init=${init:-$float/best.pt}
 }
 
-# average_with_init CKPT...: best.pt is the mean of the weights of each CKPT and of those that they started from.
-average_with_init() {
-    due 2 || return 0
+# average_into FOLDER CKPT...: FOLDER/best.pt, from which the next training starts, is the mean of the weights of init and of each CKPT.
+average_into() {
+    mkdir -p "$1/log"
     # shellcheck disable=SC2086
-    $cpu_cmd "$dir/log/mean.log" se-train average "$dir/best.pt" "$init" "$@" --valid "$valid"
+    ! due 2 || $cpu_cmd "$1/log/mean.log" se-train average "$1/best.pt" "$init" "${@:2}" --valid "$valid"
+    init=$1/best.pt
 }
 
 # run_averaged SHARE [KEY=VALUE...]: as run_stages, and best.pt is the mean of the weights before the training, DIR/last, and SHARE times
@@ -73,9 +74,8 @@ run_averaged() {
     for ((i = 0; i < $1; i++)); do
         after+=("$dir/last/best.pt")
     done
-    mkdir -p "$dir/log"
     part "$dir/last" 0 2 "${@:2}"
-    average_with_init "${after[@]}"
+    average_into "$dir" "${after[@]}"
     evaluate
 }
 
