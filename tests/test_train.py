@@ -257,7 +257,7 @@ def test_mixing_as_training_goes_from_lists_equals_that_from_shards(work):
         "--set",
         "steps=6",
         "--set",
-        "mixing={snr: [0, 10], second_noise: 0.5, noise_speed: [0.7, 1.5], noise_eq: 10, speech_eq: 3}",
+        "mixing={snr: [0, 10], second_noise: 0.5, noise_speed: [0.7, 1.5], noise_eq: 10, speech_eq: 3, high_voice: 0.5}",
     )
     finish(work, work / "lists", *more, train="mixed")
     finish(work, work / "mixed_out", *more, train="mixed_shards")
@@ -722,6 +722,27 @@ def test_kinds_of_noise_are_drawn_evenly_from_lists_and_from_shards(work):
     write_list(folder / "noise2kind", dict(list(read_list(folder / "noise2kind").items())[1:]))
     with pytest.raises(UserError, match="noise2kind: n00 has no kind"):
         TrainingData(folder, s)
+
+
+def test_voices_are_made_as_high_as_those_of_children(work):
+    import numpy as np
+
+    from setk import audio
+    from setk.data.lists import write_list
+    from setk.training.data import HIGHER, TrainingData
+
+    folder = sources_by_kind(work, "voices", ["hum"])
+    voices = {f"s{i:02d}": folder / f"s{i}.wav" for i in range(20)}
+    for path in voices.values():
+        audio.write(path, 0.5 * np.sin(2 * np.pi * 1000 * np.arange(64000) / 16000).astype(np.float32), 16000)
+    write_list(folder / "speech.scp", voices)
+    s = settings_of(work, "mixing={snr: [20, 20], high_voice: 0.5}", "augment={}", "batch=20")
+    clean = TrainingData(folder, s)[0, 0, 1][1].numpy()
+    faster = np.abs(np.fft.rfft(clean * np.hanning(clean.shape[1]))).argmax(1) * 16 / clean.shape[1]
+    high = faster > 1.1
+    assert 3 <= high.sum() <= 17 and np.allclose(faster[~high], 1, atol=0.01)
+    assert (faster[high] > HIGHER[0] - 0.01).all() and (faster[high] < HIGHER[1] + 0.01).all()
+    assert len(set(faster[high].round(2))) > 1
 
 
 def test_segments_without_noise_or_without_speech_come_as_often_as_asked(work):

@@ -15,7 +15,7 @@ from typing import Generator, Iterable, Protocol
 import numpy as np
 import torch
 
-from setk.audio import Location
+from setk.audio import Location, resample
 from setk.core import pool
 from setk.data import datadir, mixing, shards
 from setk.core.errors import UserError
@@ -24,6 +24,8 @@ from setk.data.mixing import Spread
 from setk.data.shards import Shards
 from setk.training.ranks import Ranks
 from setk.training.settings import Settings
+
+HIGHER = 1.2, 2.0  # times as fast, where a voice is to be a child's
 
 
 class Source(Protocol):
@@ -130,9 +132,9 @@ class TrainingData(torch.utils.data.Dataset):
         noisy, clean = torch.from_numpy(np.stack(examples)).unbind(1)
         return noisy, clean
 
-    def _segment(self, source: Source, i: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """A random segment of utterance i; a shorter utterance lies at a random place in silence."""
-        length, n = int(source.lengths[i]), self.samples
+    def _segment(self, source: Source, i: int, rng: np.random.Generator, n: int) -> dict[str, np.ndarray]:
+        """A random segment of n samples of utterance i; a shorter utterance lies at a random place in silence."""
+        length = int(source.lengths[i])
         if length >= n:
             return source.read(i, int(rng.integers(length - n + 1)), n)
         before = int(rng.integers(n - length + 1))
@@ -141,14 +143,14 @@ class TrainingData(torch.utils.data.Dataset):
     def _cut(self, i: int, rng: np.random.Generator) -> np.ndarray:
         """[2, segment]: noisy and clean of a pair, augmented."""
         a, pairs = self.s.augment, self.sources["pairs"]
-        found = self._segment(pairs, i, rng)
+        found = self._segment(pairs, i, rng, self.samples)
         noisy, clean = found["noisy"], found["clean"]
         if a.remix or a.snr:
             # Remix: noises change places among utterances (Défossez et al. 2020). SNR: the noise alone is scaled,
             # which gives more cases of little noise than a corpus holds (FQSE).
             noise = noisy - clean
             if rng.random() < a.remix:
-                other = self._segment(pairs, int(rng.integers(len(self.ids))), rng)
+                other = self._segment(pairs, int(rng.integers(len(self.ids))), rng, self.samples)
                 noise = other["noisy"] - other["clean"]
             noisy = mixing.mix(clean, noise, rng.uniform(*a.snr)).noisy if a.snr else clean + noise
         return self._degrade(noisy, clean, rng)
@@ -169,7 +171,7 @@ class TrainingData(torch.utils.data.Dataset):
     def _mix(self, i: int, rng: np.random.Generator) -> np.ndarray:
         """[2, segment]: noisy and clean, speech i mixed with noise at an SNR and a level that rng draws."""
         m = self.s.mixing
-        speech = self._segment(self.sources["speech"], i, rng)["speech"]
+        speech = self._speech(i, rng)
         drawn = mixing.draw(rng, len(self.sources["noise"].ids), Spread(*m.snr), Spread(*m.level), groups=self.kinds)
         noise = self._noise(drawn.noise, drawn.place, rng)
         if rng.random() < m.second_noise:
@@ -193,6 +195,14 @@ class TrainingData(torch.utils.data.Dataset):
             speech = speech * (u < 1 - m.noise_only)
         mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, self.rate, rir=room)
         return self._degrade(mixed.noisy, mixed.clean, rng)
+
+    def _speech(self, i: int, rng: np.random.Generator) -> np.ndarray:
+        """A segment of utterance i; sometimes played faster, which brings pitch and formants to those of a child."""
+        size = self.samples
+        if self.s.mixing.high_voice and rng.random() < self.s.mixing.high_voice:
+            size = round(size * rng.uniform(*HIGHER))
+        speech = self._segment(self.sources["speech"], i, rng, size)["speech"]
+        return resample(speech, size, self.samples)
 
     def _noise(self, j: int, place: float, rng: np.random.Generator) -> np.ndarray:
         """A segment of noise j, from `place` (0 ... 1) on, at a random speed and through a random equaliser."""

@@ -43,6 +43,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "mixing.noise_speed": (0.1, 10.0),
     "mixing.noise_eq": (0.0, 100.0),
     "mixing.speech_eq": (0.0, 100.0),
+    "mixing.high_voice": PROBABILITY,
     "mixing.room": PROBABILITY,
     "mixing.clean_only": PROBABILITY,
     "mixing.noise_only": PROBABILITY,
