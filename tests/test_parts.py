@@ -22,7 +22,6 @@ torch.set_num_threads(1)
 IDLE_PARTS: dict[str, set[str]] = {
     "effifusion_gan-small": {"phase"},
     "fqse-small": {"splitter", "residual"},
-    "fspen": {"full-band"},
     "lite_rtse": {"multi-order", "magnitude-residual", "phase"},
 }
 STOI_BELOW_NOISY = {"dpsnn"}  # above by less than spikes that rounding flips may change
