@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 
+from setk import pretrained
 from setk.data.lists import read_list
 from conftest import MINI, PATIENCE, ROOT
 
@@ -76,6 +77,24 @@ def test_the_committed_table_is_that_of_the_committed_scores(tmp_path):
     assert done.stdout == (ROOT / "RESULTS.md").read_text()
     shipped = {p.stem for p in (ROOT / "setk" / "pretrained").glob("*.pt")}
     assert shipped == set(re.findall(r"^\| ([\w-]+) \| [\d,]+ \|", done.stdout, re.M))
+
+
+@pytest.mark.parametrize("name", list(pretrained.included()))
+def test_a_card_states_the_scores_of_the_table(name):
+    card = " ".join((ROOT / f"setk/pretrained/{name}.md").read_text().split())
+    found = json.loads((ROOT / f"results/open/{name}/scores.json").read_text())["metrics"]
+    shown = {"pesq_wb": ".2f", "stoi": ".3f", "estoi": ".3f", "si_sdr": ".2f"}
+    row = [f"{m['mean']:{f}} [{m['low']:{f}}, {m['high']:{f}}]" for m, f in ((found[k], f) for k, f in shown.items())]
+    assert f"| {name} | {' | '.join(row)} |" in card
+    assert f"{name} " + " / ".join(f"{found[f'dnsmos_{k}']['mean']:.2f}" for k in ("sig", "bak", "ovrl")) in card
+    with open(ROOT / f"results/open/{name}/conditions.tsv", newline="") as f:
+        rows = list(csv.DictReader(f, delimiter="\t"))
+    clean_pesq, clean_snr, left = (
+        sum(float(row[column]) for row in rows) / len(rows)
+        for column in ("clean_pesq_wb", "clean_si_sdr", "noise_left")
+    )
+    assert f"Clean speech as input: PESQ-WB {clean_pesq:.2f}, SI-SDR {clean_snr:.1f} dB." in card
+    assert f"Noise alone as input: {-left:.1f} dB less." in card
 
 
 def test_without_a_corpus_it_says_what_is_missing():
