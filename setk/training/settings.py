@@ -36,9 +36,7 @@ class Mixing:
     noise_speed: tuple[float, float] = (1.0, 1.0)  # noise is played this many times as fast, uniform
     noise_eq: float = 0.0  # dB; depth of a random equaliser on the noise
     speech_eq: float = 0.0  # dB; the same on the speech, target included
-    high_voice: float = (
-        0.0  # probability that the speech is played 1.2 to 2 times as fast: pitch and formants of a child
-    )
+    high_voice: float = 0.0  # probability that speech is played 1.2 to 2 times as fast, with a child's pitch
     room: float = 0.0  # probability that the speech is in one of the rooms of rir.scp
     clean_only: float = 0.0  # probability that there is no noise
     noise_only: float = 0.0  # probability that there is no speech
