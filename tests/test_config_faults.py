@@ -65,7 +65,7 @@ def test_settings_on_the_command_line(value):
         "betas=[0.9, 1.5]", "betas=[-1, 0.9]", "betas=[0.9]", "lr=.nan", "lr=.inf", "lr=-1", "lr=1e400", "seed=1e23", "seed=" + "9" * 23,
         "seed=-1", "workers=-1", "workers=100000", "segment=1e9", "segment=.nan", "steps=100000000", "steps=0", "steps=1.5", "steps=true",
         "batch=1000000000", "clip=-1", "weight_decay=-1", "ema=1", "patience=-1", "average=-1", "warmup=-5", "augment.snr=[5, -5]",
-        "augment.remix=2", "mixing.noise_speed=[0, 1]", "mixing.level=[-15, -35]", "mixing.room=-0.1", "mixing.high_voice=2", "losses.magnitude=.nan",
+        "augment.remix=2", "mixing.noise_speed=[0, 1]", "mixing.level=[-15, -35]", "mixing.room=-0.1", "mixing.high_voice=2", "context=-1", "losses.magnitude=.nan",
         "config.dpe_blocks=100000", "config.dpe_blocks=-1", "config.groups=0", "config.compression=.nan", "config.widths=[-1]",
         "lr=2001-02-03", "lr=[1]", "lr={}", "lr=null", "model=null", "model=[]", "model={}", "model=nope", "preset=[]", "preset=nope",
         "config=3", "config=[]", "metrics=[]", "metrics=[nope]", "metrics=pesq_wb", "losses=[]", "losses={}", "losses={nope: 1}", "best=nope",

@@ -62,7 +62,10 @@ def test_a_model_of_mine_stands_beside_noisy_with_every_number_from_its_file(cor
     assert f"{scores['pesq_wb']['mean']:.2f} [" in row and f"{scores['covl']['mean']:.2f} [" in row
     count = json.loads((out / "untrained" / "count.json").read_text())
     assert f"| untrained | {count['params']:,} |" in text
-    assert "## Quiet input, clean input, noise alone" in text and "| untrained |" in text.split("## Quiet input")[1]
+    assert (
+        "## Quiet input, long input, clean input, noise alone" in text
+        and "| untrained |" in text.split("## Quiet input")[1]
+    )
     # The table alone, from what is there, is the same table.
     (tmp_path / "T.md").unlink()
     assert table("--stage", 4, "--out", out, "--table", tmp_path / "T.md").stdout == text

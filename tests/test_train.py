@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from conftest import COMMANDS, MINI, PATIENCE, ROOT, SMALL, command
-from setk import checkpoint
+from setk import checkpoint, models
 
 TINY = (
     SMALL
@@ -743,6 +743,29 @@ def test_voices_are_made_as_high_as_those_of_children(work):
     assert 3 <= high.sum() <= 17 and np.allclose(faster[~high], 1, atol=0.01)
     assert (faster[high] > HIGHER[0] - 0.01).all() and (faster[high] < HIGHER[1] + 0.01).all()
     assert len(set(faster[high].round(2))) > 1
+
+
+@pytest.mark.parametrize("context", [0.25, 1.0, 1.7])
+def test_the_latter_half_of_a_batch_continues_a_recording_of_other_examples(work, context):
+    from setk.training.objective import Enhancer
+
+    s = settings_of(work, f"context={context}", "segment=0.5")
+    model = models.build(s.model, s.config).eval()  # BatchNorm in training mixes the examples
+    noisy = 0.1 * torch.randn(5, 8000)
+    found, _ = Enhancer(model, s)(noisy)
+    frames = model.transform.analysis(noisy)
+    heard = round(context / 0.5 * frames.shape[1])
+    for i in range(5):
+        before = torch.cat([frames[i - k] for k in (4, 3, 2, 1)])[-heard:][None]
+        state = model.init_state(1) if i < 3 else model(before, model.init_state(1))[1]
+        torch.testing.assert_close(found[i], model.whole(frames[i : i + 1], state)[0], atol=1e-5, rtol=1e-4)
+
+
+def test_context_is_refused_where_nothing_can_be_heard_before(work):
+    context = ("--set", "context=1")
+    assert "two examples" in finish(work, work / "alone", *context, "--set", "batch=1", code=2).err
+    one_chunk = ("--set", "model=conv_tasnet", "--set", "config={}", "--set", "preset=conv_tasnet-small")
+    assert "not causal" in finish(work, work / "one_chunk", *context, *one_chunk, code=2).err
 
 
 def test_segments_without_noise_or_without_speech_come_as_often_as_asked(work):

@@ -2,6 +2,7 @@
 
 For each MODEL, writes RESULTS/NAME/conditions.tsv: of every utterance, PESQ-WB and SI-SDR of the output
   quiet   the same input LEVEL dB lower (which brings an active level of -25 dBFS to -60)
+  long    the utterance within one recording of all of them, end to end, as a call or a live input that runs for minutes
   clean   the clean speech alone, which needs nothing
 and `noise_left`, the level of the output re the input in dB where the input is the noise alone (noisy - clean).
 Then writes RESULTS/conditions.md, a section of RESULTS.md, from all such tables that are there and from scores.tsv beside them:
@@ -24,7 +25,8 @@ from setk.scoring.summary import summarise
 
 RATE = 16000
 LEVEL = -35.0
-COLUMNS = ("quiet_pesq_wb", "quiet_si_sdr", "clean_pesq_wb", "clean_si_sdr", "noise_left")
+METRICS = ("pesq_wb", "si_sdr")
+COLUMNS = (*(f"{condition}_{name}" for condition in ("quiet", "long", "clean") for name in METRICS), "noise_left")
 SHOWN = {"pesq_wb": ".2f", "stoi": ".3f", "si_sdr": ".2f"}  # by SNR and by noise
 
 
@@ -32,26 +34,27 @@ def level(x: np.ndarray) -> float:
     return 10 * np.log10(np.mean(np.square(x, dtype=np.float64)) + 1e-20)
 
 
-def measure(model: Enhancer, noisy: np.ndarray, clean: np.ndarray) -> list[float]:
-    """The values of COLUMNS for one pair [n]."""
+def measure(model: Enhancer, noisy: np.ndarray, clean: np.ndarray, within: np.ndarray) -> list[float]:
+    """The values of COLUMNS for one pair [n]; `within` [n] is the output for it within the long recording."""
     gain = 10 ** (LEVEL / 20)
-    scores = [
-        compute(clean, y, RATE, ("pesq_wb", "si_sdr"))[0]
-        for y in (model.enhance(gain * noisy, RATE) / gain, model.enhance(clean, RATE))
-    ]
+    outputs = model.enhance(gain * noisy, RATE) / gain, within, model.enhance(clean, RATE)
+    scores = [compute(clean, output, RATE, METRICS)[0] for output in outputs]
     noise = noisy - clean
     return [
-        *(score[name] for score in scores for name in ("pesq_wb", "si_sdr")),
+        *(score[name] for score in scores for name in METRICS),
         level(model.enhance(noise, RATE)) - level(noise),
     ]
 
 
 def write_conditions(model: str, noisy: dict[str, str], clean: dict[str, str], results: Path) -> None:
     enhancer = setk.load(model)
+    inputs = [audio.read_mono(path, RATE)[0] for path in noisy.values()]
+    ends = np.cumsum([len(x) for x in inputs])
+    outputs = np.split(enhancer.enhance(np.concatenate(inputs), RATE), ends[:-1])
     lines = ["\t".join(("utt", *COLUMNS))]
-    for utt in noisy:
-        pair = (audio.read_mono(table[utt], RATE)[0] for table in (noisy, clean))
-        lines.append("\t".join([utt, *(f"{value:.4f}" for value in measure(enhancer, *pair))]))
+    for utt, x, within in zip(noisy, inputs, outputs):
+        found = measure(enhancer, x, audio.read_mono(clean[utt], RATE)[0], within)
+        lines.append("\t".join([utt, *(f"{value:.4f}" for value in found)]))
     folder = results / Path(model).stem
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / "conditions.tsv", "\n".join(lines) + "\n")
@@ -79,7 +82,7 @@ def table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def beyond_the_mean(scores: dict, conditions: dict) -> str:
-    """The table of quiet and clean input and of noise alone."""
+    """The table of quiet, long and clean input and of noise alone."""
     rows = []
     for name, found in conditions.items():
         usual = [
@@ -94,6 +97,8 @@ def beyond_the_mean(scores: dict, conditions: dict) -> str:
             "SI-SDR, dB",
             "quiet: PESQ-WB",
             "quiet: SI-SDR, dB",
+            "long: PESQ-WB",
+            "long: SI-SDR, dB",
             "clean in: PESQ-WB",
             "clean in: SI-SDR, dB",
             "noise alone, dB",
@@ -128,10 +133,12 @@ def section(results: Path, pairs: dict[str, dict[str, str]]) -> str:
     pairs = {utt: row for utt, row in pairs.items() if any(utt in rows for rows in scores.values())}
     by_snr, by_noise = by(pairs, "snr_db", float), by(pairs, "noise", str)
     parts = [
-        "## Quiet input, clean input, noise alone",
+        "## Quiet input, long input, clean input, noise alone",
         "",
-        f"The test set {-LEVEL:g} dB quieter (active level -60 dBFS), its clean speech as input, and its noise alone (level of the",
-        "output re the input). A model that ignores level scores the same when it is quiet; one that knows speech leaves it as it is.",
+        f"The test set {-LEVEL:g} dB quieter (active level -60 dBFS), all of it as one recording, its clean speech as input, and its noise alone",
+        "(level of the output re the input). A model that ignores level scores the same when it is quiet, and one whose state does not",
+        "drift the same in a long recording, but for what it needs to get used to another voice and noise every four seconds. One that knows",
+        "speech leaves it as it is.",
         "",
         beyond_the_mean(scores, conditions),
         "",

@@ -127,10 +127,11 @@ class Model(nn.Module):
             for one, two in zip(self.init_state(1), self.init_state(2))
         )
 
-    def whole(self, frames: torch.Tensor) -> torch.Tensor:
-        """All frames [B, T, *shape] of signals to as many, aligned with them, as one chunk."""
+    def whole(self, frames: torch.Tensor, state: State | None = None) -> torch.Tensor:
+        """All frames [B, T, *shape] of signals to as many, aligned with them, as one chunk; `state`: that of what was heard before,
+        if anything was."""
         late = frames.new_zeros(len(frames), self.lookahead, *self.transform.shape)
-        out, _ = self(torch.cat([frames, late], 1), self.init_state(len(frames)))
+        out, _ = self(torch.cat([frames, late], 1), self.init_state(len(frames)) if state is None else state)
         return out[:, self.lookahead :]
 
     def enhance(self, wave: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from setk.core.errors import UserError
-from setk.models import Model
+from setk.models import Model, State
 from setk.training.losses import Example, weighted
 from setk.training.muon import Muon
 from setk.training.pruning import Masks
@@ -91,16 +91,28 @@ class Learner:
 class Enhancer(nn.Module):
     """A model from waveform to frames, in the precision of the config: the one call that DDP and the compiler see."""
 
-    def __init__(self, model: Model, precision: str):
+    def __init__(self, model: Model, settings: Settings):
         super().__init__()
-        self.model, self.narrow = model, precision == "bf16"
+        self.model, self.narrow = model, settings.precision == "bf16"
+        self.context = settings.context / settings.segment  # in examples
 
     def forward(self, noisy: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """noisy [B, n] -> frames [B, T, *shape] in float32, and the model's extras."""
         frames = self.model.transform.analysis(noisy)
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.narrow):
-            frames = self.model.whole(frames)
+            frames = self.model.whole(frames, self._heard(frames) if self.context else None)
         return frames.float(), dict(self.model.extras)
+
+    @torch.no_grad()
+    def _heard(self, frames: Tensor) -> State:
+        """The state before `frames` [B, T, *shape]: the first half of the examples begins a recording, and the others continue one
+        that had other examples before them."""
+        begin = len(frames) - len(frames) // 2
+        others = [frames.roll(k, 0)[begin:] for k in range(math.ceil(self.context), 0, -1)]
+        before = torch.cat(others, 1)[:, -round(self.context * frames.shape[1]) :]
+        _, after = self.model(before, self.model.init_state(len(before)))
+        fresh = self.model.init_state(begin)
+        return tuple(torch.cat(halves, axis) for *halves, axis in zip(fresh, after, self.model.state_axes))
 
 
 def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
@@ -143,7 +155,7 @@ class Objective:
     def __init__(self, model: Model, settings: Settings, ranks: Ranks):
         self.model, self.settings = model, settings
         self.fixed = fix_all_but(settings.only, model)
-        enhance = Enhancer(model, settings.precision)
+        enhance = Enhancer(model, settings)
         if settings.compile:
             enhance.compile()
         self.learners = {"model": Learner(enhance, optimizer_for(model, settings), settings, ranks)}

@@ -16,6 +16,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "quantization.observe": (1, _STEPS),
     "seed": (0, 2**63 - 1),
     "segment": (0.01, 600.0),
+    "context": (0.0, 600.0),
     "batch": (1, 1 << 16),
     "accumulate": (1, 1 << 16),
     "steps": (0, _STEPS),

@@ -58,6 +58,14 @@ class Run:
         self.warn = say
         self.say = say if ranks.first else lambda message: None
         self.model = build(settings).to(ranks.device)
+        if settings.context and not self.model.causal:
+            raise UserError(
+                f"context {settings.context:g}: {self.model.name} is not causal, and keeps nothing of what it heard; set 0"
+            )
+        if settings.context and settings.batch // parts < 2:
+            raise UserError(
+                f"context {settings.context:g}: needs two examples or more in each of the {parts} parts of a batch"
+            )
         if data.rate != self.model.sample_rate:
             raise UserError(
                 f"{data.name}: is at {data.rate} Hz; {self.model.name} works at {self.model.sample_rate} Hz"

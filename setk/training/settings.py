@@ -81,6 +81,7 @@ class Settings:
     quantization: Scheme | None = None  # method, observe: train with weights and activations rounded to 8 bits
     seed: int = 1
     segment: float = 2.0  # seconds of a training example
+    context: float = 0.0  # seconds of other examples that a causal model hears before each of a batch's latter half
     batch: int = 16  # examples of an optimizer step, over all ranks and micro-batches
     accumulate: int = 1  # micro-batches in which a rank takes its part of the batch, to save memory
     steps: int = 0  # optimizer steps; the schedule ends with the last. Exactly one of steps and epochs is above 0
