@@ -86,6 +86,18 @@ def test_a_stream_has_the_bytes_of_a_pipe(se, rng):
     assert np.array_equal(audio.to_int16(out)[0].T, np.frombuffer(done.stdout, "<i2").reshape(-1, 2))
 
 
+@pytest.mark.parametrize("rate, stated", [(16000, 32), (48000, 46), (8000, 60), (44100, 46.007)])
+def test_the_output_of_a_stream_is_as_late_as_it_states(rate, stated):
+    stream, x = setk.load("fspen").stream(rate), sound(rate)[0]
+    assert stream.latency_ms == pytest.approx(stated, abs=0.001)
+    waited = seen = given = 0
+    for block in np.split(x, range(0, len(x), rate // 1000)):
+        seen += len(block)
+        waited = max(waited, seen - given)
+        given += len(stream.push(block))
+    assert 0 <= 1000 * waited / rate - stated <= 1.5
+
+
 def test_input_may_be_float_or_int16_with_or_without_channels():
     x = sound()
     model = setk.load("fspen")

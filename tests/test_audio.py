@@ -146,6 +146,38 @@ def test_resampling_keeps_a_tone_and_its_length(rng):
         assert np.abs(y - want)[200:-200].max() < (1e-6 if resampler == "soxr" else 1e-3)
 
 
+RATES = [(48000, 16000), (16000, 48000), (44100, 16000), (16000, 11025), (16000, 8000), (15999, 16000)]
+
+
+@pytest.mark.parametrize("source, target", RATES)
+def test_a_stream_is_resampled_alike_in_blocks_of_any_size_and_as_late_as_it_states(rng, source, target):
+    from setk.audio.resample import StreamResampler
+
+    x = rng.standard_normal((2, int(rng.integers(1, source)))).astype(np.float32)
+    whole = StreamResampler(source, target, 2).push(x, last=True)
+    assert whole.shape == (2, audio.resampled_length(x.shape[1], source, target)) and whole.dtype == np.float32
+    resampler, parts, seen = StreamResampler(source, target, 2), [], 0
+    for block in np.array_split(x, int(rng.integers(1, 60)), axis=1):
+        parts.append(resampler.push(block))
+        seen += block.shape[1]
+        known = np.ceil(max(0, seen - resampler.delay_s * source) * target / source)
+        assert abs(sum(part.shape[1] for part in parts) - known) <= 1
+    assert np.array_equal(np.concatenate([*parts, resampler.push(x[:, :0], last=True)], axis=1), whole)
+
+
+@pytest.mark.parametrize("source, target", RATES)
+def test_a_resampled_stream_keeps_what_both_rates_hold_and_nothing_else(source, target):
+    from setk.audio.resample import StreamResampler
+
+    lower, edge = min(source, target) / 2, slice(target // 10, -target // 10)
+    for frequency, kept in ((1000, 1.0), (0.9 * lower, 1.0), (1.02 * lower, 0.0)):
+        if frequency < source / 2:
+            tone = np.sin(2 * np.pi * frequency * np.arange(source) / source).astype(np.float32)
+            expected = kept * np.sin(2 * np.pi * frequency * np.arange(target) / target)
+            found = StreamResampler(source, target, 1).push(tone[None], last=True)[0]
+            assert np.abs(found - expected)[edge].max() < 2e-5
+
+
 def test_standard_output_is_valid_wav_for_others():
     code = (
         "import numpy as np; from setk import audio\n"

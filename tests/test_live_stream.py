@@ -40,8 +40,7 @@ def test_a_live_stream_is_se_enhance_at_any_rate(rate):
     wet, dry = stream_at(rate).run(x)
     # At the end se-enhance goes on with silence at the model's rate, and a stream at its own.
     n = len(x) - rate // 5
-    # At other ratios libsoxr joins two filters, whose pass band ends a little elsewhere.
-    assert snr(setk.load("fspen").enhance(x, rate)[:n], wet[:n]) > {16000: 110, 48000: 65, 192000: 50}.get(rate, 55)
+    assert snr(setk.load("fspen").enhance(x, rate)[:n], wet[:n]) > 80
     assert np.array_equal(dry, x)
 
 

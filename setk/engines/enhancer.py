@@ -111,7 +111,7 @@ class Enhancer:
 class BlockStream:
     """Blocks of audio in, enhanced blocks out: over all calls as many samples as went in, aligned with them.
 
-    `latency_ms`: the algorithmic latency, and the wait for a chunk to fill.
+    `latency_ms`: the algorithmic latency, the wait for a chunk to fill, and what the resamplers hold back at another rate than the model's.
     """
 
     def __init__(self, engine: Engine, rate: int, channels: int, chunk: float | None, output: Output):
