@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -128,6 +129,54 @@ def test_a_list_does_not_overwrite_its_inputs(se, recording, tmp_path, options):
     assert recording.read_bytes() == before and not (tmp_path / "provenance.json").exists()
     done = se("enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path, "--force", *options)
     assert done.returncode == 0 and recording.read_bytes() != before
+
+
+def test_files_that_setk_did_not_make_are_neither_taken_nor_lost(se, recording, tmp_path):
+    """A recording in DIR with the name of an output, and one that is the input of another utterance."""
+    (tmp_path / "o").mkdir()
+    audio.write(tmp_path / "o/a.wav", np.full(100, 0.25), 16000)
+    os.utime(tmp_path / "o/a.wav", (1e9, 1e9))
+    before = (tmp_path / "o/a.wav").read_bytes()
+    write_list(tmp_path / "n.scp", {"c": recording, "a": recording, "b": tmp_path / "o/a.wav"})
+    call = ["enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path / "o"]
+    for _ in range(2):
+        done = se(*call)
+        assert done.returncode == 2 and "not of se-enhance" in done.err
+        assert (tmp_path / "o/a.wav").read_bytes() == before
+    assert se(*call, "--force").returncode == 0 and audio.probe(tmp_path / "o/a.wav").frames == 24000
+
+
+@pytest.mark.parametrize("options", [[], ["--batch", 2], ["--jobs", 2]])
+def test_a_rerun_keeps_what_it_would_make_again_and_nothing_else(se, recording, tmp_path, options):
+    other = tmp_path / "other.wav"
+    audio.write(other, audio.read(recording)[0][:, 8000:], 16000)
+    os.utime(other, (1e9, 1e9))  # older than any output
+
+    def run(**entries):
+        write_list(tmp_path / "n.scp", entries)
+        out = ["--out", tmp_path / "o", "--allow-commands", *options]
+        done = se("enhance", "fspen", "--list", tmp_path / "n.scp", *out)
+        assert done.returncode == 0, done.err
+        kept = re.search(r"(\d+) of \d+ kept", done.err)
+        return int(kept[1]) if kept else 0, [audio.probe(tmp_path / f"o/{utt}.wav").frames for utt in entries]
+
+    assert run(a=recording, b=f"cat {recording} |") == (0, [24000, 24000])
+    assert run(a=recording, b=f"cat {recording} |") == (2, [24000, 24000])
+    assert run(a=other, b=f"cat {other} |") == (0, [16000, 16000])
+    os.utime(other, (2e9, 2e9))
+    assert run(a=other, b=f"cat {other} |") == (1, [16000, 16000])
+    for path in (tmp_path / "o/.made").iterdir():
+        path.write_bytes(path.read_bytes()[:-3])  # a kill
+    assert run(b=f"cat {other} |", a=other)[0] < 2
+    assert run(a=other, b=f"cat {other} |") == (2, [16000, 16000])
+
+
+def test_what_was_enhanced_in_place_is_not_enhanced_again(se, recording, tmp_path):
+    write_list(tmp_path / "n.scp", {"a": recording})
+    call = ["enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path, "--force"]
+    assert se(*call).returncode == 0
+    once = recording.read_bytes()
+    assert "1 of 1 kept" in se(*call).err and recording.read_bytes() == once
 
 
 @pytest.mark.parametrize(

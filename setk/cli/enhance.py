@@ -51,7 +51,7 @@ def enhance(
     suffix: Annotated[str, shell.option(group=shell.OUTPUT, metavar=".EXT", help="With --list: format of the files.")] = ".wav",
     jobs: Annotated[int, shell.option(group=shell.PARALLEL, min=1, help="With --list: processes.")] = 1,
     batch: Annotated[int, shell.option(group=shell.PARALLEL, min=1, help="With --list: mono signals that advance in one call of the model; they may be live pipes.")] = 1,
-    force: Annotated[bool, shell.option("--force", group=shell.OUTPUT, help="Overwrite the input where OUT is the same file.")] = False,
+    force: Annotated[bool, shell.option("--force", group=shell.OUTPUT, help="Overwrite the input where OUT is the same file, and with --list also files in DIR that are not of setk.")] = False,
     strict: Annotated[bool, shell.option("--strict", group=shell.INPUT, help="Fail on a pipe that ends less than a second before its stated length, or states none (default: a remark).")] = False,
     set_: shell.Set = [],
     part: shell.Part = None,
@@ -67,7 +67,7 @@ def enhance(
 
     Length, rate, channels and level of the output are the input's. `- -` is a live filter. With --list, the
     line `utt path` of each file goes to stdout when the file is complete; files that an earlier run with the
-    same model wrote are kept.
+    same model made of the same inputs are kept.
     """
     if list_models:
         shell.only(ctx, "with --list-models", "list_models", "as_json")
@@ -100,6 +100,7 @@ def enhance(
             stft=stft,
             output=_output(limit, highband),
             force=force,
+            part=part,
         )
     if source is None or target is None:
         raise UserError("write 'se-enhance MODEL noisy.wav out.wav', '- -' for a pipe, or --list LIST --out DIR")
@@ -209,16 +210,19 @@ def _enhance_list(
 ) -> None:
     from setk.engines import files
 
-    failures, done, clipped, lost = shell.Failures("se-enhance", max_fail), 0, 0, []
+    failures, done, kept, clipped, lost = shell.Failures("se-enhance", max_fail), 0, 0, 0, []
     results = files.enhance_list(model, entries, out, **options)
     for result in shell.progress(results, total, "se-enhance"):
         if result.error:
             failures.add(result.utt, result.error)
             continue
         done += 1
+        kept += result.kept
         clipped += result.clipped
         lost += [result.lost_above_hz] if result.lost_above_hz else []
         print(f"{result.utt} {result.path}", flush=True)
+    if kept:
+        shell.note(f"se-enhance: {kept} of {done} kept from an earlier run")
     if clipped:
         shell.note(f"se-enhance: {clipped} samples clipped")
     if lost:

@@ -5,18 +5,24 @@ No clock and no host name: the same input, seed and versions give the same bytes
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import threading
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, BinaryIO, Mapping
+
+import numpy as np
 
 import setk
 from setk.core.errors import UserError
 from setk.core.files import make_dir, write_text
+
+_MARK = re.compile(rb"[0-9a-f]{16}")
 
 
 def command_line() -> str:
@@ -78,8 +84,13 @@ class Claim:
         self._text = json.dumps(stamp(*packages, settings=self.settings), indent=1) + "\n"
         self._done = False
 
+    @property
+    def is_made(self) -> bool:
+        """Whether the directory has a record, of this claim or an earlier one."""
+        return self.record.exists()
+
     def check(self) -> None:
-        if not self.record.exists():
+        if not self.is_made:
             return
         earlier = _recorded_settings(self.record)
         different = sorted(key for key in {*earlier, *self.settings} if earlier.get(key) != self.settings.get(key))
@@ -94,9 +105,43 @@ class Claim:
             return
         make_dir(self.path)
         self.check()
-        if not self.record.exists():
+        if not self.is_made:
             write_text(self.record, self._text)
         self._done = True
+
+
+class Made:
+    """Marks of what a directory's files were made of, so that a rerun keeps a file only if it is what it would make again, and
+    of their names, so that files of others are not overwritten.
+
+    A process appends to `name` below DIR/.made, and knows the marks that all had written when it began. A mark whose line a kill has
+    torn is lost, and its file is made again.
+    """
+
+    def __init__(self, folder: str | os.PathLike, name: str):
+        self._path = Path(folder) / ".made" / name
+        self.is_there, self._lock = self._path.parent.exists(), threading.Lock()
+        lines = (line for path in self._path.parent.glob("*") for line in path.read_bytes().split(b"\n"))
+        self._known = np.array(sorted(int(line, 16) for line in lines if _MARK.fullmatch(line)), np.uint64)
+        self._file: BinaryIO | None = None
+
+    @staticmethod
+    def mark(*facts: str | int) -> str:
+        """The mark of what a file is made of."""
+        return hashlib.blake2b("\0".join(map(str, facts)).encode(errors="surrogateescape"), digest_size=8).hexdigest()
+
+    def __contains__(self, mark: str) -> bool:
+        place = np.searchsorted(self._known, np.uint64(int(mark, 16)))
+        return place < len(self._known) and self._known[place] == int(mark, 16)
+
+    def add(self, mark: str) -> None:
+        with self._lock:
+            if self._file is None:
+                make_dir(self._path.parent)
+                self._file = open(self._path, "ab")
+                self._file.write(b"\n")  # ends a line that a kill has torn
+            self._file.write(mark.encode() + b"\n")
+            self._file.flush()
 
 
 def _recorded_settings(record: Path) -> Mapping[str, Any]:

@@ -57,22 +57,31 @@ class Enhanced(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One utterance of a list: where its audio is, and the file to write."""
+    """One utterance of a list: where its audio is, the file to write, and whether that is kept from an earlier run."""
 
     utt: str
     location: Location
     path: str
+    kept: bool = False
+
+    def mark(self) -> str:
+        """The mark of the input as it is now (see provenance.Made); empty for a pipe, which is another one each time."""
+        if not self.location.can_be_read_again():
+            return ""
+        return provenance.Made.mark(self.utt, self.location, self.location.changed_ns())
 
 
 class Done(NamedTuple):
     """An entry that is finished; `error` is None, or why no file was written. `clipped`: samples. `lost_above_hz`: as in Enhanced;
-    None too for a file of an earlier run."""
+    None too for a file that was `kept`. `mark`: of the input."""
 
     utt: str
     path: str
     error: str | None
-    clipped: int
+    clipped: int = 0
     lost_above_hz: int | None = None
+    kept: bool = False
+    mark: str = ""
 
 
 def lost_above_hz(engine: Engine, rate: int, output: Output) -> int | None:
@@ -213,25 +222,22 @@ class _Worker:
 
     engine: Engine | None = None
 
-    def __init__(self, chunk: float | None, subtype: str, output: Output, claim: provenance.Claim, force: bool):
-        self.chunk, self.subtype, self.output, self.claim, self.force = chunk, subtype, output, claim, force
+    def __init__(self, chunk: float | None, subtype: str, output: Output, claim: provenance.Claim):
+        self.chunk, self.subtype, self.output, self.claim = chunk, subtype, output, claim
 
     def __call__(self, entry: Entry) -> Done:
-        engine, clipped, lost = _Worker.engine, 0, None
+        if entry.kept:
+            return kept(entry)
+        engine, mark = _Worker.engine, entry.mark()
         try:
-            if not is_current(entry, self.force):
-                check_name(entry)
-                info, blocks = entry.location.open(1 << 16)
-                stream = open_stream(
-                    engine, info.rate, info.channels, seconds_at_a_time(engine, self.chunk, False), self.output
-                )
-                _, clipped = transfer(stream, info, blocks, entry.path, self.subtype, before_end=self.claim)
-                lost = lost_above_hz(engine, info.rate, self.output)
-            else:
-                self.claim()
+            check_name(entry)
+            info, blocks = entry.location.open(1 << 16)
+            seconds = seconds_at_a_time(engine, self.chunk, False)
+            stream = open_stream(engine, info.rate, info.channels, seconds, self.output)
+            _, clipped = transfer(stream, info, blocks, entry.path, self.subtype, before_end=self.claim)
         except AudioError as e:
-            return Done(entry.utt, entry.path, str(e), 0)
-        return Done(entry.utt, entry.path, None, clipped, lost)
+            return Done(entry.utt, entry.path, str(e))
+        return finished(entry, mark, clipped, lost_above_hz(engine, info.rate, self.output))
 
 
 def _load(spec: str, trust: bool, settings: Sequence[str], stft: str | None) -> None:
@@ -246,13 +252,32 @@ def check_name(entry: Entry) -> None:
         raise AudioError(str(e)) from None
 
 
-def is_current(entry: Entry, force: bool = False) -> bool:
-    """Whether an earlier run wrote the output of the input as it is now. Raises UserError if they are the same file, unless
-    `force`: then it is the input."""
+def finished(entry: Entry, mark: str, clipped: int, lost_above_hz: int | None) -> Done:
+    """What is yielded for an entry whose file is written; `mark` is that of the input as it was read."""
+    if entry.location.reads(entry.path):  # else a rerun would enhance the output
+        mark = entry.mark()
+    return Done(entry.utt, entry.path, None, clipped, lost_above_hz, mark=mark)
+
+
+def kept(entry: Entry) -> Done:
+    return Done(entry.utt, entry.path, None, kept=True)
+
+
+def is_made(entry: Entry, made: provenance.Made, overwrite: bool, force: bool) -> bool:
+    """Whether an earlier run wrote the output of the input as it is now; else the output gets its mark in `made`. Raises UserError
+    if to write it would overwrite its input, unless `force`, or a file that has no mark, unless `overwrite`."""
+    mark, name = entry.mark(), provenance.Made.mark("file", os.path.basename(entry.path))
+    there = os.path.isfile(entry.path)
+    if there and mark and mark in made:
+        return True
     refuse_overwriting(entry.location, entry.path, force)
-    if force and entry.location.reads(entry.path):
-        return False
-    return os.path.isfile(entry.path) and entry.location.changed_ns() <= os.stat(entry.path).st_mtime_ns
+    if name not in made:
+        if there and not overwrite:
+            raise UserError(
+                f"{entry.path}: exists, and is not of se-enhance; choose another --out, or overwrite with --force"
+            )
+        made.add(name)
+    return False
 
 
 def enhance_list(
@@ -270,12 +295,14 @@ def enhance_list(
     output: Output = Output(),
     force: bool = False,
     stft: str | None = None,
+    part: str | None = None,
 ) -> Iterator[Done]:
     """Enhance each (utt, location) of `entries` to OUT/utt.wav, and yield a Done for each as it ends.
 
     `jobs` processes work on one utterance each, in order; or `batch` mono signals, which may be live pipes, advance
-    in one call of a causal model, and end in any order. Files that an earlier run of the same model wrote are kept.
-    Raises UserError if OUT holds the output of another model, and, unless `force`, if a file would overwrite its input.
+    in one call of a causal model, and end in any order. Files that an earlier run of the same model made of the same inputs are
+    kept; `part`, as in `lists.take_part`, names the record of them. Raises UserError if OUT holds the output of another model, and,
+    unless `force`, if a file would overwrite its input or one that is not of setk.
     """
     if jobs > 1 and batch > 1:
         raise UserError("--jobs and --batch do not go together; --part divides a list among several commands")
@@ -301,12 +328,19 @@ def enhance_list(
     claim = provenance.Claim(out, made_by, "torch", "numpy", "soxr")
     claim.check()
     folder = str(Path(out) / "_")[:-1]
-    items = (Entry(utt, location, f"{folder}{utt}{suffix}") for utt, location in entries)
+    made = provenance.Made(out, (part or "1/1").replace("/", "of"))
+    listed = (Entry(utt, location, f"{folder}{utt}{suffix}") for utt, location in entries)
+    overwrite = force or claim.is_made and not made.is_there  # of an earlier version
+    items = (entry._replace(kept=is_made(entry, made, overwrite, force)) for entry in listed)
     if batch > 1:
-        yield from _in_batches(engine, batch, chunk, items, subtype, output, claim, force)
-        return
-    worker = _Worker(chunk, subtype, output, claim, force)
-    yield from pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, opened if jobs > 1 else ())
+        results = _in_batches(engine, batch, chunk, items, subtype, output, claim)
+    else:
+        worker = _Worker(chunk, subtype, output, claim)
+        results = pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, opened if jobs > 1 else ())
+    for done in results:
+        if done.mark:
+            made.add(done.mark)
+        yield done
 
 
 def _in_batches(
@@ -317,22 +351,19 @@ def _in_batches(
     subtype: str,
     output: Output,
     claim: provenance.Claim,
-    force: bool,
 ) -> Iterator[Done]:
-    """Enhance what is not current, `batch` at a time; then yield what was."""
+    """Enhance what is not made, `batch` at a time; then yield what was."""
     from setk.engines.live import enhance_together
 
-    kept: list[Entry] = []
+    earlier: list[Entry] = []
 
     def to_do() -> Iterator[Entry]:
         for entry in items:
-            if is_current(entry, force):
-                claim()
-                kept.append(entry)
+            if entry.kept:
+                earlier.append(entry)
             else:
                 yield entry
 
     frames = frames_in(engine, seconds_at_a_time(engine, chunk, True))
     yield from enhance_together(engine, batch, frames, to_do(), subtype, output, claim)
-    for entry in kept:
-        yield Done(entry.utt, entry.path, None, 0)
+    yield from map(kept, earlier)

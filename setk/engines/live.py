@@ -14,7 +14,7 @@ from setk import audio
 from setk.core.errors import AudioError
 from setk.engines.base import Engine
 from setk.engines.batch import Batch
-from setk.engines.files import Done, Entry, check_name, lost_above_hz
+from setk.engines.files import Done, Entry, check_name, finished, lost_above_hz
 from setk.engines.output import Output
 from setk.engines.stream import Signal
 
@@ -32,16 +32,17 @@ class Job:
     signal: Signal | None = None
     writer: audio.Writer | None = None
     lost_above_hz: int | None = None
+    mark: str = ""  # of the input
     owed: int = 0  # blocks that were fed, and whose credit the reader has not got back
 
     def fail(self, error: AudioError) -> Done:
         """Close what is open without keeping the output."""
         self.files.pop_all().__exit__(AudioError, error, None)
-        return Done(self.entry.utt, self.entry.path, str(error), 0)
+        return Done(self.entry.utt, self.entry.path, str(error))
 
     def finish(self) -> Done:
         self.files.close()
-        return Done(self.entry.utt, self.entry.path, None, self.writer.clipped, self.lost_above_hz)
+        return finished(self.entry, self.mark, self.writer.clipped, self.lost_above_hz)
 
 
 class Loop:
@@ -71,7 +72,7 @@ class Loop:
 
     def _start_more(self) -> None:
         while len(self.running) < self.size and (entry := next(self.entries, None)):
-            job = Job(entry)
+            job = Job(entry, mark=entry.mark())
             self.running.append(job)
             threading.Thread(target=_read, args=(job, self.events), daemon=True).start()
 
