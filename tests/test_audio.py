@@ -12,6 +12,7 @@ import pytest
 
 from setk import audio
 from setk.audio import Location
+from setk.audio.arrays import as_channels
 from setk.core.errors import AudioError, UserError
 
 
@@ -188,3 +189,42 @@ def test_standard_output_is_valid_wav_for_others():
 
     x, rate = soundfile.read(io.BytesIO(out))
     assert rate == 16000 and x.shape == (300, 2) and (x == 0.25).all()
+
+
+@pytest.mark.parametrize("subtype", ["ALAW", "ULAW"])
+def test_telephone_codes_are_read_as_libsndfile_reads_them(tmp_path, rng, subtype):
+    import soundfile
+
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.concatenate([np.linspace(-1, 1, 9999), rng.uniform(-1, 1, 999)]), 8000, subtype)
+    with open(path, "r+b") as f:  # every code
+        f.seek(-256, 2)
+        f.write(bytes(range(256)))
+    x, rate = audio.read_mono(path)
+    assert rate == 8000 and np.array_equal(x, soundfile.read(path, dtype="float32")[0])
+
+
+def test_an_empty_data_chunk_before_another_is_empty(tmp_path):
+    header = bytearray(audio.wav_header(16000, 1, 0))
+    header[4:8] = (36 + 408).to_bytes(4, "little")
+    (tmp_path / "a.wav").write_bytes(bytes(header) + b"LIST" + (400).to_bytes(4, "little") + bytes(range(200)) * 2)
+    assert audio.read(tmp_path / "a.wav")[0].shape == (1, 0) and audio.probe(tmp_path / "a.wav").frames == 0
+    # As a pipe writes it, the size is not known.
+    (tmp_path / "b.wav").write_bytes(audio.wav_header(16000, 1, 0) + bytes(400))
+    assert audio.read(tmp_path / "b.wav")[0].shape == (1, 200)
+
+
+def test_a_wav_of_4_gib_is_refused_before_it_is_made(tmp_path):
+    frames = (1 << 32) // 4
+    with pytest.raises(AudioError, match="4 GiB"), audio.Writer(str(tmp_path / "a.wav"), 48000, 2, frames=frames):
+        raise AssertionError
+    with audio.Writer(str(tmp_path / "a.w64"), 48000, 2, frames=frames) as writer:
+        writer.write(np.zeros((2, 10)))
+    # In a pipe no length is stated.
+    assert audio.wav_header(48000, 2, frames)[40:44] == audio.wav_header(48000, 2, None)[40:44]
+
+
+def test_channels_last_as_soundfile_has_them_is_refused():
+    with pytest.raises(UserError, match="x.T"):
+        as_channels(np.zeros((72000, 2)))
+    assert as_channels(np.zeros((2, 1))).shape == (2, 1)

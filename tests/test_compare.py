@@ -309,3 +309,11 @@ def test_a_long_table_costs_few_bytes_per_row(tmp_path):
     finally:
         tracemalloc.stop()
     assert used < 120 and found.utt(777) == "a-rather-long-id-0000777" and found.row(found.utt(777))["lsd"] == 777.5
+
+
+@pytest.mark.parametrize("count, words", [(5, "no clear difference"), (6, "B is better")])
+def test_few_utterances_prove_nothing(rng, count, words):
+    from setk.scoring import compare
+
+    before = rng.uniform(0.5, 0.9, count)
+    assert words in compare.words(compare.paired("stoi", before, before + rng.uniform(0.05, 0.06, count)))

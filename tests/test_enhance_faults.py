@@ -6,13 +6,15 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import ROOT, command
+from conftest import PATIENCE, ROOT, command
 from setk import audio
 from setk.data.lists import write_list
 
@@ -339,3 +341,70 @@ def test_a_full_disk_leaves_no_torn_file(recording, tmp_path, suffix):
             assert [path.name for path in small.iterdir()] == ["full"]
     finally:
         subprocess.run(["umount", small], check=True)
+
+
+def test_a_report_or_page_overwrites_neither_input_nor_output(se, recording, tmp_path):
+    before = recording.read_bytes()
+    out = tmp_path / "o.wav"
+    for options, words in (
+        (["--report", recording], "is the input"),
+        (["--html", recording], "is the input"),
+        (["--report", out], "OUT and --report"),
+        (["--report", tmp_path / "r", "--html", tmp_path / "." / "r"], "--report and --html"),
+    ):
+        refused(se("enhance", "fspen", recording, out, *options), words)
+    lists = tmp_path / "l.scp"
+    write_list(lists, {"a": recording})
+    for option in ("--summary", "--html"):
+        refused(se("score", "--ref", lists, lists, option, lists), "is the input")
+    assert recording.read_bytes() == before and str(recording) in lists.read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "l.scp"]
+
+
+def test_an_empty_recording_has_no_page(se, tmp_path):
+    audio.write(tmp_path / "e.wav", np.zeros((1, 0)), 16000)
+    done = se("enhance", "fspen", tmp_path / "e.wav", tmp_path / "o.wav", "--html", tmp_path / "o.html")
+    refused(done, "has no samples", 1)
+    assert (tmp_path / "o.wav").exists() and not (tmp_path / "o.html").exists()
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_entry_cannot_be_standard_input_where_that_is_taken(se, recording, tmp_path, jobs):
+    entries = f"a {recording}\nb -\nc {recording}\n"
+    done = se("enhance", "fspen", "--list", "-", "--out", tmp_path / "o", "--jobs", jobs, input=entries.encode())
+    assert (
+        done.returncode == 1 and "b: standard input cannot be an entry" in done.err and "2 done, 1 failed" in done.err
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_leaves_a_wav_with_its_length(samples, tmp_path, number):
+    with open(tmp_path / "o.wav", "wb") as out:
+        process = subprocess.Popen(command("enhance", "fspen", "-", "-"), cwd=ROOT, stdin=subprocess.PIPE, stdout=out)
+        process.stdin.write(audio.wav_header(16000, 1, None) + samples.tobytes())
+        process.stdin.flush()
+        while (tmp_path / "o.wav").stat().st_size < 44 + 2 * 20000:
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 128 + number
+        process.stdin.close()
+    size = (tmp_path / "o.wav").stat().st_size
+    assert audio.probe(tmp_path / "o.wav").frames == (size - 44) // 2 and (tmp_path / "o.wav").read_bytes()[40:44] == (
+        size - 44
+    ).to_bytes(4, "little")
+
+
+def test_a_pipe_that_begins_with_one_byte_is_answered_at_once(samples):
+    process = subprocess.Popen(
+        command("enhance", "fspen", "-", "-"), cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    data = audio.wav_header(16000, 1, None) + samples.tobytes()
+    process.stdin.write(data[:1])
+    process.stdin.flush()
+    time.sleep(0.5)
+    process.stdin.write(data[1:])
+    process.stdin.flush()
+    begin = process.stdout.read(44 + 2 * 20000)  # the input has not ended
+    assert begin[:4] == b"RIFF" and len(begin) == 44 + 2 * 20000
+    process.stdin.close()
+    assert len(process.stdout.read()) == 2 * (len(samples) - 20000) and process.wait(PATIENCE) == 0

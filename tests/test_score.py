@@ -336,7 +336,7 @@ def test_a_list_on_standard_input_is_not_audio_too(se, corpus):
     assert (
         done.returncode == 1
         and list(table(done.out)) == list("abcd")
-        and "which is a list" in table(done.out)["a"]["error"]
+        and "it is the list" in table(done.out)["a"]["error"]
     )
 
 

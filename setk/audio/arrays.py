@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Real
+
 import numpy as np
 
 from setk.audio.pcm import from_int16
-from setk.audio.wav import MAX_RATE, MIN_RATE
+from setk.audio.wav import MAX_CHANNELS, MAX_RATE, MIN_RATE
 from setk.core.errors import AudioError, UserError
 
 
@@ -29,6 +31,10 @@ def as_channels(x: np.ndarray) -> np.ndarray:
     """
     if np.ndim(x) not in (1, 2) or np.ndim(x) == 2 and not len(x):
         raise UserError(f"audio of shape {np.shape(x)}: expected [n] or [channels, n]")
+    if np.ndim(x) == 2 and len(x) > MAX_CHANNELS:
+        raise UserError(
+            f"audio of shape {np.shape(x)}: {len(x)} channels; expected [channels, n], which is x.T of soundfile's [n, channels]"
+        )
     samples = np.atleast_2d(as_float(x).astype(np.float32, copy=False))
     if not np.isfinite(samples).all():
         raise AudioError("the audio holds NaN or infinite samples; fix it first")
@@ -46,6 +52,6 @@ def as_mono(x: np.ndarray) -> np.ndarray:
 
 def check_rate(rate: float, name: str = "rate") -> int:
     """`rate` as an int. Raises UserError, which calls it `name`, if it is not a whole number of Hz within the limits of files."""
-    if not MIN_RATE <= rate <= MAX_RATE or rate != int(rate):
+    if not isinstance(rate, Real) or not MIN_RATE <= rate <= MAX_RATE or rate != int(rate):
         raise UserError(f"{name} {rate}: expected a whole number of Hz, {MIN_RATE} ... {MAX_RATE}")
     return int(rate)

@@ -13,10 +13,11 @@ from typing import BinaryIO, Iterator
 import numpy as np
 
 from setk.audio.pcm import check_finite
-from setk.audio.wav import Info, WavReader, check_limits
+from setk.audio.wav import Info, WavReader, check_limits, read_exactly
 from setk.core.errors import AudioError, Truncated
 
 _RIFF = (b"RIFF", b"RF64")
+STANDARD_INPUT = "standard input"
 _UNKNOWN = 1 << 62  # libsndfile states a length beyond this for a stream without one
 # A program that writes to a pipe states a length before it knows it: sox, for one, estimates that of an mp3.
 _EARLY_S = 1.0
@@ -33,12 +34,12 @@ def decode(stream: BinaryIO, name: str, frames: int, pipe: bool | None = None) -
     if pipe is None:
         pipe = not stream.seekable()
     try:
-        head = stream.peek(4)[:4] if hasattr(stream, "peek") else stream.getbuffer()[:4].tobytes()  # type: ignore[attr-defined]
-        if head in _RIFF:
-            wav = WavReader(stream, name)
+        begin = read_exactly(stream, 4)
+        if begin in _RIFF:
+            wav = WavReader(stream, name, begin)
             info, blocks = wav.info, _closing(stream, wav.blocks(frames))
         else:
-            info, blocks = _decode_other(stream, name, frames)
+            info, blocks = _decode_other(stream, name, frames, begin)
         return info, (_until_early_end(blocks, name) if pipe else blocks)
     except BaseException:
         stream.close()
@@ -63,13 +64,14 @@ def _until_early_end(blocks: Iterator[np.ndarray], name: str) -> Iterator[np.nda
             raise
 
 
-def _decode_other(stream: BinaryIO, name: str, frames: int) -> tuple[Info, Iterator[np.ndarray]]:
-    """Formats that libsndfile reads. It must seek, so a pipe is first read to its end."""
+def _decode_other(stream: BinaryIO, name: str, frames: int, begin: bytes = b"") -> tuple[Info, Iterator[np.ndarray]]:
+    """Formats that libsndfile reads. It must seek, so a pipe is first read to its end; `begin` has been read already."""
     import soundfile
 
     pipe = not stream.seekable()
     if pipe or stream is sys.stdin.buffer:
-        stream = io.BytesIO(stream.read())
+        stream = io.BytesIO(begin + stream.read())
+    stream.seek(0)
     if not stream.read(1):
         raise AudioError(f"{name}: is empty")
     stream.seek(0)
@@ -168,6 +170,8 @@ def _check_header(name: str) -> None:
 
 
 def _unreadable(name: str, error) -> str:
+    if name == STANDARD_INPUT:
+        return f"{name}: is not an audio file that setk can read; send wav, or samples without a header with --raw"
     wav = Path(name).with_suffix(".wav").name
     return (
         f"{name}: is not an audio file that setk can read ({error.error_string.rstrip('.')}); convert it to wav or FLAC; "

@@ -20,11 +20,12 @@ import numpy as np
 
 from setk.audio.location import Location
 from setk.audio.pcm import to_int16
-from setk.audio.wav import Info, wav_header
+from setk.audio.wav import LARGEST, Info, wav_header
 from setk.core.errors import AudioError, UserError
 from setk.core.files import atomic_path
 
 _SYSTEM_ERROR = 2  # SF_ERR_SYSTEM of libsndfile: the operating system's, which it does not name
+_BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT")
 Source = str | os.PathLike | Location
 
@@ -58,6 +59,8 @@ def check_format(path: str | os.PathLike, subtype: str) -> str:
 
     kind = Path(path).suffix.lstrip(".").upper()
     if kind == "RAW" or kind not in soundfile.available_formats() or not soundfile.check_format(kind, subtype):
+        if not kind:
+            raise UserError(f"{path}: without the suffix of a format cannot be written; use .wav or .flac")
         raise UserError(f"{path}: {subtype} in '.{kind.lower()}' cannot be written; use .wav or .flac with PCM_16")
     return kind
 
@@ -69,17 +72,26 @@ class Writer:
     output) and named pipes get a wav with an open-ended header (no header with raw=True), flushed with every block;
     where standard output is a file, the header gets the length at the end. Nothing is rescaled: samples beyond full
     scale are clipped in integer formats and counted in `clipped`. Raises UserError on an unknown suffix, or on a subtype
-    that the format does not support, AudioError on a rate or a number of channels that it does not, OSError where the
-    file cannot be written completely.
+    that the format does not support, AudioError on a rate or a number of channels that it does not, and on more samples than a
+    wav can hold (at once if their number, `frames`, is given), OSError where the file cannot be written completely.
     """
 
-    def __init__(self, path: str, rate: int, channels: int, subtype: str = "PCM_16", raw: bool = False):
+    def __init__(
+        self,
+        path: str,
+        rate: int,
+        channels: int,
+        subtype: str = "PCM_16",
+        raw: bool = False,
+        frames: int | None = None,
+    ):
         self.path, self.rate, self.channels, self.subtype, self.raw = str(path), rate, channels, subtype, raw
         self.clipped = self._frames = 0
         self._stack = contextlib.ExitStack()
         self._live = self.path == "-" or _is_pipe(self.path)
         if not self._live:
             self._kind = check_format(path, subtype)
+            self._check_length(frames or 0)
         elif self.path == "-" and sys.stdout.isatty():
             raise UserError("standard output is a terminal; send the audio to a file or a pipe")
         elif subtype != "PCM_16":
@@ -106,7 +118,10 @@ class Writer:
         with open(self._tmp, "wb"):  # libsndfile does not report why a file cannot be made
             pass
         try:
-            return soundfile.SoundFile(self._tmp, "w", self.rate, self.channels, self.subtype, format=self._kind)
+            # As bytes: soundfile refuses names that are not UTF-8.
+            return soundfile.SoundFile(
+                os.fsencode(self._tmp), "w", self.rate, self.channels, self.subtype, format=self._kind
+            )
         except soundfile.LibsndfileError as e:
             if e.code == _SYSTEM_ERROR:
                 raise self._failure(1 << 12) from None
@@ -133,7 +148,12 @@ class Writer:
             self._pipe.write(np.ascontiguousarray(pcm.T).tobytes())
             self._pipe.flush()
         else:
+            self._check_length(self._frames)
             self._write_file(pcm.T if self.subtype == "PCM_16" else x.T)
+
+    def _check_length(self, frames: int) -> None:
+        if self._kind == "WAV" and frames * self.channels * _BYTES.get(self.subtype, 1) > LARGEST:
+            raise AudioError(f"{self.path}: a wav holds no more than 4 GiB; write .w64 or .flac")
 
     def _write_file(self, frames: np.ndarray) -> None:
         import soundfile
@@ -151,7 +171,7 @@ class Writer:
             self._file.close()
             if not self._frames:  # libsndfile does not open a FLAC without samples
                 return
-            with soundfile.SoundFile(self._tmp) as written:
+            with soundfile.SoundFile(os.fsencode(self._tmp)) as written:
                 # Lossy codecs pad.
                 complete = written.frames == self._frames or self._kind in ("MP3", "OGG")
                 if complete:

@@ -99,6 +99,10 @@ class Location(str):
         """Whether the file `path` is (under any name) one that this location is read from."""
         return False
 
+    def shared(self) -> Location:
+        """The location where standard input is not free to be read."""
+        return Taken(self) if isinstance(self, StandardInput) else self
+
     def resolve(self, folder: str | os.PathLike) -> Location:
         """The location with relative paths taken from `folder`, where they do not exist from the current directory
         and do exist there; else unchanged."""
@@ -155,7 +159,7 @@ class StandardInput(Location):
     """`-`."""
 
     def open(self, frames: int = _BLOCK) -> tuple[Info, Iterator[np.ndarray]]:
-        return decode.decode(sys.stdin.buffer, "standard input", frames, False if self.strict else None)
+        return decode.decode(sys.stdin.buffer, decode.STANDARD_INPUT, frames, False if self.strict else None)
 
     def can_be_read_again(self) -> bool:
         return False
@@ -165,6 +169,13 @@ class StandardInput(Location):
             return os.path.samestat(os.fstat(0), os.stat(path))
         except (OSError, ValueError):
             return False
+
+
+class Taken(Location):
+    """`-`, where standard input is something else already."""
+
+    def open(self, frames: int = _BLOCK) -> tuple[Info, Iterator[np.ndarray]]:
+        raise AudioError("standard input cannot be an entry here: it is the list, or several processes would share it")
 
 
 class Command(Location):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO, Iterator
+from typing import BinaryIO, Callable, Iterator
 
 import numpy as np
 
 from setk.core.errors import AudioError
 
-PCM, FLOAT = 1, 3  # format codes of a wav
+PCM, FLOAT, A_LAW, MU_LAW = 1, 3, 6, 7  # format codes of a wav
 
 
 def from_int16(x: np.ndarray) -> np.ndarray:
@@ -39,6 +39,26 @@ def _from_int24(data: bytes) -> np.ndarray:
     return wide.view("<i4")[:, 0].astype(np.float32) / 2.0**31
 
 
+def _a_law() -> np.ndarray:
+    """The values of the 256 codes of A-law (ITU-T G.711), at 16 bits."""
+    code = np.arange(256) ^ 0x55
+    segment = code >> 4 & 7
+    magnitude = np.where(segment, ((code & 15) * 16 + 264) << np.maximum(segment - 1, 0), (code & 15) * 16 + 8)
+    return np.where(code & 128, magnitude, -magnitude)
+
+
+def _mu_law() -> np.ndarray:
+    """The values of the 256 codes of mu-law (ITU-T G.711), at 16 bits."""
+    code = np.arange(256) ^ 0xFF
+    magnitude = (((code & 15) * 8 + 132) << (code >> 4 & 7)) - 132
+    return np.where(code & 128, -magnitude, magnitude)
+
+
+def _from_codes(values: np.ndarray) -> Callable[[bytes], np.ndarray]:
+    table = from_int16(values)
+    return lambda data: table[np.frombuffer(data, np.uint8)]
+
+
 # (format code, bits per sample) -> bytes to float32 [n]
 DECODERS = {
     (PCM, 8): _from_uint8,
@@ -46,6 +66,8 @@ DECODERS = {
     (PCM, 24): _from_int24,
     (PCM, 32): lambda data: (np.frombuffer(data, "<i4") / 2.0**31).astype(np.float32),
     (FLOAT, 32): lambda data: np.frombuffer(data, "<f4").astype(np.float32),
+    (A_LAW, 8): _from_codes(_a_law()),
+    (MU_LAW, 8): _from_codes(_mu_law()),
     (FLOAT, 64): lambda data: np.frombuffer(data, "<f8").astype(np.float32),
 }
 

@@ -18,6 +18,8 @@ from setk.core.errors import AudioError, Truncated
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 768_000, 256
 # Sizes that mean "until the end": ffmpeg writes the first, sox and arecord the others.
 _OPEN_SIZES = (0, 0x7FFFF000, 0x80000000 - 44)
+_OPEN_FROM = 0x7FFFF000
+LARGEST = 0xFFFFFFFF - 256  # bytes of samples that the sizes of a header can state
 _EXTENSIBLE = 0xFFFE
 _TRUNCATED_HEADER = "is truncated: the wav header has no data chunk; make the file again"
 
@@ -42,10 +44,10 @@ def check_limits(info: Info, name: str) -> Info:
 
 
 def wav_header(rate: int, channels: int, frames: int | None, bits: int = 16) -> bytes:
-    """The 44 bytes of a PCM wav header; `frames` None leaves the sizes open, for a pipe."""
+    """The 44 bytes of a PCM wav header; `frames` None leaves the sizes open, for a pipe, and so do more than it can state."""
     align = channels * bits // 8
     # sox, ffmpeg and libsndfile all accept this one of the sizes that mean "until the end"; sox warns of others.
-    size = 0x7FFFF000 if frames is None else frames * align
+    size = 0x7FFFF000 if frames is None or frames * align > LARGEST else frames * align
     return struct.pack(
         "<4sI4s4sIHHIIHH4sI",
         b"RIFF",
@@ -70,26 +72,29 @@ class WavReader:
     Raises AudioError on what is not a wav, a format other than integer or float PCM, and values outside the limits.
     """
 
-    def __init__(self, stream: BinaryIO, name: str):
+    def __init__(self, stream: BinaryIO, name: str, begin: bytes = b""):
         self.stream, self.name = stream, name
-        head = _read_exactly(stream, 12)
+        head = begin + read_exactly(stream, 12 - len(begin))
         if len(head) == 0:
             raise AudioError(f"{name}: is empty")
         if head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
             raise AudioError(f"{name}: is not a wav file")
-        self._read_chunks()
+        self._read_chunks(8 + struct.unpack("<I", head[4:8])[0])
 
-    def _read_chunks(self) -> None:
-        """Read the header up to the first sample."""
+    def _read_chunks(self, total: int) -> None:
+        """Read the header up to the first sample; it states `total` bytes of the file."""
         long_size = layout = None
+        read = 12
         while True:
-            head = _read_exactly(self.stream, 8)
+            head = read_exactly(self.stream, 8)
+            read += 8
             if len(head) < 8:
                 raise AudioError(f"{self.name}: {_TRUNCATED_HEADER}")
             kind, size = head[:4], struct.unpack("<I", head[4:])[0]
             if kind == b"data":
                 break
-            body = _read_exactly(self.stream, size + size % 2)
+            body = read_exactly(self.stream, size + size % 2)
+            read += len(body)
             if len(body) < size:
                 raise AudioError(f"{self.name}: {_TRUNCATED_HEADER}")
             if kind == b"fmt " and size >= 16:
@@ -100,9 +105,11 @@ class WavReader:
                 long_size = struct.unpack("<Q", body[8:16])[0]
         if layout is None:
             raise AudioError(f"{self.name}: the wav header has no format chunk; make the file again")
-        self._use_layout(layout, long_size if size == 0xFFFFFFFF and long_size is not None else size)
+        # Other chunks follow: nothing is open here.
+        empty = size == 0 and read < total < _OPEN_FROM
+        self._use_layout(layout, long_size if size == 0xFFFFFFFF and long_size is not None else size, empty)
 
-    def _use_layout(self, layout: tuple[int, ...], size: int) -> None:
+    def _use_layout(self, layout: tuple[int, ...], size: int, empty: bool) -> None:
         code, channels, rate, _, align, bits = layout
         if (code, bits) not in DECODERS or align != channels * bits // 8:
             raise AudioError(
@@ -110,7 +117,7 @@ class WavReader:
             )
         check_limits(Info(rate, channels, None), self.name)
         self._decode, self.align, self._is_float = DECODERS[code, bits], align, code == FLOAT
-        open_ended = size in _OPEN_SIZES or 0xFFFFFFFF - 64 <= size <= 0xFFFFFFFF
+        open_ended = not empty and (size in _OPEN_SIZES or 0xFFFFFFFF - 64 <= size <= 0xFFFFFFFF)
         self._size = None if open_ended else size
         self.info = Info(rate, channels, None if open_ended else size // align)
 
@@ -136,7 +143,7 @@ class WavReader:
             )
 
 
-def _read_exactly(stream: BinaryIO, size: int) -> bytes:
+def read_exactly(stream: BinaryIO, size: int) -> bytes:
     """`size` bytes, or fewer at the end of the stream."""
     parts, left = [], size
     while left:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Iterable, Optional
 
 from setk.cli import shell
-from setk.core.errors import UserError
+from setk.core.errors import AudioError, UserError
 
 if TYPE_CHECKING:
     from setk.audio import Location
@@ -84,6 +84,8 @@ def enhance(
         from setk.data import lists
 
         entries = lists.take_part(lists.open_wavs(list_, allow_commands), part)
+        if list_ == "-" or jobs > 1:
+            entries = ((utt, location.shared()) for utt, location in entries)
         return _enhance_list(
             model,
             entries,
@@ -149,8 +151,11 @@ def _enhance_one(
     from setk import engines
     from setk.cli import activity
     from setk.cli.meter import FileProgress, LevelMeter
+    from setk.core.files import check_distinct
     from setk.engines import files
 
+    check_distinct({"OUT": target, "--report": report, "--html": html}, [])
+    check_distinct({"--report": report, "--html": html}, [source])
     engine = engines.open(model, trust=trust, settings=settings, stft=stft)
     meter: LevelMeter | FileProgress | None = None
     if source != "-":
@@ -171,6 +176,8 @@ def _enhance_one(
         done = files.enhance_file(
             engine, source, target, observers=observers, on_drop=_FirstDrop() if live else None, **options
         )
+    if html and not done.seconds:
+        raise AudioError(f"{source}: has no samples, so there is nothing to show; {html} was not written")
     if html:
         from setk.core import provenance
 

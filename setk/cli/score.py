@@ -75,10 +75,13 @@ def score(
         return _compare([*compare, *(files or [])], jsonl, html, noisy, ref, allow_commands)
     from setk import metrics as measures
     from setk.audio.arrays import check_rate
+    from setk.core.files import check_distinct
     from setk.scoring import expect as expectations, pairing, rows as library, systems, verify as verifying
     from setk.scoring.groups import read_groups
     from setk.scoring.summary import Scores
 
+    inputs = [path for path in (ref, noisy, *(files or []), *(by or []), published) if path]
+    check_distinct({"--summary": summary, "--html": html, "--png": png}, inputs)
     if table:
         shell.only(ctx, "with --table", "table", "metrics", "by", "bins", "against", "published", "png", "files")
         names = measures.listed(metrics) if metrics else None

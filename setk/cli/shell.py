@@ -32,7 +32,7 @@ from setk.cli.titles import (
     TABLES as TABLES,
 )
 from setk.core import packages
-from setk.core.errors import AudioError, UserError
+from setk.core.errors import AudioError, Killed, UserError
 from setk.core.files import check_readable
 
 if TYPE_CHECKING:
@@ -179,6 +179,9 @@ def run(app: App, name: str) -> None:
     """Run a command: UserError is one line and exit 2 (1 for audio that cannot be used), a missing package is one
     line and exit 2, a full disk one line and exit 1, SIGPIPE is silent."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
+            signal.signal(number, _end)
     _require_streams(name)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     sys.stdout.reconfigure(encoding="utf-8")  # ids pass through pipes unchanged in any locale
@@ -197,7 +200,7 @@ def run(app: App, name: str) -> None:
         sys.exit(USAGE)
     except UserError as e:
         say(f"{name}: {e}")
-        sys.exit(SOME_FAILED if isinstance(e, AudioError) else USAGE)
+        sys.exit(SOME_FAILED if isinstance(e, (AudioError, Killed)) else USAGE)
     except ModuleNotFoundError as e:
         if not (message := packages.explain(e)):
             raise
@@ -208,9 +211,8 @@ def run(app: App, name: str) -> None:
     except OSError as e:
         if e.errno not in OUTPUT_ERRORS:
             raise
-        say(
-            f"{name}: {e.filename or 'output'}: {os.strerror(e.errno)}; no incomplete file was left; fix it and run again"
-        )
+        left = "no incomplete file was left" if e.filename else "standard output is incomplete"
+        say(f"{name}: {e.filename or 'standard output'}: {os.strerror(e.errno)}; {left}; fix it and run again")
         # What stdout still holds cannot be written either; the interpreter would try, and exit 120.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(SOME_FAILED)
@@ -219,6 +221,11 @@ def run(app: App, name: str) -> None:
         sys.exit(SOME_FAILED)
     finally:
         logging.getLogger("setk").removeHandler(remarks)
+
+
+def _end(number: int, frame: Any) -> None:
+    """End as by an exception, so that what is being written is completed or removed."""
+    sys.exit(128 + number)
 
 
 def _usage_errors() -> Any:

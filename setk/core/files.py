@@ -40,6 +40,34 @@ def check_readable(path: str | os.PathLike) -> None:
         raise UserError(f"{path}: Permission denied; make the file readable (chmod +r)")
 
 
+def check_distinct(outputs: Mapping[str, str | os.PathLike | None], inputs: Iterable[str | os.PathLike | None]) -> None:
+    """Raise UserError if two of the files to write are one, or one is an input, under whatever name. `outputs` are by option; None,
+    `-` and devices are no files."""
+    read = {os.path.realpath(path): path for path in inputs if path and os.path.isfile(path)}
+    written: dict[str, str] = {}
+    for option, path in outputs.items():
+        if not _is_file(path):
+            continue
+        place = os.path.realpath(path)
+        same = [
+            one
+            for real, one in read.items()
+            if real == place or os.path.exists(place) and os.path.samefile(real, place)
+        ]
+        if same:
+            raise UserError(f"{option} {path}: is the input {same[0]}; choose another file to write")
+        if place in written:
+            raise UserError(
+                f"{path}: is the file of both {written[place]} and {option}; choose another for one of them"
+            )
+        written[place] = option
+
+
+def _is_file(path: str | os.PathLike | None) -> bool:
+    """Whether `path` is one that can be a regular file, or is one."""
+    return path is not None and os.fspath(path) != "-" and (os.path.isfile(path) or not os.path.exists(path))
+
+
 def make_dir(path: str | os.PathLike) -> Path:
     """Make a directory and those above it, if missing. Raises UserError where a file is in the way."""
     path = Path(path)
@@ -62,6 +90,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     make_dir(path.parent)
     if path.is_dir():
         raise UserError(f"{path}: is a directory; give the name of a file to write")
+    if not os.access(path.parent, os.W_OK):  # else the message would name the temporary file
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     _sweep(os.path.abspath(path.parent))
     tmp = _temporary(path)
     try:

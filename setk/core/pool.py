@@ -9,7 +9,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator, TypeVar
 
-from setk.core.errors import UserError
+from setk.core.errors import Killed, UserError
 
 if TYPE_CHECKING:
     from concurrent.futures import ProcessPoolExecutor
@@ -59,7 +59,7 @@ def ordered_map(
 
     A result is yielded as soon as those before it are, even if later items have not arrived, so that
     a slow source (a pipe) is answered at once. At most 4 * jobs items are held. An exception in `work` is
-    raised here. Raises UserError if a worker is killed.
+    raised here. Raises Killed if a worker is.
     """
     if jobs < 1:
         raise UserError(f"--jobs {jobs}: must be at least 1")
@@ -99,7 +99,7 @@ def ordered_map(
                     raise thing
                 yield thing.result()
         except BrokenProcessPool:
-            raise UserError("a worker process was killed (out of memory?); run again with fewer --jobs") from None
+            raise Killed("a worker process was killed (out of memory?); run again with fewer --jobs") from None
         finally:
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)

@@ -68,7 +68,10 @@ class Entry(NamedTuple):
         """The mark of the input as it is now (see provenance.Made); empty for a pipe, which is another one each time."""
         if not self.location.can_be_read_again():
             return ""
-        return provenance.Made.mark(self.utt, self.location, self.location.changed_ns())
+        try:
+            return provenance.Made.mark(self.utt, self.location, self.location.changed_ns())
+        except AudioError:  # shows when it is read
+            return ""
 
 
 class Done(NamedTuple):
@@ -126,7 +129,7 @@ def transfer(
     """
     broken = None
     samples = 0
-    with audio.Writer(target, info.rate, info.channels, subtype, raw) as writer:
+    with audio.Writer(target, info.rate, info.channels, subtype, raw, info.frames) as writer:
         try:
             for block in blocks:
                 samples += block.shape[1]

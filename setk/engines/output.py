@@ -28,7 +28,9 @@ class Output(NamedTuple):
     def check(self) -> Output:
         """Return self. Raises UserError on a value that is not allowed."""
         if self.limit_db is not None and not (0 <= self.limit_db < math.inf):
-            raise UserError(f"limit {self.limit_db:g} dB: must be 0 or more")
+            raise UserError(
+                f"limit {self.limit_db:g} dB: must be 0 or more, and finite; without a limit the output is the model's"
+            )
         if self.highband not in HIGHBANDS:
             raise UserError(f"highband '{self.highband}': unknown; choose {' or '.join(HIGHBANDS)}")
         return self

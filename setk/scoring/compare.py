@@ -12,6 +12,9 @@ Bulletin 1(6), 1945): exact up to EXACT pairs without ties and zeros; else by th
 corrections for ties and continuity. Zero differences are ranked and then left out (J. W. Pratt, "Remarks on Zeros
 and Ties in the Wilcoxon Signed Rank Procedures", JASA 54, 1959).
 
+A difference is called clear where the interval excludes 0 and p_wilcoxon is below 0.05, which needs six utterances: an interval of
+fewer is too narrow.
+
 `better` is the share of utterances where B has the better score; ties count for neither.
 """
 
@@ -149,7 +152,7 @@ def words(c: Comparison) -> str:
     if c.n == 1:
         return f"{c.metric}: one utterance proves nothing: {means}{missing}"
     verdict = "no clear difference"
-    if c.low > 0 or c.high < 0:
+    if (c.low > 0 or c.high < 0) and c.p_wilcoxon < 1 - LEVEL:
         verdict = "B is worse" if (c.diff > 0) == METRICS[c.metric].lower_is_better else "B is better"
     return (
         f"{c.metric}: {verdict}: {means} [{c.low:+.3f}, {c.high:+.3f}], better on {c.better:.1%} of {c.n}; "

@@ -60,7 +60,7 @@ def listed(ref: str, est: str, noisy: str | None, part: str | None, allow_comman
     piped = "-" in (ref, est, noisy)
 
     def place(location: Location) -> Location:
-        return Location.parse("- (which is a list already)") if piped and location == "-" else location
+        return location.shared() if piped else location
 
     def found(table: IndexedList, value: str | None) -> Location | None:
         return None if value is None else place(table.location(value, allow_commands))
