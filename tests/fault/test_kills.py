@@ -142,7 +142,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def without_clock(name: str, data: bytes) -> object:
     """What a file holds apart from times: the records of runs, and of a training its weights and scores."""
-    if "/.made/" in file:  # a resumed run has more lines, not others
+    if "/.made/" in name:  # a resumed run has more lines, not others
         return sorted(set(data.split()))
     if name.endswith((".json", ".png")):
         return None
