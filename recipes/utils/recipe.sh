@@ -58,6 +58,12 @@ for _word; do
     [[ $_word != --help && $_word != -h ]] || help_message=$(describe_recipe)
 done
 . recipes/utils/parse_options.sh
+(($# == 0)) || { echo "${0##*/}: $1 is no option; did you mean --root $1?" >&2; exit 2; }
+for word in stage stop_stage nj; do
+    [[ ${!word} =~ ^[0-9]+$ ]] || { echo "${0##*/}: --${word/_/-} ${!word}: must be a whole number" >&2; exit 2; }
+done
+((nj > 0)) || { echo "${0##*/}: --nj 0: must be at least 1" >&2; exit 2; }
+((stage <= stop_stage)) || { echo "${0##*/}: --stage $stage comes after --stop-stage $stop_stage; the stages are $STAGES" >&2; exit 2; }
 
 train_cmd=${cmd:-$train_cmd} cpu_cmd=${cmd:-$cpu_cmd}
 

@@ -99,6 +99,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         # Data must be on disk before the name is: after a power cut a renamed file may otherwise be empty.
         _sync(tmp)
         os.replace(tmp, path)
+    except OSError as e:
+        if e.filename is None and e.errno is not None:  # of a write, which does not name its file
+            raise OSError(e.errno, os.strerror(e.errno), str(path)) from e
+        raise
     finally:
         tmp.unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from setk import checkpoint
 from setk.core.errors import UserError
+from setk.core.files import check_distinct
 from setk.models import Model
 from setk.training.ranks import joined
 from setk.training.validation import validate
@@ -54,8 +55,11 @@ def average(
 ) -> dict[str, float]:
     """Write the mean of the weights of the checkpoints `paths` as `out`; its scores on `pairs` (utt -> noisy, clean).
 
-    Raises UserError if the checkpoints are not of one model.
+    Raises UserError if the checkpoints are not of one model, and if `out` is one of them or another file than a mean.
     """
+    check_distinct({"OUT": out}, paths)
+    if out.exists() and "mean_of" not in checkpoint.read(out)["provenance"]:
+        raise UserError(f"{out}: exists, and is no mean of checkpoints; OUT comes first, and must be a new file")
     found = [checkpoint.load(path) for path in paths]
     model, about = found[-1]
     for path, (_, other) in zip(paths, found):

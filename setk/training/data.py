@@ -8,6 +8,7 @@ Ranks and micro-batches are parts of a step's batch, in order.
 from __future__ import annotations
 
 import hashlib
+import warnings
 from functools import lru_cache
 from pathlib import Path
 from typing import Generator, Iterable, Protocol
@@ -44,7 +45,7 @@ class WavSource:
 
     def __init__(self, streams: dict[str, dict[str, Location]], kinds: dict[str, str] | None = None):
         self.streams = streams
-        self.ids = list(next(iter(streams.values())))
+        self.ids = sorted(next(iter(streams.values())), key=str.encode)  # as those of shards
         self.kind = [kinds[utt] for utt in self.ids] if kinds else []
         infos = [[table[utt].probe() for table in streams.values()] for utt in self.ids]
         for utt, found in zip(self.ids, infos):
@@ -53,6 +54,8 @@ class WavSource:
                     f"{utt}: is not mono at one rate and length in {', '.join(streams)}; se-prep check names all such faults"
                 )
         self.lengths = np.array([found[0].frames for found in infos])
+        if not self.lengths.all():
+            raise UserError(f"{self.ids[int(self.lengths.argmin())]}: has no samples; se-prep fix removes such files")
         self.rate = infos[0][0].rate
 
     def read(self, i: int, start: int, count: int) -> dict[str, np.ndarray]:
@@ -65,6 +68,10 @@ class WavSource:
 def open_sources(path: Path) -> dict[str, Source]:
     """ "pairs", or "speech" and "noise" and maybe "rir", of shards or of a data directory. Raises UserError if it is neither."""
     sharded = shards.names(path)
+    if "pairs" in sharded and len(sharded) > 1:
+        raise UserError(
+            f"{path}: has shards of {', '.join(sharded)}; write pairs and sources into folders of their own"
+        )
     if "pairs" in sharded:
         return {"pairs": Shards(path, "pairs")}
     if set(datadir.MIXED) <= set(sharded):
@@ -96,7 +103,10 @@ class TrainingData(torch.utils.data.Dataset):
             )
         self.steps_per_epoch = len(self.ids) // settings.batch
         if self.steps_per_epoch == 0:
-            raise UserError(f"{path}: has {len(self.ids)} utterances, fewer than one batch of {settings.batch}")
+            raise UserError(
+                f"{path}: has {len(self.ids)} utterances, fewer than one batch of {settings.batch}; "
+                f"--set batch={len(self.ids)}, or less"
+            )
         self.samples = round(settings.segment * self.rate)
         # Noises of each kind; empty where kinds are not known.
         self.kinds = mixing.by_kind(self.sources["noise"].kind) if "noise" in self.sources else []
@@ -258,18 +268,21 @@ def loader(
     each = data.s.accumulate
     keys = [(step, ranks.rank * each + k, ranks.world * each) for step in steps for k in range(each)]
     # A generator of its own: a loader otherwise draws from the global one.
-    batches = iter(
-        torch.utils.data.DataLoader(
-            _Tried(data),
-            batch_size=None,
-            sampler=keys,
-            num_workers=workers,
-            prefetch_factor=4 if workers else None,
-            generator=torch.Generator(),
-            worker_init_fn=pool.leave_signals,
-            pin_memory=ranks.device.type == "cuda",
+    with warnings.catch_warnings():
+        # More workers than processors are slow at worst, and the number is the user's.
+        warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+        batches = iter(
+            torch.utils.data.DataLoader(
+                _Tried(data),
+                batch_size=None,
+                sampler=keys,
+                num_workers=workers,
+                prefetch_factor=4 if workers else None,
+                generator=torch.Generator(),
+                worker_init_fn=pool.leave_signals,
+                pin_memory=ranks.device.type == "cuda",
+            )
         )
-    )
     try:
         for _ in steps:
             found = [next(batches) for _ in range(each)]

@@ -8,23 +8,27 @@ checkpoints so far, and in the end `average.pt`.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import yaml
 
 from setk import models
 from setk.core import config
-from setk.core.files import write_text
+from setk.core.errors import UserError
+from setk.core.files import make_dir, write_text
 from setk.training.data import TrainingData, loader
 from setk.training.objective import Objective
 from setk.training.ranks import RankLost, joined
 from setk.training.run import Pairs, Run
 from setk.training.settings import Settings
+from setk.training.start import begin_from
+from setk.training.validation import check_pairs
 
 REHEARSED = 10  # steps that a dry run times
 
@@ -42,10 +46,10 @@ def train(
 ) -> int:
     """Train to settings.steps, from resume.pt if it is there; the exit code, 128 + n if signal n ended it, 1 if another rank is gone.
 
-    Raises UserError if EXP was made otherwise.
+    Raises UserError if EXP was made otherwise, if another process trains there, and if a pair of `valid` cannot be used.
     """
     try:
-        with joined(settings.device) as ranks:
+        with joined(settings.device) as ranks, alone(out) if ranks.first else nullcontext():
             return _train(Run(settings, data, out, say, ranks, objective), valid, fresh, init)
     except RankLost as e:
         say(f"error: {e}")
@@ -54,12 +58,32 @@ def train(
         os._exit(1)
 
 
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold the experiment directory, which is made. Raises UserError if another process holds it."""
+    folder = os.open(make_dir(out), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise UserError(f"{out}: another se-train trains there; wait for its end, or use another --out") from None
+    finally:
+        os.close(folder)
+
+
 def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:
+    check_pairs(valid, run.model.sample_rate)
+    run.begin_with(init, valid)
+    begun = begin_from(init, run.s) if init and fresh else None  # may be what is deleted now
     if fresh and run.ranks.first:
         run.clear()
     run.ranks.any(False)  # nobody reads what the first still clears
     if not run.resume() and init:
-        run.start_from(init)
+        run.start_from(begun or begin_from(init, run.s))
+    if run.s.warmup >= run.s.steps:
+        run.say(
+            f"warning: warmup: its {run.s.warmup} steps do not end within the {run.s.steps} of the training, so lr is not reached"
+        )
     if choice := run.s.modelled_choice():
         run.say(
             "warning: best: {} alone chooses, which the loss {} models; the default weighs several metrics".format(

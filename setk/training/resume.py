@@ -12,6 +12,10 @@ from setk.core.errors import UserError
 from setk.training.settings import Settings
 
 
+# What a run is begun with that is no setting, as messages call it.
+WHERE = {"data": "the training data", "valid": "the validation set", "--init": "--init"}
+
+
 class States:
     """resume.pt of an experiment, and the one before it, resume.old.pt."""
 
@@ -48,12 +52,12 @@ class States:
 def check_identity(out: Path, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     """Raise UserError if a state was made with other settings or data (`identity` of a run) than the run that reads it."""
     # What settings and the model's config have got since then is as if it were not there.
-    before = {**config.plain(Settings(before["model"])), **before}
+    before = {**config.plain(Settings(before["model"])), **{key: now[key] for key in WHERE}, **before}
     if before["model"] == now["model"]:
         before["config"] = models.config_values(now["model"], None, before["config"])
     for key in now:
         if before.get(key) != now[key]:
-            what = "the training data" if key == "data" else f"'{key}' ({before.get(key)} then, {now[key]} now)"
+            what = WHERE.get(key) or f"'{key}' ({before.get(key)} then, {now[key]} now)"
             raise UserError(
                 f"{out}: was begun with another value of {what}; use another --out, or --fresh to start over"
             )

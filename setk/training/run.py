@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import signal
 import time
@@ -25,7 +26,7 @@ from setk.training.ranks import Ranks
 from setk.training.resume import States, check_identity
 from setk.training.schedule import learning_rate
 from setk.training.settings import Settings
-from setk.training.start import begin_from, build
+from setk.training.start import build
 from setk.training.validation import validate
 
 MAX_BAD_STEPS = 20  # non-finite losses in a row before giving up
@@ -77,6 +78,7 @@ class Run:
         self.history, self.sums, self.hours = History(out if ranks.first else None), Sums(), 0.0
         self.clock, self._last_said = Clock(), time.monotonic()
         self._stopped, self._candidates_before = 0, set()
+        self._begun: dict[str, str | None] = {}
 
     @property
     def result(self) -> models.Model:
@@ -110,11 +112,18 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What a continuation must have in common with the run that it continues."""
         kept = {k: v for k, v in config.plain(self.s).items() if k not in Settings.FREE}
-        return {**kept, "data": self.data.digest}
+        return {**kept, "data": self.data.digest, **self._begun}
 
-    def start_from(self, spec: str) -> None:
-        """Take the weights of another checkpoint of the same model."""
-        begun = begin_from(spec, self.s)
+    def begin_with(self, init: str | None, valid: Pairs) -> None:
+        """Note what the run starts from and validates on."""
+        listed = sorted((utt, *map(str, pair)) for utt, pair in valid.items())
+        self._begun = {
+            "--init": init,
+            "valid": hashlib.sha256(repr(listed).encode(errors="surrogateescape")).hexdigest(),
+        }
+
+    def start_from(self, begun: models.Model) -> None:
+        """Take the weights of a model of the same config."""
         for model in (self.model, self.result):
             model.load_state_dict(begun.state_dict())
 
@@ -183,6 +192,11 @@ class Run:
         if stopped:
             self.say(f"stopped at step {self.step}; the same command continues from here")
             return 128 + (self._stopped or signal.SIGTERM)
+        if not self.ranking:
+            self.say(
+                f"error: no validation gave a score, so {self.out} has no best.pt; lower lr, or look at the warnings above"
+            )
+            return 1
         return 0
 
     def _stop(self, number: int, frame: Any) -> None:

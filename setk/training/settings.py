@@ -156,7 +156,7 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
     try:
         return _resolve(conf, overrides, init)
     except UserError as e:
-        for setting in overrides:
+        for setting in reversed(overrides):
             place = f"{conf}: {setting.partition('=')[0].replace('.', ': ')}: "
             if str(e).startswith(place):
                 raise UserError(f"--set {setting}: {str(e).removeprefix(place)}") from None

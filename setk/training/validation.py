@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Callable, Sequence
+from typing import Callable, Mapping, Sequence
 
 import torch
 
 from setk import audio, metrics
+from setk.audio import Location
+from setk.core.errors import AudioError, UserError
 from setk.models import Model
 from setk.training.ranks import Ranks
+
+
+MOST_FAULTS = 5  # that are named
+
+
+def check_pairs(pairs: Mapping[str, tuple[str, str]], rate: int) -> None:
+    """Raise UserError, with the first faults, if a pair of files (utt -> noisy, clean) is not mono at `rate` Hz and of one length."""
+    faults = [fault for utt, pair in pairs.items() if (fault := _fault(pair, rate))]
+    if faults:
+        more = f"; and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
+        raise UserError(
+            f"--valid: {'; '.join(faults[:MOST_FAULTS])}{more}; se-prep check names all faults, se-prep fix removes them"
+        )
+
+
+def _fault(pair: tuple[str, str], rate: int) -> str:
+    locations = [Location.parse(text) for text in pair]
+    if not all(location.is_file for location in locations):
+        return ""  # to probe a command is to run it
+    try:
+        infos = [location.probe() for location in locations]
+        for location, info in zip(locations, infos):
+            audio.check_mono(location, info.channels, info.rate, rate)
+    except AudioError as e:
+        return str(e)
+    noisy, clean = (info.frames for info in infos)
+    return "" if noisy == clean else f"{pair[0]}: has {noisy} samples, and {pair[1]} {clean}"
 
 
 def validate(

@@ -121,6 +121,9 @@ def write_shards(
     for name, shards in inputs.items():
         if all(_recorded_inputs(path) == expected for path, expected in shards.items()):
             write_list(Path(out) / f"{name}.scp", {path.stem: path for path in shards})
+            for path in Path(out).glob(f"{name}.*.h5"):
+                if path not in shards and re.fullmatch(rf"{name}\.\d+\.h5", path.name):
+                    path.unlink(missing_ok=True)  # of an earlier set with more of them
 
 
 def plan_shards(
