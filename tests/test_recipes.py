@@ -123,6 +123,10 @@ def test_a_tree_of_vbd_stops_at_the_noisy_gate_unless_told(recipe, tmp_path):
         (["--stagee", "1"], "did you mean --stage"),
         (["--root", "/nope"], "no such directory"),
         (["--noisy-gate", "yes"], "true or false"),
+        (["--stage", "x"], "--stage x: must be a whole number"),
+        (["--stage", "5", "--stop-stage", "2"], "comes after --stop-stage 2"),
+        (["--nj", "0"], "at least 1"),
+        (["corpora/VBD"], "did you mean --root corpora/VBD"),
     ],
 )
 def test_wrong_options_are_told(recipe, args, words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import re
@@ -880,3 +881,118 @@ def test_the_rate_follows_its_schedule():
     assert learning_rate(48000, long) == pytest.approx(1e-2 * 0.1**0.5) and learning_rate(96000, long) == pytest.approx(
         1e-3
     )
+
+
+def test_fresh_does_not_delete_what_it_starts_from(work, whole):
+    out = work / "again"
+    shutil.copytree(whole, out)
+    before = (out / "best.pt").read_bytes()
+    for init in (work / "missing.pt", "conv_tasnet-small"):
+        assert finish(work, out, "--fresh", "--init", init, code=2).err
+        assert (out / "best.pt").read_bytes() == before and (out / "resume.pt").exists()
+    assert (
+        "at step"
+        not in finish(work, out, "--fresh", "--init", out / "best.pt", "--set", "steps=2").err.split("done")[0]
+    )
+    assert (out / "best.pt").read_bytes() != before
+
+
+def test_a_run_is_not_continued_from_another_start_or_on_other_pairs(work, whole):
+    assert "--init" in finish(work, whole, "--init", whole / "last.pt", code=2).err
+    (work / "other").mkdir()
+    for name in ("noisy.scp", "clean.scp"):
+        lines = (work / "valid" / name).read_text().splitlines(keepends=True)
+        (work / "other" / name).write_text(lines[0])
+    elsewhere = ["train", *arguments(work, whole)]
+    elsewhere[elsewhere.index(work / "valid")] = work / "other"
+    done = COMMANDS(*elsewhere, timeout=PATIENCE)
+    assert done.returncode == 2 and "the validation set" in done.err
+
+
+def test_two_trainings_do_not_write_into_one_directory(work):
+    out = work / "held"
+    out.mkdir()
+    folder = os.open(out, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)
+    assert "another se-train" in finish(work, out, code=2).err and not list(out.iterdir())
+    os.close(folder)
+    finish(work, out, "--set", "steps=2")
+
+
+@pytest.mark.parametrize(
+    "fault, words", [("missing", "no such file"), ("stereo", "2 channels"), ("rate", "8000 Hz"), ("length", "samples")]
+)
+def test_faults_of_the_validation_pairs_show_before_the_first_step(work, tmp_path, fault, words):
+    import numpy as np
+
+    from setk import audio
+    from setk.data.lists import write_list
+
+    pair = {name: tmp_path / f"{name}.wav" for name in ("noisy", "clean")}
+    for path in pair.values():
+        audio.write(path, 0.1 * np.ones((1, 8000)), 16000)
+    if fault == "missing":
+        pair["clean"].unlink()
+    else:
+        odd = {
+            "stereo": (np.ones((2, 8000)), 16000),
+            "rate": (np.ones((1, 8000)), 8000),
+            "length": (np.ones((1, 7999)), 16000),
+        }
+        audio.write(pair["clean"], *odd[fault])
+    for name, path in pair.items():
+        write_list(tmp_path / f"{name}.scp", {"a": path})
+    call = ["train", *arguments(work, tmp_path / "out")]
+    call[call.index(work / "valid")] = tmp_path
+    done = COMMANDS(*call, timeout=PATIENCE)
+    assert done.returncode == 2 and words in done.err and "step" not in done.err.replace("se-prep", "")
+
+
+def test_a_training_without_a_score_is_no_success(work, tmp_path):
+    import numpy as np
+
+    from setk import audio
+    from setk.data.lists import write_list
+
+    audio.write(tmp_path / "silence.wav", np.zeros((1, 8000)), 16000)
+    for name in ("noisy", "clean"):
+        write_list(tmp_path / f"{name}.scp", {"a": tmp_path / "silence.wav"})
+    call = ["train", *arguments(work, tmp_path / "out", "--set", "steps=2", "--set", "average=0")]
+    call[call.index(work / "valid")] = tmp_path
+    done = COMMANDS(*call, timeout=PATIENCE)
+    assert done.returncode == 1 and "no validation gave a score" in done.err and not (tmp_path / "out/best.pt").exists()
+
+
+def test_a_mean_overwrites_nothing_but_a_mean(work, whole):
+    best, last = whole / "best.pt", whole / "last.pt"
+    before = best.read_bytes()
+
+    def average(*paths):
+        options = ("--valid", work / "valid", "--metrics", "si_sdr")
+        return COMMANDS("train", "average", *paths, *options, timeout=PATIENCE)
+
+    assert average(best, last, best).returncode == 2 and best.read_bytes() == before
+    assert average(whole / "config.yaml", last, best).returncode == 2
+    for _ in range(2):
+        assert average(work / "mean.pt", last, best).returncode == 0
+
+
+def test_shards_of_pairs_and_of_sources_are_not_taken_for_one_another(work, tmp_path):
+    from setk.data.datadir import DataDir
+    from setk.data.shards import write_shards
+
+    for name in ("train", "mixed"):
+        assert all(done.state == "made" for done in write_shards(DataDir(work / name), tmp_path / "both", size=20))
+    call = ["train", *arguments(work, tmp_path / "out")]
+    call[call.index(work / "shards")] = tmp_path / "both"
+    done = COMMANDS(*call, timeout=PATIENCE)
+    assert done.returncode == 2 and "folders of their own" in done.err
+
+
+def test_shards_of_an_earlier_larger_number_do_not_stay(work, tmp_path):
+    from setk.data.datadir import DataDir
+    from setk.data.shards import write_shards
+
+    for size, count in ((5, 10), (48, 1)):
+        list(write_shards(DataDir(work / "train"), tmp_path, size=size))
+        assert len(list(tmp_path.glob("pairs.*.h5"))) == count

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Iterable, Iterator
@@ -35,14 +35,23 @@ class Page:
     parameters: tuple[Parameter, ...]
     examples: tuple[str, ...]
     subcommands: tuple[Page, ...] = field(default_factory=tuple)
+    others: tuple[Page, ...] = field(default_factory=tuple)  # what the command does under further names
+
+    @property
+    def all(self) -> tuple[Page, ...]:
+        """This page, and those below it."""
+        return (self, *self.subcommands, *self.others)
 
 
 def page(command: str) -> Page:
     """The page of se-COMMAND."""
     import typer.main
 
-    app = import_module(f"setk.cli.{command}").app
-    return _page(typer.main.get_command(app.parser), f"se-{command}", None)
+    module, name = import_module(f"setk.cli.{command}"), f"se-{command}"
+    top = _page(typer.main.get_command(module.app.parser), name, None)
+    if not hasattr(module, "OTHERS"):
+        return top
+    return replace(top, others=_page(typer.main.get_command(module.OTHERS.parser), name, None).subcommands)
 
 
 def _page(command: Any, name: str, parent: Any) -> Page:
@@ -76,11 +85,11 @@ def man(command: str) -> str:
         ".SH NAME",
         f"{_roff(top.name)} \\- {_roff(COMMANDS[command])}",
         ".SH SYNOPSIS",
-        *(f".B {_roff(one.usage)}\n.br" for one in top.subcommands or (top,)),
+        *(f".B {_roff(one.usage)}\n.br" for one in (*(top.subcommands or (top,)), *top.others)),
         ".SH DESCRIPTION",
         *_roff_paragraphs(top.body),
     ]
-    for one in (top, *top.subcommands):
+    for one in top.all:
         if one is not top:
             lines += [f".SH {_roff(one.name.upper())}", f".B {_roff(one.usage)}", ".PP", *_roff_paragraphs(one.body)]
         for group, members in by_group(list(one.parameters)).items():
@@ -247,7 +256,7 @@ def markdown(command: str) -> str:
     """docs/commands/se-COMMAND.md."""
     top = page(command)
     lines = [f"# {top.name}", "", GENERATED]
-    for one in (top, *top.subcommands):
+    for one in top.all:
         if one is not top:
             lines += ["", f"## {one.name}"]
         lines += ["", *_markdown_text(one.body), "", "```text", one.usage, "```"]

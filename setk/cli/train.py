@@ -11,6 +11,7 @@ import typer
 from setk.cli import checkpoints, shell
 
 app = shell.new_app()
+OTHERS = checkpoints.app
 EXAMPLES = """
 se-train fspen --train shards/mine --valid data/valid --out exp/mine
 se-train fspen --train shards/mine --valid data/valid --out exp/mine --set steps=20000 --set lr=1e-3
@@ -75,7 +76,7 @@ def train(
 
 
 def main() -> None:
-    shell.run(checkpoints.app if sys.argv[1:2] and sys.argv[1] in checkpoints.NAMES else app, "se-train")
+    shell.run(OTHERS if sys.argv[1:2] and sys.argv[1] in checkpoints.NAMES else app, "se-train")
 
 
 if __name__ == "__main__":
