@@ -66,7 +66,7 @@ def read_rows(path: Path, key: str = "utt") -> dict[str, dict[str, str]]:
 
 
 def values(rows: dict[str, dict[str, str]], column: str, utts) -> list[float]:
-    return [float(rows[utt][column] or "nan") for utt in utts if utt in rows]
+    return [float(rows[utt].get(column) or "nan") for utt in utts if utt in rows]
 
 
 def cell(found: list[float], form: str = ".2f", interval: bool = False) -> str:

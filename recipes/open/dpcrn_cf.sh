@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # DPCRN-CF (a reconstruction) on a few hours of open speech and noise, mixed on the fly: how the included dpcrn_cf was trained. There
-# are ten trainings, each from the best model of the one before. The first five are on the enhanced speech, more and more towards PESQ; the
-# fifth goes too far, and DIR/mean is the mean of its weights and those that it started from. Then the pitch network alone
-# learns F0 of the clean speech, then the comb and the decoder with it, then the complete model in three, of which the last is towards PESQ
-# again and is averaged with the one before. fspen.sh describes the corpus.
+# are fourteen trainings, each from the best model of the one before. The first five are on the enhanced speech, more and more towards PESQ;
+# the fifth goes too far, and DIR/mean is the mean of its weights and those that it started from. Then the pitch network alone learns F0 of
+# the clean speech, then the comb and the decoder with it, then the complete model in four, with means of their weights. In the last three
+# half of the segments continue a recording (context), without which the model loses 2 dB in a recording of minutes; two of these three are
+# towards PESQ, and the result is the mean of the first and the last of the three. fspen.sh describes the corpus.
 #
 #   bash recipes/open/dpcrn_cf.sh --root CORPUS --more CORPUS_MORE
 conf=dpcrn_cf_open_balanced
@@ -26,4 +27,20 @@ train_first joint dpcrn_cf_open_joint
 train_first balanced "$conf"
 balance=(losses.snr=0.9 losses.envelope=1.5 lr_end=1.0e-6)
 train_first longer "$conf" "${balance[@]}" losses.perceptual=1.0 seed=16 steps=1300 lr=8.0e-4 valid_every=1300
-run_averaged 2 "${balance[@]}" losses.perceptual=1.8 seed=17 steps=400 warmup=30 lr=3.0e-4 valid_every=400
+train_first last "$conf" "${balance[@]}" losses.perceptual=1.8 seed=17 steps=400 warmup=30 lr=3.0e-4 valid_every=400
+if [[ ! $own_init ]]; then
+    average_into "$dir/between" "$init" "$dir/longer/best.pt"
+fi
+train_first high "$conf" "${balance[@]}" losses.perceptual=1.2 mixing.high_voice=0.25 seed=62 steps=1800 lr=8.0e-4 valid_every=900
+if [[ ! $own_init ]]; then
+    average_into "$dir/both" "$dir/between/best.pt"
+fi
+balance+=(context=4.0 mixing.clean_only=0.04)
+train_first context "$conf" "${balance[@]}" losses.perceptual=1.1 seed=21 steps=6000 lr=1.0e-3 valid_every=2000
+train_first towards "$conf" "${balance[@]}" losses.perceptual=1.7 seed=22 steps=500 warmup=30 lr=3.0e-4 valid_every=500
+part "$dir/beyond" 0 2 "${balance[@]}" losses.perceptual=2.4 losses.snr=0.8 seed=23 steps=450 warmup=20 lr=2.5e-4 valid_every=450
+if [[ ! $own_init ]]; then
+    init=$dir/context/best.pt
+fi
+average_into "$dir" "$dir/beyond/best.pt"
+evaluate
