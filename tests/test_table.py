@@ -158,7 +158,11 @@ def test_conditions_are_measured_and_grouped_by_what_each_pair_is_made_of(corpus
 def test_the_bytes_of_a_row_are_those_of_the_file_that_runs():
     rows = [line.strip("| ").split(" | ") for line in (ROOT / "RESULTS.md").read_text().splitlines()]
     header = next(row for row in rows if row[:1] == ["model"] and "bytes" in row)
-    costs = {row[0]: row[header.index("bytes")] for row in rows if len(row) == len(header) and row[0] != "model"}
+    costs: dict[str, str] = {}
+    for row in rows[rows.index(header) + 2 :]:
+        if len(row) != len(header):
+            break
+        costs[row[0]] = row[header.index("bytes")]
     folder = ROOT / "setk/pretrained"
     for model in (path.stem for path in folder.glob("*.pt")):
         runs = next(path for path in (folder / f"{model}.onnx", folder / f"{model}.pt") if path.exists())
