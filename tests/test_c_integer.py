@@ -333,3 +333,8 @@ def test_an_empty_list_and_a_high_least_snr_write_nothing(tmp_path, exported):
     with pytest.raises(UserError, match="below 90"):
         export_integer(exported[2], tmp_path / "x.c", [os.fspath(mini)], {"sha256": ""}, min_snr=90)
     assert not list(tmp_path.glob("x*"))
+
+
+def test_the_embedded_examples_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert all(location.probe().rate == 16000 for location in integer_build._examples())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+import shutil
 import signal
 import subprocess
 import time
@@ -400,3 +402,37 @@ def test_a_bad_pruning_block_is_one_clear_line(work, setting, said):
 
     with pytest.raises(UserError, match=said):
         resolve(str(work / "conf.yaml"), [setting])
+
+
+@pytest.mark.full
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is not installed")
+@pytest.mark.parametrize(
+    "arguments",
+    [["--method", "magnitude", "--amount", 0.95, "--floor", 0], ["--method", "part", "--without", "sub-band"]],
+)
+def test_a_model_with_channels_of_zeros_becomes_c(se, tmp_path, arguments):
+    assert se("prune", "fspen", tmp_path / "z.pt", *arguments).returncode == 0
+    done = se("quant", "export", tmp_path / "z.pt", tmp_path / "zämlich.c")
+    snr = re.search(r"SNR ([\d.]+) dB to the checkpoint", done.err)
+    assert done.returncode == 0 and snr and float(snr[1]) > 80, done.err
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--method", "magnitude", "--amount", "nan"], "must be parts"),
+        (["--method", "magnitude", "--amount", "-0.1"], "must be parts"),
+        (["--method", "magnitude", "--amount", "0.3", "--floor", "2"], "must be parts"),
+        (["--method", "structured", "--target-macs", "nan"], "--target-macs nan: must be above 0"),
+        (["--method", "structured", "--target-params", "-3"], "--target-params -3: must be above 0"),
+    ],
+)
+def test_amounts_that_are_none_are_refused(se, tmp_path, arguments, words):
+    done = se("prune", "fspen", tmp_path / "p.pt", *arguments)
+    assert done.returncode == 2 and words in done.err and not list(tmp_path.iterdir())
+
+
+def test_what_is_pruned_is_a_checkpoint_by_its_name(se, tmp_path):
+    (tmp_path / "fspen.c").write_text("int main(void);")
+    done = se("prune", "fspen", tmp_path / "fspen.c", "--method", "magnitude", "--amount", 0.3)
+    assert done.returncode == 2 and ".pt" in done.err and (tmp_path / "fspen.c").read_text() == "int main(void);"

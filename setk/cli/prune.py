@@ -72,6 +72,11 @@ def prune(
         shell.refuse(ctx, "with --method magnitude", "target_macs", "target_params", "importance", "multiple")
     if importance is Importance.taylor and not (list_ and ref):
         raise UserError("--importance taylor needs --list noisy.scp and --ref clean.scp")
+    for option, target in (("--target-macs", target_macs), ("--target-params", target_params)):
+        if target is not None and not target > 0:
+            raise UserError(f"{option} {target:g}: must be above 0")
+    if out.suffix != ".pt":
+        raise UserError(f"{out}: a checkpoint has the suffix .pt")
     if list_ is None:
         shell.refuse(ctx, "without --list", "ref", "metrics")
     if ref is None:

@@ -233,6 +233,8 @@ def check(
             good += 1
         else:
             failures.add(row.utt, f"SNR {row.snr:.1f} dB, below {min_snr:g}")
+    if not rows:
+        raise UserError(f"{list_}: lists no utterances, so nothing was compared")
     for line in parity.words(rows):
         shell.note(f"se-quant: {line}")
     failures.finish(good)

@@ -26,12 +26,14 @@ from setk.nn.matrices import matrices
 def survivors(scores: Sequence[Tensor], amount: float, floor: float) -> list[Tensor]:
     """Which entries stay, as bools: the part `amount` of all entries, those with the lowest scores, goes, and at least the part
     `floor` of each tensor stays. Raises UserError where both are impossible."""
+    if not (0 <= amount < 1 and 0 <= floor <= 1):
+        raise UserError(f"amount {amount:g} and floor {floor:g} must be parts: 0 to below 1, and 0 to 1")
     flat = [s.flatten().clone() for s in scores]
     for s in flat:
         s[s.topk(math.ceil(floor * len(s))).indices] = math.inf
     flat = torch.cat(flat)
     removed = round(amount * len(flat))
-    if not 0 <= amount < 1 or not 0 <= floor <= 1 or removed > int(torch.isfinite(flat).sum()):
+    if removed > int(torch.isfinite(flat).sum()):
         raise UserError(f"amount {amount:g} is too much with floor {floor:g} of each layer; lower one of them")
     stays = torch.ones(len(flat), dtype=torch.bool, device=flat.device)
     stays[flat.argsort(stable=True)[:removed]] = False

@@ -145,6 +145,8 @@ def _rows(
     for start in range(0, n, PANEL):
         used = (packed[:, :, start : start + PANEL] != 0).any(axis=(0, 2))
         parts = tuple(_extent(used[a:b]) for a, b in zip(edges, edges[1:]))
+        if not used.any():  # as of a channel that was pruned: the bias is added to a product by zeros
+            parts = ((0, 1), *parts[1:])
         rows = (0, m) if needed is None else _extent(needed[:, start : start + PANEL].any(axis=1))
         key = (parts, rows)
         if groups and groups[-1][0] == key:

@@ -71,7 +71,7 @@ class _Writer:
 
 def prefix_of(path: Path) -> str:
     """What the names in a generated file begin with."""
-    prefix = re.sub(r"\W", "_", path.stem)
+    prefix = re.sub(r"\W", "_", path.stem, flags=re.ASCII)
     return prefix if re.match(r"[A-Za-z]", prefix) else f"model_{prefix}"
 
 

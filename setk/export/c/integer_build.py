@@ -248,4 +248,5 @@ def _examples() -> Iterable[Any]:
 
     if not EXAMPLES.is_file():
         raise UserError("integers need the ranges of activations: give noisy speech with --list LIST")
-    return lists.read_wavs(EXAMPLES).values()
+    # Its paths are relative to the checkout, which need not be the current directory.
+    return [Location.parse(EXAMPLES.parents[3] / path) for path in lists.read_list(EXAMPLES).values()]
