@@ -386,9 +386,8 @@ def test_a_bad_quantization_block_is_one_clear_line(conf, values, told):
 
 
 def test_what_init_cannot_give_is_told(conf, tmp_path, monkeypatch):
-    from setk.training import loop, settings
-    from setk.training.data import TrainingData
-    from setk.training.ranks import Ranks
+    from setk.training import settings
+    from setk.training.start import begin_from
 
     monkeypatch.chdir(MINI.parents[1])
     checkpoint.save(tmp_path / "quantized.pt", models.build("conv_tasnet", CONF["config"], {"method": "vanilla"}), {})
@@ -399,6 +398,5 @@ def test_what_init_cannot_give_is_told(conf, tmp_path, monkeypatch):
         ({}, "other"),
     ):
         s = settings.resolve(str(conf(**values)))
-        run = loop.Run(s, TrainingData(MINI / "train", s), tmp_path, print, Ranks(torch.device("cpu")))
         with pytest.raises(UserError, match="--set config=init|not the model of the config"):
-            run.start_from(str(tmp_path / f"{name}.pt"))
+            begin_from(str(tmp_path / f"{name}.pt"), s)

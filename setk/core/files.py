@@ -91,7 +91,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     if path.is_dir():
         raise UserError(f"{path}: is a directory; give the name of a file to write")
     if not os.access(path.parent, os.W_OK):  # else the message would name the temporary file
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        code = errno.EROFS if os.statvfs(path.parent).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(code, os.strerror(code), str(path))
     _sweep(os.path.abspath(path.parent))
     tmp = _temporary(path)
     try:
