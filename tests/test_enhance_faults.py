@@ -380,7 +380,15 @@ def test_an_entry_cannot_be_standard_input_where_that_is_taken(se, recording, tm
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_signal_leaves_a_wav_with_its_length(samples, tmp_path, number):
     with open(tmp_path / "o.wav", "wb") as out:
-        process = subprocess.Popen(command("enhance", "fspen", "-", "-"), cwd=ROOT, stdin=subprocess.PIPE, stdout=out)
+        process = subprocess.Popen(
+            command("enhance", "fspen", "-", "-"),
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=out,
+            preexec_fn=lambda: signal.signal(
+                number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+            ),
+        )  # nohup may have run the tests, and its children ignore SIGHUP
         process.stdin.write(audio.wav_header(16000, 1, None) + samples.tobytes())
         process.stdin.flush()
         while (tmp_path / "o.wav").stat().st_size < 44 + 2 * 20000:
