@@ -167,6 +167,8 @@ def test_a_rerun_keeps_what_it_would_make_again_and_nothing_else(se, recording, 
     assert run(a=other, b=f"cat {other} |") == (0, [16000, 16000])
     os.utime(other, (2e9, 2e9))
     assert run(a=other, b=f"cat {other} |") == (1, [16000, 16000])
+    assert run(a=recording, b=f"cat {recording} |") == (0, [24000, 24000])  # that they once were is no reason to keep
+    assert run(a=other, b=f"cat {other} |") == (0, [16000, 16000])
     for path in (tmp_path / "o/.made").iterdir():
         path.write_bytes(path.read_bytes()[:-3])  # a kill
     assert run(b=f"cat {other} |", a=other)[0] < 2

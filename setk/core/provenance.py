@@ -111,7 +111,7 @@ class Claim:
 
 
 class Made:
-    """Marks of what a directory's files were made of, so that a rerun keeps a file only if it is what it would make again, and
+    """Marks of a directory's files and of what they were made of, so that a rerun keeps a file only if it would make it again, and
     of their names, so that files of others are not overwritten.
 
     A process appends to `name` below DIR/.made, and knows the marks that all had written when it began. A mark whose line a kill has

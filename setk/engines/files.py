@@ -64,19 +64,23 @@ class Entry(NamedTuple):
     path: str
     kept: bool = False
 
-    def mark(self) -> str:
-        """The mark of the input as it is now (see provenance.Made); empty for a pipe, which is another one each time."""
+    def input(self) -> str:
+        """What the output is made of, as it is now; empty for a pipe, which is another one each time."""
         if not self.location.can_be_read_again():
             return ""
         try:
-            return provenance.Made.mark(self.utt, self.location, self.location.changed_ns())
+            return f"{self.utt}\0{self.location}\0{self.location.changed_ns()}"
         except AudioError:  # shows when it is read
             return ""
+
+    def mark(self, made_of: str) -> str:
+        """The mark (see provenance.Made) of the output that is there, made of the input `made_of`; empty for a pipe's."""
+        return made_of and provenance.Made.mark(made_of, os.stat(self.path).st_mtime_ns)
 
 
 class Done(NamedTuple):
     """An entry that is finished; `error` is None, or why no file was written. `clipped`: samples. `lost_above_hz`: as in Enhanced;
-    None too for a file that was `kept`. `mark`: of the input."""
+    None too for a file that was `kept`. `mark`: of input and output."""
 
     utt: str
     path: str
@@ -231,7 +235,7 @@ class _Worker:
     def __call__(self, entry: Entry) -> Done:
         if entry.kept:
             return kept(entry)
-        engine, mark = _Worker.engine, entry.mark()
+        engine, made_of = _Worker.engine, entry.input()
         try:
             check_name(entry)
             info, blocks = entry.location.open(1 << 16)
@@ -240,7 +244,7 @@ class _Worker:
             _, clipped = transfer(stream, info, blocks, entry.path, self.subtype, before_end=self.claim)
         except AudioError as e:
             return Done(entry.utt, entry.path, str(e))
-        return finished(entry, mark, clipped, lost_above_hz(engine, info.rate, self.output))
+        return finished(entry, made_of, clipped, lost_above_hz(engine, info.rate, self.output))
 
 
 def _load(spec: str, trust: bool, settings: Sequence[str], stft: str | None) -> None:
@@ -255,11 +259,11 @@ def check_name(entry: Entry) -> None:
         raise AudioError(str(e)) from None
 
 
-def finished(entry: Entry, mark: str, clipped: int, lost_above_hz: int | None) -> Done:
-    """What is yielded for an entry whose file is written; `mark` is that of the input as it was read."""
+def finished(entry: Entry, made_of: str, clipped: int, lost_above_hz: int | None) -> Done:
+    """What is yielded for an entry whose file is written; `made_of` is the input as it was read."""
     if entry.location.reads(entry.path):  # else a rerun would enhance the output
-        mark = entry.mark()
-    return Done(entry.utt, entry.path, None, clipped, lost_above_hz, mark=mark)
+        made_of = entry.input()
+    return Done(entry.utt, entry.path, None, clipped, lost_above_hz, mark=entry.mark(made_of))
 
 
 def kept(entry: Entry) -> Done:
@@ -269,9 +273,9 @@ def kept(entry: Entry) -> Done:
 def is_made(entry: Entry, made: provenance.Made, overwrite: bool, force: bool) -> bool:
     """Whether an earlier run wrote the output of the input as it is now; else the output gets its mark in `made`. Raises UserError
     if to write it would overwrite its input, unless `force`, or a file that has no mark, unless `overwrite`."""
-    mark, name = entry.mark(), provenance.Made.mark("file", os.path.basename(entry.path))
+    name = provenance.Made.mark("file", os.path.basename(entry.path))
     there = os.path.isfile(entry.path)
-    if there and mark and mark in made:
+    if there and (mark := entry.mark(entry.input())) and mark in made:
         return True
     refuse_overwriting(entry.location, entry.path, force)
     if name not in made:

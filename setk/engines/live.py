@@ -32,7 +32,7 @@ class Job:
     signal: Signal | None = None
     writer: audio.Writer | None = None
     lost_above_hz: int | None = None
-    mark: str = ""  # of the input
+    made_of: str = ""
     owed: int = 0  # blocks that were fed, and whose credit the reader has not got back
 
     def fail(self, error: AudioError) -> Done:
@@ -42,7 +42,7 @@ class Job:
 
     def finish(self) -> Done:
         self.files.close()
-        return finished(self.entry, self.mark, self.writer.clipped, self.lost_above_hz)
+        return finished(self.entry, self.made_of, self.writer.clipped, self.lost_above_hz)
 
 
 class Loop:
@@ -72,7 +72,7 @@ class Loop:
 
     def _start_more(self) -> None:
         while len(self.running) < self.size and (entry := next(self.entries, None)):
-            job = Job(entry, mark=entry.mark())
+            job = Job(entry, made_of=entry.input())
             self.running.append(job)
             threading.Thread(target=_read, args=(job, self.events), daemon=True).start()
 
