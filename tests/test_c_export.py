@@ -48,7 +48,7 @@ class Runner:
         source.write_text(RUN_INT8)
         subprocess.run(
             [
-                compiler(),
+                *compiler(),
                 *STRICT,
                 "-O2",
                 "-ffp-contract=off",
@@ -512,7 +512,17 @@ def test_the_self_test_passes_with_the_same_hash(exported, tmp_path, compiler, e
     for each, run in (("cc", ""), (compiler, emulator)):
         out = tmp_path / f"test{len(lines)}"
         subprocess.run(
-            [*each.split(), *STRICT, "-O1", "-ffp-contract=off", "-DSETK_SELFTEST", str(path), "-o", str(out)],
+            [
+                *each.split(),
+                *STRICT,
+                "-Wshadow",
+                "-O1",
+                "-ffp-contract=off",
+                "-DSETK_SELFTEST",
+                str(path),
+                "-o",
+                str(out),
+            ],
             check=True,
         )
         lines.append(run_self_test([*run.split(), str(out)]))

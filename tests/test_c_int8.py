@@ -63,7 +63,9 @@ def test_the_self_test_passes(small, tmp_path, program, kept):
     if not shutil.which(program.split()[0]):
         pytest.skip(f"no {program.split()[0]} (Debian: gcc, clang)")
     out = tmp_path / "selftest"
-    subprocess.run([*program.split(), *STRICT, "-O1", "-DSETK_SELFTEST", *kept, path, "-o", out], check=True)
+    subprocess.run(
+        [*program.split(), *STRICT, "-Wshadow", "-O1", "-DSETK_SELFTEST", *kept, path, "-o", out], check=True
+    )
     done = subprocess.run([out], capture_output=True, text=True)
     assert done.returncode == 0 and "passed" in done.stdout, done.stdout + done.stderr
 

@@ -13,6 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from setk import audio  # noqa: E402
 from setk.core.errors import UserError  # noqa: E402
 from setk.export.c import boards, integer_build, integer_program  # noqa: E402
 from setk.engines.compiled import STRICT, CompiledEngine, compiler  # noqa: E402
@@ -255,7 +256,7 @@ def test_the_self_test_passes_on_other_compilers(exported, tmp_path, command, em
     lines = []
     for each, emulation in (("cc", ""), (command, emulator)):
         out = tmp_path / f"test{len(lines)}"
-        build = [*each.split(), *STRICT, "-O2", "-DSETK_SELFTEST", str(exported[0]), "-o", str(out)]
+        build = [*each.split(), *STRICT, "-Wshadow", "-O2", "-DSETK_SELFTEST", str(exported[0]), "-o", str(out)]
         done = subprocess.run(build, capture_output=True, text=True)
         if "-m32" in build and done.returncode:
             pytest.skip("gcc cannot compile for 32 bits (Debian: gcc-multilib)")
@@ -326,9 +327,13 @@ def test_options_that_do_not_apply_are_refused(se, tmp_path):
 
 
 @pytest.mark.full
-def test_an_empty_list_and_a_high_least_snr_write_nothing(tmp_path, exported):
-    with pytest.raises(UserError, match="list for the ranges"):
-        export_integer(exported[2], tmp_path / "x.c", [], {"sha256": ""})
+def test_a_list_without_sound_and_a_high_least_snr_write_nothing(tmp_path, exported):
+    audio.write(tmp_path / "silence.wav", np.zeros((1, 16000), np.float32), 16000)
+    audio.write(tmp_path / "short.wav", np.full((1, 300), 0.1, np.float32), 16000)
+    for names in ([], ["silence.wav"], ["short.wav", "silence.wav"]):
+        signals = [os.fspath(tmp_path / name) for name in names]
+        with pytest.raises(UserError, match="has no sound"):
+            export_integer(exported[2], tmp_path / "x.c", signals, {"sha256": ""})
     mini = Path(__file__).parents[1] / "data" / "mini" / "valid" / "noisy" / "kate_0001.flac"
     with pytest.raises(UserError, match="below 90"):
         export_integer(exported[2], tmp_path / "x.c", [os.fspath(mini)], {"sha256": ""}, min_snr=90)

@@ -165,6 +165,11 @@ def test_what_cannot_be_a_plugin_is_refused(se, tmp_path, args, words):
     assert done.returncode == 2 and words in done.err and not list(tmp_path.iterdir())
 
 
+def test_the_compiler_may_have_arguments(monkeypatch):
+    monkeypatch.setenv("CC", "cc -O1 '-DNAME=two words'")
+    assert compiler() == [shutil.which("cc"), "-O1", "-DNAME=two words"]
+
+
 def test_without_a_compiler_the_error_names_one(se, tmp_path, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
     done = se("quant", "export", "fspen", tmp_path / "x.so", "--for", "ladspa")

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -41,9 +42,11 @@ def numbers_crc32(source: bytes) -> str:
     return f"{crc:08x}"
 
 
-def compiler() -> str | None:
-    """The C compiler to use: $CC, or cc."""
-    return shutil.which(os.environ.get("CC") or "cc")
+def compiler() -> list[str] | None:
+    """The C compiler to use, and its arguments: $CC, or cc."""
+    program, *arguments = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    found = shutil.which(program)
+    return [found, *arguments] if found else None
 
 
 def fast() -> list[str]:
@@ -56,9 +59,10 @@ def build(source: Path, out: Path, flags: Sequence[str]) -> None:
     program = compiler()
     if program is None:
         raise UserError(f"{source}: needs a C compiler; install one (Debian: apt-get install gcc), or set CC")
-    found = subprocess.run([program, *STRICT, *flags, str(source), "-o", str(out)], capture_output=True, text=True)
+    call = [*program, *STRICT, *flags, str(source), "-o", str(out)]
+    found = subprocess.run(call, capture_output=True, text=True)
     if found.returncode:
-        said = found.stderr.strip()[:200] or f"{program} ended with code {found.returncode}"
+        said = found.stderr.strip()[:200] or f"{shlex.join(program)} ended with code {found.returncode}"
         first = next((line for line in found.stderr.splitlines() if "error" in line), said)
         raise UserError(f"{source}: does not compile: {first}")
 

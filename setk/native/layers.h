@@ -89,35 +89,35 @@ typedef struct {
     ptrdiff_t before_row, after_row;
 } Cell;
 
-/* R rows of U vectors, R U <= 4: the sums of r, z and n gain the products of an operand. */
-INLINE void cell_products(const int R, const int U, const Operand *o, int m, V *r, V *z, V *n)
+/* R rows of N vectors, R N <= 4: the sums of r, z and n gain the products of an operand. */
+INLINE void cell_products(const int R, const int N, const Operand *o, int m, V *r, V *z, V *n)
 {
     const float *a = o->a + m * o->row, *b0 = o->b[0], *b1 = o->b[1], *b2 = o->b[2];
     const ptrdiff_t row = o->row, step = o->step;
     for (int k = o->length; k; k--, a += step, b0 += PANEL, b1 += PANEL, b2 += PANEL)
-        UNROLL for (int j = 0; j < U; j++) {
+        UNROLL for (int j = 0; j < N; j++) {
             V w0 = load(b0 + j * W), w1 = load(b1 + j * W), w2 = load(b2 + j * W);
             UNROLL for (int i = 0; i < R; i++) {
                 V x = splat(a[i * row]);
-                r[i * U + j] = r[i * U + j] + x * w0;
-                z[i * U + j] = z[i * U + j] + x * w1;
-                n[i * U + j] = n[i * U + j] + x * w2;
+                r[i * N + j] = r[i * N + j] + x * w0;
+                z[i * N + j] = z[i * N + j] + x * w1;
+                n[i * N + j] = n[i * N + j] + x * w2;
             }
         }
 }
 
-INLINE void cell_tile(const int R, const int U, const Cell *c, int m)
+INLINE void cell_tile(const int R, const int N, const Cell *c, int m)
 {
     V r[4], z[4], x_n[4], h_n[4];
-    UNROLL for (int i = 0; i < R * U; i++) {
-        const int at = i % U * W;
+    UNROLL for (int i = 0; i < R * N; i++) {
+        const int at = i % N * W;
         r[i] = load(c->bias[0] + at), z[i] = load(c->bias[1] + at), x_n[i] = load(c->bias[2] + at), h_n[i] = load(c->bias[3] + at);
     }
-    cell_products(R, U, &c->h, m, r, z, h_n);
-    cell_products(R, U, &c->x, m, r, z, x_n);
-    UNROLL for (int i = 0; i < R * U; i++) {
-        const float *h = c->before + (m + i / U) * c->before_row + i % U * W;
-        store(c->after + (m + i / U) * c->after_row + i % U * W, gated(r[i], z[i], x_n[i], h_n[i], load(h)));
+    cell_products(R, N, &c->h, m, r, z, h_n);
+    cell_products(R, N, &c->x, m, r, z, x_n);
+    UNROLL for (int i = 0; i < R * N; i++) {
+        const float *h = c->before + (m + i / N) * c->before_row + i % N * W;
+        store(c->after + (m + i / N) * c->after_row + i % N * W, gated(r[i], z[i], x_n[i], h_n[i], load(h)));
     }
 }
 

@@ -73,7 +73,7 @@ def libraries(names: list[str], folder: str) -> dict[str, ctypes.CDLL]:
         out = Path(folder) / f"{name}.so"
         source = Path(translate.__code__.co_filename).with_name("native.c")
         subprocess.run(
-            [compiler(), "-O3", "-std=gnu99", "-shared", "-fPIC", *FLAGS[name], str(source), "-o", str(out)],
+            [*compiler(), "-O3", "-std=gnu99", "-shared", "-fPIC", *FLAGS[name], str(source), "-o", str(out)],
             check=True,
         )
         found[name] = ctypes.CDLL(str(out))

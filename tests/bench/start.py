@@ -62,7 +62,7 @@ def contenders(folder: Path, trees: list[Path]) -> list[Contender]:
         c = folder / "fspen.c"
         subprocess.run([str(ROOT / "bin" / "se-quant"), "-q", "export", "fspen", str(c)], check=True)
         flags = ["-O3", "-march=native", "-ffp-contract=off", "-DSETK_MAIN"]
-        subprocess.run([compiler(), *flags, str(c), "-o", str(folder / "filter")], check=True)
+        subprocess.run([*compiler(), *flags, str(c), "-o", str(folder / "filter")], check=True)
         found.append(Contender("C filter", [str(folder / "filter")], 2))
     return found
 

@@ -189,16 +189,16 @@ def export_integer(
         raise UserError(f"{model.name} has no integer form: only fspen has one; remove --integer")
     if signals is None:
         signals = _examples()
-    waves = [Location.parse(signal).read_mono(model.sample_rate)[0] for signal in signals]
+    read = (Location.parse(signal).read_mono(model.sample_rate)[0] for signal in signals)
+    hop, limit = model.transform.hop, int(COMPARED_S * model.sample_rate)
+    waves = [wave for wave in read if len(wave) >= 2 * hop and wave.any()]
     if not waves:
-        raise UserError("the list for the ranges of activations is empty")
+        raise UserError("the list for the ranges of activations has no sound; give noisy speech with --list LIST")
     model.eval()
     try:
         program = Lowering(model, calibrate(model, waves)).program()
     except ValueError as e:
         raise UserError(f"{out}: {model.name} does not become integers: {e}") from None
-    transform = model.transform
-    hop, limit = transform.hop, int(COMPARED_S * model.sample_rate)
     tested = test_signal(TEST_HOPS, hop)
     made = Reference(program, hop).process(tested)
     speech = [_samples(wave[:limit], hop) for wave in waves[:COMPARED]]
