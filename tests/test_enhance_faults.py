@@ -143,7 +143,7 @@ def test_files_that_setk_did_not_make_are_neither_taken_nor_lost(se, recording, 
     call = ["enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path / "o"]
     for _ in range(2):
         done = se(*call)
-        assert done.returncode == 2 and "not of se-enhance" in done.err
+        assert done.returncode == 2 and "setk did not make it" in done.err
         assert (tmp_path / "o/a.wav").read_bytes() == before
     assert se(*call, "--force").returncode == 0 and audio.probe(tmp_path / "o/a.wav").frames == 24000
 

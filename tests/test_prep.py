@@ -350,13 +350,23 @@ def test_mix_resumes_and_refuses_other_settings(talk, se, rng):
     whole, noisy = tree(talk / "out"), talk / "out/noisy/s2.wav"
     times = {p: p.stat().st_mtime_ns for p in (talk / "out/noisy").iterdir()}
     noisy.unlink()
-    with open(talk / "out/.rows/1of1.tsv", "a") as f:
+    with open(talk / "out/.rows/1of1.1.tsv", "a") as f:
         f.write("s4\twav/s 4.wav\tn0")  # as a kill leaves it
     assert se("prep", *MIX, "out", cwd=talk).returncode == 0
     assert tree(talk / "out") == whole
     assert [p for p, t in times.items() if p.stat().st_mtime_ns != t] == [noisy]
     done = se("prep", *MIX, "out", "--seed", 5, cwd=talk)
     assert done.returncode == 2 and "another seed" in done.err and tree(talk / "out") == whole
+
+
+def test_a_source_that_changed_is_mixed_again_by_whatever_part(talk, se, rng):
+    assert se("prep", *MIX, "out", "--part", "1/2", cwd=talk).returncode == 0
+    assert se("prep", *MIX, "out", "--part", "2/2", cwd=talk).returncode == 0
+    for samples, options in ((7000, []), (5000, ["--part", "1/2"]), (9000, [])):
+        os.utime(wav(talk / "wav/s 0.wav", rng, samples), (1e9, 1e9 + samples))  # an older file takes its place
+        assert se("prep", *MIX, "out", *options, cwd=talk).returncode == 0
+        assert audio.probe(talk / "out/clean/s0.wav").frames == samples
+        assert {row["utt"]: row["frames"] for row in rows(talk / "out/mix.tsv")}["s0"] == str(samples)
 
 
 def test_the_last_row_of_a_job_counts_and_of_two_jobs_one_without_error(tmp_path, rng):
@@ -784,3 +794,29 @@ def test_resample_passes_a_list_through(tmp_path, rng, se):
     assert (
         se("prep", "resample", "-", "out3", "--resampler", "sinc", cwd=tmp_path, input=lines.encode()).returncode == 2
     )
+
+
+def test_a_rerun_of_resample_keeps_what_it_would_make_again_and_nothing_else(tmp_path, rng, se):
+    for name, samples in (("a", 48000), ("older", 72000)):
+        wav(tmp_path / f"{name}.wav", rng, samples, 48000)
+    os.utime(tmp_path / "older.wav", (1e9, 1e9))
+
+    def run(name: str) -> tuple[int, int]:
+        done = se("prep", "resample", "-", "out", cwd=tmp_path, input=f"u {name}.wav\n".encode())
+        assert done.returncode == 0, done.err
+        made = tmp_path / "out/u.wav"
+        return audio.probe(made).frames, made.stat().st_mtime_ns
+
+    first = run("a")
+    assert run("a") == first
+    assert [run(name)[0] for name in ("older", "a", "older")] == [24000, 16000, 24000]
+
+
+def test_resample_overwrites_neither_its_input_nor_other_files(tmp_path, rng, se):
+    wav(tmp_path / "in/a.wav", rng, 48000, 48000)
+    wav(tmp_path / "in/b.wav", rng, 48000, 48000)
+    before = {path: path.read_bytes() for path in (tmp_path / "in").iterdir()}
+    for line, words in (("a in/a.wav\n", "is the wav to convert"), ("b in/a.wav\n", "setk did not make it")):
+        done = se("prep", "resample", "-", "in", cwd=tmp_path, input=line.encode())
+        assert done.returncode == 2 and words in done.err
+    assert {path: path.read_bytes() for path in before} == before

@@ -95,6 +95,13 @@ class Location(str):
         """Whether a second `open` returns the same signal: not of a pipe, which the first one drained."""
         return True
 
+    def state(self) -> str:
+        """What the signal is as of now, to compare with later; empty for a pipe, which is another one each time."""
+        try:
+            return f"{self}\0{self.changed_ns()}" if self.can_be_read_again() else ""
+        except AudioError:  # shows when it is read
+            return ""
+
     def reads(self, path: str | os.PathLike) -> bool:
         """Whether the file `path` is (under any name) one that this location is read from."""
         return False

@@ -233,7 +233,7 @@ def resample(
 
     failures, done, clipped = shell.Failures("se-prep", max_fail), 0, 0
     table = take_part(open_wavs(wavs, allow_commands), part)
-    for wav in shell.progress(convert_all(table, out, rate, resampler, channel, jobs), None, "resample"):
+    for wav in shell.progress(convert_all(table, out, rate, resampler, channel, jobs, part), None, "resample"):
         if wav.error:
             failures.add(wav.utt, wav.error)
             continue

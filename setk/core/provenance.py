@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any, BinaryIO, Mapping
+from typing import Any, BinaryIO, Iterable, Mapping
 
 import numpy as np
 
@@ -90,7 +90,7 @@ class Claim:
         return self.record.exists()
 
     def check(self) -> None:
-        if not self.is_made:
+        if self._done or not self.is_made:
             return
         earlier = _recorded_settings(self.record)
         different = sorted(key for key in {*earlier, *self.settings} if earlier.get(key) != self.settings.get(key))
@@ -111,37 +111,65 @@ class Claim:
 
 
 class Made:
-    """Marks of a directory's files and of what they were made of, so that a rerun keeps a file only if it would make it again, and
-    of their names, so that files of others are not overwritten.
+    """The files of a directory: what each was made of, so that a rerun keeps a file only if it would make it again, and their names,
+    so that files of others are not overwritten. The directory's claim comes first.
 
-    A process appends to `name` below DIR/.made, and knows the marks that all had written when it began. A mark whose line a kill has
-    torn is lost, and its file is made again.
+    A process appends marks to one file per `part` ("k/n") below DIR/.made, and knows those that all had written when it began. A mark
+    whose line a kill has torn is lost, and its file is made again.
     """
 
-    def __init__(self, folder: str | os.PathLike, name: str):
-        self._path = Path(folder) / ".made" / name
-        self.is_there, self._lock = self._path.parent.exists(), threading.Lock()
+    def __init__(self, claim: Claim, part: str | None = None, overwrite: bool = False):
+        self._path = claim.path / ".made" / part_name(part)
+        # A directory of an earlier version of setk has a claim alone.
+        self._overwrite = overwrite or claim.is_made and not self._path.parent.exists()
         lines = (line for path in self._path.parent.glob("*") for line in path.read_bytes().split(b"\n"))
         self._known = np.array(sorted(int(line, 16) for line in lines if _MARK.fullmatch(line)), np.uint64)
         self._file: BinaryIO | None = None
+        self._lock = threading.Lock()
 
-    @staticmethod
-    def mark(*facts: str | int) -> str:
-        """The mark of what a file is made of."""
-        return hashlib.blake2b("\0".join(map(str, facts)).encode(errors="surrogateescape"), digest_size=8).hexdigest()
+    def has(self, made_of: str, *paths: str | os.PathLike) -> bool:
+        """Whether the files are there as they were made of `made_of`; False if that is empty."""
+        return bool(made_of) and all(map(os.path.isfile, paths)) and _mark(made_of, paths) in self
 
-    def __contains__(self, mark: str) -> bool:
-        place = np.searchsorted(self._known, np.uint64(int(mark, 16)))
-        return place < len(self._known) and self._known[place] == int(mark, 16)
+    def take(self, path: str | os.PathLike) -> None:
+        """Take the name of a file that will be made. Raises UserError if another's file has it, unless `overwrite`."""
+        name = _digest("file", os.path.basename(path))
+        if name in self:
+            return
+        if os.path.isfile(path) and not self._overwrite:
+            raise UserError(f"{path}: exists, and setk did not make it; choose another folder, or remove it")
+        self._append(name)
 
-    def add(self, mark: str) -> None:
-        with self._lock:
+    def add(self, made_of: str, *paths: str | os.PathLike) -> None:
+        """Record what files are made of that are complete now."""
+        if made_of:
+            self._append(_mark(made_of, paths))
+
+    def __contains__(self, digest: str) -> bool:
+        place = np.searchsorted(self._known, np.uint64(int(digest, 16)))
+        return place < len(self._known) and self._known[place] == int(digest, 16)
+
+    def _append(self, digest: str) -> None:
+        with self._lock:  # files may be made while names are taken
             if self._file is None:
                 make_dir(self._path.parent)
                 self._file = open(self._path, "ab")
                 self._file.write(b"\n")  # ends a line that a kill has torn
-            self._file.write(mark.encode() + b"\n")
+            self._file.write(digest.encode() + b"\n")
             self._file.flush()
+
+
+def part_name(part: str | None) -> str:
+    """The name of a file that a part "k/n" of a work writes for itself."""
+    return (part or "1/1").replace("/", "of")
+
+
+def _mark(made_of: str, paths: Iterable[str | os.PathLike]) -> str:
+    return _digest(made_of, *(f"{os.path.basename(path)} {os.stat(path).st_mtime_ns}" for path in paths))
+
+
+def _digest(*facts: str | int) -> str:
+    return hashlib.blake2b("\0".join(map(str, facts)).encode(errors="surrogateescape"), digest_size=8).hexdigest()
 
 
 def _recorded_settings(record: Path) -> Mapping[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Iterable, Iterator
 
@@ -11,9 +11,9 @@ from setk import audio
 from setk.audio import Location
 from setk.audio.arrays import check_rate
 from setk.audio.location import OnTheFlyMixture
-from setk.core.errors import AudioError
+from setk.core.errors import AudioError, UserError
 from setk.core.pool import ordered_map
-from setk.core.provenance import Claim
+from setk.core.provenance import Claim, Made
 
 
 @dataclass(frozen=True)
@@ -26,21 +26,24 @@ class Task:
     rate: int
     resampler: str = "soxr"
     channel: int | None = None
+    kept: bool = False  # the file of an earlier run
 
 
 @dataclass(frozen=True)
 class Converted:
-    """The mono file at the requested rate: `path`; or, in `error`, why there is none."""
+    """The mono file at the requested rate: `path`; or, in `error`, why there is none. `made_of`: the state of the source (see
+    Location.state) if the file was written now."""
 
     utt: str
     path: str = ""
     frames: int = 0
     clipped: int = 0
     error: str = ""
+    made_of: str = ""
 
 
 def convert(task: Task) -> Converted:
-    """Write task.target as 16-bit PCM, unless it exists and is not older than its source.
+    """Write task.target as 16-bit PCM, unless it is kept.
 
     A mono source at the rate is used in place, unless it is an on-the-fly mixture.
     """
@@ -48,8 +51,9 @@ def convert(task: Task) -> Converted:
         info = task.source.probe()
         if _needs_no_file(task.source, info, task.rate):
             return Converted(task.utt, task.source, info.frames)
-        if _is_current(task):
+        if task.kept:
             return Converted(task.utt, str(task.target), audio.probe(str(task.target)).frames)
+        made_of = task.source.state()
         x, rate = task.source.read()
         if task.channel is not None and len(x) > 1:
             if task.channel > len(x):
@@ -57,7 +61,8 @@ def convert(task: Task) -> Converted:
             x = x[task.channel - 1 : task.channel]
         audio.check_mono(task.source, len(x), rate, None)
         y = audio.resample(x, rate, task.rate, task.resampler)
-        return Converted(task.utt, str(task.target), y.shape[-1], audio.write(task.target, y, task.rate))
+        clipped = audio.write(task.target, y, task.rate)
+        return Converted(task.utt, str(task.target), y.shape[-1], clipped, made_of=made_of)
     except AudioError as e:
         return Converted(task.utt, error=str(e))
 
@@ -67,11 +72,6 @@ def _needs_no_file(source: Location, info: audio.Info, rate: int) -> bool:
     return info.rate == rate and info.channels == 1 and not isinstance(source, OnTheFlyMixture)
 
 
-def _is_current(task: Task) -> bool:
-    """Whether the target exists and is not older than its source; a command or a mixture is always made again."""
-    return task.source.is_file and task.target.exists() and task.target.stat().st_mtime_ns >= task.source.changed_ns()
-
-
 def convert_all(
     table: Iterable[tuple[str, Location]],
     folder: str | os.PathLike,
@@ -79,32 +79,48 @@ def convert_all(
     resampler: str = "soxr",
     channel: int | None = None,
     jobs: int = 1,
+    part: str | None = None,
 ) -> Iterator[Converted]:
     """Convert (utt, location) one by one, in order, to FOLDER/<utt>.wav.
 
-    The folder is made when the first file needs it, and accepts one setting of rate, resampler and channel. Raises UserError
-    on a rate beyond the limits.
+    The folder is made when the first file needs it, and accepts one setting of rate, resampler and channel. Files that an earlier run
+    made of the same sources are kept; `part`, as in `lists.take_part`, names the record of them. Raises UserError on a rate beyond the
+    limits, and if a file would overwrite its source or one that is not of setk.
     """
     folder = Path(folder)
-
     settings = {"rate": check_rate(rate, "--rate"), "resampler": resampler, "channel": channel}
     claim = Claim(folder, settings, "soundfile", "soxr", "resampy")
+    made = Made(claim, part)
 
     def tasks() -> Iterator[Task]:
-        claimed = False
         for utt, place in table:
-            if not claimed and not _is_ready(place, rate):
-                claim()
-                claimed = True
-            yield Task(utt, place, folder / f"{utt}.wav", rate, resampler, channel)
+            task = Task(utt, place, folder / f"{utt}.wav", rate, resampler, channel)
+            if _is_ready(place, rate):
+                yield task
+                continue
+            claim.check()
+            kept = made.has(place.state(), task.target)
+            if not kept:
+                _refuse_overwriting(task)
+                made.take(task.target)
+            claim()
+            yield replace(task, kept=kept)
 
-    yield from ordered_map(convert, tasks(), jobs)
+    for done in ordered_map(convert, tasks(), jobs):
+        made.add(done.made_of, done.path)
+        yield done
+
+
+def _refuse_overwriting(task: Task) -> None:
+    if task.source.reads(task.target):
+        raise UserError(f"{task.target}: is the wav to convert; choose another output folder")
 
 
 def _is_ready(place: Location, rate: int) -> bool:
     """Whether no file will be written for this source: it can be used in place, or cannot be read."""
+    if not (place.is_file and place.can_be_read_again()):
+        return False  # to probe it is to run or to drain it
     try:
-        info = place.probe()
+        return _needs_no_file(place, place.probe(), rate)
     except AudioError:
         return True
-    return _needs_no_file(place, info, rate)

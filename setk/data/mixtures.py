@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Callable, Iterator, NamedTuple
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
@@ -31,11 +31,12 @@ from setk.data.index import ABSENT, HashIndex, IndexedList, Lines
 from setk.data.lists import take_part
 from setk.data.mixing import Draw, Spread
 from setk.core.pool import ordered_map
-from setk.core.provenance import Claim
+from setk.core.provenance import Claim, Made, part_name
 from setk.core.rng import rng
 
 # A noise this quiet would need a gain that amplifies its rounding errors: another is drawn.
 _SILENCE_DB, _DRAWS = -80.0, 10
+_ROWS = "*of*.tsv"
 _BROKEN_ROWS = "is damaged or of another version; remove the output folder"
 
 
@@ -142,38 +143,36 @@ def write_mixtures(plan: Plan, spk: IndexedList | None, part: str | None = None,
     if not len(plan.speech) or not len(plan.noise):
         raise UserError("the speech or the noise list is empty; nothing can be mixed")
     check_rate(plan.rate, "--rate")
-    Claim(plan.out, plan.settings(), "numpy", "soundfile")()
-    rows, missing = Rows(plan), array("l")
+    claim = Claim(plan.out, plan.settings(), "numpy", "soundfile")
+    claim()
+    rows, made, missing = Rows(plan), Made(claim, part), array("l")
     for line in take_part(plan.speech.order(), part):
         row = rows.get(line)
-        if row and _is_current(plan, row, line):
+        if row and not row.error and made.has(_made_of(plan, row, line), *_wavs(plan.out, row.utt)):
             yield row
         else:
             missing.append(line)
     if missing:
         (plan.out / "clean.scp").unlink(missing_ok=True)
-        path = make_dir(plan.out / ".rows") / f"{(part or '1/1').replace('/', 'of')}.tsv"
-        _remove_torn_end(path)
-        with open(path, "a", encoding="utf-8") as f:
+        folder = make_dir(plan.out / ".rows")
+        run = 1 + max(map(_run_of, folder.glob(_ROWS)), default=0)
+        with open(folder / f"{part_name(part)}.{run}.tsv", "a", encoding="utf-8") as f:
             work = partial(mix_one, out=plan.out, rate=plan.rate, active=plan.active)
-            for row in ordered_map(work, _tasks(plan, missing), jobs):
+            for row, made_of in ordered_map(work, _tasks(plan, missing), jobs):
                 f.write(row.text() + "\n")
                 f.flush()
+                if not row.error:
+                    made.add(made_of, *_wavs(plan.out, row.utt))
                 yield row
         rows = Rows(plan)
     if rows.are_complete:
         _write_directory(plan, rows, spk)
 
 
-def _remove_torn_end(path: Path) -> None:
-    """Remove an incomplete last line, as a kill leaves it."""
-    if not path.exists():
-        return
-    with open(path, "rb+") as f:
-        end = 0
-        for line in f:
-            end += len(line) if line.endswith(b"\n") else 0
-        f.truncate(end)
+def _run_of(path: Path) -> int:
+    """The number of the run that wrote rows; 0 of an earlier version of setk."""
+    number = path.name.split(".")[1]
+    return int(number) if number.isdecimal() else 0
 
 
 def is_complete(plan: Plan) -> bool:
@@ -182,14 +181,15 @@ def is_complete(plan: Plan) -> bool:
 
 
 class Rows:
-    """The rows of all jobs so far, by line of the speech list: 9 bytes per line. Within a job the last row of an utterance counts;
-    between jobs, one without error. Raises UserError on anything else."""
+    """The rows of all runs so far, by line of the speech list: 9 bytes per line. Of an utterance, the last row without error counts,
+    and if there is none, the first run's last. Raises UserError on anything else than rows; an incomplete last line, as a kill leaves
+    it, is left out."""
 
     def __init__(self, plan: Plan):
         self._places = np.full(len(plan.speech), ABSENT, np.int64)
         self._failed = np.zeros(len(plan.speech), bool)
         copy = tempfile.TemporaryFile()
-        for path in sorted((plan.out / ".rows").glob("*of*.tsv")):
+        for path in sorted((plan.out / ".rows").glob(_ROWS), key=lambda path: (_run_of(path), path.name)):
             begin = copy.tell()
             with open(path, "rb") as f:
                 shutil.copyfileobj(f, copy)
@@ -245,20 +245,21 @@ def _wavs(out: Path, utt: str) -> tuple[Path, Path]:
     return out / "noisy" / f"{utt}.wav", out / "clean" / f"{utt}.wav"
 
 
-def _is_current(plan: Plan, row: Row, line: int) -> bool:
-    """Whether the wavs of a row exist and are not older than what they were made of."""
-    targets = _wavs(plan.out, row.utt)
-    if row.error or not all(t.exists() for t in targets):
-        return False
-    oldest = min(t.stat().st_mtime_ns for t in targets)
+def _made_of(plan: Plan, row: Row, line: int) -> str:
+    """The states of the sources of a row as they are now; empty if one is not listed any more."""
     sources = [plan.speech.location(plan.speech.read(line)[1], plan.allow_commands)]
     for table, utt in ((plan.noise, row.noise), (plan.rir, row.rir)):
         if utt:
             value = table.get(utt)
             if value is None:
-                return False
+                return ""
             sources.append(table.location(value, plan.allow_commands))
-    return all(source.changed_ns() <= oldest for source in sources)
+    return _joined([source.state() for source in sources])
+
+
+def _joined(states: Sequence[str]) -> str:
+    """The states of several sources as one; empty if one of them is."""
+    return "\0".join(states) if all(states) else ""
 
 
 def _tasks(plan: Plan, missing: array) -> Iterator[Task]:
@@ -278,18 +279,21 @@ def _tasks(plan: Plan, missing: array) -> Iterator[Task]:
         yield Task(utt, speech, tuple(choices))
 
 
-def mix_one(task: Task, out: Path, rate: int, active: bool) -> Row:
-    """Make one mixture and write its wavs below `out`. `active`: the level of the speech is that of ITU-T P.56."""
+def mix_one(task: Task, out: Path, rate: int, active: bool) -> tuple[Row, str]:
+    """Make one mixture and write its wavs below `out`; its row, and the states of its sources as they were read. `active`: the level
+    of the speech is that of ITU-T P.56."""
 
     def read(place: Location) -> np.ndarray:
         return place.read_mono(rate)[0]
 
     try:
+        spoken = task.speech.state()
         speech = read(task.speech)
         if mixing.rms_level(speech) < _SILENCE_DB:
             raise AudioError(f"{task.speech}: is silent, so no SNR can be set; remove it from the list")
         for choice in task.choices:
             drawn, (noise_id, source), room = choice
+            made_of = _joined([spoken, source.state(), *([room[1].state()] if room else [])])
             recording = read(source)
             start = mixing.noise_start(len(recording), len(speech), drawn.place)
             noise = mixing.loop(recording, start, len(speech))
@@ -304,10 +308,10 @@ def mix_one(task: Task, out: Path, rate: int, active: bool) -> Row:
     except AudioError as e:
         for path in _wavs(out, task.utt):  # of an earlier run, from sources that have changed since
             path.unlink(missing_ok=True)
-        return Row(task.utt, task.speech, error=str(e))
+        return Row(task.utt, task.speech, error=str(e)), ""
     for path, x in zip(_wavs(out, task.utt), (mixed.noisy, mixed.clean)):
         audio.write(path, x, rate)
-    return Row(
+    row = Row(
         task.utt,
         task.speech,
         noise_id,
@@ -320,6 +324,7 @@ def mix_one(task: Task, out: Path, rate: int, active: bool) -> Row:
         int(mixed.peak_scaled),
         len(speech),
     )
+    return row, made_of
 
 
 def _write_directory(plan: Plan, rows: Rows, spk: IndexedList | None) -> None:

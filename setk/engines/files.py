@@ -64,23 +64,10 @@ class Entry(NamedTuple):
     path: str
     kept: bool = False
 
-    def input(self) -> str:
-        """What the output is made of, as it is now; empty for a pipe, which is another one each time."""
-        if not self.location.can_be_read_again():
-            return ""
-        try:
-            return f"{self.utt}\0{self.location}\0{self.location.changed_ns()}"
-        except AudioError:  # shows when it is read
-            return ""
-
-    def mark(self, made_of: str) -> str:
-        """The mark (see provenance.Made) of the output that is there, made of the input `made_of`; empty for a pipe's."""
-        return made_of and provenance.Made.mark(made_of, os.stat(self.path).st_mtime_ns)
-
 
 class Done(NamedTuple):
     """An entry that is finished; `error` is None, or why no file was written. `clipped`: samples. `lost_above_hz`: as in Enhanced;
-    None too for a file that was `kept`. `mark`: of input and output."""
+    None too for a file that was `kept`. `made_of`: the state of the input (see Location.state)."""
 
     utt: str
     path: str
@@ -88,7 +75,7 @@ class Done(NamedTuple):
     clipped: int = 0
     lost_above_hz: int | None = None
     kept: bool = False
-    mark: str = ""
+    made_of: str = ""
 
 
 def lost_above_hz(engine: Engine, rate: int, output: Output) -> int | None:
@@ -235,7 +222,7 @@ class _Worker:
     def __call__(self, entry: Entry) -> Done:
         if entry.kept:
             return kept(entry)
-        engine, made_of = _Worker.engine, entry.input()
+        engine, made_of = _Worker.engine, entry.location.state()
         try:
             check_name(entry)
             info, blocks = entry.location.open(1 << 16)
@@ -262,28 +249,21 @@ def check_name(entry: Entry) -> None:
 def finished(entry: Entry, made_of: str, clipped: int, lost_above_hz: int | None) -> Done:
     """What is yielded for an entry whose file is written; `made_of` is the input as it was read."""
     if entry.location.reads(entry.path):  # else a rerun would enhance the output
-        made_of = entry.input()
-    return Done(entry.utt, entry.path, None, clipped, lost_above_hz, mark=entry.mark(made_of))
+        made_of = entry.location.state()
+    return Done(entry.utt, entry.path, None, clipped, lost_above_hz, made_of=made_of)
 
 
 def kept(entry: Entry) -> Done:
     return Done(entry.utt, entry.path, None, kept=True)
 
 
-def is_made(entry: Entry, made: provenance.Made, overwrite: bool, force: bool) -> bool:
-    """Whether an earlier run wrote the output of the input as it is now; else the output gets its mark in `made`. Raises UserError
-    if to write it would overwrite its input, unless `force`, or a file that has no mark, unless `overwrite`."""
-    name = provenance.Made.mark("file", os.path.basename(entry.path))
-    there = os.path.isfile(entry.path)
-    if there and (mark := entry.mark(entry.input())) and mark in made:
+def is_made(entry: Entry, made: provenance.Made, force: bool) -> bool:
+    """Whether an earlier run wrote the output of the input as it is now; else its name is taken. Raises UserError if to write it would
+    overwrite its input, unless `force`, or a file that is not of setk."""
+    if made.has(entry.location.state(), entry.path):
         return True
     refuse_overwriting(entry.location, entry.path, force)
-    if name not in made:
-        if there and not overwrite:
-            raise UserError(
-                f"{entry.path}: exists, and is not of se-enhance; choose another --out, or overwrite with --force"
-            )
-        made.add(name)
+    made.take(entry.path)
     return False
 
 
@@ -335,18 +315,17 @@ def enhance_list(
     claim = provenance.Claim(out, made_by, "torch", "numpy", "soxr")
     claim.check()
     folder = str(Path(out) / "_")[:-1]
-    made = provenance.Made(out, (part or "1/1").replace("/", "of"))
+    made = provenance.Made(claim, part, overwrite=force)
     listed = (Entry(utt, location, f"{folder}{utt}{suffix}") for utt, location in entries)
-    overwrite = force or claim.is_made and not made.is_there  # of an earlier version
-    items = (entry._replace(kept=is_made(entry, made, overwrite, force)) for entry in listed)
+    items = (entry._replace(kept=is_made(entry, made, force)) for entry in listed)
     if batch > 1:
         results = _in_batches(engine, batch, chunk, items, subtype, output, claim)
     else:
         worker = _Worker(chunk, subtype, output, claim)
         results = pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, opened if jobs > 1 else ())
     for done in results:
-        if done.mark:
-            made.add(done.mark)
+        if not (done.error or done.kept):
+            made.add(done.made_of, done.path)
         yield done
 
 

@@ -72,7 +72,7 @@ class Loop:
 
     def _start_more(self) -> None:
         while len(self.running) < self.size and (entry := next(self.entries, None)):
-            job = Job(entry, made_of=entry.input())
+            job = Job(entry, made_of=entry.location.state())
             self.running.append(job)
             threading.Thread(target=_read, args=(job, self.events), daemon=True).start()
 

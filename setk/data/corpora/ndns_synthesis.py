@@ -45,7 +45,7 @@ def parse_counts(text: str) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class Made:
+class Synthesized:
     """Result for one clip: its set and number, sources that could not be used, and an `error` if it was not made."""
 
     name: str
@@ -77,7 +77,7 @@ def _start_worker(pool: _Pool) -> None:
 
 def synthesize(
     root: str | os.PathLike, counts: dict[str, int], seed: int = 0, part: str | None = None, jobs: int = 1
-) -> Iterator[Made]:
+) -> Iterator[Synthesized]:
     """Make the clips 0 ... counts[set] - 1 of each set from ROOT/sources.tsv, those of a part; complete ones are kept.
 
     A clip depends on (seed, set, number) alone: it is the same for any number of jobs, and more can be made later.
@@ -101,7 +101,7 @@ def _numbers(folder: Path) -> set[int]:
     }
 
 
-def _make(clip: tuple[str, int]) -> Made:
+def _make(clip: tuple[str, int]) -> Synthesized:
     name, k = clip
     generator = rng(_pool.seed, f"{name}/{k}")
     snr, level = int(generator.integers(*_SNRS)), int(generator.integers(*_LEVELS))
@@ -111,7 +111,7 @@ def _make(clip: tuple[str, int]) -> Made:
             _assemble(_pool.sources[name, kind], generator, pause, faults) for kind, pause in zip(KINDS, (_PAUSE, 0))
         )
     except AudioError as e:
-        return Made(f"{name}/{k}", tuple(faults), str(e))
+        return Synthesized(f"{name}/{k}", tuple(faults), str(e))
     mixed = mixing.mix(speech, noise, snr, level, RATE, active=True)
     # As in the challenge, a clip that would be clipped is lowered, and the name states its final level.
     level = round(mixed.level_db)
@@ -120,7 +120,7 @@ def _make(clip: tuple[str, int]) -> Made:
         audio.write(folder / kind / f"{kind}_fileid_{k}.wav", x, RATE)
     file = f"{_stems(talkers)}_{_stems(noises)}_snr{snr}_tl{level}_fileid_{k}.wav"
     audio.write(folder / "noisy" / file, mixed.noisy, RATE)
-    return Made(f"{name}/{k}", tuple(faults))
+    return Synthesized(f"{name}/{k}", tuple(faults))
 
 
 def _stems(paths: list[str]) -> str:
