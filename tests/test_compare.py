@@ -250,6 +250,20 @@ def test_a_page_has_a_player_for_every_row(se, tmp_path):
     assert strip.sub("", again.read_text()) == strip.sub("", text)
 
 
+@pytest.mark.parametrize("spec", ["b.tsv", "B=b.tsv", "B=a.tsv,b.tsv", "a.tsv,b.tsv"])
+def test_a_page_does_not_replace_a_table_that_is_compared(se, tables, spec):
+    path = tables[1]
+    before = path.read_bytes()
+    done = se("score", "--compare", "a.tsv", spec, "--html", "b.tsv", cwd=path.parent)
+    assert done.returncode == 2 and "--html b.tsv: is the input b.tsv; choose another" in done.err, done.err
+    lists = path.with_name("l.scp")
+    lists.write_text("u01 none.wav\n")
+    for option in ("--noisy", "--ref"):
+        done = se("score", "--compare", "a.tsv", "b.tsv", option, "l.scp", "--html", lists, cwd=path.parent)
+        assert done.returncode == 2 and "is the input l.scp" in done.err, done.err
+    assert path.read_bytes() == before and lists.read_text() == "u01 none.wav\n"
+
+
 GOOD = f"{HEAD}\nx\t0.5\t1.0\t\n"
 
 

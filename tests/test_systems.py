@@ -234,6 +234,25 @@ def test_a_wrong_table_is_one_line_and_exit_2(tmp_path, se, args, words):
     assert done.returncode == 2 and done.out == "" and all(word in done.err for word in words), done.err
 
 
+@pytest.mark.parametrize(
+    "args, file",
+    [
+        (["--table", "md", "fs=sc.tsv,count.json", "--png", "count.json"], "count.json"),
+        (["--table", "md", "sc.tsv,count.json", "--by", "sc.tsv:stoi", "--png", "sc.tsv"], "sc.tsv"),
+        (["a.wav", "b.wav", "--by", "sc.tsv:stoi", "--summary", "sc.tsv"], "sc.tsv"),
+        (["a.wav", "b.wav", "--dnsmos-model", "m.onnx", "--html", "m.onnx"], "m.onnx"),
+        (["a.wav", "b.wav", "--dnsmos-p808-model", "m.onnx", "--html", "m.onnx"], "m.onnx"),
+    ],
+)
+def test_a_table_or_model_that_is_read_is_not_overwritten(tables, se, args, file):
+    scores(tables / "sc.tsv", 3, ("stoi",))
+    (tables / "m.onnx").write_bytes(b"model")
+    before = (tables / file).read_bytes()
+    done = se("score", *args, cwd=tables)
+    assert done.returncode == 2 and f"{file}: is the input {file}; choose another" in done.err, done.err
+    assert (tables / file).read_bytes() == before
+
+
 def test_expected_means_include_their_limits_and_need_a_score():
     means = {"a": {"mean": 1.0}, "b": {"mean": None}, "c": {"mean": 2.5}}
     assert expect.unmet({"a": (1.0, 1.0)}, means) == []

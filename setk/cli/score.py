@@ -76,12 +76,16 @@ def score(
     from setk import metrics as measures
     from setk.audio.arrays import check_rate
     from setk.core.files import check_distinct
-    from setk.scoring import expect as expectations, pairing, rows as library, systems, verify as verifying
-    from setk.scoring.groups import read_groups
+    from setk.scoring import expect as expectations, groups as groupings, pairing, rows as library, specs, systems
+    from setk.scoring import verify as verifying
     from setk.scoring.summary import Scores
 
-    inputs = [path for path in (ref, noisy, *(files or []), *(by or []), published) if path]
-    check_distinct({"--summary": summary, "--html": html, "--png": png}, inputs)
+    named = [file for spec in files or [] for file in specs.split(spec)[1]] if table else files or []
+    tables = [groupings.split(spec)[0] for spec in by or []]
+    models = [dnsmos_model, dnsmos_p808_model]
+    check_distinct(
+        {"--summary": summary, "--html": html, "--png": png}, [ref, noisy, *named, *tables, published, *models]
+    )
     if table:
         shell.only(ctx, "with --table", "table", "metrics", "by", "bins", "against", "published", "png", "files")
         names = measures.listed(metrics) if metrics else None
@@ -109,7 +113,7 @@ def score(
         raise UserError("with --ref, give one wav list: se-score --ref clean.scp enhanced.scp, or - for standard input")
     if [ref, noisy, *files, *(by or [])].count("-") > 1:
         raise UserError("only one of the inputs can be standard input")
-    groups = {path: read_groups(path, bins) for path in by or []}
+    groups = {path: groupings.read_groups(path, bins) for path in by or []}
     pairs = (
         pairing.single(None if alone else files[0], files[-1], noisy, allow_commands)
         if ref is None
@@ -169,8 +173,10 @@ def _compare(
     tables: list[str], jsonl: bool, html: Path | None, noisy: str | None, ref: str | None, allow_commands: bool
 ) -> None:
     """Print a row for each metric that all score tables have, of each table against the first, over the utterances of all."""
-    from setk.scoring import compare, several
+    from setk.core.files import check_distinct
+    from setk.scoring import compare, several, specs
 
+    check_distinct({"--html": html}, [noisy, ref, *(file for spec in tables for file in specs.split(spec)[1])])
     if tables.count("-") > 1:
         raise UserError("only one of the tables can be standard input")
     found = several.compare_systems(tables)

@@ -52,12 +52,18 @@ def _numbered(groups: Iterable[str | None]) -> tuple[array, list[str]]:
     return numbers, list(known)
 
 
+def split(spec: str) -> tuple[str, str]:
+    """The file of `--by TABLE`, and METRIC of SCORES.tsv:METRIC; empty for lines 'utt-id group'."""
+    path, _, metric = spec.rpartition(":")
+    return (path, metric) if path and metric in METRICS else (spec, "")
+
+
 def read_groups(spec: str, bins: str | None = None) -> Groups:
     """The groups of `--by TABLE`: lines 'utt-id group', or METRIC of a score table as SCORES.tsv:METRIC; with `bins`, the intervals that
     their numbers are in. Raises UserError if a group is then not a number, and on a table without the metric."""
     edges = parse_bins(bins) if bins else None
-    path, _, metric = spec.rpartition(":")
-    if path and metric in METRICS:
+    path, metric = split(spec)
+    if metric:
         table = read_table(path)
         if metric not in table.names:
             raise UserError(f"--by {spec}: {path} has no column {metric}")

@@ -47,12 +47,17 @@ class System:
     audio: str | None = None
 
 
-def parse(spec: str) -> System:
-    """Read the system that `spec` names. Without NAME, it is called like its table, or like the folder of `enhanced.tsv`."""
+def split(spec: str) -> tuple[str, list[str]]:
+    """NAME of `spec`, empty without one, and its files. Names of files that exist may have `=` or a comma."""
     name, equals, files = spec.partition("=")
     if not equals or Path(spec.split(",")[0]).is_file():
         name, files = "", spec
-    first, *others = [files] if Path(files).is_file() else files.split(",")
+    return name, [files] if Path(files).is_file() else files.split(",")
+
+
+def parse(spec: str) -> System:
+    """Read the system that `spec` names. Without NAME, it is called like its table, or like the folder of `enhanced.tsv`."""
+    name, (first, *others) = split(spec)
     if not name:
         path = Path(first)
         name = path.resolve().parent.name if path.stem in ("enhanced", "scores") else path.stem
