@@ -210,6 +210,25 @@ def test_lsd_is_its_definition(pairs):
     )
 
 
+@pytest.mark.parametrize("place", [0, -1])
+def test_lsd_of_a_reference_that_no_frame_holds_is_nan_with_a_reason(rng, place, capfd):
+    """The first sample is where the window is 0; the last is beyond the last frame."""
+    ref, est = np.zeros(4100), rng.standard_normal(4100)
+    ref[place] = 1
+    scores, reasons = metrics.compute(ref, est, 16000, ["lsd"])
+    assert math.isnan(scores["lsd"]) and reasons == {"lsd": "the reference is silent in every frame"}
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan])
+def test_a_score_that_is_not_finite_is_nan_with_a_reason(pair, monkeypatch, value):
+    ref, est, rate = pair
+    monkeypatch.setattr(metrics.sdr, "compute", lambda *_: ({"si_sdr": value}, {}))
+    scores, reasons = metrics.compute(ref, est, rate, ["si_sdr", "si_sdri", "lsd"], noisy=est)
+    assert math.isnan(scores["si_sdr"]) and math.isnan(scores["si_sdri"]) and math.isfinite(scores["lsd"])
+    assert reasons == dict.fromkeys(("si_sdr", "si_sdri"), "has no finite value for these signals")
+
+
 def test_gains_are_differences(pairs):
     ref, noisy, rate = pairs[0]
     est = 0.5 * (ref + noisy)

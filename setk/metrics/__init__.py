@@ -23,6 +23,7 @@ a difference of two scores. `composite` is a formula over other scores, so that 
 from __future__ import annotations
 
 import difflib
+import math
 from importlib import util
 from typing import Iterable, Sequence
 
@@ -121,6 +122,10 @@ def compute(
     ):
         scores |= values
         reasons |= why
+    for name in names:
+        if not math.isfinite(scores[name]):
+            scores[name] = math.nan
+            reasons.setdefault(name, "has no finite value for these signals")
     return {name: scores[name] for name in names}, {name: reasons[name] for name in names if name in reasons}
 
 

@@ -15,6 +15,7 @@ lsd: I. Cohen, S. Gannot, "Spectral Enhancement Methods", Springer Handbook of S
 
 from __future__ import annotations
 
+import math
 from typing import Sequence
 
 import numpy as np
@@ -44,11 +45,13 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
     length = OVERLAP * max(1, round(FRAME / OVERLAP * rate))
     if len(ref) < length:
         return undefined(names, f"{len(ref) / rate:.3f} s is too short: {length / rate:.3f} s are needed")
-    return {"lsd": lsd(ref, est, length)}, {}
+    value = lsd(ref, est, length)
+    return undefined(names, "the reference is silent in every frame") if math.isnan(value) else ({"lsd": value}, {})
 
 
 def lsd(ref: np.ndarray, est: np.ndarray, length: int) -> float:
-    """Mean over frames of `length` samples of the root mean square difference of levels, dB."""
+    """Mean over frames of `length` samples of the root mean square difference of levels, dB; nan where the reference
+    has no energy in any of them."""
     scale = np.abs(ref).max()  # squares of very quiet signals would underflow
     frames = sliding_window_view(np.stack([ref, est]) / scale, length, axis=1)[:, :: length // OVERLAP]
     power = np.empty((*frames.shape[:2], length // 2 + 1))
@@ -57,5 +60,8 @@ def lsd(ref: np.ndarray, est: np.ndarray, length: int) -> float:
         part = slice(start, start + _FRAMES)
         spectrum = np.fft.rfft(frames[:, part] * window)
         power[:, part] = spectrum.real**2 + spectrum.imag**2
-    level = 10 * np.log10(np.maximum(power, 10 ** (-RANGE_DB / 10) * power[0].max()))
+    floor = 10 ** (-RANGE_DB / 10) * power[0].max()
+    if not floor:
+        return math.nan
+    level = 10 * np.log10(np.maximum(power, floor))
     return float(np.sqrt(((level[0] - level[1]) ** 2).mean(axis=1)).mean())
