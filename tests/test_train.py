@@ -125,6 +125,14 @@ def test_a_finished_run_is_left_alone(work, whole):
     assert before == {p.name: p.stat().st_mtime_ns for p in whole.glob("*.pt")}
 
 
+def test_a_finished_run_reports_the_score_of_best_pt_again(work, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "again")
+    best = checkpoint.read(whole / "best.pt")
+    best["scores"]["valid"]["si_sdr"] = 77.123  # as that of a mean, which is in no row of history.tsv
+    checkpoint.write(tmp_path / "again/best.pt", best)
+    assert finish(work, tmp_path / "again").err.rstrip().endswith("best si_sdr 77.123")
+
+
 # A process that has imported all that training wants forks one life after another, each ended by a kernel's timer of
 # its CPU time, which no handler of ours can see coming; the first lives on, and tells how long that takes. A training
 # that came to its end begins anew beside.

@@ -347,8 +347,11 @@ class Run:
             )
             if self.s.merit(scores) > self.s.merit(best):
                 self._write("best.pt", mean, scores, mean_of=steps)
-                best = {name: scores[name] for name in best}
             self._write("average.pt", mean, scores, mean_of=steps)
+        kept = self.out / "best.pt"
+        if self.ranking and kept.exists():  # it can be a mean, which is in no row of history
+            scores = checkpoint.read(kept)["scores"]["valid"]
+            best = {name: scores[name] for name in best}
         early = f"no better {' and '.join(best)} in {self.s.patience} validations; " if self.step < self.s.steps else ""
         self.say(
             f"{self.out}: {early}done at step {self.step} of {self.s.steps}; best "
