@@ -874,6 +874,21 @@ def test_a_hostile_checkpoint_runs_nothing(work, tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+def test_a_mean_of_a_term_is_over_the_steps_that_had_it():
+    from setk.training.progress import Sums
+
+    sums, resumed = Sums(), Sums()
+    for terms in ({"loss": 1.0}, {}, {"loss": 2.0, "discriminator": 0.5}):
+        sums.add(terms)
+    assert sums.means() == {"loss": 1.5, "discriminator": 0.5}
+    resumed.restore(sums.totals)
+    resumed.add({"loss": 6.0})
+    assert resumed.means() == {"loss": 3.0, "discriminator": 0.5}
+    resumed.restore({"loss": 3.0, "": 2.0})  # a state from before each term had its count
+    resumed.add({"loss": 3.0})
+    assert resumed.means() == {"loss": 2.0}
+
+
 def test_the_rate_follows_its_schedule():
     from setk.training.schedule import learning_rate
     from setk.training.settings import Settings

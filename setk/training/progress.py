@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import math
-from typing import Mapping
+from typing import Any, Mapping
 
 from setk.training.settings import Settings
 
 
 class Sums:
-    """Running sums of the loss terms since the last validation; kept in the resume state, so that the means
-    of a history row do not depend on where a run was cut."""
+    """Running sums of the loss terms since the last validation, each with the number of steps that had it; kept in the
+    resume state, so that the means of a history row do not depend on where a run was cut."""
 
     def __init__(self) -> None:
-        self.totals: dict[str, float] = {}
+        self.totals: dict[str, tuple[float, int]] = {}
 
     def add(self, terms: Mapping[str, float]) -> None:
-        if terms:
-            for name, value in {**terms, "": 1.0}.items():
-                self.totals[name] = self.totals.get(name, 0.0) + value
+        for name, value in terms.items():
+            total, count = self.totals.get(name, (0.0, 0))
+            self.totals[name] = total + value, count + 1
 
     def means(self) -> dict[str, float]:
-        return {name: value / self.totals[""] for name, value in self.totals.items() if name}
+        return {name: total / count for name, (total, count) in self.totals.items()}
+
+    def restore(self, totals: Mapping[str, Any]) -> None:
+        """Take the totals of a resume state."""
+        # Earlier states have sums alone, and one count of steps with the name "".
+        steps = totals.get("")
+        self.totals = {name: (total, steps) for name, total in totals.items() if name} if steps else dict(totals)
 
 
 class Clock:

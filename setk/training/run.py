@@ -175,7 +175,8 @@ class Run:
         if self.smoothed:
             self.smoothed.model.load_state_dict(state["smoothed"])
         self.step, self.bad_steps = state["step"], state["bad_steps"]
-        self.sums.totals, self.hours = state["sums"], state["hours"]
+        self.sums.restore(state["sums"])
+        self.hours = state["hours"]
         self.history.restore(state["history"])
         self._candidates_before = set(self.candidates)
         self.say(f"resuming {self.out} at step {self.step} of {self.s.steps}")
