@@ -164,6 +164,16 @@ def test_scores_by_the_snr_of_the_input(tmp_path, se):
     assert "| ours | 3.00 | 10.00 [9.00, 11.00] | 21.00 | 11.00 [" in done.out
 
 
+def test_a_group_is_counted_by_its_scores(tmp_path, se):
+    (tmp_path / "kinds").write_text("u0 g\nu1 g\nu7 g\nu2 h\nu8 none\n")
+    first, second = scores(tmp_path / "a.tsv", [1, math.nan, 3]), scores(tmp_path / "b.tsv", [1, 2, 3])
+    head = se("score", "--table", "md", first, "--by", tmp_path / "kinds").out.splitlines()[0]
+    assert head == "| system | g (1) | h (1) | none (0) | all |"
+    other = scores(tmp_path / "c.tsv", 1, ("stoi",))  # has no such scores
+    head = se("score", "--table", "md", first, second, other, "--by", tmp_path / "kinds").out.splitlines()[0]
+    assert head == "| system | g (1-2) | h (1) | none (0) | all |"
+
+
 def test_every_number_has_one_bin_and_the_edges_belong_to_the_upper_one(rng):
     edges = sorted(rng.normal(size=rng.integers(1, 6)).tolist())
     names = groups.bin_names(edges)

@@ -39,10 +39,6 @@ class Groups:
             return lines
         return np.where(lines == ABSENT, ABSENT, self._numbers[lines])
 
-    def sizes(self) -> np.ndarray:
-        """The number of utterances of each group [len(names)]."""
-        return np.bincount(self._numbers[self._numbers != ABSENT], minlength=len(self.names))
-
 
 def _numbered(groups: Iterable[str | None]) -> tuple[array, list[str]]:
     """A number for each group, ABSENT for None, and the names by number."""

@@ -124,17 +124,21 @@ def overview(
 
 
 def by_group(systems: Sequence[System], metric: str, groups: Groups, bins: str | None = None) -> str:
-    """A Markdown table of one metric: a row per system, a column per group of utterances, and one for all of them."""
-    sizes = {name: int(size) for name, size in zip(groups.names, groups.sizes())}
-    order = bin_names(parse_bins(bins)) if bins else sorted(sizes, key=group_order)
-    shown = [name for name in order if name in sizes]
-    rows = []
+    """A Markdown table of one metric: a row per system, a column per group of utterances with the number of its scores, and one
+    for all of them."""
+    order = bin_names(parse_bins(bins)) if bins else sorted(groups.names, key=group_order)
+    shown = [name for name in order if name in groups.names]
+    rows, counts = [], []
     for system in systems:
         column, numbers = system.scores.column(metric), groups.numbers_of(system.scores)
         numbers = numbers[: len(column)]
         members = [*(numbers == groups.names.index(name) for name in shown), numbers != ABSENT]
-        rows.append([system.name, *(_mean(summarise(column[chosen]), metric) for chosen in members)])
-    return markdown(["system", *(f"{name} ({sizes[name]})" for name in shown), "all"], rows)
+        means = [summarise(column[chosen]) for chosen in members]
+        rows.append([system.name, *(_mean(mean, metric) for mean in means)])
+        if metric in system.scores.names:
+            counts.append([mean["scored"] for mean in means])
+    headings = (f"{name} ({_range(scored)})" for name, scored in zip(shown, zip(*counts)))
+    return markdown(["system", *headings, "all"], rows)
 
 
 def records(systems: Sequence[System], metrics: Sequence[str]) -> list[dict[str, Any]]:
@@ -209,6 +213,11 @@ def _cost(system: System, key: str) -> str:
     if key == "params" and nonzero not in (None, cost):
         return f"{_short(cost)} ({_short(nonzero)} non-zero)"
     return _short(cost)
+
+
+def _range(counts: Sequence[int]) -> str:
+    """Counts of several systems: one number if they agree, else the least and the greatest, as 1-3."""
+    return "-".join(str(count) for count in sorted({min(counts), max(counts)}))
 
 
 def _heading(metric: str) -> str:
