@@ -85,6 +85,16 @@ def test_p_agrees_with_its_interval():
     assert compare.interval(noise + 9)[2] == 2 / 10_001 and compare.interval(np.zeros(5)) == (0, 0, 1)
 
 
+@pytest.mark.parametrize("beyond, p", [(249, 0.04999), (250, 0.05020), (251, 0.05039)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_p_at_the_boundary_of_the_interval(monkeypatch, sign, beyond, p):
+    """An interval that ends between two draws can exclude 0 with p just above 0.05."""
+    means = sign * np.repeat([-1e-9, 1.0], [beyond, 10_000 - beyond])
+    monkeypatch.setattr(compare, "bootstrap_means", lambda values: means)
+    low, high, found = compare.interval(np.zeros(2))
+    assert (low > 0 or high < 0) == (beyond <= 250) and found == pytest.approx(p, abs=1e-5)
+
+
 def test_two_tables(se, tables):
     path_a, path_b, a, b = tables
     done = se("score", "--compare", path_a, path_b)

@@ -4,8 +4,8 @@ Conventions
 -----------
 Differences are B - A, over the utterances where both tables have a score. The interval and `p_bootstrap` come
 from the same resampling of utterances (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapters 13
-and 15), so that p is below 0.05 exactly where the 95 % interval excludes 0; no p is below 2 / (RESAMPLES + 1).
-Both p are two-sided.
+and 15). Where p is below 0.05, the 95 % interval excludes 0, and where the interval excludes 0, p is at most 0.0502. No p is
+below 2 / (RESAMPLES + 1). Both p are two-sided.
 
 `p_wilcoxon` is of the signed-rank test (F. Wilcoxon, "Individual Comparisons by Ranking Methods", Biometrics
 Bulletin 1(6), 1945): exact up to EXACT pairs without ties and zeros; else by the normal approximation with

@@ -8,8 +8,8 @@ from setk.training.settings import Settings
 
 
 def learning_rate(step: int, s: Settings) -> float:
-    """Linear warm-up; then half a cosine to lr_end at the last step, or a fall by 0.9999 a step, slower where that
-    would end below lr_end (the published schedule of DPSNN, which has no warm-up)."""
+    """Linear warm-up; then half a cosine, which would be at lr_end one step after the last, or a fall by 0.9999 a step, slower
+    where that would end below lr_end (the published schedule of DPSNN, which has no warm-up)."""
     if step < s.warmup:
         return s.lr * (step + 1) / s.warmup
     if s.schedule == "exponential":
