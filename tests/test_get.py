@@ -24,12 +24,13 @@ from setk.data.corpora.archives import CORPORA, Archive, Corpus, document
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves `files` by path. Each connection ends after `limit` bytes; requests are listed."""
+    """Serves `files` by path. Each connection ends after `limit` bytes; requests are listed. `total`: whether the length is
+    named where nothing follows."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
-        self.limit, self.ranges, self.requests = 1 << 30, True, []
+        self.limit, self.ranges, self.total, self.requests = 1 << 30, True, True, []
 
     def address(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}/{name}"
@@ -47,7 +48,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             data = server.files[self.path[1:]]
             start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and server.ranges else 0
             if start and start >= len(data):
-                self.send_error(416)
+                self.answer(416, b"", {"Content-Range": f"bytes */{len(data)}"} if server.total else {})
             else:
                 range_ = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
                 self.answer(206 if start else 200, data[start:], {"Content-Type": "application/octet-stream", **range_})
@@ -144,6 +145,18 @@ def test_a_part_of_another_file_is_replaced(server, tmp_path):
     (tmp_path / "archives").mkdir()
     (tmp_path / "archives/a.zip.part").write_bytes(b"?" * (len(data) + 10))
     assert states(made, tmp_path) == {"a.zip": "unpacked"}
+
+
+def test_a_download_that_was_stopped_before_its_last_step_is_not_repeated(server, tmp_path):
+    data = zipped({"a/x": b"x"})
+    made = corpus(archive(server, "a.zip", data, size=None))
+    for server.total in (True, False):
+        place = tmp_path / str(server.total)
+        (place / "archives").mkdir(parents=True)
+        (place / "archives/a.zip.part").write_bytes(data)
+        assert states(made, place) == {"a.zip": "unpacked"}
+    wanted = f"bytes={len(data)}-"
+    assert [range_ for _, range_ in server.requests] == [wanted, wanted, None]
 
 
 def test_the_next_address_is_tried_when_one_has_moved(server, tmp_path):

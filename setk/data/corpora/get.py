@@ -174,7 +174,10 @@ def _blocks(address: str, part: Path, size: int | None) -> Iterator[int]:
             reason = f"the connection broke off after {_length(part)} of {total} bytes"
         except urllib.error.HTTPError as e:
             reason = f"{address}: the server answers {e.code} {e.reason}"
-            if e.code == 416 and before:  # nothing follows what is here: it is of another file
+            if e.code == 416 and before:
+                # Nothing follows what is here: a run was stopped before the file got its name, or it is of another file.
+                if e.headers.get("Content-Range") == f"bytes */{before}":
+                    return
                 part.unlink()
             elif e.code < 500 and e.code != 429:
                 raise _Refused(reason) from None
