@@ -175,6 +175,15 @@ def test_a_rerun_keeps_what_it_would_make_again_and_nothing_else(se, recording, 
     assert run(a=other, b=f"cat {other} |") == (2, [16000, 16000])
 
 
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="/proc has a file that cannot be read")
+@pytest.mark.parametrize("options", [[], ["--batch", 2], ["--jobs", 2]])
+def test_a_file_that_the_system_cannot_read_is_one_utterance(se, recording, tmp_path, options):
+    write_list(tmp_path / "n.scp", {"a": recording, "b": "/proc/self/mem", "c": recording})
+    done = se("enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path / "o", *options)
+    assert done.returncode == 1 and "b: /proc/self/mem: Input/output error" in done.err
+    assert sorted(path.name for path in (tmp_path / "o").glob("*.wav")) == ["a.wav", "c.wav"]
+
+
 def test_what_was_enhanced_in_place_is_not_enhanced_again(se, recording, tmp_path):
     write_list(tmp_path / "n.scp", {"a": recording})
     call = ["enhance", "fspen", "--list", tmp_path / "n.scp", "--out", tmp_path, "--force"]

@@ -291,6 +291,15 @@ def test_an_export_that_differs_from_its_checkpoint_is_not_written(tmp_path, mon
     assert not list(tmp_path.iterdir())
 
 
+def test_a_silent_file_does_not_make_an_export_equal(tmp_path, rng):
+    audio.write(tmp_path / "silence.wav", np.zeros(16000), 16000)
+    audio.write(tmp_path / "noise.wav", 0.1 * rng.standard_normal(16000), 16000)
+    files = [os.fspath(tmp_path / name) for name in ("silence.wav", "noise.wav")]
+    assert setk.export("fspen", tmp_path / "x.onnx", signals=files)["snr_db"] < 200
+    with pytest.raises(UserError, match="below 200"):
+        setk.export("fspen", tmp_path / "y.onnx", signals=files, min_snr=200.0)
+
+
 def test_parity_notices_a_state_that_is_lost(fspen):
     class Forgetful(engines.OnnxEngine):
         def run(self, frames, state, active=None):

@@ -34,6 +34,19 @@ def test_a_limit_mixes_the_aligned_input_in(rng, model, rate, channels):
     assert np.abs(b - mixed(x, a, limit)).max() < 1e-6
 
 
+@pytest.mark.parametrize("options", [{}, {"limit_db": 6.0}, {"highband": "gain"}])
+def test_a_caller_may_use_its_buffer_again(options):
+    x, blocks = sound(1, 48000), []
+    fresh, reused = (setk.load("fspen").stream(48000, 1, **options) for _ in range(2))
+    buffer = np.empty((1, 480), np.float32)
+    for at in range(0, x.shape[1], 480):
+        buffer[:] = x[:, at : at + 480]
+        blocks.append(reused.push(buffer))
+        buffer[:] = 0.3
+    expected = np.concatenate([fresh.push(x), fresh.flush()], axis=1)
+    assert np.abs(np.concatenate([*blocks, reused.flush()], axis=1) - expected).max() < 1e-6
+
+
 def test_noise_is_reduced_by_the_limit_and_no_more():
     x = sound(4)
     y = {db: setk.load("fspen").enhance(x, 16000, limit_db=db)[0, 16000:] for db in (None, 6.0, 0.0)}

@@ -437,6 +437,14 @@ def test_mix_names_what_cannot_be_mixed_and_goes_on(talk, se, rng):
     assert len(DataDir(talk / "out").pairs()) == 7
 
 
+@pytest.mark.parametrize("samples", [0, 500])
+def test_a_room_without_sound_is_named(talk, se, rng, samples):
+    audio.write(talk / "wav/r0.wav", np.zeros(samples), 16000)
+    done = se("prep", *MIX, "out", "--rir", "rir.scp", cwd=talk)
+    assert done.returncode == 1 and "r0.wav: is silent, or has no samples" in done.err
+    assert 0 < len(DataDir(talk / "out").pairs()) < 7
+
+
 def test_commands_in_lists_run_only_when_allowed(talk, se):
     table = read_list(talk / "speech.scp")
     write_list(talk / "speech.scp", {"s0": f"touch ran; cat '{table['s0']}' |"})

@@ -402,6 +402,17 @@ def test_speech_noise_and_rooms_are_sets_of_their_own(tmp_path, rng, se):
     for name in ("speech", "noise", "rir"):
         data = Shards(tmp_path / "out", name)
         assert data.streams == (name,) and data.lengths.tolist() == [100, 101, 102, 103, 104]
+    (tmp_path / "rir.scp").unlink()
+    assert se("prep", "shards", tmp_path, tmp_path / "out", "--shard-size", 2).returncode == 0
+    assert shards.names(tmp_path / "out") == ("speech", "noise") and not list((tmp_path / "out").glob("rir*"))
+
+
+def test_an_utterance_without_samples_is_named(tmp_path, se):
+    audio.write(tmp_path / "a.wav", np.zeros(0), 16000)
+    for stream in ("speech", "noise"):
+        write_list(tmp_path / f"{stream}.scp", {"a": tmp_path / "a.wav"})
+    done = se("prep", "shards", tmp_path, tmp_path / "out")
+    assert done.returncode == 1 and "has no samples" in done.err and not list((tmp_path / "out").glob("*.h5"))
 
 
 # --- other features --------------------------------------------------------------------------------------------------

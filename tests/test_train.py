@@ -634,6 +634,10 @@ def test_augmented_pairs_keep_their_speech_and_have_the_noise_that_was_asked_for
     assert torch.equal(clean, plain[1])
     snr = 10 * torch.log10(clean.square().mean(-1) / (noisy - clean).square().mean(-1))
     assert snr.tolist() == pytest.approx([7] * 4, abs=0.05)
+    # What would clip is lowered, and the target with it.
+    noisy, clean = TrainingData(work / "shards", settings_of(work, "augment={snr: [-40, -40]}"))[0, 0, 1]
+    snr = 10 * torch.log10(clean.square().mean(-1) / (noisy - clean).square().mean(-1))
+    assert noisy.abs().max() > 0.99 and snr.tolist() == pytest.approx([-40] * 4, abs=0.05)
     mixed, clean = TrainingData(work / "shards", settings_of(work, "augment={remix: 1.0}"))[0, 0, 1]
     noises = {TrainingData: (plain[0] - plain[1], mixed - clean)}[TrainingData]
     assert torch.equal(clean, plain[1]) and not torch.allclose(*noises, atol=1e-3)
@@ -674,6 +678,9 @@ def test_speech_stands_in_rooms_where_a_list_of_them_is_given(work, rng):
     )
     residue = [(noisy - clean).square().mean().item() / clean.square().mean().item() for noisy, clean in (dry, wet)]
     assert residue[0] < 1e-6 and residue[1] > 0.1
+    audio.write(work / "room.wav", np.zeros(4000), 16000)
+    with pytest.raises(UserError, match="the room room is silent"):
+        TrainingData(work / "rooms", settings_of(work, "mixing.snr=[90, 90]", "mixing.room=1.0", "augment={}"))[0, 0, 1]
 
 
 def sources_by_kind(work, name, kinds):
@@ -754,7 +761,7 @@ def test_voices_are_made_as_high_as_those_of_children(work):
     assert len(set(faster[high].round(2))) > 1
 
 
-@pytest.mark.parametrize("context", [0.25, 1.0, 1.7])
+@pytest.mark.parametrize("context", [0.003, 0.25, 1.0, 1.7])
 def test_the_latter_half_of_a_batch_continues_a_recording_of_other_examples(work, context):
     from setk.training.objective import Enhancer
 
@@ -763,7 +770,7 @@ def test_the_latter_half_of_a_batch_continues_a_recording_of_other_examples(work
     noisy = 0.1 * torch.randn(5, 8000)
     found, _ = Enhancer(model, s)(noisy)
     frames = model.transform.analysis(noisy)
-    heard = round(context / 0.5 * frames.shape[1])
+    heard = max(1, round(context / 0.5 * frames.shape[1]))
     for i in range(5):
         before = torch.cat([frames[i - k] for k in (4, 3, 2, 1)])[-heard:][None]
         state = model.init_state(1) if i < 3 else model(before, model.init_state(1))[1]

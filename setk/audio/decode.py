@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Iterator
 
@@ -34,20 +35,30 @@ def decode(stream: BinaryIO, name: str, frames: int, pipe: bool | None = None) -
     if pipe is None:
         pipe = not stream.seekable()
     try:
-        begin = read_exactly(stream, 4)
-        if begin in _RIFF:
-            wav = WavReader(stream, name, begin)
-            info, blocks = wav.info, _closing(stream, wav.blocks(frames))
-        else:
-            info, blocks = _decode_other(stream, name, frames, begin)
+        with _reading(name):
+            begin = read_exactly(stream, 4)
+            if begin in _RIFF:
+                wav = WavReader(stream, name, begin)
+                info, blocks = wav.info, _closing(stream, wav.blocks(frames), name)
+            else:
+                info, blocks = _decode_other(stream, name, frames, begin)
         return info, (_until_early_end(blocks, name) if pipe else blocks)
     except BaseException:
         stream.close()
         raise
 
 
-def _closing(stream: BinaryIO, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    with stream:
+@contextmanager
+def _reading(name: str) -> Iterator[None]:
+    """What the operating system refuses to read, as a failing disk does, concerns this file alone."""
+    try:
+        yield
+    except OSError as e:
+        raise AudioError(f"{name}: {e.strerror or e}") from None
+
+
+def _closing(stream: BinaryIO, blocks: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    with stream, _reading(name):
         yield from blocks
 
 
@@ -109,7 +120,7 @@ def _read_blocks(f, stream: BinaryIO, name: str, frames: int, pipe: bool) -> Ite
     import soundfile
 
     done, damaged = 0, False
-    with stream, f:
+    with stream, f, _reading(name):
         while done < f.frames:
             try:
                 x = f.read(frames, dtype="float32", always_2d=True)
@@ -135,6 +146,11 @@ def _read_blocks(f, stream: BinaryIO, name: str, frames: int, pipe: bool) -> Ite
 
 def probe_file(stream: BinaryIO, name: str) -> Info:
     """Rate, channels and frames of an open file by its header. Raises AudioError on what is truncated or not audio."""
+    with _reading(name):
+        return _probe(stream, name)
+
+
+def _probe(stream: BinaryIO, name: str) -> Info:
     import soundfile
 
     if stream.peek(4)[:4] in _RIFF:  # type: ignore[attr-defined]

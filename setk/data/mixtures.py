@@ -304,6 +304,8 @@ def mix_one(task: Task, out: Path, rate: int, active: bool) -> tuple[Row, str]:
                 f"{source}: is silent, as were {_DRAWS - 1} other noises that were drawn; remove them from the list"
             )
         rir = read(room[1]) if room else None
+        if rir is not None and not rir.any():
+            raise AudioError(f"{room[1]}: is silent, or has no samples; remove it from the list of rooms")
         mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, rate, active, rir)
     except AudioError as e:
         for path in _wavs(out, task.utt):  # of an earlier run, from sources that have changed since

@@ -87,7 +87,7 @@ class Loop:
             except queue.Empty:
                 return
             try:
-                if isinstance(event, AudioError):
+                if isinstance(event, Exception):
                     raise event
                 self._accept(job, event)
             except AudioError as e:
@@ -145,7 +145,7 @@ def enhance_together(
 
 
 def _read(job: Job, events: queue.Queue) -> None:
-    """Put an Info, blocks, and None at the end, or an AudioError."""
+    """Put an Info, blocks, and None at the end, or the exception that ended the thread."""
     location = job.entry.location
     try:
         check_name(job.entry)
@@ -159,5 +159,5 @@ def _read(job: Job, events: queue.Queue) -> None:
             job.credit.acquire()
             events.put((job, np.ascontiguousarray(block)))
         events.put((job, None))
-    except AudioError as e:
+    except Exception as e:  # what is not put is waited for without end
         events.put((job, e))

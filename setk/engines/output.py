@@ -47,9 +47,8 @@ class Delay:
         self._waiting = np.zeros((channels, 0), np.float32)
 
     def put(self, x: np.ndarray) -> None:
-        self._waiting = (
-            np.concatenate([self._waiting, x], axis=1) if self._waiting.shape[1] else np.asarray(x, np.float32)
-        )
+        # A copy: the caller may use the array again, as audio callbacks do.
+        self._waiting = np.concatenate([self._waiting, x], axis=1, dtype=np.float32)
 
     def take(self, count: int) -> np.ndarray:
         taken, self._waiting = self._waiting[:, :count], self._waiting[:, count:]

@@ -6,6 +6,7 @@ The package is callable, as `setk.export(MODEL, OUT)`; see `write`.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import statistics
 import sys
@@ -103,7 +104,7 @@ def write(
 
 
 def _parity(model: Any, engine: Any, signals: Iterable[str]) -> float:
-    """Mean SNR in dB of the engine's output to the model's over signals; inf if all outputs are equal."""
+    """Mean SNR in dB of the engine's output to the model's over the signals whose outputs are not equal; inf if all are."""
     from setk.audio import Location
     from setk.engines import TorchEngine, parity
 
@@ -111,7 +112,8 @@ def _parity(model: Any, engine: Any, signals: Iterable[str]) -> float:
     faults = [f"{row.utt}: {row.error}" for row in rows if row.error]
     if faults or not rows:
         raise UserError(f"no signals to compare the export on: {faults[0] if faults else 'the list is empty'}")
-    return statistics.mean(row.snr for row in rows)
+    different = [row.snr for row in rows if row.snr != math.inf]
+    return statistics.mean(different) if different else math.inf
 
 
 def _check_runtime(runtime: str, out: Path, frames: int, batch: int) -> None:

@@ -162,7 +162,11 @@ class TrainingData(torch.utils.data.Dataset):
             if rng.random() < a.remix:
                 other = self._segment(pairs, int(rng.integers(len(self.ids))), rng, self.samples)
                 noise = other["noisy"] - other["clean"]
-            noisy = mixing.mix(clean, noise, rng.uniform(*a.snr)).noisy if a.snr else clean + noise
+            if a.snr:
+                mixed = mixing.mix(clean, noise, rng.uniform(*a.snr))
+                noisy, clean = mixed.noisy, mixed.clean
+            else:
+                noisy = clean + noise
         return self._degrade(noisy, clean, rng)
 
     def _degrade(self, noisy: np.ndarray, clean: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -199,6 +203,10 @@ class TrainingData(torch.utils.data.Dataset):
         if m.room and rng.random() < m.room:
             j = int(rng.integers(len(self.sources["rir"].ids)))
             room = self.sources["rir"].read(j, 0, int(self.sources["rir"].lengths[j]))["rir"]
+            if not room.any():
+                raise UserError(
+                    f"{self.name}: the room {self.sources['rir'].ids[j]} is silent; remove it from the list"
+                )
         if m.clean_only or m.noise_only:
             u = rng.random()
             noise = noise * (u >= m.clean_only)

@@ -109,7 +109,7 @@ class Enhancer(nn.Module):
         that had other examples before them."""
         begin = len(frames) - len(frames) // 2
         others = [frames.roll(k, 0)[begin:] for k in range(math.ceil(self.context), 0, -1)]
-        before = torch.cat(others, 1)[:, -round(self.context * frames.shape[1]) :]
+        before = torch.cat(others, 1)[:, -max(1, round(self.context * frames.shape[1])) :]
         _, after = self.model(before, self.model.init_state(len(before)))
         fresh = self.model.init_state(begin)
         return tuple(torch.cat(halves, axis) for *halves, axis in zip(fresh, after, self.model.state_axes))

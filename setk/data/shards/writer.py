@@ -124,6 +124,9 @@ def write_shards(
             for path in Path(out).glob(f"{name}.*.h5"):
                 if path not in shards and re.fullmatch(rf"{name}\.\d+\.h5", path.name):
                     path.unlink(missing_ok=True)  # of an earlier set with more of them
+    if "speech" in inputs and "rir" not in inputs:  # the rooms of an earlier set
+        for path in (Path(out) / "rir.scp", *Path(out).glob("rir.*.h5")):
+            path.unlink(missing_ok=True)
 
 
 def plan_shards(
@@ -277,6 +280,8 @@ def _probe_utterance(job: ShardJob, i: int) -> int:
                 f"{place}: has {info.frames} samples at {info.rate} Hz, {places[0]} {first.frames} "
                 f"at {first.rate}; a pair must have equal lengths"
             )
+    if not first.frames:
+        raise AudioError(f"{places[0]}: has no samples; se-prep fix removes such files")
     return audio.resampled_length(first.frames, first.rate, job.rate)
 
 
