@@ -594,6 +594,16 @@ def faults(done) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(done.out), delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
+def test_what_can_be_converted_has_that_as_its_fix(data, rng, se):
+    for name, harm in {"u00": harm_stereo, "u01": harm_rate, "u02": harm_truncate}.items():
+        harm(data.parent / "noisy" / f"{name}.wav", rng)
+    fixes = {(fault["utt"], "se-prep resample LIST OUT" in fault["fix"]) for fault in faults(se("prep", "check", data))}
+    assert fixes == {("u00", True), ("u01", True), ("u02", False)}
+    wav(data.parent / "clean/u01.wav", rng, rate=8000)
+    found = [fault for fault in faults(se("prep", "check", data, "--rate", 0)) if fault["utt"] == "u01"]
+    assert len(found) == 1 and "resample" in found[0]["fix"]
+
+
 def test_check_names_every_bad_wav_and_fix_drops_them(data, rng, se):
     done = se("prep", "check", data)
     assert done.returncode == 0 and faults(done) == [] and "12 pairs are good" in done.err

@@ -864,6 +864,18 @@ def test_a_wrong_setting_is_one_clear_line(work, setting, words):
     assert len(done.err.strip().splitlines()) == 1 and re.search(words, done.err), done.err
 
 
+def test_data_at_another_rate_than_the_model_is_refused_with_the_command_that_converts(work, tmp_path):
+    import numpy as np
+
+    from setk import audio
+
+    for name in ("speech", "noise"):
+        audio.write(tmp_path / f"{name}.wav", 0.1 * np.ones((1, 48000)), 48000)
+        (tmp_path / f"{name}.scp").write_text("".join(f"u{i} {tmp_path}/{name}.wav\n" for i in range(8)))
+    done = finish(work, tmp_path / "out", train=tmp_path, code=2)
+    assert "48000 Hz" in done.err and "se-prep resample LIST OUT --rate 16000" in done.err
+
+
 def test_a_hostile_checkpoint_runs_nothing(work, tmp_path):
     import os
     import pickle

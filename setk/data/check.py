@@ -26,6 +26,7 @@ FAULT, REMARK = "fault", "remark"  # a remark does not exclude the utterance
 _FULL_SCALE = 32767 / 32768
 _CLIPPED_RUN = 3  # samples in a row at full scale
 _DROP = "make the file again, or drop it with se-prep fix"
+_CONVERT = "convert the list with se-prep resample LIST OUT, or drop it with se-prep fix"
 
 
 @dataclass(frozen=True)
@@ -199,9 +200,13 @@ def _examine(task: Task) -> tuple[int, str, Findings]:
     for entry, location in task.places:
         try:
             x, found = location.read()
-            audio.check_mono(entry.value, len(x), found, task.rate)
         except AudioError as e:
             fault(entry, str(e))
+            continue
+        try:
+            audio.check_mono(entry.value, len(x), found, task.rate)
+        except AudioError as e:
+            fault(entry, str(e), _CONVERT)
             continue
         shapes.append((entry, x.shape[1], found))
         if x.shape[1] == 0:
@@ -217,7 +222,8 @@ def _examine(task: Task) -> tuple[int, str, Findings]:
     for entry, length, found in shapes[1:]:
         if (length, found) != shapes[0][1:]:
             first, frames, rate = shapes[0]
-            fault(entry, f"{entry.value}: has {length} samples at {found} Hz, {first.value} {frames} at {rate}")
+            what = f"{entry.value}: has {length} samples at {found} Hz, {first.value} {frames} at {rate}"
+            fault(entry, what, _DROP if found == rate else _CONVERT)
     seconds = shapes[0][1] / shapes[0][2] if shapes else 0.0
     return task.line, task.utt, Findings(faults, seconds, digests)
 

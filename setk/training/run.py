@@ -69,7 +69,8 @@ class Run:
             )
         if data.rate != self.model.sample_rate:
             raise UserError(
-                f"{data.name}: is at {data.rate} Hz; {self.model.name} works at {self.model.sample_rate} Hz"
+                f"{data.name}: is at {data.rate} Hz; {self.model.name} works at {self.model.sample_rate} Hz; convert its lists with "
+                f"se-prep resample LIST OUT --rate {self.model.sample_rate}"
             )
         self.smoothed = Smoothed(self.model, settings.ema) if settings.ema else None
         self.objective = objective(self.model, settings, ranks)
