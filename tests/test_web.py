@@ -64,6 +64,7 @@ def demo(tmp_path_factory, se_module) -> Path:
     path = tmp_path_factory.mktemp("page") / "page.html"
     done = se_module("quant", "export", "fspen", path)
     assert done.returncode == 0, done.err
+    assert "dB to the checkpoint, on noise alone, by int8 weights" in done.err
     return path
 
 

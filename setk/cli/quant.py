@@ -153,7 +153,8 @@ def export(
     )
     compared = "not compared with the checkpoint: no C compiler, or setk's kernels were not built"
     if made["snr_db"] is not None:
-        compared = f"SNR {made['snr_db']:.1f} dB to the checkpoint"
+        rounded = ", on noise alone, by int8 weights" if weights is Weights.int8 or out.suffix == ".html" else ""
+        compared = f"SNR {made['snr_db']:.1f} dB to the checkpoint{rounded}"
     shell.note(f"se-quant: {out}: {made['nodes']} nodes, {made['bytes']} bytes, {compared}")
     if weights is Weights.int8:
         shell.note(f"se-quant: int8 weights: {made['parity']:.1f} dB to the program with the same weights as float")
