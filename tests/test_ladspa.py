@@ -165,6 +165,17 @@ def test_what_cannot_be_a_plugin_is_refused(se, tmp_path, args, words):
     assert done.returncode == 2 and words in done.err and not list(tmp_path.iterdir())
 
 
+def test_a_library_without_a_runtime_is_refused_with_the_option_for_plugins(se, tmp_path):
+    done = se("quant", "export", "fspen", tmp_path / "x.so")
+    assert done.returncode == 2 and "--for ladspa" in done.err and not list(tmp_path.iterdir())
+
+
+def test_a_plugin_is_no_model_and_named_as_what_it_is(library, se, tmp_path):
+    audio.write(tmp_path / "in.wav", np.zeros((1, 1600)), 16000)
+    done = se("enhance", library, tmp_path / "in.wav", tmp_path / "out.wav", "--trust")
+    assert done.returncode == 2 and "is a LADSPA plugin" in done.err and done.err.count("\n") == 1
+
+
 def test_the_compiler_may_have_arguments(monkeypatch):
     monkeypatch.setenv("CC", "cc -O1 '-DNAME=two words'")
     assert compiler() == [shutil.which("cc"), "-O1", "-DNAME=two words"]

@@ -118,6 +118,10 @@ class CompiledEngine:
         process = "process_s16" if self._integer else "process"
         try:
             library = ctypes.CDLL(str(path.resolve()))
+            if hasattr(library, "ladspa_descriptor"):
+                raise UserError(
+                    f"{path}: is a LADSPA plugin, for audio hosts; give the model that it was exported from, or a .so compiled from its .c"
+                )
             self._init, self._reset, self._process, self._set_limit = (
                 getattr(library, f"{prefix}_{name}") for name in ("init", "reset", process, "set_limit")
             )

@@ -68,7 +68,11 @@ def write(
     if runtime is not None:
         _check_runtime(runtime, out, frames, batch)
     elif out.suffix not in FORMATS:
-        raise UserError(f"{out}: the name must end in .onnx, in .ts for TorchScript, in .c, or in .html for browsers")
+        raise UserError(
+            f"{out}: a plugin for PipeWire, ffmpeg and audio editors needs --for ladspa; any other library is compiled from a .c"
+            if out.suffix == ".so"
+            else f"{out}: the name must end in .onnx, in .ts for TorchScript, in .c, or in .html for browsers"
+        )
     if weights not in WEIGHTS:
         raise UserError(f"weights '{weights}' is unknown; choose {' or '.join(WEIGHTS)}")
     if weights != "float" and (out.suffix != ".c" or integer):
