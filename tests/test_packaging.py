@@ -177,6 +177,13 @@ def test_the_index_of_the_included_models_is_current():
         )
 
 
+@pytest.mark.parametrize("name", pretrained.included())
+def test_the_parameters_of_an_included_model_are_those_of_se_count(name):
+    assert package.load(name).parameters == package.count(name)["params"], (
+        "run: python -c 'from setk import checkpoint; checkpoint.write_index()'"
+    )
+
+
 # ── version, citation, references ───────────────────────────────────────────────────────────────────────────────────
 
 

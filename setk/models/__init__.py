@@ -20,7 +20,7 @@ from torch import nn
 from setk.core import config, registry
 from setk.audio.stft import Transform
 from setk.core.errors import UserError
-from setk.nn.quantization import Scheme, quantize
+from setk.nn.quantization import Scheme, quantize, unquantized
 
 State = tuple[torch.Tensor, ...]
 
@@ -246,7 +246,10 @@ def config_values(name: str, preset: str | None, overrides: Mapping[str, Any]) -
 
 
 def count_parameters(model: nn.Module) -> dict[str, int]:
-    """Learnable, total (with buffers) and non-zero learnable scalars."""
+    """Learnable, total (with buffers) and non-zero learnable scalars; of a quantized model those of the float model of the same shape,
+    with its rounded weights: the steps of the quantizers are not weights."""
+    if isinstance(model, Model):
+        model = unquantized(model)
     learnable = [p for p in model.parameters() if p.requires_grad]
     return {
         "params": sum(p.numel() for p in learnable),
