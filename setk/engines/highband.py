@@ -11,7 +11,7 @@ from setk.engines.output import Delay
 BLOCK_S = 0.005  # a gain per block
 SMOOTHING_S = 0.015  # time constant of the energies that the gain is the ratio of
 TOP = 0.5, 0.94  # the model's top bands, of half its sample rate; above them resamplers fade
-MAKEUP = 2.0  # what models take from clean speech in their top bands, 4 dB on average, is mostly given back (docs/enhance.md)
+MAKEUP = 2.0  # of what models take from clean speech in their top bands, about half is given back (docs/enhance.md)
 _SILENCE = 1e-9  # energy of a window, about -100 dBFS, below which there is nothing to measure
 
 
