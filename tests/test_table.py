@@ -12,6 +12,7 @@ import sys
 import pytest
 import torch
 
+import setk
 from setk import pretrained
 from setk.data.lists import read_list
 from conftest import MINI, PATIENCE, ROOT
@@ -167,6 +168,13 @@ def test_the_bytes_of_a_row_are_those_of_the_file_that_runs():
     for model in (path.stem for path in folder.glob("*.pt")):
         runs = next(path for path in (folder / f"{model}.onnx", folder / f"{model}.pt") if path.exists())
         assert int(costs[model].replace(",", "")) == runs.stat().st_size, f"{model}: run recipes/open/table.sh again"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", list(pretrained.included()))
+def test_the_stored_cost_is_that_of_the_included_model(name):
+    stored = json.loads((ROOT / f"results/open/{name}/count.json").read_text())
+    assert stored == setk.count(name), f"{name}: run recipes/open/table.sh again"
 
 
 @pytest.mark.full
