@@ -67,9 +67,14 @@ class OpCounter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         op = func.overloadpacket.__name__ if func.namespace == "aten" else None
         if op is None or op not in COUNTED and op.removesuffix("_") not in FREE:
+            where = "the model" if self.ledger.here == "." else f"layer {self.ledger.here}"
+            fix = (
+                "let the layer compute on the meta device with operations of torch"
+                if op is None
+                else "enter it in COUNTED or FREE of setk/cost/macs.py"
+            )
             raise UserError(
-                f"op {func.namespace}.{func.overloadpacket.__name__} in layer {self.ledger.here} is not in the "
-                "cost model; enter it in COUNTED or FREE of setk/cost/macs.py"
+                f"op {func.namespace}.{func.overloadpacket.__name__} in {where} is not in the cost model; {fix}"
             )
         output = func(*args, **(kwargs or {}))
         if op in COUNTED:
