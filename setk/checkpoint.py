@@ -115,7 +115,7 @@ def load(path: str | os.PathLike) -> tuple[models.Model, dict[str, Any]]:
         raise UserError(f"{path}: not a setk checkpoint: '{missing[0]}' is missing")
     if content["format"] != FORMAT:
         raise UserError(f"{path}: has checkpoint format {content['format']}; this setk reads {FORMAT}; update setk")
-    model = models.build(content["model"], content["config"], content.get("quantization"))
+    model = models.rebuild(path, content)
     try:
         model.load_state_dict(content["weights"])
     except (RuntimeError, TypeError, AttributeError) as e:

@@ -148,6 +148,20 @@ def test_every_command_runs_a_model_from_two_files(toy, se, tmp_path):
     assert np.abs(soundfile.read(tmp_path / "stream.wav")[0] - outputs["trained"]).max() <= 2 / 32768
 
 
+def test_without_the_variable_a_checkpoint_is_refused_and_an_export_runs(toy, se, tmp_path, monkeypatch):
+    from setk import checkpoint
+
+    checkpoint.save(tmp_path / "toy.pt", models.build("toy", {}), {})
+    assert se("quant", "export", tmp_path / "toy.pt", tmp_path / "toy.onnx").returncode == 0
+    monkeypatch.delenv("SETK_MODELS")
+    noisy, out = MINI / "test/noisy/mona_0001.flac", tmp_path / "out.wav"
+    done = se("enhance", tmp_path / "toy.pt", noisy, out)
+    assert done.returncode == 2 and done.err.count("\n") == 1
+    assert "toy.pt: is of the model 'toy', which setk does not have; name its file in SETK_MODELS" in done.err
+    assert "toy.onnx: is of the model 'toy'" in se("count", tmp_path / "toy.onnx").err
+    assert se("enhance", tmp_path / "toy.onnx", noisy, out).returncode == 0
+
+
 def test_a_file_without_a_model_and_a_name_that_exists_are_refused(toy, monkeypatch):
     assert models.model_class("toy").presets["toy-wide"].hidden == 32 and "toy" in models.names()
     toy.with_name("fspen.py").write_text(MODEL)

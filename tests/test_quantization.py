@@ -348,6 +348,15 @@ def test_a_run_stopped_while_or_after_ranges_are_observed_ends_with_the_same_bit
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+def test_a_quantized_start_is_refused_by_a_float_config():
+    from setk.training import settings, start
+
+    with pytest.raises(
+        UserError, match="--init fqse-small: is quantized, and the config is not; give a float checkpoint"
+    ):
+        start.begin_from("fqse-small", settings.resolve("conv_tasnet"))
+
+
 @pytest.mark.full
 def test_se_quant_train_goes_from_float_to_eight_bits_and_the_other_commands_take_it(conf, se, tmp_path):
     torch.manual_seed(3)

@@ -838,6 +838,8 @@ def test_init_takes_weights_of_the_same_model_only(work, whole):
         if "running" not in k and "num_batches" not in k
     )
     assert "--init" in finish(work, work / "init2", "--init", whole / "last.pt", "--set", "config.groups=4", code=2).err
+    other = finish(work, work / "init3", "--init", "dpsnn", code=2)
+    assert "holds dpsnn, and the config is of fspen" in other.err and "quantized" not in other.err
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,8 @@ def _load(spec: str) -> Loaded:
         from setk.engines.torchscript import read_about
 
         about = read_about(path)
-    return Loaded(models.build(about["model"], about["config"]), path, about, False)
+    described = {name: about[name] for name in ("model", "config")}
+    return Loaded(models.rebuild(path, described), path, about, False)
 
 
 def _configured(path: str) -> Model:

@@ -9,6 +9,7 @@ paper; its presets are named after the file ("fspen", "fspen-79k"). The variable
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from importlib import import_module, util
 from pathlib import Path
@@ -206,6 +207,15 @@ def build(name: str, values: Mapping[str, Any], quantization: Mapping[str, Any] 
         return model
     except (ValueError, RuntimeError, ArithmeticError) as e:  # torch has its own for sizes that do not go together
         raise UserError(f"model {name}: {' '.join(str(e).split())[:200]}") from None
+
+
+def rebuild(path: str | os.PathLike, about: Mapping[str, Any]) -> Model:
+    """The model that a checkpoint or an export describes by `model`, `config` and `quantization`. Raises UserError as `build`."""
+    if about["model"] not in names():
+        raise UserError(
+            f"{path}: is of the model '{about['model']}', which setk does not have; name its file in SETK_MODELS"
+        )
+    return build(about["model"], about["config"], about.get("quantization"))
 
 
 # Limits of the integers in a model's config: of those that count layers, and of all others.

@@ -17,13 +17,17 @@ def build(settings: Settings) -> models.Model:
 def begin_from(spec: str, settings: Settings) -> models.Model:
     """The model of the config with the weights of another checkpoint of the same model. Where the config quantizes one in floating point, the
     ranges of weights are those of what was taken."""
-    source, about = checkpoint.load(checkpoint.find(spec))
+    source, _ = checkpoint.load(checkpoint.find(spec))
     same = source.quantization == settings.quantization
     begun = build(settings) if same else models.build(settings.model, settings.config)
-    if source.name != begun.name or not same and source.quantization:
+    if source.name != begun.name:
         raise UserError(
-            f"--init {spec}: holds {about['model']}, quantized: {about.get('quantization')}; not the model of "
-            "the config"
+            f"--init {spec}: holds {source.name}, and the config is of {begun.name}; give a checkpoint of {begun.name}"
+        )
+    if not same and source.quantization:
+        raise UserError(
+            f"--init {spec}: is quantized, and the config {'in another way' if settings.quantization else 'is not'}; "
+            "give a float checkpoint, or the quantization of this one"
         )
     try:
         begun.adopt(source)
