@@ -6,10 +6,12 @@ from __future__ import annotations
 import copy
 import importlib.util
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from conftest import PATIENCE, ROOT
 
 from setk import checkpoint, models, pretrained
 from setk.compress.parts import contributes, mean_scores, part_out, worse
@@ -32,6 +34,21 @@ def script():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.mark.parametrize("name, more", [("parts", []), ("conditions", ["recipes/open/pairs.tsv", "{out}"])])
+def test_a_wrong_model_is_one_line(tmp_path, name, more):
+    lists = [f"data/pairs/{kind}.scp" for kind in ("noisy", "clean")]
+    more = [word.format(out=tmp_path) for word in more]
+    done = subprocess.run(
+        [sys.executable, "-P", f"recipes/open/{name}.py", *lists, *more, "fspem"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.startswith(f"{name}.py: no model is called 'fspem'") and not done.stdout
 
 
 @pytest.fixture(scope="module")

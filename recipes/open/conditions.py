@@ -17,6 +17,7 @@ import numpy as np
 
 import setk
 from setk import audio
+from setk.core.errors import UserError
 from setk.core.files import write_text
 from setk.data.lists import read_list
 from setk.engines import Enhancer
@@ -168,4 +169,8 @@ def main(noisy: str, clean: str, pairs: str, results: str, *models: str) -> None
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as e:
+        print(f"conditions.py: {e}", file=sys.stderr)
+        sys.exit(2)

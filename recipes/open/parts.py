@@ -9,6 +9,7 @@ import torch
 from setk import engines, pretrained
 from setk.audio import read_mono
 from setk.compress.parts import JUDGES, contributes, mean_scores, part_out
+from setk.core.errors import UserError
 from setk.cost.synops import firing_rates
 from setk.data.lists import read_list
 from setk.models import Model
@@ -112,8 +113,8 @@ def read_pairs(noisy: str, clean: str) -> list:
 
 def main(noisy: str, clean: str, *names: str) -> None:
     torch.set_num_threads(1)
-    pairs = read_pairs(noisy, clean)
     models = {name: engines.model(name, weights=True).model.eval() for name in names or pretrained.included()}
+    pairs = read_pairs(noisy, clean)
     table(models, pairs)
     for name, model in models.items():
         if hasattr(model, "synapses"):
@@ -123,4 +124,8 @@ def main(noisy: str, clean: str, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except UserError as e:
+        print(f"parts.py: {e}", file=sys.stderr)
+        sys.exit(2)
