@@ -131,18 +131,22 @@ SAMPLED = {
 }  # case that takes long -> calls at which the test kills it, drawn at random
 
 
+RECORDS = (".backup", ".made", ".rows")
+
+
 def contents(folder: Path) -> dict[str, bytes]:
-    """Name -> bytes of the files below a folder; what killed processes left is not counted, nor how many backups there are."""
+    """Name -> bytes of the files below a folder; what killed processes left is not counted, nor how many backups there are, nor what
+    each run has recorded of its work."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and ".tmp" not in path.name and not any(part.startswith(".backup") for part in path.parts)
+        if path.is_file() and ".tmp" not in path.name and not any(part.startswith(RECORDS) for part in path.parts)
     }
 
 
 def without_clock(name: str, data: bytes) -> object:
     """What a file holds apart from times: the records of runs, and of a training its weights and scores."""
-    if name.endswith((".json", ".png")) or "/.made/" in name:
+    if name.endswith((".json", ".png")):
         return None
     if name.endswith("history.tsv"):
         return [[cell for i, cell in enumerate(line.split(b"\t")) if i != 1] for line in data.splitlines()]
