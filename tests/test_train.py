@@ -811,6 +811,25 @@ def test_clipped_input_keeps_its_target(work):
         assert torch.equal(after, before.clamp(-limit, limit)) and 0.0005 < (before.abs() > limit).float().mean() < 0.06
 
 
+@pytest.mark.parametrize(
+    "train, setting, words",
+    [
+        ("shards", "mixing.room=0.5", "shards: has pairs, so these settings have no effect: mixing.room\n"),
+        (
+            "mixed",
+            "augment.remix=1",
+            "mixed: has speech and noise to mix, so these settings have no effect: augment.remix\n",
+        ),
+    ],
+)
+def test_a_setting_that_the_data_do_not_use_is_told(work, tmp_path, train, setting, words):
+    plain = ("--set", "augment={}", "--set", "steps=1", "--set", "batch=1", "--set", "segment=0.5")
+    told = finish(work, tmp_path / "told", *plain, "--set", setting, train=train)
+    assert words in told.err
+    if train == "shards":
+        assert "no effect" not in finish(work, tmp_path / "silent", *plain, train=train).err
+
+
 def test_loss_falls(work):
     finish(work, work / "longer", "--set", "steps=60", "--set", "valid_every=20", "--set", "lr=3e-3")
     rows = [line.split("\t") for line in (work / "longer" / "history.tsv").read_text().splitlines()]

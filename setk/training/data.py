@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Generator, Iterable, Protocol
@@ -24,7 +25,7 @@ from setk.core.rng import rng
 from setk.data.mixing import Spread
 from setk.data.shards import Shards
 from setk.training.ranks import Ranks
-from setk.training.settings import Settings
+from setk.training.settings import Mixing, Settings
 
 HIGHER = 1.2, 2.0  # times as fast, where a voice is to be a child's
 
@@ -97,7 +98,7 @@ class TrainingData(torch.utils.data.Dataset):
         self.ids, self.rate = main.ids, main.rate
         if any(source.rate != self.rate for source in self.sources.values()):
             raise UserError(f"{path}: speech and noise are at different rates; se-prep resample fixes it")
-        if settings.mixing.room and "rir" not in self.sources:
+        if settings.mixing.room and "noise" in self.sources and "rir" not in self.sources:
             raise UserError(
                 f"{path}: has no rir.scp for mixing.room={settings.mixing.room}; se-prep sources --rir makes one"
             )
@@ -112,6 +113,17 @@ class TrainingData(torch.utils.data.Dataset):
         self.kinds = mixing.by_kind(self.sources["noise"].kind) if "noise" in self.sources else []
         self.hours = float(main.lengths.sum()) / self.rate / 3600
         self.digest = self._digest()
+
+    @property
+    def contents(self) -> str:
+        """What there is, for messages."""
+        return "pairs" if "pairs" in self.sources else "speech and noise to mix"
+
+    def without_effect(self) -> list[str]:
+        """Keys of the settings that are not at their defaults, and that data of this kind does not use."""
+        if self.contents == "pairs":
+            return [f"mixing.{f.name}" for f in fields(Mixing) if getattr(self.s.mixing, f.name) != f.default]
+        return [f"augment.{name}" for name in ("remix", "snr") if getattr(self.s.augment, name)]
 
     def _digest(self) -> str:
         """Hash of what is in the data by name and length, so that a resumed run notices other data."""

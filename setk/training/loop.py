@@ -84,6 +84,10 @@ def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:
         run.say(
             f"warning: warmup: its {run.s.warmup} steps do not end within the {run.s.steps} of the training, so lr is not reached"
         )
+    if unused := run.data.without_effect():
+        run.say(
+            f"warning: {run.data.name}: has {run.data.contents}, so these settings have no effect: {', '.join(unused)}"
+        )
     if choice := run.s.modelled_choice():
         run.say(
             "warning: best: {} alone chooses, which the loss {} models; the default weighs several metrics".format(
