@@ -122,6 +122,12 @@ def test_the_input_is_not_overwritten(se, recording, tmp_path, how):
     assert other.read_bytes() != before and audio.probe(other).frames == 24000
 
 
+def test_a_folder_in_place_of_a_file_is_told_how_to_enhance_it(se, recording, tmp_path):
+    refused(se("enhance", "fspen", tmp_path, tmp_path / "o"), f"--list {tmp_path} --out DIR")
+    assert se("enhance", "fspen", "--list", tmp_path, "--out", tmp_path / "o").returncode == 0
+    assert (tmp_path / "o/a.wav").exists()
+
+
 @pytest.mark.parametrize("options", [[], ["--batch", 2], ["--jobs", 2]])
 def test_a_list_does_not_overwrite_its_inputs(se, recording, tmp_path, options):
     before = recording.read_bytes()

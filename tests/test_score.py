@@ -527,6 +527,17 @@ def test_means_by_group(se, corpus):
     assert groups[str(spk)]["ann"] == summary["metrics"] and groups[str(spk)]["dan"]["stoi"]["mean"] is None
     assert f"{snr} has no group for 1 utterance: d\n" in done.err and "utt2spk dan: no scores" in done.err
     assert {str(snr), str(spk)} <= set(summary["provenance"]["lists"])
+    (corpus / "scores.tsv").write_text(done.out)
+    scored(se, corpus, "--by", f"{corpus}/scores.tsv:si_sdr", "--bins", "0,10", "--summary", corpus / "again.json")
+    hashes = json.loads((corpus / "again.json").read_text())["provenance"]["lists"]
+    assert hashes[str(corpus / "scores.tsv")] == files.sha256(corpus / "scores.tsv")
+
+
+def test_the_summary_of_two_files_names_them(se, tmp_path):
+    clean, noisy = (next(iter(lists.read_wavs(path).values())) for path in (CLEAN, NOISY))
+    assert se("score", clean, noisy, *FAST, "--summary", tmp_path / "s.json").returncode == 0
+    hashes = json.loads((tmp_path / "s.json").read_text())["provenance"]["lists"]
+    assert hashes == {str(path): files.sha256(path) for path in (clean, noisy)}
 
 
 def test_a_report_from_lists_on_a_pipe(se, corpus):

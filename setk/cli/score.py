@@ -138,7 +138,7 @@ def score(
             shell.print_json({"utt": row.pair.utt, **row.scores, "error": row.error or None})
         if row.error:
             failures.add(row.pair.utt, row.error)
-    inputs = [path for path in (ref, *files, noisy, *groups) if path] if ref is not None else [*groups]
+    inputs = [path for path in (ref, *files, noisy, *tables) if path]
     figures = scores.figures()
     lines = library.describe(scores, figures)
     library.write_files(rows, how, figures, inputs, summary=summary, html=html)
