@@ -46,9 +46,9 @@ The last column has the papers' own figures, which are of another corpus and ano
 {costs}
 
 MACs per second of audio as setk counts them, and by ptflops' rules; synaptic operations as measured on the noisy test
-set; latency is the algorithmic one. Bytes and real-time factors are those of the file that runs when the model is called by its
-name: ONNX where there is one, of int8 weights if the model is quantized. Real-time factor: seconds of computing per second of audio,
-on one thread of {machine}, live (hop by hop) and of a complete signal.
+set; latency is the algorithmic one. Bytes are those of the file that runs when the model is called by its name: ONNX where there is one, of
+int8 weights if the model is quantized. Real-time factor (RTF): seconds of computing per second of audio, of the model called by its name,
+on one thread of {machine} that other work shared, live (hop by hop) and of a complete signal.
 
 [RESULTS.html](RESULTS.html) plays the best two models on five recordings; `recipes/open/examples.sh` makes it.
 
@@ -82,6 +82,8 @@ def rows_of(results: Path) -> dict[str, dict]:
         found[folder.name] = {
             part: json.loads(file.read_text()) if file.exists() else {} for part, file in files.items()
         }
+        size = folder / "bytes"
+        found[folder.name]["bytes"] = int(size.read_text()) if size.exists() else None
     return dict(sorted(found.items(), key=lambda item: item[1]["count"].get("macs_per_second", 0)))
 
 
@@ -140,7 +142,7 @@ def cost_row(name: str, row: dict) -> list[str]:
         name,
         f"{count['params']:,}",
         f"{count['params_nonzero']:,}",
-        f"{time['bytes']:,}",
+        number(row["bytes"], ","),
         short(count["macs_per_second"]),
         short(row["count.ptflops"]["macs_per_second"]),
         short(spikes) if spikes else "",
