@@ -392,6 +392,22 @@ def test_patience_ends_a_run_that_gets_no_better(work):
     assert len(scores) < 40 and max(scores[-3:]) <= max(scores[:-3])
 
 
+@pytest.mark.full
+def test_a_run_that_goes_on_after_all_forgets_the_mean_of_its_early_end(work):
+    """Continued without patience it ends as one that had none from the start."""
+    settings = "steps=6 valid_every=1 lr=1e-12 average=2 ema=0 metrics=[stoi] best=stoi".split()
+    settings = [f"--set={setting}" for setting in settings]
+    whole, early = work / "without patience", work / "early end"
+    finish(work, whole, *settings)
+    finish(work, early, *settings, "--set=patience=1")
+    ended = checkpoint.read(early / "best.pt")
+    # At this rate the mean is no better; where it is, this is what the early end leaves.
+    checkpoint.write(early / "best.pt", {**ended, "provenance": {**ended["provenance"], "mean_of": [1, 2]}})
+    finish(work, early, *settings)
+    assert_same_run(whole, early)
+    assert "mean_of" not in checkpoint.read(early / "best.pt")["provenance"]
+
+
 def test_a_dry_run_tells_what_training_would_take_and_writes_nothing(work):
     import yaml
 

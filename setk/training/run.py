@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import shutil
 import signal
 import time
 from contextlib import closing
@@ -15,6 +16,7 @@ import torch
 from setk import checkpoint, models
 from setk.core import config
 from setk.core.errors import UserError
+from setk.core.files import atomic_path
 from setk.core.rng import rng
 from setk.training.averages import Smoothed, mean_weights
 from setk.training.data import TrainingData, loader
@@ -214,11 +216,20 @@ class Run:
         if self.ended:
             return self._finish(valid)
         if self.ranks.first:
-            (self.out / "average.pt").unlink(missing_ok=True)  # of an end that patience made, and that is none now
+            self._forget_mean()
         with closing(loader(self.data, range(self.step, s.steps), s.workers, self.ranks)) as steps:
             if self._updates(steps, valid):
                 return True
         return self._finish(valid)
+
+    def _forget_mean(self) -> None:
+        """Undo the mean of an end that patience made, and that is none now: best.pt is the best validation again."""
+        best = self.out / "best.pt"
+        if best.exists() and "mean_of" in checkpoint.read(best)["provenance"]:
+            step = self.history.rows[self.ranking[0]]["step"]
+            with atomic_path(best) as copy:
+                shutil.copyfile(self.out / "average" / f"{step}.pt", copy)
+        (self.out / "average.pt").unlink(missing_ok=True)
 
     def _updates(self, steps: Iterable[list[Batch]], valid: Pairs) -> bool:
         """Update for each of `steps`; whether a signal ended it."""
