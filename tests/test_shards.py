@@ -66,7 +66,8 @@ def contents(out: Path) -> dict[str, dict[str, bytes]]:
     found = {}
     for name, path in read_list(out / "pairs.scp").items():
         with h5py.File(path) as f:
-            found[name] = {k: (np.asarray(f[k]).tobytes() if f[k].dtype != object else list(f[k])) for k in f}
+            names = sorted(set(f) - {"changed"})
+            found[name] = {k: (np.asarray(f[k]).tobytes() if f[k].dtype != object else list(f[k])) for k in names}
             found[name]["attrs"] = {k: v for k, v in f.attrs.items() if k != "provenance"}
     return found
 
@@ -151,7 +152,8 @@ def test_a_rerun_keeps_what_is_current_and_remakes_the_rest(tmp_path, rng):
     os.utime(changed, ns=(time.time_ns() + 10**9,) * 2)
     assert states() == ["made", "kept", "kept"]
     assert contents(out) == before
-    os.utime(changed)
+    os.utime(changed, (1e9, 1e9))  # as of a file that another, older one has replaced
+    assert states() == ["made", "kept", "kept"]
     (out / "pairs.2.h5").write_bytes((out / "pairs.2.h5").read_bytes()[:-100])
     assert states()[1:] == ["made", "kept"]
     write_list(tmp_path / "utt2snr", {"u7": 3.0})

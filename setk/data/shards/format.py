@@ -101,9 +101,9 @@ def _inspect(f: h5py.File, path: Path, streams: tuple[str, ...], feature: str) -
     framed = ("samples",) if feature != "pcm" else ()
     known = [name for name in ("spk", "kind") if name in f]
     for dataset in ("offset", "utt", "snr", *framed, *known):
-        _check_dataset(f, path, dataset, _TABLES[dataset], 1)
+        check_dataset(f, path, dataset, _TABLES[dataset], 1)
     for dataset in streams:
-        _check_dataset(f, path, dataset, *_ROWS[feature])
+        check_dataset(f, path, dataset, *_ROWS[feature])
     offset, snr = f["offset"][:], f["snr"][:]
     samples = f["samples"][:] if framed else np.diff(offset)
     utts = _strings(f, "utt")
@@ -143,7 +143,7 @@ def _check_header(f: h5py.File, path: Path, feature: str) -> None:
         raise UserError(f"{path}: has {has}; expected {feature}; {REMAKE} --feature {feature}")
 
 
-def _check_dataset(f: h5py.File, path: Path, name: str, kind: str, axes: int) -> None:
+def check_dataset(f: h5py.File, path: Path, name: str, kind: str, axes: int) -> None:
     """Refuse what would make HDF5 read the data from another file, or through a filter or its heap; `kind` is the
     expected dtype, or its beginning."""
     if not isinstance(f.get(name, getlink=True), h5py.HardLink):

@@ -31,7 +31,7 @@ from setk.data.datadir import DataDir
 from setk.data.features import Feature, Pcm
 from setk.data.index import ABSENT, IndexedList
 from setk.data.lists import take_part, write_list
-from setk.data.shards.format import FORMAT, STREAMS, VERSION, fixed, text_of
+from setk.data.shards.format import FORMAT, STREAMS, VERSION, check_dataset, fixed, text_of
 
 DESCRIBED = ("pairs", "speech")  # sets that utt2spk and utt2snr describe
 
@@ -72,6 +72,10 @@ class ShardJob:
         facts += [self.resampler] if self.resampler else []
         facts += [self.kind] if self.kind else []
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def changes(self) -> np.ndarray:
+        """When each wav was last changed, in ns since the epoch [utterances, streams]; 0 where there is none (any more)."""
+        return np.array([[place.changed_ns() for place in places] for places in self.places], np.int64)
 
     @property
     def list_path(self) -> Path:
@@ -119,7 +123,7 @@ def write_shards(
 
     yield from ordered_map(make_shard, take_part(planned(), part), jobs)
     for name, shards in inputs.items():
-        if all(_recorded_inputs(path) == expected for path, expected in shards.items()):
+        if all(_made_of(path)[0] == expected for path, expected in shards.items()):
             write_list(Path(out) / f"{name}.scp", {path.stem: path for path in shards})
             for path in Path(out).glob(f"{name}.*.h5"):
                 if path not in shards and re.fullmatch(rf"{name}\.\d+\.h5", path.name):
@@ -178,21 +182,28 @@ def _snr_of(data: DataDir, utt: str, snrs: IndexedList | None) -> float:
         raise UserError(f"{data.path}/utt2snr: {utt} has {text!r}; expected a number in dB") from None
 
 
-def _recorded_inputs(path: Path) -> str | None:
-    """The `inputs` attribute of a complete shard; None for a file that is missing, damaged or foreign."""
+def _made_of(path: Path) -> tuple[str, np.ndarray | None]:
+    """The `inputs` of a complete shard and the `changes` of its wavs as it was made, None in one of an earlier setk; "" for a file that is
+    missing, damaged or foreign."""
     try:
         with h5py.File(path, "r", locking=False) as f:
-            return text_of(f, "inputs")
-    except (OSError, RuntimeError, KeyError, ValueError):
-        return None
+            if "changed" not in f:
+                return text_of(f, "inputs"), None
+            check_dataset(f, path, "changed", "<i8", 2)
+            return text_of(f, "inputs"), f["changed"][:]
+    except (OSError, RuntimeError, KeyError, ValueError, UserError):
+        return "", None
 
 
 def is_current(job: ShardJob) -> bool:
-    """Whether the shard is complete, from the same inputs, and no wav is newer than it (wavs may have been removed)."""
-    if _recorded_inputs(job.path) != job.inputs:
+    """Whether the shard is complete, and of the same inputs as they are now; wavs may have been removed."""
+    inputs, changes = _made_of(job.path)
+    if inputs != job.inputs:
         return False
-    made = job.path.stat().st_mtime_ns
-    return all(place.changed_ns() <= made for places in job.places for place in places)
+    now = job.changes()
+    if changes is None:
+        return bool((now <= job.path.stat().st_mtime_ns).all())
+    return changes.shape == now.shape and bool(((now == changes) | (now == 0)).all())
 
 
 class _Faulty(Exception):
@@ -299,6 +310,7 @@ def _describe(f: h5py.File, job: ShardJob, samples: np.ndarray, offset: np.ndarr
         ("provenance", stamp),
     ):
         f.attrs[name] = fixed([text])[0]
+    f["changed"] = job.changes()
     f["offset"], f["snr"], f["utt"] = offset, np.asarray(job.snr, np.float32), fixed(job.utts)
     if job.spk:
         f["spk"] = fixed(job.spk)
