@@ -138,7 +138,7 @@ def section(results: Path, pairs: dict[str, dict[str, str]]) -> str:
         "",
         f"The test set {-LEVEL:g} dB quieter (active level -60 dBFS), all of it as one recording, its clean speech as input, and its noise alone",
         "(level of the output re the input). A model that ignores level scores the same when it is quiet, and one whose state does not",
-        "drift the same in a long recording, except for what it needs to get used to another voice and noise every four seconds. One that knows",
+        "drift the same in a long recording, except for what it needs to get used to another voice and noise every three to four seconds. One that knows",
         "speech leaves it as it is.",
         "",
         beyond_the_mean(scores, conditions),

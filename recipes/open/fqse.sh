@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # FQSE on a few hours of open speech and noise: the model of conv_tasnet.sh, which is trained first if there is none, in 8 bits;
-# how the included fqse-small was trained, half an hour on one core. At higher rates the splitter's second plane learns noise. The last
+# how the included fqse-small was trained, 40 minutes on one core. At higher rates the splitter's second plane learns noise. The last
 # line is plain quantization-aware training, to compare with.
 #
 #   bash recipes/open/fqse.sh --root CORPUS --more CORPUS_MORE

@@ -8,7 +8,7 @@
 # sources.tsv names each recording: set, repository, path, licence, speaker or kind of noise, cut, level, and the SHA-256 of the
 # file that the included models were trained or tested with. Where `start` is empty the cut is not recorded: the recording then
 # begins at its first sound, and is near that file, not equal to it. The included models also had 44 mixtures of training speech as
-# babble and 48 simulated rooms, which come from no repository.
+# babble, which come from no repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . recipes/path.sh

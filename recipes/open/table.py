@@ -37,7 +37,7 @@ TEXT = """# The included models on one test set
 
 60 pairs of real recorded speech and noise at 2.5 to 17.5 dB, of speakers and noise files that are in neither training
 nor validation. Means with their 95 % bootstrap interval over utterances. All were trained on 3.1 h of speech and 95
-noises, and at last on 3.5 h and 2,141 noises, on CPU cores, for one to six hours: the rows show what such a
+noises, and at last on 3.5 h and 2,141 noises, on CPU cores, for two to twelve hours: the rows show what such a
 training reaches, not what the papers' trainings reach.
 The last column has the papers' own figures, which are of another corpus and another test.
 

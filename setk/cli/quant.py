@@ -116,7 +116,7 @@ def export(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, OUT.c and OUT.h, or OUT.html, a page for browsers.")],
     frames: Annotated[int, typer.Option(min=1, help="Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.")] = 1,
     batch: Annotated[int, typer.Option(min=1, help="Signals that a call accepts, for servers.")] = 1,
-    weights: Annotated[Weights, shell.option(group=shell.OUTPUT, help="Of C: float, or int8 with a step for each output channel, a third of the size.")] = Weights.float,
+    weights: Annotated[Weights, shell.option(group=shell.OUTPUT, help="Of C: float, or int8 with a step for each output channel, whose constants have a third of the size.")] = Weights.float,
     runtime: Annotated[Optional[str], shell.option("--for", group=shell.OUTPUT, metavar="RUNTIME", help="Write for another runtime: sherpa-onnx (OUT.onnx, for phones and many languages), or ladspa (OUT.so, a plugin for PipeWire, ffmpeg and audio editors; needs a C compiler).")] = None,
     list_: Annotated[Optional[str], shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list on which the file is compared with MODEL, for .onnx and .ts. Without it: white noise. With --integer: noisy speech, from which the ranges of activations come.")] = None,
     min_snr: Annotated[Optional[float], shell.option(group=shell.METRICS, metavar="DB", help="Refuse a file below this SNR to MODEL. Default: 80; 20 with --integer; 15 for a quantized model, which on white noise is a warning.")] = None,
