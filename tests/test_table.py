@@ -101,6 +101,25 @@ def test_a_card_states_the_scores_of_the_table(name):
     assert f"Noise alone as input: {-left:.1f} dB less." in card
 
 
+def test_readme_states_the_scores_of_the_table():
+    metrics = {"pesq_wb": ".2f", "stoi": ".3f", "estoi": ".3f", "si_sdr": ".2f"}
+    shown = dict(
+        re.findall(r"^\| [`*]?([^|`*]+)[`*]? \|(?: [^|]*\|){3} (.+) \|$", (ROOT / "README.md").read_text(), re.M)
+    )
+    expected = {}
+    for name, key in (("noisy", "noisy input"), ("fspen", "fspen"), ("dpcrn_cf", "dpcrn_cf")):
+        found = json.loads((ROOT / f"results/open/{name}/scores.json").read_text())["metrics"]
+        cells = [f"{found[metric]['mean']:{form}}" for metric, form in metrics.items()]
+        cells[0] += " [{low:.2f}, {high:.2f}]".format(**found["pesq_wb"])
+        expected[key] = " | ".join(cells)
+    with open(ROOT / "results/open/peers.tsv", newline="") as f:
+        peers = {row["system"]: row for row in csv.DictReader(f, delimiter="\t")}
+    for name, key in (("RNNoise 0.1.1", "RNNoise 0.1.1"), ("UL-UNAS", "UL-UNAS"), ("DPCRN small", "DPCRN")):
+        cells = [f"{float(peers[name][m]):{form}}" if peers[name][m] else "" for m, form in metrics.items()]
+        expected[key] = " | ".join(cells).replace("|  |", "| |")
+    assert {key: shown[key] for key in expected} == expected
+
+
 def test_without_a_corpus_it_says_what_is_missing():
     done = table("--models", "fspen")
     assert done.returncode == 2 and "--root CORPUS is missing" in done.stderr
