@@ -23,7 +23,7 @@ torch.set_num_threads(1)
 # Known findings: parts whose loss does not cost two of three metrics.
 IDLE_PARTS: dict[str, set[str]] = {
     "effifusion_gan-small": {"phase"},
-    "fqse-small": {"splitter", "residual"},
+    "fqse-small": {"residual"},
     "lite_rtse": {"phase"},
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # FQSE on a few hours of open speech and noise: the model of conv_tasnet.sh, which is trained first if there is none, in 8 bits;
-# how the included fqse-small was trained, 40 minutes on one core. At higher rates the splitter's second plane learns noise. The last
+# how the included fqse-small was trained, 15 minutes on one core. At higher rates the splitter's second plane learns noise. The last
 # line is plain quantization-aware training, to compare with.
 #
 #   bash recipes/open/fqse.sh --root CORPUS --more CORPUS_MORE
@@ -12,5 +12,5 @@ float=  # experiment of conv_tasnet.sh, whose best model this one starts from; d
 
 mini_set='steps=60 quantization.observe=20'
 init_from conv_tasnet "$float"
-run_stages losses.envelope=4.0 losses.perceptual=0.5 losses.residual=0.3 segment=1.5 seed=4 lr=3.0e-4 lr_end=1.0e-6 valid_every=600
+run_stages losses.envelope=4.0 losses.perceptual=0.5 losses.residual=0.3 mixing.clean_only=0.04 segment=1.5 seed=6 steps=1000 lr=3.0e-4 lr_end=1.0e-6 valid_every=1000
 by_snr "float=$float/enhanced.tsv" "${conf##*/}=$dir/enhanced.tsv"
