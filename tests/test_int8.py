@@ -256,11 +256,13 @@ def test_the_int8_file_of_fqse_is_at_most_5_4_mb(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("slopes", [(-0.3,), (0.0,)])
-def test_slopes_that_no_two_convolutions_make_are_computed_all_the_same(slopes, tmp_path, rng):
-    model = quantized(slopes=slopes, **SMALL)
+@pytest.mark.parametrize("slope, two", [(-0.3, True), (-1.7, True), (0.0, False)])
+def test_two_convolutions_make_negative_slopes_too_and_no_slope_is_computed_all_the_same(slope, two, tmp_path):
+    model = quantized(slopes=(slope,), **SMALL)
     path, kinds = made(model, tmp_path / "m.onnx")
     assert kinds["integer"] == kinds["products"] and setk_onnx.parity(model, engines.OnnxEngine(path)) > 20
+    kernels = Counter(node.op_type for node in onnx.load(path).graph.node)
+    assert (kernels["ConvInteger"] == model.config.residual) == two, kernels
 
 
 def test_a_channel_without_weights_keeps_its_bias(tmp_path):

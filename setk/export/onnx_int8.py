@@ -6,9 +6,9 @@ kernels for, instead of leaving it to its fusions, which know neither PReLU nor 
 
     Conv, QuantizeLinear          QLinearConv, the bias being int32
     Conv, ReLU, QuantizeLinear    the same; what is below zero is clipped, as the zero point is 0
-    Conv, PReLU, QuantizeLinear   QLinearConv twice, the second with its output divided by the slope a, and the larger of the
-                                  two codes: max(y, a y) is PReLU for a <= 1, min(y, a y) for a > 1. Twice the products
-                                  in integers take a fifth of the time of one Conv in float
+    Conv, PReLU, QuantizeLinear   QLinearConv twice, the second with its output divided by the slope a (and weights negated for
+                                  a < 0), and the larger of the two codes: max(y, a y) is PReLU for a <= 1, min(y, a y) for
+                                  a > 1. Twice the products in integers take a fifth of the time of one Conv in float
     Conv, anything else           ConvInteger, and its scale (and bias) in float
     ConvTranspose                 if strides divide the kernel and nothing is cropped: MatMulInteger from channels to
                                   samples of a frame, and overlap-add in int32
@@ -124,36 +124,37 @@ class Graph:
         slope = 1.0
         if middle and middle[0].op_type == "PRelu":
             slope = self.constants[middle[0].input[1]]
-            if (
-                slope.size != 1 or slope.item() <= 0
-            ):  # a factor for each channel has no such operator, nor has a negative one
+            if slope.size != 1 or slope.item() == 0:  # a factor for each channel has no such operator
                 return self._accumulate(node, source, weight)
             slope = slope.item()
         scale, zero = last.input[1:]
         if middle and middle[0].op_type == "Relu" and self.constants[zero] != 0:
             return self._accumulate(node, source, weight)
         codes, scales, bias = self._weights(node, source, weight)
-        inputs = [
-            *source.input,
-            self.constant(f"{node.name}.codes", codes, np.int8),
-            self.constant(f"{node.name}.scales", scales, np.float32),
-            self.constant("zero", 0, np.int8),
-        ]
-        rest = [zero, *([self.constant(f"{node.name}.bias", bias, np.int32)] if bias is not None else [])]
-        options = geometry(node)
+
+        def product(name: str, output: str, sign: int, step: str) -> NodeProto:
+            # Positive ones share their constants. The one code that has no negative becomes the next to it.
+            part = node.name if sign > 0 else name
+            inputs = [
+                *source.input,
+                self.constant(f"{part}.codes", np.minimum(sign * codes, 127), np.int8),
+                self.constant(f"{node.name}.scales", scales, np.float32),
+                self.constant("zero", 0, np.int8),
+                step,
+                zero,
+                *([self.constant(f"{part}.bias", sign * bias, np.int32)] if bias is not None else []),
+            ]
+            return helper.make_node("QLinearConv", inputs, [output], name, **geometry(node))
+
         if slope == 1.0:
-            return self.replace(
-                last, helper.make_node("QLinearConv", [*inputs, scale, *rest], last.output, node.name, **options)
-            )
-        steep = self.constant(f"{node.name}.steep", self.constants[scale] / slope, np.float32)
-        both = [f"{node.name}.{part}" for part in ("above", "below")]
+            return self.replace(last, product(node.name, last.output[0], 1, scale))
+        steep = self.constant(f"{node.name}.steep", self.constants[scale] / abs(slope), np.float32)
+        above, below = (f"{node.name}.{part}" for part in ("above", "below"))
         self.replace(
             last,
-            *(
-                helper.make_node("QLinearConv", [*inputs, s, *rest], [name], name, **options)
-                for s, name in zip((scale, steep), both)
-            ),
-            helper.make_node("Max" if slope < 1 else "Min", both, last.output, last.name),
+            product(above, above, 1, scale),
+            product(below, below, 1 if slope > 0 else -1, steep),
+            helper.make_node("Max" if slope < 1 else "Min", [above, below], last.output, last.name),
         )
 
     def _weights(
