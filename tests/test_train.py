@@ -917,6 +917,8 @@ def test_a_hostile_checkpoint_runs_nothing(work, tmp_path):
     import os
     import pickle
 
+    from setk.data.datadir import DataDir
+
     class Payload:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path}/ran",)
@@ -924,8 +926,9 @@ def test_a_hostile_checkpoint_runs_nothing(work, tmp_path):
     for name, content in [("a.pt", pickle.dumps(Payload())), ("b.pt", b"junk"), ("c.pt", b"")]:
         (tmp_path / name).write_bytes(content)
     torch.save({"model": "fspen", "x": Payload()}, tmp_path / "d.pt")
+    noisy, _ = next(iter(DataDir(MINI / "test").pairs().values()))
     for name in "abcd":
-        done = COMMANDS("enhance", tmp_path / f"{name}.pt", MINI / "test", tmp_path / "o.wav")
+        done = COMMANDS("enhance", tmp_path / f"{name}.pt", ROOT / noisy, tmp_path / "o.wav")
         assert done.returncode == 2 and "not a checkpoint" in done.err, done.err
     assert not (tmp_path / "ran").exists()
 
