@@ -265,6 +265,46 @@ def test_two_convolutions_make_negative_slopes_too_and_no_slope_is_computed_all_
     assert (kernels["ConvInteger"] == model.config.residual) == two, kernels
 
 
+@pytest.mark.parametrize("slope", [0.5, -0.5, -1.5])
+def test_weights_of_minus_128_without_a_bias_keep_their_sign(slope, tmp_path):
+    """Conv, PReLU and their quantizers, with the one code that int8 has no negative of."""
+    constants = {
+        "w": np.array([[[-128]], [[127]]], np.int8),
+        "ws": np.array(0.01, np.float32),
+        "wz": np.array(0, np.int8),
+        "s": np.array(0.02, np.float32),
+        "z": np.array(100, np.uint8),
+        "slope": np.array([slope], np.float32),
+    }
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"]),
+        helper.make_node("Conv", ["xd", "wd"], ["c"], "conv"),
+        helper.make_node("PRelu", ["c", "slope"], ["p"]),
+        helper.make_node("QuantizeLinear", ["p", "s", "z"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "s", "z"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 50])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 50])],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    x = np.linspace(-1, 1, 50, dtype=np.float32).reshape(1, 1, -1)
+
+    def output():
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, {"x": x})[0]
+
+    expected = output()
+    assert onnx_int8.to_integers(model.graph) == {"products": 1, "integer": 1}
+    assert Counter(node.op_type for node in model.graph.node)["QLinearConv"] == 2
+    assert np.abs(output() - expected).max() < 1.01 * 2 * constants["s"]
+
+
 def test_a_channel_without_weights_keeps_its_bias(tmp_path):
     """Its scale is next to nothing, and int32 would not hold the bias in steps of it."""
     torch.manual_seed(1)

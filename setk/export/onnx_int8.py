@@ -137,7 +137,7 @@ class Graph:
             part = node.name if sign > 0 else name
             inputs = [
                 *source.input,
-                self.constant(f"{part}.codes", np.minimum(sign * codes, 127), np.int8),
+                self.constant(f"{part}.codes", np.minimum(sign * codes.astype(np.int16), 127), np.int8),
                 self.constant(f"{node.name}.scales", scales, np.float32),
                 self.constant("zero", 0, np.int8),
                 step,
