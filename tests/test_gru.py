@@ -27,8 +27,7 @@ SIZES = [  # G, B, T, K, I, H, reverse, one input for all groups
 
 
 @pytest.fixture(autouse=True)
-def one_thread_same_seed():
-    torch.manual_seed(0)
+def one_thread():
     torch.set_num_threads(1)
 
 
@@ -89,12 +88,13 @@ def test_equals_separate_grus(form, size):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_large_sums_and_saturated_gates(form):
+    torch.manual_seed(0)  # rounding alone differs by more for some other inputs, in torch's own GRU too
     module, x, h = case((2, 60, 40, 1, 16, 16, (False, True), True))
     x = (30 * x).detach().requires_grad_()
     expected, got = reference(module, x, h), run(form, module, x, h)
     seeds = [torch.randn_like(e) for e in expected]
     for a, b in zip(got, expected):
-        near(a, b, 1e-5)
+        near(a, b, 5e-6)
     for a, b in zip(gradients(got, seeds, module, x, h), gradients(expected, seeds, module, x, h)):
         near(a, b, 1e-5)
 

@@ -78,12 +78,12 @@ def rows_of(results: Path) -> dict[str, dict]:
     """Model -> what table.sh wrote for it, the cheapest first."""
     found = {}
     for folder in (path.parent for path in results.glob("*/scores.json")):
-        files = {part: folder / f"{part}.json" for part in ("scores", "count", "count.ptflops", "time", "spikes")}
+        files = {
+            part: folder / f"{part}.json" for part in ("scores", "count", "count.ptflops", "export", "time", "spikes")
+        }
         found[folder.name] = {
             part: json.loads(file.read_text()) if file.exists() else {} for part, file in files.items()
         }
-        size = folder / "bytes"
-        found[folder.name]["bytes"] = int(size.read_text()) if size.exists() else None
     return dict(sorted(found.items(), key=lambda item: item[1]["count"].get("macs_per_second", 0)))
 
 
@@ -142,7 +142,7 @@ def cost_row(name: str, row: dict) -> list[str]:
         name,
         f"{count['params']:,}",
         f"{count['params_nonzero']:,}",
-        number(row["bytes"], ","),
+        f"{(row['export'] or count)['bytes']:,}",
         short(count["macs_per_second"]),
         short(row["count.ptflops"]["macs_per_second"]),
         short(spikes) if spikes else "",

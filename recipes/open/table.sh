@@ -45,13 +45,10 @@ for model in ${names[@]+"${names[@]}"}; do
     fi
     ! due 2 || score "$wavs/enhanced.scp" "$out/$name"
     if due 3; then
-        # Of a model that is included in both forms the ONNX file is what runs.
-        runs=setk/pretrained/$name.onnx
-        [[ -e $runs ]] || runs=setk/pretrained/$name.pt
-        [[ -e $runs ]] || runs=$model
-        echo $(($(wc -c < "$runs"))) > "$out/$name/bytes"
         se-count "$model" --json > "$out/$name/count.json"
         se-count "$model" --json --convention ptflops > "$out/$name/count.ptflops.json"
+        # Of a model that is included in both forms the ONNX file is what runs.
+        [[ ! -e setk/pretrained/$name.onnx ]] || se-count "setk/pretrained/$name.onnx" --json > "$out/$name/export.json"
         se-count "$model" --json --time > "$out/$name/time.json"
         spikes=$(se-count "$model" --json --list "$test/noisy.scp")
         [[ $spikes == *'"synops_per_second": null'* ]] || echo "$spikes" > "$out/$name/spikes.json"

@@ -108,7 +108,7 @@ def enhance(
     if source is None or target is None:
         raise UserError("write 'se-enhance MODEL noisy.wav out.wav', '- -' for a pipe, or --list LIST --out DIR")
     shell.refuse(ctx, "without --list", *LISTS)
-    if os.path.isdir(source):
+    if source != "-" and os.path.isdir(source):
         raise UserError(f"{source}: is a folder; --list {source} --out DIR enhances the audio files in it")
     if raw and "-" not in (source, target):
         raise UserError("--raw is for pipes; neither NOISY nor OUT is -")

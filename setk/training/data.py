@@ -121,7 +121,7 @@ class TrainingData(torch.utils.data.Dataset):
 
     def without_effect(self) -> list[str]:
         """Keys of the settings that are not at their defaults, and that data of this kind does not use."""
-        if self.contents == "pairs":
+        if "pairs" in self.sources:
             return [f"mixing.{f.name}" for f in fields(Mixing) if getattr(self.s.mixing, f.name) != f.default]
         return [f"augment.{name}" for name in ("remix", "snr") if getattr(self.s.augment, name)]
 
