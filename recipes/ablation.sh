@@ -79,16 +79,16 @@ settings_of() {
 }
 
 if due 0; then
-    prepare_stage
     costs=()
     for i in "${!names[@]}"; do
         settings_of "$i"
         training_settings "${words[@]}"
-        "$python" -P recipes/utils/resolved.py "$(config_of "${configs[i]}")" "${settings[@]#--set=}" > "$dir/${names[i]}.yaml"
+        "$python" -P recipes/utils/resolved.py "$(config_of "${configs[i]}")" '' "${settings[@]#--set=}" > "$dir/${names[i]}.yaml"
         costs+=("$dir/${names[i]}.yaml")
     done
     to.sh "$dir/cost.tsv" se-count "${costs[@]}"
     cat "$dir/cost.tsv"
+    prepare_stage
 fi
 ! due 1 || shard_stage
 [[ $score_on == test ]] || test=$valid

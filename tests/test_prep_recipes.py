@@ -15,16 +15,21 @@ from setk.data.datadir import DataDir
 
 
 @pytest.fixture
-def prepare(tmp_path):
+def recipe(tmp_path):
     if not (ROOT / ".venv").exists():
         pytest.skip("recipes run bin/se-*, which need the .venv of bin/setup")
 
-    def run(dataset, *args):
+    def run(name, *args):
         clean = {key: value for key, value in os.environ.items() if not key.endswith("_ROOT")}
-        argv = ["bash", ROOT / "recipes" / dataset / "prepare.sh", *map(str, args)]
+        argv = ["bash", ROOT / "recipes" / name, *map(str, args)]
         return subprocess.run(argv, capture_output=True, text=True, cwd=tmp_path, timeout=PATIENCE, env=clean)
 
     return run
+
+
+@pytest.fixture
+def prepare(recipe):
+    return lambda dataset, *args: recipe(f"{dataset}/prepare.sh", *args)
 
 
 @pytest.mark.full
@@ -104,3 +109,17 @@ def test_settings_of_a_slow_model_are_between_those_of_data_mini_and_the_users(t
     assert settings("mini_set='steps=100'")[-1] == "steps=100"
     assert settings("mini_set='steps=100'", "--set", "steps=5 ema=0")[-3:] == ["steps=100", "steps=5", "ema=0"]
     assert settings("", "--root", str(tmp_path), "--set", "ema=0") == ["lr=1", "steps=7", "ema=0"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--set", "stps=3", "unknown key 'stps'; did you mean 'steps'?"),
+        ("--conf", "fspn", "did you mean 'fspen'?"),
+        ("--init", "none.pt", "none.pt: no such checkpoint"),
+    ],
+)
+def test_a_fault_of_the_training_stops_the_recipe_before_hours_of_preparation(recipe, tmp_path, option, value, message):
+    done = recipe("vbd/fspen.sh", "--root", tmp_path, "--dir", "exp", "--data", "exp/data", option, value)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "stage 0" not in done.stderr and not (tmp_path / "exp/data").exists()

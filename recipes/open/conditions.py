@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import setk
+from setk.cli import shell
 from setk import audio
-from setk.core.errors import UserError
 from setk.core.files import write_text
 from setk.data.lists import read_list
 from setk.engines import Enhancer
@@ -169,8 +169,4 @@ def main(noisy: str, clean: str, pairs: str, results: str, *models: str) -> None
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except UserError as e:
-        print(f"conditions.py: {e}", file=sys.stderr)
-        sys.exit(2)
+    shell.script(lambda: main(*sys.argv[1:]), "conditions.py")

@@ -20,6 +20,7 @@ from typing import Mapping, Sequence
 
 import numpy as np
 
+from setk.cli import shell
 from setk import audio
 from setk.core.errors import AudioError
 from setk.core.pool import ordered_map
@@ -152,4 +153,4 @@ def main(sources_table: str, pairs_table: str, sources: str, folder: str, jobs: 
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    shell.script(lambda: main(*sys.argv[1:]), "from_sources.py")

@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import torch
 
+from setk.cli import shell
 from setk import engines, pretrained
 from setk.audio import read_mono
 from setk.compress.parts import JUDGES, contributes, mean_scores, part_out
-from setk.core.errors import UserError
 from setk.cost.synops import firing_rates
 from setk.data.lists import read_list
 from setk.models import Model
@@ -124,8 +124,4 @@ def main(noisy: str, clean: str, *names: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except UserError as e:
-        print(f"parts.py: {e}", file=sys.stderr)
-        sys.exit(2)
+    shell.script(lambda: main(*sys.argv[1:]), "parts.py")

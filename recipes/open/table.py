@@ -9,6 +9,8 @@ import csv
 import itertools
 import json
 import sys
+
+from setk.cli import shell
 from pathlib import Path
 from typing import Any
 
@@ -266,4 +268,4 @@ def main(results: str, picture: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    shell.script(lambda: main(*sys.argv[1:]), "table.py")

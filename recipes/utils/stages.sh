@@ -15,6 +15,7 @@ due() { ((stage <= $1 && stop_stage >= $1)); }
 # run_stages [KEY=VALUE...]: the stages that are due; the settings come before those of data/mini and of the user.
 run_stages() {
     mkdir -p "$dir/log"
+    ! due 2 || check_settings "$@"
     ! due 0 || prepare_stage
     ! due 1 || shard_stage
     ! due 2 || train_stage "$@"
@@ -113,6 +114,15 @@ training_settings() {
     read -ra user <<< "$set"
     settings=("$@" "${mini[@]}" "${user[@]}")
     settings=("${settings[@]/#/--set=}")
+}
+
+# A setting that does not exist stops the recipe here, and not after hours of stages 0 and 1.
+check_settings() {
+    local settings
+    # data/mini takes seconds, and the training checks its settings itself.
+    [[ $root && $stage -lt 2 ]] || return 0
+    training_settings "$@"
+    "$python" -P recipes/utils/resolved.py "$conf" "$init" "${settings[@]#--set=}" > /dev/null
 }
 
 train_stage() {

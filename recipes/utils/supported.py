@@ -5,6 +5,7 @@ A difference is supported if its 95 % interval excludes 0 and, where there are s
 
 import sys
 
+from setk.cli import shell
 from setk.scoring.compare import compare
 from setk.scoring.specs import System, parse
 from setk.scoring.systems import HEADINGS
@@ -41,4 +42,4 @@ def main(metrics: str, name: str, *specs: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    shell.script(lambda: main(*sys.argv[1:]), "supported.py")

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, Mapping, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Sequence, TypeVar
 
 from setk.cli.app import (
     App as App,
@@ -176,8 +176,13 @@ def _cell(value: Any) -> str:
 
 
 def run(app: App, name: str) -> None:
-    """Run a command: UserError is one line and exit 2 (1 for audio that cannot be used), a missing package is one
-    line and exit 2, a full disk one line and exit 1, SIGPIPE is silent."""
+    """Run a command, as `script` runs a function; wrong usage is one line and exit 2, too."""
+    script(lambda: app(prog_name=name, standalone_mode=False), name)
+
+
+def script(work: Callable[[], object], name: str) -> None:
+    """Run `work` and exit with the number that it returns, if any: UserError is one line and exit 2 (1 for audio that cannot
+    be used), a missing package is one line and exit 2, a full disk one line and exit 1, SIGPIPE is silent."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup has it ignored
@@ -188,7 +193,7 @@ def run(app: App, name: str) -> None:
     remarks = _Remarks(name)
     logging.getLogger("setk").addHandler(remarks)
     try:
-        code = app(prog_name=name, standalone_mode=False)
+        code = work()
         if isinstance(code, int) and code:
             sys.exit(code)
     except _usage_errors() as e:
