@@ -127,6 +127,9 @@ def test_input_may_be_float_or_int16_with_or_without_channels():
         (lambda m: setk.count("fspen", "thop"), "no convention"),
         (lambda m: setk.export("fspen", "x.txt"), "must end in"),
         (lambda m: setk.compare([{"stoi": 1}], []), "row 1: has no 'utt'"),
+        (lambda m: setk.compare([{"utt": 1, "stoi": 1}], []), "row 1: has no 'utt' that is text"),
+        (lambda m: setk.compare([{"utt": "a", "stoi": "x"}], []), "row 1: stoi is 'x'"),
+        (lambda m: setk.compare([{"utt": "a", "stoi": math.inf}], []), "row 1: stoi is inf"),
     ],
 )
 def test_mistakes_raise_a_user_error(call, words):

@@ -135,3 +135,9 @@ def test_a_model_that_is_not_causal_is_timed_on_whole_signals(se):
     assert (
         row["rtf"] > 0 and row["start_s"] > 0 and row["latency_ms"] is row["hop_ms_median"] is row["rtf_stream"] is None
     )
+
+
+def test_a_list_without_utterances_measures_nothing(se, tmp_path):
+    (tmp_path / "empty.scp").touch()
+    done = se("count", "dpsnn", "--list", tmp_path / "empty.scp")
+    assert done.returncode == 2 and "empty.scp: lists no utterances" in done.err, done.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -501,3 +502,17 @@ def test_a_float_graph_has_nothing_to_make_integers_of(tmp_path):
     setk_onnx.to_onnx(models.build("conv_tasnet", SMALL).eval(), tmp_path / "f.onnx", scores={})
     graph = onnx.load(tmp_path / "f.onnx").graph
     assert onnx_int8.to_integers(graph) == {"products": 0, "integer": 0}
+
+
+def test_check_scores_gains_and_names_the_scores_that_are_missing(se, mini, untrained, tmp_path):
+    noisy, clean = mini
+    done = se("quant", "check", "fspen", "fspen", "--list", noisy, "--ref", clean, "--metrics", "si_sdri", "--json")
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert done.returncode == 0 and [(row["snr"], row["d_si_sdri"]) for row in rows] == [(None, 0.0)] * 3, done.err
+    (utt, place), *_ = read_list(clean).items()
+    wave, rate = audio.read(str(place))
+    audio.write(tmp_path / "short.wav", wave[:, :-100], rate)
+    (tmp_path / "clean.scp").write_text(clean.read_text().replace(str(place), f"{tmp_path}/short.wav"))
+    done = se("quant", "check", "fspen", "fspen", "--list", noisy, "--ref", tmp_path / "clean.scp", "--metrics", "stoi")
+    assert done.returncode == 1 and "2 done, 1 failed" in done.err, done.err
+    assert f"{utt}: stoi: lengths differ" in done.err and f"{utt}\tinf\tnan" in done.out

@@ -99,13 +99,17 @@ def test_bash_completes_commands_options_and_values(tmp_path):
         return set(
             subprocess.run(
                 ["bash", "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
-            ).stdout.split()
+            ).stdout.splitlines()
         )
 
     assert {"--list", "--limit"} <= complete("se-enhance", "fspen", "--l")
     assert complete("se-count", "fspen", "--convention", "") == {"setk", "ptflops", "legacy"}
     assert {"shards", "split", "sources"} <= complete("se-prep", "s")
     assert complete("se-quant", "ptq", "--method", "m") == {"minmax", "mse"}
+    assert "average" in complete("se-train", "av") and "--metrics" in complete("se-train", "average", "--m")
+    assert "--dry-run" in complete("se-train", "fspen", "--d")
+    (tmp_path / "my file.wav").touch()
+    assert complete("se-score", "my") == {"my file.wav"}
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -436,3 +436,11 @@ def test_what_is_pruned_is_a_checkpoint_by_its_name(se, tmp_path):
     (tmp_path / "fspen.c").write_text("int main(void);")
     done = se("prune", "fspen", tmp_path / "fspen.c", "--method", "magnitude", "--amount", 0.3)
     assert done.returncode == 2 and ".pt" in done.err and (tmp_path / "fspen.c").read_text() == "int main(void);"
+
+
+def test_gains_are_scored_against_the_noisy_signals(se, lists, tmp_path):
+    options = ["--method", "magnitude", "--amount", 0.1, *lists[:-1], "si_sdri", "--json"]
+    done = se("prune", "fspen", tmp_path / "p.pt", *options)
+    dense, pruned = map(json.loads, done.out.splitlines())
+    assert done.returncode == 0 and dense["snr_db"] is None and pruned["snr_db"] > 0, done.err
+    assert dense["si_sdri"] > 0 and dense["si_sdri"] != pruned["si_sdri"] and "Warning" not in done.err

@@ -25,6 +25,7 @@ from setk.data.datadir import DataDir
 from setk.data.lists import read_list, write_list
 from setk.data.shards import Shards
 from setk.data.shards.format import open_shard
+from setk.training.data import open_sources
 
 
 def write_pairs(
@@ -611,3 +612,14 @@ def test_a_random_two_second_segment_costs_one_read_of_its_own_bytes(tmp_path, r
     size, calls = (after - earlier for after, earlier in zip(reads_so_far(), before))
     # Asking /proc is a few reads of its own.
     assert calls <= count + 10 and size <= 2 * wanted * count + 10000
+
+
+def test_a_folder_without_one_of_its_sets_is_not_complete_and_cannot_be_trained_on(tmp_path, rng, se):
+    for name in ("speech", "noise"):
+        audio.write(tmp_path / f"{name}.wav", 0.1 * rng.standard_normal((1, 16000)).astype(np.float32), 16000)
+        write_list(tmp_path / f"{name}.scp", {name: tmp_path / f"{name}.wav"})
+    (tmp_path / "speech.wav").write_bytes(b"RIFF")
+    done = se("prep", "shards", tmp_path, tmp_path / "out")
+    assert done.returncode == 1 and "1 failed" in done.err and "not complete yet: speech" in done.err, done.err
+    with pytest.raises(UserError, match="its shards are not complete"):
+        open_sources(tmp_path / "out")

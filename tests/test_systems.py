@@ -233,7 +233,10 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
         (["--table", "md", "n.tsv", "--jobs", "2"], ["--jobs does not apply with --table"]),
         (["a.wav", "b.wav", "--png", "x.png"], ["--png does not apply without --table"]),
         (["a.wav", "b.wav", "--expect", "stoi"], ["METRIC=LOW:HIGH"]),
+        (["--table", "md", "n.tsv", "n=n.tsv"], ["two systems are called 'n'"]),
         (["a.wav", "b.wav", "--expect", "stoi=2:1"], ["range is empty"]),
+        (["a.wav", "b.wav", "--expect", ""], ["METRIC=LOW:HIGH"]),
+        (["a.wav", "b.wav", "--expect", "stoi=0:1,stoi=0.9:1"], ["stoi has two ranges"]),
         (["a.wav", "b.wav", "--expect", "srmr=1:2"], ["not among the metrics"]),
     ],
 )
@@ -313,3 +316,34 @@ def test_a_released_model_has_its_test_scores(tmp_path, monkeypatch):
     (tmp_path / "noisy.json").write_text("[]")
     with pytest.raises(UserError, match="not a summary"):
         release.release(tmp_path, tmp_path / "out.pt")
+
+
+@pytest.mark.parametrize("values", [[1, 2, math.nan], [1, 2]])
+def test_means_over_different_utterances_are_remarked_on(tmp_path, se, values):
+    scores(tmp_path / "a.tsv", [1, 2, 3])
+    scores(tmp_path / "b.tsv", values)
+    done = se("score", "--table", "json", "a.tsv", "b.tsv", cwd=tmp_path)
+    assert [json.loads(line)["si_sdr_n"] for line in done.out.splitlines()] == [3, 2]
+    assert "si_sdr: the means are over different utterances: a has 3 scores, b 2" in done.err
+    assert se("score", "--table", "md", "a.tsv", "same=a.tsv", cwd=tmp_path).err == ""
+
+
+def test_as_many_scores_of_other_utterances_are_remarked_on(tmp_path, se):
+    scores(tmp_path / "a.tsv", [1, 2, math.nan])
+    scores(tmp_path / "b.tsv", [1, math.nan, 2])
+    assert (
+        "different utterances: a has 2 scores, b 2" in se("score", "--table", "md", "a.tsv", "b.tsv", cwd=tmp_path).err
+    )
+
+
+def test_utterances_without_a_group_are_remarked_on(tmp_path, se):
+    scores(tmp_path / "a.tsv", [1, 2, 3])
+    (tmp_path / "groups").write_text("u0 x\nu1 y\n")
+    done = se("score", "--table", "md", "a.tsv", "--by", "groups", cwd=tmp_path)
+    assert done.returncode == 0 and "groups has no group for 1 of the utterances of a" in done.err, done.err
+
+
+def test_quiet_does_not_hide_an_unexpected_mean(se):
+    pair = [MINI / f"test/{kind}/mona_0001.flac" for kind in ("clean", "noisy")]
+    done = se("score", "-q", *pair, "--metrics", "si_sdr", "--expect", "si_sdr=50:60")
+    assert done.returncode == 1 and "unexpected mean: si_sdr" in done.err, done.err

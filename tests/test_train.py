@@ -18,6 +18,8 @@ import yaml
 
 from conftest import COMMANDS, MINI, PATIENCE, ROOT, SMALL, command
 from setk import checkpoint, models
+from setk.core.errors import UserError
+from setk.training import loop
 
 TINY = (
     SMALL
@@ -528,7 +530,6 @@ def test_a_step_without_a_finite_gradient_leaves_weights_and_statistics_as_they_
 )
 def test_settings_that_cannot_be_are_told(work, overrides, words):
     from setk.core.errors import UserError
-    from setk.training import loop
     from setk.training.data import TrainingData
 
     with pytest.raises(UserError, match=words):
@@ -553,7 +554,6 @@ def test_bf16_autocast_stays_near_float32(work):
 @pytest.mark.full
 def test_an_adversary_trains_and_resumes_in_the_same_loop(work):
     from setk.data.datadir import DataDir
-    from setk.training import loop
     from setk.training.data import TrainingData
     from setk.training.objective import Learner, Objective
 
@@ -1078,3 +1078,27 @@ def test_shards_of_an_earlier_larger_number_do_not_stay(work, tmp_path):
     for size, count in ((5, 10), (48, 1)):
         list(write_shards(DataDir(work / "train"), tmp_path, size=size))
         assert len(list(tmp_path.glob("pairs.*.h5"))) == count
+
+
+def test_the_processes_of_a_killed_training_do_not_hold_its_directory(tmp_path):
+    code = """
+import os, sys, time
+from pathlib import Path
+from setk.training import loop
+with loop.alone(Path(sys.argv[1])):
+    if os.fork() == 0:  # as a loader process does
+        print("begun", flush=True)
+        time.sleep(60)
+    time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", code, tmp_path / "exp"], stdout=subprocess.PIPE, process_group=0)
+    try:
+        assert holder.stdout.readline() == b"begun\n"
+        with pytest.raises(UserError, match="another se-train trains there"), loop.alone(tmp_path / "exp"):
+            pass
+        holder.kill()
+        holder.wait()
+        with loop.alone(tmp_path / "exp"):
+            assert (tmp_path / "exp").is_dir()
+    finally:
+        os.killpg(holder.pid, signal.SIGKILL)

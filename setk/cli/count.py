@@ -8,6 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from setk.cli import shell
+from setk.core.errors import UserError
 
 app = shell.new_app()
 EXAMPLES = """
@@ -75,6 +76,8 @@ def count(
     from setk.data import lists
 
     signals = None if list_ is None else list(lists.read_wavs(list_).values())
+    if signals == []:
+        raise UserError(f"{list_}: lists no utterances, so nothing was measured")
     if layers and not as_json:
         shell.print_table(row for spec in models for row in table.layer_rows(spec, convention.value, seconds))
         return

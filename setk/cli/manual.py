@@ -40,7 +40,12 @@ class Page:
     @property
     def all(self) -> tuple[Page, ...]:
         """This page, and those below it."""
-        return (self, *self.subcommands, *self.others)
+        return (self, *self.named)
+
+    @property
+    def named(self) -> tuple[Page, ...]:
+        """The pages below this one, which have a name of their own after that of the command."""
+        return (*self.subcommands, *self.others)
 
 
 def page(command: str) -> Page:
@@ -148,22 +153,22 @@ def _bash(pages: list[Page]) -> str:
         '    case "${COMP_WORDS[0]##*/} ${COMP_WORDS[1]-}" in',
     ]
     for top in pages:
-        for sub in top.subcommands:
+        for sub in top.named:
             lines += [f'        "{sub.name}") words="{_words(sub)}" ;;']
-        names = " ".join(sub.name.split()[-1] for sub in top.subcommands)
+        names = " ".join(sub.name.split()[-1] for sub in top.named)
         lines += [f'        "{top.name} "*) words="{" ".join(filter(None, [names, _words(top)]))}" ;;']
     lines += ["    esac", '    case "${COMP_WORDS[0]##*/} ${COMP_WORDS[1]-} $previous" in']
     for top in pages:
-        for one in (*top.subcommands, top):
+        for one in (*top.named, top):
             pattern = f'"{one.name} "' if one is not top else f'"{one.name} "*" "'
             for parameter in one.parameters:
                 if parameter.choices and not parameter.argument:
                     lines.append(f'        {pattern}{parameter.names[-1]}) values="{" ".join(parameter.choices)}" ;;')
     lines += [
         "    esac",
-        '    if [[ $values ]]; then COMPREPLY=($(compgen -W "$values" -- "$current"))',
-        '    elif [[ $current == -* ]]; then COMPREPLY=($(compgen -W "$words" -- "$current"))',
-        '    else COMPREPLY=($(compgen -f -W "$(printf \'%s\\n\' $words | grep -v ^-)" -- "$current")); fi',
+        '    if [[ $values ]]; then mapfile -t COMPREPLY < <(compgen -W "$values" -- "$current")',
+        '    elif [[ $current == -* ]]; then mapfile -t COMPREPLY < <(compgen -W "$words" -- "$current")',
+        '    else mapfile -t COMPREPLY < <(compgen -f -W "$(printf \'%s\\n\' $words | grep -v ^-)" -- "$current"); fi',
         "}",
         f"complete -o filenames -F {function} {' '.join(top.name for top in pages)}",
     ]
@@ -179,18 +184,24 @@ def _zsh(pages: list[Page]) -> str:
     ]
     for top in pages:
         lines.append(f"        {top.name})")
-        if top.subcommands:
+        if top.named:
             lines += [
                 "            local -a subcommands=(",
-                *(f"                {_zsh_quoted(sub.name.split()[-1], sub.summary)}" for sub in top.subcommands),
+                *(f"                {_zsh_quoted(sub.name.split()[-1], sub.summary)}" for sub in top.named),
                 "            )",
-                "            if ((CURRENT == 2)); then _describe command subcommands; return; fi",
+                f"            if ((CURRENT == 2)); then _describe command subcommands; {'return; ' if top.subcommands else ''}fi",
                 "            case $words[2] in",
             ]
-            for sub in top.subcommands:
+            for sub in top.named:
                 lines += [
                     f"                {sub.name.split()[-1]}) shift words; ((CURRENT--)); _arguments \\",
                     *_zsh_arguments(sub, "                    "),
+                    "                    ;;",
+                ]
+            if top.others:
+                lines += [
+                    "                *) _arguments \\",
+                    *_zsh_arguments(top, "                    "),
                     "                    ;;",
                 ]
             lines += ["            esac"]
@@ -224,8 +235,9 @@ def _zsh_arguments(one: Page, indent: str) -> Iterator[str]:
 def _fish(pages: list[Page]) -> str:
     lines = ["# fish completion of the se-* commands."]
     for top in pages:
-        for one in (top, *top.subcommands):
-            condition = ""
+        named_others = " ".join(other.name.split()[-1] for other in top.others)
+        for one in top.all:
+            condition = f" -n 'not __fish_seen_subcommand_from {named_others}'" if top.others else ""
             if one is not top:
                 name = one.name.split()[-1]
                 lines.append(

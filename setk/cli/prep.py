@@ -188,9 +188,12 @@ def shards(
             utterances, seconds, clipped = utterances + done.utterances, seconds + done.seconds, clipped + done.clipped
     if clipped:
         shell.note(f"se-prep: {clipped} samples clipped to 16 bits")
+    complete = library.names(out)
+    missing = [name for name in library.sets_of(data) if name not in complete]
+    state = f"not complete yet: {', '.join(missing)}" if missing else "the set is complete"
     shell.note(
         f"se-prep: {states.count('made')} shards made, {states.count('kept')} kept, {states.count('failed')} failed; "
-        f"{seconds / 3600:.2f} h; the set is {'complete' if library.names(out) else 'not complete yet'}"
+        f"{seconds / 3600:.2f} h; {state}"
     )
     failures.finish(utterances)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from functools import wraps
 from pathlib import Path
@@ -196,7 +197,8 @@ def check(
     """Compare two forms of a model: the SNR in dB of B's output to A's, for each utterance of a list.
 
     Writes a table to standard output: utt, snr, and with --ref the score of B less that of A in each metric. Means with
-    their interval go to stderr. Exits with 1 if an utterance is below --min-snr.
+    their interval go to stderr. Equal outputs have an SNR of inf, null with --json. Exits with 1 if an utterance is below
+    --min-snr or lacks a score.
     """
     if ref is None:
         shell.refuse(ctx, "without --ref", "metrics")
@@ -223,6 +225,11 @@ def check(
         rows.append(row)
         if row.error:
             failures.add(row.utt, row.error)
+        elif row.snr < min_snr:
+            failures.add(row.utt, f"SNR {row.snr:.1f} dB, below {min_snr:g}")
+        else:
+            good += 1
+        if math.isnan(row.snr):
             continue
         if table:
             table.add(row.utt, [f"{value:.4f}" for value in (row.snr, *row.gains.values())])
@@ -230,10 +237,6 @@ def check(
             shell.print_json(
                 {"utt": row.utt, "snr": row.snr, **{f"d_{name}": gain for name, gain in row.gains.items()}}
             )
-        if row.snr >= min_snr:
-            good += 1
-        else:
-            failures.add(row.utt, f"SNR {row.snr:.1f} dB, below {min_snr:g}")
     if not rows:
         raise UserError(f"{list_}: lists no utterances, so nothing was compared")
     for line in parity.words(rows):

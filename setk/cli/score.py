@@ -101,7 +101,7 @@ def score(
         return _list_metrics(extras, jsonl)
     names = measures.select(measures.DEFAULT if metrics is None else measures.listed(metrics), extras)
     measures.check_gains(names, noisy, "with --noisy")
-    expected = expectations.parse(expect) if expect else {}
+    expected = {} if expect is None else expectations.parse(expect)
     expectations.check_names(expected, names)
     files = files or []
     alone = ref is None and len(files) == 1 and not measures.need_reference(names)
@@ -144,10 +144,15 @@ def score(
     library.write_files(rows, how, figures, inputs, summary=summary, html=html)
     differences = verifying.verify(sample.rows, how, jobs) if sample else []
     unmet = expectations.unmet(expected, figures["metrics"])
-    for line in (*lines, *verifying.words(differences), *(f"unexpected mean: {one}" for one in unmet)):
+    same = verifying.agree(differences)
+    for line in lines:
         shell.note(f"se-score: {line}")
+    for line in verifying.words(differences):
+        (shell.note if same else shell.say)(f"se-score: {line}")
+    for line in unmet:
+        shell.say(f"se-score: unexpected mean: {line}")
     failures.finish(scores.utterances - failures.count)
-    if unmet or not verifying.agree(differences):
+    if unmet or not same:
         raise typer.Exit(shell.SOME_FAILED)
 
 

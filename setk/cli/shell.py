@@ -10,7 +10,8 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Mapping, Sequence, TypeVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Iterator, Sequence, TypeVar
 
 from setk.cli.app import (
     App as App,
@@ -90,11 +91,16 @@ def note(message: str) -> None:
 
 
 def print_json(record: Mapping[str, Any]) -> None:
-    """One line of strict JSON, which has no nan, to stdout."""
-    print(
-        json.dumps({key: None if isinstance(v, float) and math.isnan(v) else v for key, v in record.items()}),
-        flush=True,
-    )
+    """One line of strict JSON to stdout; it has no nan and no infinity, which become null."""
+    print(json.dumps(_strict(record), allow_nan=False), flush=True)
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _strict(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_strict(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_rows(rows: Iterable[Mapping[str, Any]], as_json: bool) -> None:

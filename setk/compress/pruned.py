@@ -187,7 +187,9 @@ class Outputs:
         missing: dict[str, str] = {}
         if self.names:
             for table, output in zip(self.scores, outputs):
-                values, reasons = metrics.compute(clean.numpy(), output, self.models[0].sample_rate, self.names)
+                values, reasons = metrics.compute(
+                    clean.numpy(), output, self.models[0].sample_rate, self.names, noisy=noisy.numpy()
+                )
                 table.append(list(values.values()))
                 missing |= reasons
         return missing
@@ -196,6 +198,10 @@ class Outputs:
         """`snr_db` (infinite for equal outputs) and the mean of each metric: of the dense model, then of the pruned."""
         snr = float(np.mean(self.snrs)) if self.snrs else math.inf
         for value, table in zip((math.inf, snr), self.scores):
-            yield {"snr_db": value} | {
-                name: float(np.nanmean([row[i] for row in table])) for i, name in enumerate(self.names)
-            }
+            yield {"snr_db": value} | {name: _mean([row[i] for row in table]) for i, name in enumerate(self.names)}
+
+
+def _mean(scores: Sequence[float]) -> float:
+    """The mean of the scores that are there; nan without any."""
+    there = [score for score in scores if not math.isnan(score)]
+    return math.fsum(there) / len(there) if there else math.nan

@@ -16,12 +16,13 @@ from setk.scoring import summary
 
 
 class Parity(NamedTuple):
-    """One utterance: `snr` in dB of B's output to A's, and by metric the score of B less that of A. `error`: why there is none."""
+    """One utterance: `snr` in dB of B's output to A's (inf if they are equal, nan without outputs), and by metric the score of B
+    less that of A. `error`: why one is nan."""
 
     utt: str
     snr: float
     gains: dict[str, float]
-    error: str | None = None
+    error: str = ""
 
 
 def compare(
@@ -48,27 +49,28 @@ def compare(
         except AudioError as e:
             yield Parity(utt, np.nan, {}, str(e))
             continue
-        before, after = _enhanced(a, noisy), _enhanced(b, noisy)
-        yield Parity(utt, sdr.snr(before, after), _gains(speech, before, after, a.sample_rate, names))
+        outputs = _enhanced(a, noisy), _enhanced(b, noisy)
+        yield Parity(utt, sdr.snr(*outputs), *_gains(speech, outputs, noisy, a.sample_rate, names))
 
 
 def words(rows: Iterable[Parity]) -> list[str]:
     """Means with their intervals over `rows`, one line for the SNR and one for each metric; equal outputs have no SNR."""
     columns: dict[str, list[float]] = {}
     for row in rows:
-        if not row.error:
-            for name, value in {"snr": row.snr, **row.gains}.items():
-                columns.setdefault(name, []).extend([value] if abs(value) != np.inf else [])
+        for name, value in {"snr": row.snr, **row.gains}.items():
+            columns.setdefault(name, []).extend([value] if np.isfinite(value) else [])
     return summary.words({name: summary.summarise(values) for name, values in columns.items()})
 
 
 def _gains(
-    clean: np.ndarray | None, before: np.ndarray, after: np.ndarray, rate: int, names: Sequence[str]
-) -> dict[str, float]:
+    clean: np.ndarray | None, outputs: Sequence[np.ndarray], noisy: np.ndarray, rate: int, names: Sequence[str]
+) -> tuple[dict[str, float], str]:
+    """The scores of the second of `outputs` less those of the first, and why some are nan."""
     if not names:
-        return {}
-    first, second = (metrics.compute(clean, out, rate, names)[0] for out in (before, after))
-    return {name: second[name] - first[name] for name in names}
+        return {}, ""
+    (first, missing), (second, more) = (metrics.compute(clean, out, rate, names, noisy=noisy) for out in outputs)
+    gains = {name: second[name] - first[name] for name in names}
+    return gains, "; ".join(f"{name}: {reason}" for name, reason in (missing | more).items())
 
 
 def _enhanced(engine: Engine, wave: np.ndarray) -> np.ndarray:

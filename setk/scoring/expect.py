@@ -17,6 +17,8 @@ def parse(text: str) -> dict[str, tuple[float, float]]:
     for part in text.split(","):
         metric, _, limits = part.partition("=")
         low, _, high = limits.partition(":")
+        if metric in found:
+            raise UserError(f"--expect {part}: {metric} has two ranges; keep one of them")
         try:
             found[metric] = float(low), float(high)
         except ValueError:

@@ -7,9 +7,12 @@ the table also shows the mean of each.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
+
+import numpy as np
 
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
@@ -18,6 +21,8 @@ from setk.scoring.compare import compare
 from setk.scoring.groups import Groups, bin_names, parse_bins, read_groups
 from setk.scoring.specs import COSTS, QUOTED, System, parse, read_published
 from setk.scoring.summary import group_order, summarise
+
+_log = logging.getLogger("setk")
 
 FORMATS = ("md", "tsv", "json")
 HEADINGS = {
@@ -84,7 +89,11 @@ def table(
     if bins and not by:
         raise UserError("--bins needs --by")
     systems = [parse(spec) for spec in specs]
+    for name in (name for i, name in enumerate(s.name for s in systems) if name in [s.name for s in systems[:i]]):
+        raise UserError(f"two systems are called '{name}'; name one of them, as in other={name}.tsv")
     names = metrics_of(systems, metrics)
+    for remark in _unlike(systems, names):
+        _log.warning(remark)
     if png:
         plot(systems, names, png)
     if form == "tsv":
@@ -94,6 +103,12 @@ def table(
     if not by:
         return overview(systems, names, against, read_published(published) if published else ())
     groupings = [read_groups(path, bins) for path in by]
+    for path, groups in zip(by, groupings):
+        without = int((groups.numbers_of(systems[0].scores) == ABSENT).sum())
+        if without:
+            _log.warning(
+                "%s has no group for %d of the utterances of %s; 'all' leaves them out", path, without, systems[0].name
+            )
     return "\n\n".join(by_group(systems, name, groups, bins) for name in names for groups in groupings)
 
 
@@ -150,6 +165,7 @@ def records(systems: Sequence[System], metrics: Sequence[str]) -> list[dict[str,
         for metric in metrics:
             mean = summarise(system.scores.column(metric))
             row |= {metric: mean["mean"], f"{metric}_low": mean["low"], f"{metric}_high": mean["high"]}
+            row[f"{metric}_n"] = mean["scored"]
         found.append(row)
     return found
 
@@ -188,6 +204,24 @@ def plot(systems: Sequence[System], metrics: Sequence[str], path: Path) -> None:
         axes.grid(alpha=0.3)
     with atomic_path(path) as tmp:
         figure.savefig(tmp, format="png", dpi=100, metadata={"Software": None})
+
+
+def _unlike(systems: Sequence[System], metrics: Sequence[str]) -> Iterator[str]:
+    """A remark for each metric whose means are over different utterances."""
+    for metric in metrics:
+        first, *others = (system for system in systems if metric in system.scores.names)
+        scored = ~np.isnan(first.scores.column(metric))
+        for other in others:
+            lines = other.scores.lines_in(first.scores)
+            theirs = ~np.isnan(other.scores.column(metric))
+            there = theirs & (lines != ABSENT)
+            if theirs.sum() == scored.sum() == (there & scored[lines]).sum():
+                continue
+            yield (
+                f"{metric}: the means are over different utterances: {first.name} has {scored.sum()} scores, {other.name} "
+                f"{theirs.sum()}; --compare and --against use those of both"
+            )
+            break
 
 
 def _named(systems: Sequence[System], name: str) -> System:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from array import array
+from numbers import Real
 from typing import Any, BinaryIO, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -143,20 +144,28 @@ def _number(text: str, name: str, number: int, metric: str, utt: str) -> float:
     return value
 
 
+def _score(value: Any, number: int, metric: str) -> float:
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, Real) or math.isinf(value):
+        raise UserError(f"row {number}: {metric} is {value!r}, which is neither a finite number nor nan nor None")
+    return float(value)
+
+
 def as_table(rows: Iterable[Mapping[str, Any]]) -> Table:
     """Rows {"utt": id, metric: score or None, ...} as a Table; a key "error" is ignored. Raises UserError on other rows."""
     names: tuple[str, ...] = ()
     table: dict[str, tuple[float, ...]] = {}
     for number, row in enumerate(rows, 1):
-        if "utt" not in row:
-            raise UserError(f"row {number}: has no 'utt'")
+        if not isinstance(row.get("utt"), str):
+            raise UserError(f"row {number}: has no 'utt' that is text")
         columns = tuple(name for name in row if name not in ("utt", "error"))
         names = names or columns
         if set(columns) != set(names):
             raise UserError(f"row {number}: has {', '.join(columns) or 'no metrics'}, the first row {', '.join(names)}")
         if row["utt"] in table:
             raise UserError(f"row {number}: duplicate utterance {row['utt']}")
-        table[row["utt"]] = tuple(math.nan if row[name] is None else float(row[name]) for name in names)
+        table[row["utt"]] = tuple(_score(row[name], number, name) for name in names)
     for name in names:
         if name not in METRICS:
             raise UserError(f"'{name}' is not a metric of se-score; remove it from the rows")

@@ -77,6 +77,8 @@ def open_sources(path: Path) -> dict[str, Source]:
         return {"pairs": Shards(path, "pairs")}
     if set(datadir.MIXED) <= set(sharded):
         return {name: Shards(path, name) for name in sharded}
+    if next(path.glob("*.h5"), None):
+        raise UserError(f"{path}: its shards are not complete; se-prep shards completes them, and says why it cannot")
     data = datadir.DataDir(path)
     if data.is_pairs:
         pairs = data.pairs()

@@ -58,17 +58,33 @@ def train(
         os._exit(1)
 
 
+_held: set[int] = set()  # descriptors of experiment directories
+
+
+def _let_go() -> None:
+    for folder in _held:
+        os.close(folder)
+    _held.clear()
+
+
+# A loader process may outlive a killed training by seconds, and would hold the directory for as long.
+os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
     """Hold the experiment directory, which is made. Raises UserError if another process holds it."""
     folder = os.open(make_dir(out), os.O_RDONLY)
+    _held.add(folder)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
         raise UserError(f"{out}: another se-train trains there; wait for its end, or use another --out") from None
     finally:
-        os.close(folder)
+        if folder in _held:  # not in a forked process, which has let it go
+            _held.remove(folder)
+            os.close(folder)
 
 
 def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:

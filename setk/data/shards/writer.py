@@ -133,11 +133,16 @@ def write_shards(
             path.unlink(missing_ok=True)
 
 
+def sets_of(data: DataDir) -> dict[str, tuple[str, ...]]:
+    """The sets of shards that a data directory makes, and the streams of each."""
+    return {"pairs": data.streams} if data.is_pairs else {stream: (stream,) for stream in data.streams}
+
+
 def plan_shards(
     data: DataDir, out: Path, size: int, rate: int = 16000, feature: Feature = Pcm(), resampler: str | None = None
 ) -> Iterator[ShardJob]:
     """The shards that `data` makes, one after the other. Raises UserError if noisy and clean differ in ids, or a list is empty."""
-    sets = {"pairs": data.streams} if data.is_pairs else {stream: (stream,) for stream in data.streams}
+    sets = sets_of(data)
     lists = data.indexed()
     speakers, snrs, kinds = (lists.get(name) for name in ("utt2spk", "utt2snr", "noise2kind"))
     for name, streams in sets.items():
