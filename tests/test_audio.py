@@ -49,7 +49,9 @@ def test_clipping_is_counted(tmp_path):
     assert audio.write(tmp_path / "a.wav", np.array([0.5, 1.5, -1.0, -1.01, 1.0], np.float32), 16000) == 3
 
 
-@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000, 0, 0x80000000 - 44])
+@pytest.mark.parametrize(
+    "size", [0xFFFFFFFF, 0x7FFFF000, 0, 0x80000000 - 44, 0x7FFFFF00, 0x7FFFFFD3, 0x7FFFFFFF, 0x80000000]
+)
 def test_sizes_of_a_pipe_mean_until_the_end(size):
     pcm = audio.to_int16(tone())[0]
     head = bytearray(audio.wav_header(16000, 1, None))

@@ -4,6 +4,7 @@ import base64
 import ctypes
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -549,6 +550,15 @@ def test_the_filter_keeps_the_length_and_takes_out_the_delay(exported, tmp_path,
         10 * np.log10(np.square(expected).sum() / np.square(np.frombuffer(narrow, "<i2") / 32768 - expected).sum()) > 45
     )
     assert subprocess.run([binary, "s24"], capture_output=True).returncode == 2
+    with open("/dev/full", "wb") as full, open(tmp_path / "a.raw", "w+b") as samples:
+        samples.write(bytes(2 * 48000))
+        samples.seek(0)
+        done = subprocess.run([binary], stdin=samples, stdout=full, stderr=subprocess.PIPE, text=True)
+        assert done.returncode == 1 and "standard output: No space left" in done.stderr
+    folder = os.open(tmp_path, os.O_RDONLY)  # reading it is an error
+    done = subprocess.run([binary], stdin=folder, capture_output=True, text=True)
+    os.close(folder)
+    assert done.returncode == 1 and "standard input: Is a directory" in done.stderr
 
 
 @pytest.mark.full

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 import soundfile
-from conftest import PATIENCE, ROOT, command
+from conftest import MINI, PATIENCE, ROOT, command
 from setk import audio
 from setk.data.lists import write_list
 
@@ -433,3 +433,10 @@ def test_a_pipe_that_begins_with_one_byte_is_answered_at_once(samples):
     assert begin[:4] == b"RIFF" and len(begin) == 44 + 2 * 20000
     process.stdin.close()
     assert len(process.stdout.read()) == 2 * (len(samples) - 20000) and process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("live", [[], ["--live"]])
+def test_a_file_with_a_header_is_not_taken_for_raw_samples(se, tmp_path, live):
+    wav = (MINI / "test/noisy/mona_0001.flac").read_bytes()
+    done = se("enhance", "fspen", "-", "-", "--raw", *live, input=wav)
+    assert done.returncode == 1 and "begins as a wav, FLAC or Ogg file does" in done.err, done.err

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -184,3 +186,12 @@ def test_no_cache_is_needed(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a directory cannot be made here
     assert NativeEngine(included(".onnx")["fspen"], keep=True).name == "fspen"
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_threads_share_a_model_and_not_its_memory(name):
+    engine, x = engines.open(name), noise(3, 1, 32000)
+    expected = through(engine, x, [1600])
+    with ThreadPoolExecutor(4) as threads:
+        outputs = list(threads.map(lambda size: through(engine, x, [size]), [1600, 800, 333, 5000] * 2))
+    assert all(np.array_equal(output, expected) for output in outputs)

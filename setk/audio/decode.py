@@ -187,7 +187,10 @@ def _check_header(name: str) -> None:
 
 def _unreadable(name: str, error) -> str:
     if name == STANDARD_INPUT:
-        return f"{name}: is not an audio file that setk can read; send wav, or samples without a header with --raw"
+        return (
+            f"{name}: is not an audio file that setk can read; send wav or FLAC, whose length a pipe need not know, "
+            "or samples without a header with --raw"
+        )
     wav = Path(name).with_suffix(".wav").name
     return (
         f"{name}: is not an audio file that setk can read ({error.error_string.rstrip('.')}); convert it to wav or FLAC; "

@@ -9,7 +9,7 @@ from typing import BinaryIO, Callable, Iterator
 
 import numpy as np
 
-from setk.audio.pcm import from_int16
+from setk.audio.pcm import check_headerless, from_int16
 from setk.audio.wav import Info, WavReader
 from setk.core.errors import UserError
 
@@ -42,7 +42,7 @@ class LiveSource:
         self.info = raw or self._wav.info
         self._align = self._wav.align if self._wav else 2 * self.info.channels
         self._left = None if self.info.frames is None else self.info.frames * self._align
-        self._rest = b""
+        self._rest, self._begins = b"", raw is not None
         self.dropped = 0
 
     def blocks(self) -> Iterator[np.ndarray]:
@@ -60,6 +60,9 @@ class LiveSource:
         """What one read returns, after a wait for the first byte; nothing at the end."""
         size = _READ if self._left is None else min(_READ, self._left)
         data = os.read(self._descriptor, size) if size else b""
+        if self._begins:
+            check_headerless(data, self._name)
+            self._begins = False
         if self._left is not None:
             self._left -= len(data)
         return data

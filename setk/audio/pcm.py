@@ -107,7 +107,16 @@ def read_some(stream: BinaryIO, size: int) -> bytes:
     return stream.read1(size) if hasattr(stream, "read1") else stream.read(size)
 
 
-def raw_blocks(stream: BinaryIO, channels: int, frames: int) -> Iterator[np.ndarray]:
-    """Yield float32 [channels, 1 ... frames] of headerless 16-bit little-endian samples as they arrive."""
-    for data in byte_blocks(stream, 2 * channels, frames):
+def check_headerless(data: bytes, name: str) -> None:
+    """Raise AudioError if the first samples of a raw stream are the header of a file: they would be heard, and their rate ignored."""
+    if data.startswith((b"RIFF", b"RF64", b"fLaC", b"OggS")):
+        raise AudioError(f"{name}: begins as a wav, FLAC or Ogg file does, not as samples; leave out --raw")
+
+
+def raw_blocks(stream: BinaryIO, channels: int, frames: int, name: str = "standard input") -> Iterator[np.ndarray]:
+    """Yield float32 [channels, 1 ... frames] of headerless 16-bit little-endian samples as they arrive. Raises AudioError if they
+    begin with the header of a file."""
+    for i, data in enumerate(byte_blocks(stream, 2 * channels, frames)):
+        if i == 0:
+            check_headerless(data, name)
         yield from_int16(np.frombuffer(data, "<i2")).reshape(-1, channels).T

@@ -16,9 +16,9 @@ from setk.audio.pcm import DECODERS, FLOAT, PCM, byte_blocks, check_finite
 from setk.core.errors import AudioError, Truncated
 
 MIN_RATE, MAX_RATE, MAX_CHANNELS = 1000, 768_000, 256
-# Sizes that mean "until the end": ffmpeg writes the first, sox and arecord the others.
-_OPEN_SIZES = (0, 0x7FFFF000, 0x80000000 - 44)
-_OPEN_FROM = 0x7FFFF000
+# Sizes that mean "until the end", besides 0 and nearly 4 GiB: sox writes 0x7FFFF000, arecord 0x7FFFFF00 or 0x80000000, oggdec and
+# opusdec 0x7FFFFFFF or somewhat less.
+_OPEN_SIZES = range(0x7FFFF000, 0x80000000 + 1)
 LARGEST = 0xFFFFFFFF - 256  # bytes of samples that the sizes of a header can state
 _EXTENSIBLE = 0xFFFE
 _TRUNCATED_HEADER = "is truncated: the wav header has no data chunk; make the file again"
@@ -106,7 +106,7 @@ class WavReader:
         if layout is None:
             raise AudioError(f"{self.name}: the wav header has no format chunk; make the file again")
         # Other chunks follow: nothing is open here.
-        empty = size == 0 and read < total < _OPEN_FROM
+        empty = size == 0 and read < total < _OPEN_SIZES.start
         self._use_layout(layout, long_size if size == 0xFFFFFFFF and long_size is not None else size, empty)
 
     def _use_layout(self, layout: tuple[int, ...], size: int, empty: bool) -> None:
@@ -117,7 +117,7 @@ class WavReader:
             )
         check_limits(Info(rate, channels, None), self.name)
         self._decode, self.align, self._is_float = DECODERS[code, bits], align, code == FLOAT
-        open_ended = not empty and (size in _OPEN_SIZES or 0xFFFFFFFF - 64 <= size <= 0xFFFFFFFF)
+        open_ended = not empty and (size == 0 or size in _OPEN_SIZES or 0xFFFFFFFF - 64 <= size <= 0xFFFFFFFF)
         self._size = None if open_ended else size
         self.info = Info(rate, channels, None if open_ended else size // align)
 

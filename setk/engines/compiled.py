@@ -23,6 +23,7 @@ import numpy as np
 from setk.audio.stft import Frames
 from setk.core.errors import UserError
 from setk.core.files import sha256
+from setk.native.kernels import Scratch
 
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-pedantic", "-Werror"]
 NUMBERS = ("sample_rate", "hop", "delay", "state_bytes", "scratch_bytes")
@@ -140,7 +141,7 @@ class CompiledEngine:
         self.name, self.sample_rate, self.hop = (self.about[k] for k in ("model", "sample_rate", "hop"))
         self.delay = self.about["delay"]
         self.transform, self.lookahead = Frames(self.hop, self.hop), self.delay // self.hop
-        self._scratch = _memory(self.about["scratch_bytes"])
+        self._scratch = Scratch(-(-self.about["scratch_bytes"] // 4))
 
     def start(self, channels: int) -> list[tuple[np.ndarray, int]]:
         memories = [_memory(self.about["state_bytes"]) for _ in range(channels)]
@@ -151,7 +152,7 @@ class CompiledEngine:
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, int]]]:
         x = _int16(frames) if self._integer else np.ascontiguousarray(frames, np.float32)
         out = np.zeros_like(x)
-        scratch = self._scratch.ctypes.data
+        scratch = self._scratch.memory.ctypes.data
         for channel, (_, stream) in enumerate(state):
             if active is None or active[channel]:
                 for t in range(x.shape[1]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import importlib.util
+import threading
 
 import numpy as np
 
@@ -36,12 +37,19 @@ def _load(name: str) -> ctypes.CDLL | None:
     return found
 
 
+class Scratch(threading.local):
+    """Memory that a call uses and leaves behind: float32 [size] of each thread, as calls of several threads overlap."""
+
+    def __init__(self, size: int):
+        self.memory = aligned(size)
+
+
 class Machine:
-    """A program with its constants and its scratch memory. A state belongs to one signal; run() is not for two threads at once."""
+    """A program with its constants. A state belongs to one signal; threads may run different states at once."""
 
     def __init__(self, program: Program, hop: int, kernels: ctypes.CDLL):
         self._program, self._hop, self._run = program, hop, kernels.setk_run
-        self._constants, self._scratch = aligned(program.constants.size), aligned(program.scratch)
+        self._constants, self._scratch = aligned(program.constants.size), Scratch(program.scratch)
         self._constants[:] = program.constants
 
     def start(self) -> np.ndarray:
@@ -66,7 +74,7 @@ class Machine:
             len(words),
             self._constants.ctypes.data,
             state.ctypes.data,
-            self._scratch.ctypes.data,
+            self._scratch.memory.ctypes.data,
             samples.ctypes.data,
             out.ctypes.data,
             hops,

@@ -26,10 +26,6 @@
 #define DSP 0
 #endif
 
-/* Tables of 2^(i / 256) in Q30, log2(1 + i / 256) in Q24, sigmoid(i / 32 - 8) in Q16, and e^(-i / 64) in Q15. */
-static const int32_t power_table[257], logarithm_table[257];
-static const uint16_t sigmoid_table[513], exponential_table[513];
-
 /* a b / 2^16, rounded down; b is of 16 bits. */
 INLINE int32_t scaled(int32_t a, int16_t b)
 {

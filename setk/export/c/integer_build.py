@@ -7,7 +7,7 @@ import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -36,6 +36,9 @@ INTEGER_FORM = {
     "LIMIT_TYPE": "int",
     "PROCESS_TEXT": "/* Read one hop of 16-bit samples, and write one, by integer arithmetic alone. `in` and `out` may be the same. */",
 }
+# C++ has no tentative definitions, so the tables come before the functions that read them.
+TABLES_NOTE = """/* Tables of 2^(i / 256) in Q30, log2(1 + i / 256) in Q24, sigmoid(i / 32 - 8) in Q16, e^(-i / 64) in Q15, and
+ * cos(2 pi i / POINTS) in Q30. */"""
 TYPES = {
     "bytes": "int8_t",
     "shorts": "int16_t",
@@ -71,10 +74,14 @@ def numbers(name: str, values: np.ndarray, kind: str) -> str:
     return f"{aligned}static const {kind} {name}[{len(values)}] = {{\n" + ",\n".join(lines) + "\n};"
 
 
+def arrays(named: Mapping[str, np.ndarray]) -> str:
+    """Constant arrays of C, each of its type of TYPES."""
+    return "\n\n".join(numbers(name, values, TYPES.get(name, "int32_t")) for name, values in named.items())
+
+
 def constants(program: Integers) -> str:
-    """The tables, the weights and the rows of a program as C."""
-    arrays = {**tables(), **program.constants}
-    texts = [numbers(name, values, TYPES.get(name, "int32_t")) for name, values in arrays.items()]
+    """The weights and the rows of a program as C."""
+    texts = [arrays(program.constants)]
     rows = []
     for op, count, *arguments in program.words:
         signed = np.array(arguments, np.int64).astype(np.int32)
@@ -147,16 +154,26 @@ class Form:
         kernels = [emit.text(name, "setk.export.c") for name in KERNELS]
         points = f"#define POINTS {POINTS}"
         body = self._filled(emit.text("integer_template.c", "setk.export.c"))
-        parts = [head, f'#include "{self.prefix}.h"', "#include <stddef.h>", "", points, *kernels, body]
+        parts = [
+            head,
+            f'#include "{self.prefix}.h"',
+            "#include <stddef.h>",
+            "",
+            points,
+            TABLES_NOTE,
+            arrays(tables()),
+            *kernels,
+            body,
+        ]
         source.write_text(emit.sealed("\n".join(parts)))
         source.with_suffix(".h").write_text(self._filled(emit.interface(INTEGER_FORM).replace("UNPACK_NOTE", "")))
 
 
 def memory(program: Integers, hop: int) -> dict[str, int]:
     """Bytes of constants, of the state of a stream, and of scratch memory (see integer_template.c)."""
-    arrays = {**tables(), **program.constants}
+    named = {**tables(), **program.constants}
     constants_ = sum(
-        len(values) * int(re.sub(r"\D", "", TYPES.get(name, "int32_t"))) // 8 for name, values in arrays.items()
+        len(values) * int(re.sub(r"\D", "", TYPES.get(name, "int32_t"))) // 8 for name, values in named.items()
     )
     return {
         "constants": constants_ + 4 * sum(map(len, program.words)),

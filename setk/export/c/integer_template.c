@@ -99,8 +99,13 @@ int main(void)
 
 #if defined(SETK_MAIN) && !defined(SETK_SELFTEST)
 /* A filter: raw samples from stdin to stdout, s16le, as many as came in, without the delay. */
-int main(void)
+int main(int argc, char **argv)
 {
+    (void)argv;
+    if (argc > 1) {
+        fprintf(stderr, "usage: PREFIX <in >out   raw mono at %d Hz, 16-bit\n", PREFIX_UPPER_RATE);
+        return 2;
+    }
     static int16_t hop[PREFIX_UPPER_HOP];
     PREFIX_state *state = PREFIX_init(state_memory);
     size_t owed = 0, skip = PREFIX_UPPER_DELAY;
@@ -114,7 +119,14 @@ int main(void)
         skip -= first;
         count = count < owed ? count : owed;
         owed -= count;
-        if (fwrite(hop + first, sizeof *hop, count, stdout) != count || fflush(stdout)) return 1;
+        if (fwrite(hop + first, sizeof *hop, count, stdout) != count || fflush(stdout)) {
+            perror("PREFIX: standard output");
+            return 1;
+        }
+    }
+    if (ferror(stdin)) {
+        perror("PREFIX: standard input");
+        return 1;
     }
     return 0;
 }

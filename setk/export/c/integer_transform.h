@@ -1,8 +1,5 @@
 /* Samples to compressed spectra and back, by integers. */
 
-/* Cosines of 2 pi k / POINTS in Q30. */
-static const int32_t cosine_table[POINTS];
-
 INLINE int32_t cosine(int k) { return cosine_table[k & (POINTS - 1)]; }
 INLINE int32_t sine(int k) { return cosine_table[(k - POINTS / 4) & (POINTS - 1)]; }
 INLINE int32_t turned(int32_t a, int32_t c, int32_t b, int32_t s) { return (int32_t)(((int64_t)a * c + (int64_t)b * s + (1 << 29)) >> 30); }

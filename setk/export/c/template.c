@@ -150,7 +150,14 @@ int main(int argc, char **argv)
         skip -= first;
         count = count < owed ? count : owed;
         owed -= count;
-        if (fwrite((char *)&hop + first * each, each, count, stdout) != count || fflush(stdout)) return 1;
+        if (fwrite((char *)&hop + first * each, each, count, stdout) != count || fflush(stdout)) {
+            perror("PREFIX: standard output");
+            return 1;
+        }
+    }
+    if (ferror(stdin)) {
+        perror("PREFIX: standard input");
+        return 1;
     }
     return 0;
 }
