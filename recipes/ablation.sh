@@ -36,6 +36,8 @@ esac
 . "$(dirname "$0")/utils/recipe.sh" "$corpus" ablation "$@"
 
 [[ $score_on == valid || $score_on == test ]] || { echo "ablation.sh: --score-on $score_on: choose valid or test" >&2; exit 2; }
+[[ $seeds =~ ^[0-9]+( [0-9]+)*$ && -z $(tr ' ' '\n' <<< "$seeds" | sort | uniq -d) ]] ||
+    { echo "ablation.sh: --seeds '$seeds': write different whole numbers with spaces between" >&2; exit 2; }
 [[ $dir != exp/*/ablation && $dir != exp/mini/*_ablation ]] || dir+=/$paper
 mkdir -p "$dir/log"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -367,3 +369,15 @@ def test_a_running_level_streams_and_follows_what_it_hears(rng, levelled):
 def test_a_range_of_levels_in_the_wrong_order_is_refused(name):
     with pytest.raises(UserError, match="level_range"):
         models.build(name, models.config_values(name, name, {"level_range": [-12.0, -32.0]}))
+
+
+def test_the_default_of_a_config_may_be_any_size():
+    @dataclass(frozen=True)
+    class Config:
+        delay: int = 0
+        units: int = 8
+
+    assert models.check_sizes(Config(), "mine") == Config()
+    for values in ({"delay": -1}, {"units": 0}, {"units": 10**6}):
+        with pytest.raises(UserError, match="is outside 1"):
+            models.check_sizes(Config(**values), "mine")

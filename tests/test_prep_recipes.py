@@ -123,3 +123,17 @@ def test_a_fault_of_the_training_stops_the_recipe_before_hours_of_preparation(re
     done = recipe("vbd/fspen.sh", "--root", tmp_path, "--dir", "exp", "--data", "exp/data", option, value)
     assert done.returncode == 2 and message in done.stderr, done.stderr
     assert "stage 0" not in done.stderr and not (tmp_path / "exp/data").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ablation.sh", ["--seeds", " "], "--seeds ' ': write different whole numbers"),
+        ("ablation.sh", ["--seeds", "1 1"], "--seeds '1 1'"),
+        ("ablation.sh", ["--seeds", "1 x"], "--seeds '1 x'"),
+        ("vbd/fspen.sh", ["--stage", "3", "--stop-stage", "3"], "--stage 3: there is no such stage"),
+    ],
+)
+def test_seeds_and_stages_that_cannot_be_are_refused(recipe, name, options, message):
+    done = recipe(name, "--dir", "exp", *options)
+    assert done.returncode == 2 and message in done.stderr, done.stderr

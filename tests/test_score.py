@@ -644,3 +644,8 @@ def test_a_pipe_cannot_be_verified(se):
     noisy = (MINI / "test/noisy/mona_0001.flac").read_bytes()
     done = se("score", MINI / "test/clean/mona_0001.flac", "-", "--metrics", "stoi", "--verify", input=noisy)
     assert done.returncode == 1 and "stoi: no utterance can be recomputed" in done.err
+
+
+def test_a_wrong_part_prints_no_header(se):
+    done = se("score", "--ref", MINI / "test/clean.scp", MINI / "test/noisy.scp", "--part", "0/20")
+    assert done.returncode == 2 and done.out == "" and "--part 0/20" in done.err

@@ -65,6 +65,9 @@ done
 ((nj > 0)) || { echo "${0##*/}: --nj 0: must be at least 1" >&2; exit 2; }
 ((stage <= stop_stage)) || { echo "${0##*/}: --stage $stage comes after --stop-stage $stop_stage; the stages are $STAGES" >&2; exit 2; }
 
+((stop_stage > stage)) || [[ ", $STAGES" == *", $stage "* ]] ||
+    { echo "${0##*/}: --stage $stage: there is no such stage; the stages are $STAGES" >&2; exit 2; }
+
 train_cmd=${cmd:-$train_cmd} cpu_cmd=${cmd:-$cpu_cmd}
 
 # Recipes run in the checkout; a path is relative to the folder where the user started.

@@ -24,6 +24,7 @@ WavPart = Annotated[
     Optional[str],
     typer.Option(
         "--part",
+        callback=shell.check_part,
         rich_help_panel=shell.PARALLEL,
         metavar="K/N",
         help="Make every N-th wav from the K-th, as one array "

@@ -9,10 +9,25 @@ import typer
 from setk.cli.titles import ADVANCED, INPUT, OUTPUT, PARALLEL
 
 Context = typer.Context
+
+
+def check_part(part: Optional[str]) -> Optional[str]:
+    """Refuse a wrong --part before anything is printed."""
+    if part is not None:
+        from setk.data.lists import parse_part
+
+        parse_part(part)
+    return part
+
+
 Part = Annotated[
     Optional[str],
     typer.Option(
-        "--part", rich_help_panel=PARALLEL, metavar="K/N", help="Every N-th utterance from the K-th, as one array job."
+        "--part",
+        callback=check_part,
+        rich_help_panel=PARALLEL,
+        metavar="K/N",
+        help="Every N-th utterance from the K-th, as one array job.",
     ),
 ]
 MaxFail = Annotated[

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Stft as Stft,
         Trust as Trust,
         argument as argument,
+        check_part as check_part,
         option as option,
     )
 

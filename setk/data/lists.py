@@ -191,9 +191,7 @@ def parse_part(part: str) -> tuple[int, int]:
 def take_part(items: Iterable[T], part: str | None) -> Iterator[T]:
     """Every n-th item from the k-th, for `part` = "k/n"; all of them for None."""
     k, n = parse_part(part) if part is not None else (1, 1)
-    for i, item in enumerate(items):
-        if i % n == k - 1:
-            yield item
+    return (item for i, item in enumerate(items) if i % n == k - 1)
 
 
 def check_location(location: str) -> str:

@@ -224,7 +224,8 @@ MOST_LAYERS, WIDEST, FASTEST = 64, 4096, 192_000
 
 
 def check_sizes(values: Any, name: str) -> Any:
-    """Return a model's config. Raises UserError on sizes far beyond any model's, for which memory and time would not suffice."""
+    """Return a model's config. Raises UserError on sizes far beyond any model's, for which memory and time would not suffice; the
+    defaults of a Config are its author's."""
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)
         most = MOST_LAYERS if field.name in COUNTS else FASTEST if field.name == "rate" else WIDEST
@@ -232,7 +233,7 @@ def check_sizes(values: Any, name: str) -> Any:
         if len(sizes) > WIDEST:
             raise UserError(f"model {name}: {field.name}: has {len(sizes)} values; at most {WIDEST}")
         for size in sizes:
-            if type(size) is int and not 1 <= size <= most:
+            if type(size) is int and not 1 <= size <= most and value != field.default:
                 raise UserError(f"model {name}: {field.name}: {size} is outside 1 ... {most}")
     return values
 

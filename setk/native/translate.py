@@ -58,7 +58,7 @@ def translate(path: Path, int8: bool = False) -> Translated:
     try:
         return Translated(_program(graph, about, transform, int8), about, transform)
     except Unsupported as e:
-        raise UserError(f"{path}: cannot become C: {e}") from None
+        raise UserError(f"{about['model']}: cannot become C: {e}") from None
 
 
 def _program(graph: reader.Graph, about: dict[str, Any], transform: Transform, int8: bool) -> Program:
