@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def test_a_crash_of_pesq_is_one_missing_score(rng, handler, dead, restored_sigpi
     x = np.sin(np.arange(32000) / 9) * np.repeat(rng.uniform(0, 1, 40), 800)
     y = x + 0.01 * rng.standard_normal(32000)
     before, _ = compute(x, y, 16000, ["pesq_wb"])
-    child = pesq_process._process._child
+    child = pesq_process._own.process._child
     child.send_signal(signal.SIGSTOP)
     os.kill(child.pid, signal.SIGABRT)  # as the C code does: stack smashing detected
     os.kill(child.pid, signal.SIGCONT)
@@ -97,10 +98,52 @@ def test_a_crash_of_pesq_is_one_missing_score(rng, handler, dead, restored_sigpi
     assert compute(x, y, 16000, ["pesq_wb"])[0] == before
 
 
+def _pair(rng, level):
+    """A modulated tone and the same with noise, 2 s at 16 kHz."""
+    x = np.sin(np.arange(32000) / 9) * np.repeat(rng.uniform(0, 1, 40), 800)
+    return x, x + level * rng.standard_normal(32000)
+
+
+def _pesq(pair) -> float:
+    return compute(*pair, 16000, ["pesq_wb"])[0]["pesq_wb"]
+
+
+class _Interrupt(Exception):
+    pass
+
+
+def test_pesq_after_an_interruption_is_of_its_own_signals(rng):
+    pairs = [_pair(rng, level) for level in (0.001, 0.1)]
+    expected = [_pesq(pair) for pair in pairs]
+    child = pesq_process._own.process._child
+    child.send_signal(signal.SIGSTOP)
+
+    def interrupt(*_):
+        raise _Interrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        with pytest.raises(_Interrupt):
+            _pesq(pairs[0])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        child.send_signal(signal.SIGCONT)
+    assert [_pesq(pair) for pair in pairs[::-1]] == expected[::-1]
+
+
+def test_pesq_in_several_threads_is_that_of_one(rng):
+    pairs = [_pair(rng, level) for level in (0.001, 0.01, 0.1)]
+    expected = [_pesq(pair) for pair in pairs]
+    with ThreadPoolExecutor(len(pairs)) as threads:
+        assert list(threads.map(_pesq, pairs * 4)) == expected * 4
+
+
 def test_the_process_of_pesq_ends_with_its_parent():
     code = (
         "import numpy as np; from setk.metrics import pesq_process as p; x = np.random.default_rng(0).standard_normal(16000)\n"
-        "p.score(16000, x, x, 'wb'); print(p._process._child.pid, flush=True); import os; os._exit(0)"
+        "p.score(16000, x, x, 'wb'); print(p._own.process._child.pid, flush=True); import os; os._exit(0)"
     )
     pid = int(subprocess.run(command("score")[:2] + ["-c", code], cwd=ROOT, capture_output=True, text=True).stdout)
     for _ in range(200):

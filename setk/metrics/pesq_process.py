@@ -15,6 +15,7 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
 import time
 from typing import Iterator
 
@@ -79,20 +80,25 @@ def _sigpipe_blocked() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-_process: Process | None = None
-_owner = 0  # the process that started it: a fork must not share the pipes
+class _Own(threading.local):
+    """The process of PESQ of each thread, and who started it: neither threads nor a fork may share the pipes."""
+
+    process: Process | None = None
+    owner = 0
+
+
+_own = _Own()
 
 
 def score(rate: int, ref: np.ndarray, est: np.ndarray, mode: str) -> float:
-    """As `Process.score`, by the process of this one, which is started if necessary."""
-    global _process, _owner
-    if _process is None or _owner != os.getpid():
-        _process, _owner = Process(), os.getpid()
-    try:
-        return _process.score(rate, ref, est, mode)
-    except Crash:
-        _process = None
-        raise
+    """As `Process.score`, by the process of this thread, which is started if necessary."""
+    process = _own.process if _own.owner == os.getpid() else None
+    # Nobody's until it has answered: an answer that was not read would be that of the next pair.
+    _own.process = None
+    process = process or Process()
+    value = process.score(rate, ref, est, mode)
+    _own.process, _own.owner = process, os.getpid()
+    return value
 
 
 def serve() -> None:

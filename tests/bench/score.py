@@ -165,7 +165,7 @@ def pairs() -> list[tuple]:
 
 def processor_time() -> float:
     """Seconds of this process and of its process of PESQ."""
-    pesq_of = pesq_process._process
+    pesq_of = pesq_process._own.process
     # The kernel's identifier of the clock of another process, as clock_getcpuclockid(3) makes it.
     return time.process_time() + (time.clock_gettime(~pesq_of._child.pid << 3 | 2) if pesq_of else 0)
 
