@@ -83,3 +83,41 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
         f.write(b"new")
         raise RuntimeError
     assert os.listdir(tmp_path) == ["a"] and (tmp_path / "a").read_text() == "old"
+
+
+def test_a_symbolic_link_stays_and_its_target_is_replaced(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/scores.json").write_text("old")
+    (tmp_path / "link.json").symlink_to("run/scores.json")
+    (tmp_path / "new.json").symlink_to("run/new.json")
+    for name in ("link.json", "new.json"):
+        files.write_text(tmp_path / name, name)
+        assert (tmp_path / name).is_symlink() and (tmp_path / name).resolve().read_text() == name
+    assert sorted(os.listdir(tmp_path / "run")) == ["new.json", "scores.json"]
+
+
+def test_a_device_stays_a_device(tmp_path):
+    (tmp_path / "null").symlink_to("/dev/null")
+    files.write_text(tmp_path / "null", "text")
+    assert (tmp_path / "null").is_char_device() and os.listdir(tmp_path) == ["null"]
+
+
+def test_a_named_pipe_gets_the_bytes(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:
+        files.write_text(tmp_path / "pipe", "text")
+        assert reader.communicate()[0] == b"text"
+    assert (tmp_path / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("place", ["file", "pipe"])
+def test_standard_output_gets_the_bytes_after_what_was_printed(tmp_path, place):
+    code = "import sys; from setk.core import files; print('first'); files.write_text('/proc/self/fd/1', 'second\\n'); print('third')"
+    argv = [sys.executable, "-P", "-c", code]
+    if place == "file":
+        with open(tmp_path / "out", "wb") as out:
+            subprocess.run(argv, stdout=out, check=True)
+        found = (tmp_path / "out").read_text()
+    else:
+        found = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["first", "second", "third"]

@@ -15,6 +15,8 @@ import os
 import platform
 import re
 import shutil
+import sys
+import tempfile
 import time
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -84,12 +86,24 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
     The temporary name keeps the suffix, since writers choose their format by it. It has the process id, so that two
     writers of one file do not damage each other's, and a mark of the machine, for `_sweep`.
+
+    A symbolic link stays, and the file that it names is replaced. A device, a named pipe, and the file that is standard
+    output or error, get the bytes when the block ends.
     """
     path = Path(path)
     check_name(path)
-    make_dir(path.parent)
     if path.is_dir():
         raise UserError(f"{path}: is a directory; give the name of a file to write")
+    if _takes_bytes(path):
+        with tempfile.TemporaryDirectory() as folder:
+            tmp = Path(folder, path.name)
+            yield tmp
+            with open(tmp, "rb") as source, _open_to_append(path) as target:
+                shutil.copyfileobj(source, target)
+        return
+    if path.is_symlink():
+        path = Path(os.path.realpath(path))
+    make_dir(path.parent)
     if not os.access(path.parent, os.W_OK):  # else the message would name the temporary file
         code = errno.EROFS if os.statvfs(path.parent).f_flag & os.ST_RDONLY else errno.EACCES
         raise OSError(code, os.strerror(code), str(path))
@@ -106,6 +120,29 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         raise
     finally:
         tmp.unlink(missing_ok=True)
+
+
+def _takes_bytes(path: Path) -> bool:
+    """Whether `path` is there and must not be replaced by a file of its name."""
+    return path.exists() and (not path.is_file() or _standard(path) is not None)
+
+
+def _standard(path: Path) -> int | None:
+    """The descriptor of standard output or error if `path` is one of them, as /dev/stdout is."""
+    for descriptor in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(os.stat(path), os.fstat(descriptor)):
+                return descriptor
+    return None
+
+
+def _open_to_append(path: Path) -> BinaryIO:
+    """The place that `path` is, for writing after what this process has written to it."""
+    descriptor = _standard(path)
+    if descriptor is None:
+        return open(path, "wb")
+    sys.stdout.flush()
+    return os.fdopen(os.dup(descriptor), "wb")
 
 
 @contextmanager
