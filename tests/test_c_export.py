@@ -15,6 +15,7 @@ import pytest
 import setk
 from setk.engines import OnnxEngine
 from setk.engines.compiled import STRICT, CompiledEngine, compiler
+from setk.export import rounding
 from setk.export.c import boards, build, emit
 from setk.export.web import page
 from setk.native import int8, layers, products, reductions
@@ -394,7 +395,7 @@ def exported(tmp_path_factory):
 @pytest.mark.parametrize("name", MODELS)
 def test_export_agrees_with_onnx(exported, name):
     path, facts = exported(name)
-    assert facts["parity"] >= build.LEAST_PARITY
+    assert facts["parity"] >= rounding.LEAST_PARITY
     text = path.read_text()
     assert (
         facts["sha256"] in text and "Checkpoint: SHA-256" in text and f"{facts['multiply_adds']} multiply-adds" in text
@@ -408,7 +409,7 @@ def test_speech_through_c_is_speech_through_onnx(exported, wave_of_speech):
     engine = OnnxEngine(included(".onnx")["fspen"])
     delay = translate(included(".onnx")["fspen"]).delay
     x = wave_of_speech[: len(wave_of_speech) // 256 * 256]
-    expected, found = (y[delay:] for y in (build.reference(engine, x, delay), CompiledEngine(path).process(x)))
+    expected, found = (y[delay:] for y in (rounding.reference(engine, x, delay), CompiledEngine(path).process(x)))
     assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 110
 
 
@@ -543,7 +544,7 @@ def test_the_filter_keeps_the_length_and_takes_out_the_delay(exported, tmp_path,
             [binary], input=np.round(x * 32768).astype("<i2").tobytes(), capture_output=True, check=True
         ).stdout
         assert len(narrow) == 2 * n
-    expected = build.reference(engine, np.concatenate([x, np.zeros(256, np.float32)]), 0)[:n]
+    expected = rounding.reference(engine, np.concatenate([x, np.zeros(256, np.float32)]), 0)[:n]
     found = np.frombuffer(wide, np.float32)
     assert 10 * np.log10(np.square(expected).sum() / np.square(found - expected).sum()) > 100
     assert (

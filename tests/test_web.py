@@ -17,9 +17,12 @@ from conftest import MINI, ROOT
 from live_stream import LiveStream
 
 from setk.audio.resample import resample
+from setk.core.errors import UserError
+from setk.engines import OnnxEngine
 from setk.export.web import page
 from setk.native import int8, kernels
 from setk.native.translate import translate
+from setk.pretrained import included
 
 WEB = ROOT / "setk" / "export" / "web"
 FSPEN = ROOT / "setk" / "pretrained" / "fspen.onnx"
@@ -110,7 +113,13 @@ def test_only_weights_are_rounded():
         inside[first : first + count] = True
     assert inside[changed].all() and inside.sum() > 0.9 * len(program.constants)
     assert changed.min() >= program.floats
-    assert page.snr_to_float(translated) > 30 if kernels.library() else True
+    assert page.snr_to_model(translated, OnnxEngine(FSPEN)) > 30 if kernels.library() else True
+
+
+@pytest.mark.skipif(kernels.library() is None, reason="the kernels were not built")
+def test_a_program_of_another_function_is_refused():
+    with pytest.raises(UserError, match="differs from the model by more than rounding"):
+        page.snr_to_model(translate(FSPEN), OnnxEngine(included(".onnx")["dpsnn"]))
 
 
 @pytest.mark.full

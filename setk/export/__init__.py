@@ -186,6 +186,7 @@ def _write_page(model: Any, graph: Path, out: Path) -> dict[str, Any]:
     """The page of a model, with the SNR of its int8 weights to the checkpoint's, on the native engine where that was built."""
     import setk
     from setk.core.files import write_text
+    from setk.engines.torch import TorchEngine
     from setk.export.web import page
     from setk.models import count_parameters
     from setk.native.translate import translate
@@ -193,8 +194,9 @@ def _write_page(model: Any, graph: Path, out: Path) -> dict[str, Any]:
     parameters = count_parameters(model)["params"]
     facts = f"{parameters / 1e3:.3g} k parameters, {model.latency_ms:.3g} ms latency."
     translated = translate(graph)
+    snr = page.snr_to_model(translated, TorchEngine(model))
     write_text(out, page.render(page.web_model(translated, facts), setk.__version__))
-    return {"bytes": out.stat().st_size, "snr_db": page.snr_to_float(translated)}
+    return {"bytes": out.stat().st_size, "snr_db": snr}
 
 
 class _Callable(ModuleType):

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from typing import Any, Callable
 
 import numpy as np
 
+from setk.core.errors import UserError
 from setk.metrics import sdr
 from setk.native.translate import Translated
 
 Output = Callable[
     [np.ndarray], np.ndarray
 ]  # samples [n], n whole hops, as a program returns them: [n], late by its delay
+
+LEAST_PARITY = 110.0  # dB of `parity` between a model and its program
+
+
+def reference(engine: Any, samples: np.ndarray, delay: int) -> np.ndarray:
+    """What an engine makes of n samples, as late as its program is: [n]."""
+    from setk.engines import Stream
+
+    stream = Stream(engine, engine.sample_rate, 1)
+    y = np.concatenate([stream.push(samples[None]), stream.flush()], 1)[0]
+    return np.concatenate([np.zeros(delay, np.float32), y])[: len(samples)]
 
 
 def parity(expected: Output, found: Output, translated: Translated) -> float:
@@ -28,6 +40,12 @@ def parity(expected: Output, found: Output, translated: Translated) -> float:
         )
         ratios.append((signal / np.maximum(error, 1e-30))[signal > 0])
     return float(10 * np.log10(np.median(np.concatenate(ratios))))
+
+
+def require(found: float, complaint: str) -> None:
+    """Raise UserError if a parity is below LEAST_PARITY."""
+    if not found >= LEAST_PARITY:
+        raise UserError(f"{complaint} by more than rounding (SNR {found:.1f} dB)")
 
 
 def rounding_snr(exact: Output, rounded: Output, translated: Translated) -> float:

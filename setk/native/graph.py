@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from setk.native import layers, patterns, views
+from setk.native import layers, patterns, reader, views
 from setk.native.elementwise import apply
 from setk.native.places import Memory, Unsupported
 from setk.native.kinds import computed_product
@@ -33,9 +33,10 @@ _BINARY = {
     "Equal": "EQUAL",
     "Greater": "GREATER",
     "GreaterOrEqual": "GREATER_EQUAL",
-    "Max": "MAXIMUM",
-    "Min": "MINIMUM",
 }
+_WHOLE = ("ArgMax", "Equal", "Greater", "GreaterOrEqual", "Less")  # whole numbers, or 0 and 1
+_LARGEST_POWER = 4
+_FLOATS = (1, 10, 11)  # types of numbers that a Cast to leaves as they are
 
 
 class Translator:
@@ -49,6 +50,7 @@ class Translator:
         for node in graph.nodes:
             for name in dict.fromkeys(node.inputs):
                 self.consumers.setdefault(name, []).append(node)
+        self.whole = {name for node in graph.nodes if node.op in _WHOLE for name in node.outputs}
         self.sparse = patterns.sparse(graph)
         self.rings: dict[str, layers.Ring] = {}  # states that are not copied, by name
         self.joined: dict[str, tuple[str, str]] = {}  # what is a ring and its newest row
@@ -68,9 +70,8 @@ class Translator:
             elif node.op in _UNARY:
                 self.places[node.outputs[0]] = apply(self.memory, _UNARY[node.op], [self.place(node.inputs[0])])
             elif node.op in _BINARY:
-                self.places[node.outputs[0]] = apply(
-                    self.memory, _BINARY[node.op], [self.place(name) for name in node.inputs]
-                )
+                a, b = map(self.place, node.inputs)
+                self.places[node.outputs[0]] = apply(self.memory, _BINARY[node.op], [a, b])
             else:
                 raise Unsupported(f"operator {node.op}")
 
@@ -97,24 +98,40 @@ class Translator:
     def _used(self, name: str) -> bool:
         return name in self.consumers or name in self.graph.outputs
 
+    def _constant(self, node: Node, index: int) -> np.ndarray:
+        name = node.inputs[index]
+        if name not in self.constants:
+            raise Unsupported(f"{node.op} with weights or sizes that are computed")
+        return self.constants[name]
+
     def _ints(self, node: Node, index: int) -> list[int]:
-        return self.constants[node.inputs[index]].ravel().tolist()
+        return self._constant(node, index).ravel().tolist()
 
     def _fold(self, node: Node) -> None:
         """A view of a constant."""
         data = self.constants[node.inputs[0]]
+        if node.op == "Cast":
+            data = data.astype(reader.TYPES[node.attributes["to"]])
         for name, value in zip(node.outputs, self.view(node, data)):
             self.constants[name] = value
 
     def view(self, node: Node, x: np.ndarray) -> list[np.ndarray]:
         """What an operator that only moves elements makes of x, numbers or addresses."""
+        for index in range(1, len(node.inputs)):
+            if node.inputs[index]:
+                self._constant(node, index)
         return views.apply(node, x, self.constants)
 
     def _move(self, node: Node) -> None:
         for name, value in zip(node.outputs, self.view(node, self.place(node.inputs[0]))):
             self.places[name] = value
 
-    _reshape = _transpose = _slice = _split = _squeeze = _unsqueeze = _flatten = _identity = _cast = _expand = _move
+    _reshape = _transpose = _slice = _split = _squeeze = _unsqueeze = _flatten = _identity = _expand = _move
+
+    def _cast(self, node: Node) -> None:
+        if node.attributes["to"] not in _FLOATS and node.inputs[0] not in self.whole:
+            raise Unsupported("Cast of computed numbers to integers or truth values")
+        self._move(node)
 
     def _gather(self, node: Node) -> None:
         if node.inputs[1] in self.constants:
@@ -152,10 +169,32 @@ class Translator:
         self.places[node.outputs[0]] = apply(self.memory, "ELU", [self.place(node.inputs[0])])
 
     def _pow(self, node: Node) -> None:
-        exponent = self.constants.get(node.inputs[1])
-        if exponent is None or exponent.size != 1:
-            raise Unsupported("Pow with an exponent that is computed or a tensor")
-        self.places[node.outputs[0]] = apply(self.memory, "POW", [self.place(node.inputs[0])], float(exponent.flat[0]))
+        x, exponents = self.place(node.inputs[0]), self._constant(node, 1)
+        if exponents.size != 1:
+            raise Unsupported("Pow with a tensor of exponents")
+        exponent = float(exponents.flat[0])
+        if not exponent.is_integer():
+            self.places[node.outputs[0]] = apply(self.memory, "POW", [x], exponent)
+            return
+        # POW is of positive numbers alone.
+        if not 1 <= exponent <= _LARGEST_POWER:
+            raise Unsupported(f"Pow with the exponent {exponent:g}")
+        y = x
+        for _ in range(int(exponent) - 1):
+            y = apply(self.memory, "MUL", [y, x])
+        self.places[node.outputs[0]] = y
+
+    def _max(self, node: Node) -> None:
+        self._extreme(node, "MAXIMUM")
+
+    def _min(self, node: Node) -> None:
+        self._extreme(node, "MINIMUM")
+
+    def _extreme(self, node: Node, function: str) -> None:
+        y, *others = (self.place(name) for name in node.inputs)
+        for x in others:
+            y = apply(self.memory, function, [y, x])
+        self.places[node.outputs[0]] = y
 
     def _clip(self, node: Node) -> None:
         y = self.place(node.inputs[0])
@@ -181,24 +220,40 @@ class Translator:
         self._done |= {id(x) for x in step.nodes}
 
     def _reducesum(self, node: Node) -> None:
-        self._reduce(node, self._ints(node, 1), 1.0)
+        self._reduce(node, self._axes(node), 1.0)
 
     def _reducemean(self, node: Node) -> None:
-        x, axes = self.place(node.inputs[0]), node.attributes["axes"]
+        x, axes = self.place(node.inputs[0]), self._axes(node)
         self._reduce(node, axes, 1 / float(np.prod([x.shape[axis] for axis in axes])))
+
+    def _axes(self, node: Node) -> list[int]:
+        """The axes over which a reduction runs: an attribute, an input, or all."""
+        axes = node.attributes.get("axes") or (self._ints(node, 1) if len(node.inputs) > 1 else [])
+        if not axes and node.attributes.get("noop_with_empty_axes"):
+            raise Unsupported(f"{node.op} without axes that leaves its input")
+        return axes or list(range(self.place(node.inputs[0]).ndim))
 
     def _reduce(self, node: Node, axes: list[int], factor: float) -> None:
         x = self.place(node.inputs[0])
         self.places[node.outputs[0]] = reduce(self.memory, x, axes, factor, bool(node.attributes.get("keepdims", 1)))
 
     def _softmax(self, node: Node) -> None:
-        self.places[node.outputs[0]] = along_last(self.memory, "SOFTMAX", self.place(node.inputs[0]), None)
+        x, axis = self.place(node.inputs[0]), node.attributes.get("axis", -1)
+        y = along_last(self.memory, "SOFTMAX", np.moveaxis(x, axis, -1), None)
+        self.places[node.outputs[0]] = np.moveaxis(y, -1, axis)
 
     def _argmax(self, node: Node) -> None:
-        self.places[node.outputs[0]] = along_last(self.memory, "GREATEST_INDEX", self.place(node.inputs[0]), 1)
+        at = node.attributes
+        if at.get("select_last_index"):
+            raise Unsupported("ArgMax of the last of equal numbers")
+        x, axis = self.place(node.inputs[0]), at.get("axis", 0)
+        y = np.moveaxis(along_last(self.memory, "GREATEST_INDEX", np.moveaxis(x, axis, -1), 1), -1, axis)
+        self.places[node.outputs[0]] = y if at.get("keepdims", 1) else y.squeeze(axis)
 
     def _layernormalization(self, node: Node) -> None:
         x, gain = self.place(node.inputs[0]), self.place(node.inputs[1])
+        if gain.shape != x.shape[node.attributes.get("axis", -1) :]:
+            raise Unsupported("LayerNormalization with a gain of another shape than its axes")
         offset = self.place(node.inputs[2]) if len(node.inputs) > 2 else self.memory.constant(np.zeros(gain.shape))
         add, residual = self._residual(node.outputs[0], x.shape)
         y = layers.normalise(self.memory, x, gain, offset, node.attributes.get("epsilon", 1e-5), residual)
@@ -224,9 +279,9 @@ class Translator:
             or node.inputs[1] not in self.constants
         ):
             raise Unsupported("Gemm with factors, or with a right operand that is not constant")
-        weights = self.constants[node.inputs[1]].astype(np.float32)
+        weights = self._constant(node, 1).astype(np.float32)
         weights = weights.T if at.get("transB") else weights
-        bias = np.broadcast_to(self.constants[node.inputs[2]], weights.shape[1:]) if len(node.inputs) > 2 else None
+        bias = np.broadcast_to(self._constant(node, 2), weights.shape[1:]) if len(node.inputs) > 2 else None
         self._product(node, self.place(node.inputs[0])[None], weights[None], bias)
 
     def _matmul(self, node: Node) -> None:
@@ -286,8 +341,10 @@ class Translator:
         return found | (set(elements.ravel().tolist()) if name in self.graph.outputs else set())
 
     def _conv(self, node: Node) -> None:
-        x, weights = self.place(node.inputs[0]), self.constants[node.inputs[1]].astype(np.float32)
-        bias = self.constants[node.inputs[2]] if len(node.inputs) > 2 else np.zeros(len(weights), np.float32)
+        x, weights = self.place(node.inputs[0]), self._constant(node, 1).astype(np.float32)
+        bias = self._constant(node, 2) if len(node.inputs) > 2 else np.zeros(len(weights), np.float32)
+        if node.attributes.get("auto_pad", "NOTSET") != "NOTSET":
+            raise Unsupported("Conv with auto_pad (padding='same'); give the padding as numbers")
         if node.inputs[0] in self.joined:
             state, newest = self.joined[node.inputs[0]]
             self.places[node.outputs[0]] = layers.depthwise(
@@ -297,7 +354,7 @@ class Translator:
         self.places[node.outputs[0]] = layers.convolve(self.memory, x, weights, bias, node.attributes)
 
     def _batchnormalization(self, node: Node) -> None:
-        gain, offset, mean, variance = (self.constants[name].astype(np.float64) for name in node.inputs[1:5])
+        gain, offset, mean, variance = (self._constant(node, i).astype(np.float64) for i in range(1, 5))
         factor = gain / np.sqrt(variance + node.attributes.get("epsilon", 1e-5))
         x = self.place(node.inputs[0])
         each = (-1, *(1,) * (x.ndim - 2))
@@ -305,9 +362,11 @@ class Translator:
         self.places[node.outputs[0]] = apply(self.memory, "MULADD", [x, a, b])
 
     def _convtranspose(self, node: Node) -> None:
-        x, weights = self.place(node.inputs[0]), self.constants[node.inputs[1]].astype(np.float32)
+        x, weights = self.place(node.inputs[0]), self._constant(node, 1).astype(np.float32)
+        if node.attributes.get("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in node.attributes:
+            raise Unsupported("ConvTranspose with auto_pad or output_shape; give the padding as numbers")
         outputs = weights.shape[1] * node.attributes.get("group", 1)
-        bias = self.constants[node.inputs[2]] if len(node.inputs) > 2 else np.zeros(outputs, np.float32)
+        bias = self._constant(node, 2) if len(node.inputs) > 2 else np.zeros(outputs, np.float32)
         group = node.attributes.get("group", 1)
         parts = zip(np.split(x, group, 1), np.split(weights, group), np.split(bias, group) if group > 1 else [bias])
         function = layers.convolve_transposed if weights.ndim == 3 else layers.convolve_transposed_rows
@@ -320,7 +379,7 @@ class Translator:
             raise Unsupported("GRU without linear_before_reset")
         start = node.inputs[5] if len(node.inputs) > 5 else ""
         zero = not start or start in self.constants and not self.constants[start].any()
-        w, r, b = (self.constants[name] for name in node.inputs[1:4])
+        w, r, b = (self._constant(node, i) for i in range(1, 4))
         y, last = layers.gru(
             self.memory,
             self.place(node.inputs[0]),
@@ -338,7 +397,7 @@ class Translator:
         y, *last = layers.lstm(
             self.memory,
             self.place(node.inputs[0]),
-            *(self.constants[name] for name in node.inputs[1:4]),
+            *(self._constant(node, i) for i in range(1, 4)),
             *(self.place(name) for name in node.inputs[5:7]),
         )
         self._recurrent(node, y, *last)

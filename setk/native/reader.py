@@ -14,7 +14,7 @@ from typing import Any, Iterator
 
 import numpy as np
 
-_TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
+TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
 
 
 @dataclass
@@ -158,7 +158,7 @@ def _text(fields: dict[int, list[Any]], number: int) -> str:
 
 def _tensor(raw: bytes) -> tuple[str, np.ndarray]:
     f = _message(raw)
-    dtype, shape = _TYPES[f[2][0]], _numbers(f.get(1, []))
+    dtype, shape = TYPES[f[2][0]], _numbers(f.get(1, []))
     if 9 in f:
         data = np.frombuffer(f[9][0], dtype)
     elif 4 in f:

@@ -47,8 +47,8 @@ def apply(node: Node, x: np.ndarray, constants: Mapping[str, np.ndarray]) -> lis
         return [np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(ints(1))))]
     if node.op == "Slice":
         starts, ends = ints(1), ints(2)
-        axes = ints(3) if len(node.inputs) > 3 else range(len(starts))
-        steps = ints(4) if len(node.inputs) > 4 else [1] * len(starts)
+        axes = ints(3) if "".join(node.inputs[3:4]) else range(len(starts))
+        steps = ints(4) if "".join(node.inputs[4:5]) else [1] * len(starts)
         cut = [slice(None)] * x.ndim
         for axis, start, end, step in zip(axes, starts, ends, steps):
             cut[axis] = slice(start, end, step)

@@ -16,12 +16,11 @@ from setk.core.errors import UserError
 from setk.core.files import atomic_path
 from setk.engines.compiled import CompiledEngine, compiler
 from setk.export.c import emit
-from setk.export.rounding import parity, rounding_snr
+from setk.export.rounding import parity, reference, require, rounding_snr
 from setk.native import int8
 from setk.native.program import Program
 from setk.native.translate import Translated, translate
 
-LEAST_PARITY = 110.0  # dB to the exported model
 SELF_TEST = 100  # dB, of the file's own test wherever it is compiled
 TEST_HOPS, EXPECTED_HOPS = 24, 4
 SAME_BITS, KEPT = "-ffp-contract=off", "-DSETK_WEIGHTS_INT8"
@@ -37,15 +36,6 @@ def test_signal(hops: int, hop: int) -> np.ndarray:
                 np.float32((random >> 16) - 32768) / np.float32(32768) * np.float32(0.02) * np.float32(1 + h % 8)
             )
     return samples.ravel()
-
-
-def reference(engine: Any, samples: np.ndarray, delay: int) -> np.ndarray:
-    """What an engine makes of n samples, as late as the C is: [n]."""
-    from setk.engines import Stream
-
-    stream = Stream(engine, engine.sample_rate, 1)
-    y = np.concatenate([stream.push(samples[None]), stream.flush()], 1)[0]
-    return np.concatenate([np.zeros(delay, np.float32), y])[: len(samples)]
 
 
 @dataclass
@@ -128,7 +118,7 @@ def _float(translated: Translated, folder: Path, out: Path, engine: Any) -> tupl
     if compiler():
         facts["sha256"] = _hash(source, signal)
         facts["parity"] = facts["snr_db"] = parity(model, CompiledEngine(source, ["-O2"]).process, translated)
-        _require(facts["parity"], f"{out}: not written: differs from the model")
+        require(facts["parity"], f"{out}: not written: differs from the model")
         writer.write(facts, expected)
     return source, facts
 
@@ -150,14 +140,14 @@ def _int8(translated: Translated, kept: Program, folder: Path, out: Path, engine
 
     exact = CompiledEngine(_Writer(folder / "float", prefix, translated).write(facts, none), ["-O2"])
     facts["float_parity"] = parity(model, exact.process, translated)
-    _require(facts["float_parity"], f"{out}: not written: the program with float weights differs from the model")
+    require(facts["float_parity"], f"{out}: not written: the program with float weights differs from the model")
     as_float = CompiledEngine(_Writer(folder / "rounded", prefix, same).write(facts, none), ["-O2"])
     expected = as_float.process(signal)[-EXPECTED_HOPS * hop :]
     writer = _Writer(folder, prefix, translated, kept)
     source = writer.write(facts, expected)
     forms = [CompiledEngine(source, flags) for flags in (["-O2"], ["-O2", KEPT])]
     facts["parity"] = min(parity(as_float.process, form.process, translated) for form in forms)
-    _require(facts["parity"], f"{out}: not written: differs from the program with the same weights as float")
+    require(facts["parity"], f"{out}: not written: differs from the program with the same weights as float")
     facts["snr_db"] = rounding_snr(model, forms[0].process, translated)
     facts["sha256"] = _hash(source, signal)
     return writer.write(facts, expected), facts
@@ -176,11 +166,6 @@ def _facts(translated: Translated, kept: Program | None = None) -> dict[str, Any
 
 def _hash(source: Path, signal: np.ndarray) -> str:
     return hashlib.sha256(CompiledEngine(source, ["-O2", SAME_BITS]).process(signal).tobytes()).hexdigest()
-
-
-def _require(found: float, complaint: str) -> None:
-    if not found >= LEAST_PARITY:
-        raise UserError(f"{complaint} by more than rounding (SNR {found:.1f} dB)")
 
 
 def _title(translated: Translated) -> str:

@@ -17,11 +17,12 @@ from setk.core.errors import UserError
 from setk.engines import TorchEngine
 from setk.export.c import emit
 from setk.engines.compiled import CompiledEngine, compiler
-from setk.export.c.build import EXPECTED_HOPS, TEST_HOPS, place, prefix_of, reference
+from setk.export.c.build import EXPECTED_HOPS, TEST_HOPS, place, prefix_of
 from setk.export.c.integer_fspen import Lowering, layers
 from setk.export.c.integer_program import OPERATIONS, POINTS, Integers
 from setk.export.c.integer_reference import Reference
 from setk.export.c.integer_tables import tables
+from setk.export.rounding import reference
 from setk.models.fspen import FSPEN
 
 LEAST_SNR = 20.0  # dB to the float model; int8 weights leave about 40 of FSPEN

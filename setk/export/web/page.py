@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from setk.export.rounding import rounding_snr
+from setk.export.rounding import parity, reference, require, rounding_snr
 from setk.native import int8
 from setk.native.program import Program
 from setk.native.kernels import Machine, library as kernels_library
@@ -108,8 +108,9 @@ def encoded(data: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(data).tobytes()).decode()
 
 
-def snr_to_float(translated: Translated) -> float | None:
-    """SNR in dB of the page's output to that of float weights; None without kernels."""
+def snr_to_model(translated: Translated, engine: Any) -> float | None:
+    """SNR in dB of the page's output, which has int8 weights, to that of float weights; None without kernels. Raises UserError if the
+    program with float weights differs from `engine` by more than rounding."""
     library = kernels_library()
     if library is None:
         return None
@@ -118,4 +119,6 @@ def snr_to_float(translated: Translated) -> float | None:
         for each in (translated.program, int8.rounded(translated.program))
     ]
     exact, rounded = (lambda x, m=machine: m.run(x, m.start()) for machine in machines)
+    found = parity(lambda x: reference(engine, x, translated.delay), exact, translated)
+    require(found, "not written: the program of the page differs from the model")
     return rounding_snr(exact, rounded, translated)
