@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -440,3 +441,30 @@ def test_a_file_with_a_header_is_not_taken_for_raw_samples(se, tmp_path, live):
     wav = (MINI / "test/noisy/mona_0001.flac").read_bytes()
     done = se("enhance", "fspen", "-", "-", "--raw", *live, input=wav)
     assert done.returncode == 1 and "begins as a wav, FLAC or Ogg file does" in done.err, done.err
+
+
+def test_pipes_that_are_set_not_to_wait_lose_nothing(samples):
+    parts = np.split(np.tile(samples, 5), 2)  # each more than a pipe holds
+    (source, feed), (drain, target) = os.pipe(), os.pipe()
+    for end in (source, target):
+        os.set_blocking(end, False)
+    argv = [*command("enhance", "fspen", "-", "-"), "--raw"]
+    process = subprocess.Popen(argv, cwd=ROOT, stdin=source, stdout=target)
+    for end in (source, target):
+        os.close(end)
+    with open(drain, "rb") as out:
+        writer = threading.Thread(target=_write_all, args=(feed, parts[0], False))
+        writer.start()
+        begin = out.read(2 * len(parts[0]) - 1024)  # the process waits for more
+        writer.join()
+        writer = threading.Thread(target=_write_all, args=(feed, parts[1], True))
+        writer.start()
+        writer.join(2)  # the pipe of the output is full
+        rest = out.read()
+        writer.join()
+    assert process.wait(PATIENCE) == 0 and len(begin) + len(rest) == 10 * len(samples)
+
+
+def _write_all(descriptor: int, samples: np.ndarray, close: bool) -> None:
+    with open(descriptor, "wb", closefd=close) as stream:
+        stream.write(samples.tobytes())

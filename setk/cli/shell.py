@@ -258,7 +258,8 @@ class _Remarks(logging.Handler):
 
 
 def _require_streams(name: str) -> None:
-    """Exit if standard output is closed: what is written to it would be lost, or go into the next file that is opened."""
+    """Exit if standard output is closed: what is written to it would be lost, or go into the next file that is opened. Let the others
+    wait for data, as all readers and writers here expect: a pipe from another program may be set not to."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")
     if sys.stdout is None:
@@ -266,6 +267,8 @@ def _require_streams(name: str) -> None:
         sys.exit(USAGE)
     if sys.stdin is None:
         sys.stdin = open(os.devnull)
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        os.set_blocking(stream.fileno(), True)
 
 
 class Failures:
