@@ -212,17 +212,20 @@ def _check_raw(raw: Raw) -> None:
 
 
 class _Worker:
-    """Enhances entries in a process of the pool, which loads the model once."""
+    """Enhances entries by `engine`, or by that of a process of the pool, which loads the model once."""
 
-    engine: Engine | None = None
+    loaded: Engine | None = None
 
-    def __init__(self, chunk: float | None, subtype: str, output: Output, claim: provenance.Claim):
+    def __init__(
+        self, engine: Engine | None, chunk: float | None, subtype: str, output: Output, claim: provenance.Claim
+    ):
+        self.engine = engine
         self.chunk, self.subtype, self.output, self.claim = chunk, subtype, output, claim
 
     def __call__(self, entry: Entry) -> Done:
         if entry.kept:
             return kept(entry)
-        engine, made_of = _Worker.engine, entry.location.state()
+        engine, made_of = self.engine or _Worker.loaded, entry.location.state()
         try:
             check_name(entry)
             info, blocks = entry.location.open(1 << 16)
@@ -235,7 +238,7 @@ class _Worker:
 
 
 def _load(spec: str, trust: bool, settings: Sequence[str], stft: str | None) -> None:
-    _Worker.engine = open_engine(spec, trust=trust, settings=settings, stft=stft)
+    _Worker.loaded = open_engine(spec, trust=trust, settings=settings, stft=stft)
 
 
 def check_name(entry: Entry) -> None:
@@ -297,9 +300,7 @@ def enhance_list(
         raise UserError(f"--batch {batch}: at most {MOST_TOGETHER}")
     output.check()
     audio.check_format(f"name{suffix}", subtype)
-    opened = (spec, trust, tuple(settings), stft)
-    _load(*opened)
-    engine = _Worker.engine
+    engine = open_engine(spec, trust=trust, settings=tuple(settings), stft=stft)
     if batch > 1 and not engine.causal:
         raise UserError(f"{engine.name} is not causal and accepts one signal at a time; --jobs runs several")
     seconds_at_a_time(engine, chunk, batch > 1)
@@ -321,7 +322,8 @@ def enhance_list(
     if batch > 1:
         results = _in_batches(engine, batch, chunk, items, subtype, output, claim)
     else:
-        worker = _Worker(chunk, subtype, output, claim)
+        worker = _Worker(engine if jobs == 1 else None, chunk, subtype, output, claim)
+        opened = (spec, trust, tuple(settings), stft)
         results = pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, opened if jobs > 1 else ())
     for done in results:
         if not (done.error or done.kept):

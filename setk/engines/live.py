@@ -34,10 +34,16 @@ class Job:
     lost_above_hz: int | None = None
     made_of: str = ""
     owed: int = 0  # blocks that were fed, and whose credit the reader has not got back
+    stopped: bool = False
+
+    def stop(self, error: BaseException) -> None:
+        """Close what is open without keeping the output, and end the reader."""
+        self.stopped = True
+        self.credit.release()
+        self.files.pop_all().__exit__(type(error), error, None)
 
     def fail(self, error: AudioError) -> Done:
-        """Close what is open without keeping the output."""
-        self.files.pop_all().__exit__(AudioError, error, None)
+        self.stop(error)
         return Done(self.entry.utt, self.entry.path, str(error))
 
     def finish(self) -> Done:
@@ -64,11 +70,16 @@ class Loop:
         self.running: list[Job] = []
 
     def run(self) -> Iterator[Done]:
-        self._start_more()
-        while self.running:
-            yield from self._await_signals()
-            yield from self._advance()
+        try:
             self._start_more()
+            while self.running:
+                yield from self._await_signals()
+                yield from self._advance()
+                self._start_more()
+        except BaseException as e:  # the caller's end of this iterator, too
+            for job in self.running:
+                job.stop(e)
+            raise
 
     def _start_more(self) -> None:
         while len(self.running) < self.size and (entry := next(self.entries, None)):
@@ -86,6 +97,8 @@ class Loop:
                 job, event = self.events.get(timeout=PATIENCE if any(ready) else None)
             except queue.Empty:
                 return
+            if job.stopped:
+                continue
             try:
                 if isinstance(event, Exception):
                     raise event
@@ -157,6 +170,8 @@ def _read(job: Job, events: queue.Queue) -> None:
         events.put((job, info))
         for block in blocks:
             job.credit.acquire()
+            if job.stopped:
+                return
             events.put((job, np.ascontiguousarray(block)))
         events.put((job, None))
     except Exception as e:  # what is not put is waited for without end
