@@ -157,6 +157,13 @@ def test_a_bad_id_changes_nothing(tmp_path):
     assert lists(tmp_path) == before and os.listdir(tmp_path) == sorted(before, key=os.listdir(tmp_path).index)
 
 
+@pytest.mark.parametrize("value", ["", " ", "x\nb y.wav", "x.wav ", "x\0.wav", os.fsdecode(b"\xff.wav")])
+def test_a_value_that_a_line_cannot_hold_is_refused(tmp_path, value):
+    with pytest.raises(UserError, match="^a: .* cannot be in a list"):
+        DataDir.write(tmp_path / "d", {"noisy.scp": {"a": value}, "clean.scp": {"a": "c.wav"}})
+    assert not list((tmp_path / "d").glob("*.scp"))
+
+
 def test_two_writers_leave_the_lists_of_one_of_them(tmp_path):
     code = (
         "import sys\nfrom setk.data.datadir import DataDir\n"

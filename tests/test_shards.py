@@ -9,8 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import h5py
@@ -113,6 +114,33 @@ def test_worker_processes_read_the_same(made):
     assert [_sum(pickle.loads(pickle.dumps(data)), i) for i in range(len(data))] == here
     with ProcessPoolExecutor(2) as pool:
         assert list(pool.map(_sum, [data] * len(data), range(len(data)))) == here
+
+
+def _sums_by_threads(made, count) -> list[float]:
+    data, together = Shards(made, "pairs"), threading.Barrier(count)
+
+    def read(i):
+        together.wait()
+        return _sum(data, i)
+
+    with ThreadPoolExecutor(count) as threads:
+        return list(threads.map(read, range(count)))
+
+
+def test_threads_share_the_open_files(made):
+    files, data = len(os.listdir("/proc/self/fd")), Shards(made, "pairs")
+    expected = [_sum(data, i) for i in range(8)]
+    del data
+    for _ in range(5):
+        assert _sums_by_threads(made, 8) == expected
+    assert len(os.listdir("/proc/self/fd")) <= files
+
+
+def test_a_read_that_the_system_cuts_short_goes_on(made, monkeypatch):
+    data, whole = Shards(made, "pairs"), os.pread
+    expected = [_sum(data, i) for i in range(len(data))]
+    monkeypatch.setattr(os, "pread", lambda descriptor, size, offset: whole(descriptor, min(size, 999), offset))
+    assert [_sum(data, i) for i in range(len(data))] == expected
 
 
 def test_a_copied_folder_is_read_where_it_lies(made, tmp_path, monkeypatch):

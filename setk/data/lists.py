@@ -33,6 +33,7 @@ Table = Mapping[str, object] | Iterable[tuple[str, object]]  # to be written: a 
 
 
 _ID = re.compile(r"[^\s/\0]+")
+_FITS_A_LINE = re.compile("[^\n\0\ud800-\udfff]+")  # the last are what a name that is not UTF-8 is read as
 
 
 def check_id(utt: str) -> str:
@@ -170,9 +171,17 @@ def read_wavs(path: str | os.PathLike, allow_commands: bool = False) -> dict[str
 
 
 def format_list(table: Table) -> Iterator[str]:
-    """The lines of a list or table, in C order. Raises UserError on an id that cannot be one."""
+    """The lines of a list or table, in C order. Raises UserError on an id that cannot be one, or a value that a line cannot hold."""
     rows = sorted(table.items(), key=lambda row: row[0].encode()) if isinstance(table, Mapping) else table
-    return (f"{check_id(utt)} {value}\n" for utt, value in rows)
+    return (f"{check_id(utt)} {_check_value(utt, str(value))}\n" for utt, value in rows)
+
+
+def _check_value(utt: str, value: str) -> str:
+    if not value or value != value.strip() or not _FITS_A_LINE.fullmatch(value):
+        raise UserError(
+            f"{utt}: {value!r} cannot be in a list: it is empty, begins or ends in white space, has a line break, or is not UTF-8"
+        )
+    return value
 
 
 def write_list(path: str | os.PathLike, table: Table) -> None:

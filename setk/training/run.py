@@ -166,7 +166,7 @@ class Run:
         """Take up the newest readable state; False if there is none."""
         state, damaged = self.states.read()
         step = state["step"] if state else -1
-        if self.ranks.total(torch.tensor(float(step))).item() != self.ranks.world * step:
+        if self.ranks.total(torch.tensor(float(step), dtype=torch.float64)).item() != self.ranks.world * step:
             raise UserError(f"{self.out}: the ranks do not find the same resume state there; all need one file system")
         if damaged and self.ranks.first:
             # Else it would take the place of the good one before it at the next save.

@@ -98,7 +98,7 @@ class Shards:
         place, size = int(self._place[i]) + start, count * row.itemsize
         found = {}
         for stream, begin in file.starts.items():
-            data = os.pread(self._descriptor(file.path), size, begin + place * row.itemsize)
+            data = _pread(self._descriptor(file.path), size, begin + place * row.itemsize)
             if len(data) < size:
                 raise UserError(f"{file.path}: is truncated; {REMAKE}")
             rows = np.frombuffer(data, row)
@@ -111,8 +111,18 @@ class Shards:
 
     def _descriptor(self, path: Path) -> int:
         if path not in self._descriptors:
-            self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            opened = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if self._descriptors.setdefault(path, opened) != opened:  # another thread was faster
+                os.close(opened)
         return self._descriptors[path]
+
+
+def _pread(descriptor: int, size: int, offset: int) -> bytes:
+    """`size` bytes from `offset` on, or those up to the end of the file: one call reads 2 GiB at most."""
+    data = os.pread(descriptor, size, offset)
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), offset + len(data))):
+        data += more
+    return data
 
 
 def _check_set(path: Path, files: list[ShardFile]) -> None:
