@@ -99,3 +99,10 @@ def test_every_number_of_a_training_has_a_range():
 @pytest.mark.parametrize("value", [0, -3, 10**5, 10**30])
 def test_sizes_of_models(name, field, value):
     refused(lambda: models.build(name, {field: value}), field)
+
+
+@pytest.mark.parametrize(
+    "name, sizes", [("fastenhancer", {"window": 512, "hop": 512}), ("dccrn", {"window": 400, "hop": 400})]
+)
+def test_a_hop_as_long_as_its_window(name, sizes):
+    refused(lambda: models.build(name, sizes), "hop")

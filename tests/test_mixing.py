@@ -165,3 +165,11 @@ def test_speed_moves_the_pitch():
     y = mixing.respeed(x, 16000)
     assert len(y) == 16000 and abs(np.abs(np.fft.rfft(y)).argmax() - 750) <= 1
     assert not mixing.respeed(np.zeros(0), 5).any()
+
+
+def test_clipping_does_not_erase_what_is_short():
+    x = np.zeros(32000)
+    x[5000:5600] = np.linspace(-1, 1, 600)  # less than the part that is clipped
+    y = mixing.clip(x, 0.05)
+    assert 0.9 < np.abs(y).max() < 0.96 and np.array_equal(y, np.clip(x, y.min(), y.max()))
+    assert not mixing.clip(np.zeros(100), 0.05).any()

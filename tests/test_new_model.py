@@ -162,6 +162,13 @@ def test_without_the_variable_a_checkpoint_is_refused_and_an_export_runs(toy, se
     assert se("enhance", tmp_path / "toy.onnx", noisy, out).returncode == 0
 
 
+def test_hidden_files_beside_a_model_are_none(toy, monkeypatch):
+    monkeypatch.setenv("SETK_MODELS", str(toy.parent))
+    (toy.parent / ".#toy.py").symlink_to("me@host.1234:17")  # the lock of an editor
+    (toy.parent / "._toy.py").write_bytes(b"\0")
+    assert "toy" in models.names() and not [name for name in models.names() if name.startswith(".")]
+
+
 def test_a_file_without_a_model_and_a_name_that_exists_are_refused(toy, monkeypatch):
     assert models.model_class("toy").presets["toy-wide"].hidden == 32 and "toy" in models.names()
     toy.with_name("fspen.py").write_text(MODEL)

@@ -234,6 +234,24 @@ def test_magnitude_makes_zeros_and_says_that_they_are_no_speed(se, small, tmp_pa
         assert (w != 0).sum() >= 0.2 * w.numel() and torch.equal(w[w != 0], before[name][w != 0])
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["prune", "m.pt", "link.pt", "--method", "magnitude", "--amount", 0.3],
+        ["quant", "ptq", "m.pt", "./m.pt", "--list", "n.scp"],
+        ["quant", "import", "m.pt", "m.pt"],
+    ],
+)
+def test_the_input_is_not_overwritten(se, small, lists, tmp_path, argv):
+    shutil.copyfile(small, tmp_path / "m.pt")
+    (tmp_path / "link.pt").symlink_to("m.pt")
+    shutil.copyfile(lists[1], tmp_path / "n.scp")
+    names = {name: tmp_path / name for name in ("m.pt", "link.pt", "./m.pt", "n.scp")}
+    done = se(*(names.get(arg, arg) for arg in argv))
+    assert done.returncode == 2 and "is the input" in done.err, done.err
+    assert (tmp_path / "m.pt").read_bytes() == small.read_bytes()
+
+
 @pytest.mark.full
 @pytest.mark.parametrize(
     "args, said",

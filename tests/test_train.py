@@ -537,6 +537,47 @@ def test_settings_that_cannot_be_are_told(work, overrides, words):
         loop.Run(s, TrainingData(work / "shards", s), work / "never", print, alone())
 
 
+@pytest.mark.parametrize(
+    "setting, words",
+    [
+        ("losses={l1: 1, perceptual: 1}", "'perceptual' is defined at 16000 Hz, the model works at 48000 Hz"),
+        ("losses={l1: 1, envelope: 1}", "'envelope' is defined at 16000 Hz"),
+        ("discriminator={}", "discriminator: .* 16000 Hz, not at 48000 Hz"),
+        ("metrics=[pesq_wb,stoi]", "best: 'pesq_wb' is not defined at 48000 Hz"),
+        ("metrics=[stoi,pesq_wb]", None),
+    ],
+)
+def test_what_has_no_meaning_at_the_rate_of_the_model_is_refused(setting, words):
+    from setk.core.errors import UserError
+    from setk.training.settings import check_rate, resolve
+
+    more = ["best=stoi"] if words is None else []
+    settings = resolve("fastenhancer_48k", [setting, *more])
+    if words is None:
+        return check_rate(settings, 48000)
+    with pytest.raises(UserError, match=words):
+        check_rate(settings, 48000)
+
+
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}])
+def test_shared_statistics_of_one_rank_are_those_of_torch(options):
+    import torch.distributed as dist
+
+    from setk.training.ranks import share_statistics
+
+    ours, theirs = torch.nn.BatchNorm1d(5, **options), torch.nn.BatchNorm1d(5, **options)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        share_statistics(ours, 1)
+        for _ in range(3):
+            x = 3 * torch.randn(8, 5, 7) + 1
+            assert torch.allclose(ours(x), theirs(x), atol=1e-5)
+        for name, value in theirs.state_dict().items():
+            assert torch.allclose(ours.state_dict()[name].float(), value.float(), atol=1e-5), name
+    finally:
+        dist.destroy_process_group()
+
+
 def test_bf16_autocast_stays_near_float32(work):
     from setk import models
     from setk.training.objective import Objective
@@ -844,6 +885,15 @@ def test_a_setting_that_the_data_do_not_use_is_told(work, tmp_path, train, setti
     assert words in told.err
     if train == "shards":
         assert "no effect" not in finish(work, tmp_path / "silent", *plain, train=train).err
+
+
+def test_what_a_killed_process_left_among_the_candidates_stops_nothing(work, tmp_path):
+    more = ("--set", "steps=2", "--set", "valid_every=1")
+    finish(work, tmp_path / "out", *more)
+    left = tmp_path / "out/average/.2.0123abcd.99999.tmp.pt"  # of another machine
+    left.write_bytes(b"half")
+    finish(work, tmp_path / "out", *more)
+    finish(work, tmp_path / "out", *more, "--fresh")
 
 
 def test_loss_falls(work):

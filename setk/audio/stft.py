@@ -98,6 +98,10 @@ class STFT(Transform):
         super().__post_init__()
         if self.points % 2 or self.points < self.window:
             raise ValueError(f"a transform of {self.points} points: odd, or shorter than window {self.window}")
+        if self.hop == self.window:
+            raise ValueError(
+                f"hop {self.hop}: as long as the window, which is 0 at its ends; at most {self.window // 2}"
+            )
 
     @property
     def points(self) -> int:

@@ -13,6 +13,7 @@ import typer
 from setk.cli import shell
 from setk.cli.train import train as se_train
 from setk.core.errors import UserError
+from setk.core.files import check_distinct
 
 app = shell.new_app("""
 se-quant export fspen fspen.onnx
@@ -80,9 +81,10 @@ def ptq(
     from setk.compress import ptq
     from setk.data import lists
 
-    source, _, about, _ = engines.model(model, weights=True)
+    source, file, about, _ = engines.model(model, weights=True)
     if source.quantization:
         raise UserError(f"{model}: is quantized already; use the float checkpoint")
+    check_distinct({"OUT": out}, [file])
     locations = lists.read_wavs(list_, allow_commands).values()
 
     def waves() -> Iterator[torch.Tensor]:
@@ -265,6 +267,7 @@ def import_(
     from setk import checkpoint
     from setk.export import importers
 
+    check_distinct({"OUT": out}, [source])
     model, facts = importers.load(source)
     checkpoint.save(out, model, {}, **facts)
     shell.note(f"se-quant: {out}: {model.name}, from a checkpoint in the layout of {facts['layout']}")

@@ -14,6 +14,7 @@ import torch
 from setk import checkpoint, engines, metrics
 from setk.audio import Location
 from setk.core.errors import AudioError, UserError
+from setk.core.files import check_distinct
 from setk.compress import pruning, units
 from setk.cost import macs as mac_rules, timing
 from setk.data import lists
@@ -68,6 +69,7 @@ def prune(
     dense, file, about, _ = engines.model(spec, weights=True)
     if dense.quantization and method != "part":
         raise UserError(f"{spec}: is quantized; prune the checkpoint that it was made from, then quantize the result")
+    check_distinct({"OUT": out}, [file])
     facts: dict[str, Any] = {"method": method, "source": about["provenance"], "sha256": about["sha256"]}
     if method == "part":
         model, facts["without"] = copy.deepcopy(dense).without(without), without

@@ -21,7 +21,7 @@ def model_files() -> dict[str, Path]:
         where = Path(entry)
         if not where.exists():
             raise UserError(f"SETK_MODELS: {entry} does not exist; correct or unset the variable")
-        for path in sorted(where.glob("[!_]*.py")) if where.is_dir() else [where]:
+        for path in sorted(where.glob("[!_.]*.py")) if where.is_dir() else [where]:
             if path.stem in files:
                 raise UserError(f"SETK_MODELS: {path} has the name of {files[path.stem]}; rename it")
             files[path.stem] = path

@@ -4,7 +4,7 @@ A MAC is one multiply-accumulate of a weight with an activation, or of two activ
 contracted (attention's Q K^T and A V). Positions that fall on zero padding count, as in every counter, and
 so do the outputs that a transposed convolution crops. Nothing else counts: no bias, norm, activation,
 gate, element-wise mask or STFT, so a contraction must be written as a matmul, einsum or convolution to be
-seen, not as multiply and sum. A product of complex tensors is four real ones.
+seen, not as multiply and sum. A matrix product of complex tensors is four real ones, a convolution of them three.
 
 The model runs once on the meta device, where tensors have shapes and no data, and every aten op passes
 through OpCounter. On that device recurrent layers and attention, in all their fused variants, decompose

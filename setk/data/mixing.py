@@ -186,8 +186,10 @@ def equalise(x: np.ndarray, generator: np.random.Generator, depth_db: float) -> 
 
 
 def clip(x: np.ndarray, part: float) -> np.ndarray:
-    """`x` [n] clipped as by an input that is set too high: so low that `part` (0 ... 1) of the samples reach the limit."""
-    limit = np.quantile(np.abs(x), 1 - part)
+    """`x` [n] clipped as by an input that is set too high: so low that `part` (0 ... 1) of the samples that are not 0
+    reach the limit."""
+    heard = np.abs(x[x != 0])
+    limit = np.quantile(heard, 1 - part) if len(heard) else 0.0
     return np.clip(x, -limit, limit)
 
 

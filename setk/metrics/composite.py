@@ -25,9 +25,11 @@ from setk.metrics.metric import Metric, Scores, undefined
 _SOURCE = "Hu, Loizou, TASLP 2008; the variant of Loizou's composite.m"
 
 METRICS = (
-    Metric("csig", "predicted rating of signal distortion", "1 ... 5", _SOURCE, needs="pesq"),
-    Metric("cbak", "predicted rating of background intrusiveness", "1 ... 5", _SOURCE, needs="pesq"),
-    Metric("covl", "predicted rating of overall quality", "1 ... 5", _SOURCE, needs="pesq"),
+    Metric("csig", "predicted rating of signal distortion", "1 ... 5", _SOURCE, needs="pesq", rates=(8000, 16000)),
+    Metric(
+        "cbak", "predicted rating of background intrusiveness", "1 ... 5", _SOURCE, needs="pesq", rates=(8000, 16000)
+    ),
+    Metric("covl", "predicted rating of overall quality", "1 ... 5", _SOURCE, needs="pesq", rates=(8000, 16000)),
 )
 NAMES = tuple(metric.name for metric in METRICS)
 # Offset, and weights of PESQ, LLR, WSS, SSNR.

@@ -57,12 +57,38 @@ _OPTIONS = {"dnsmos_p835": "--dnsmos-model", "dnsmos_p808": "--dnsmos-p808-model
 _SHAPES = {"dnsmos_p835": ([("input_1", [_LENGTH])], [3]), "dnsmos_p808": ([("input_1", [900, BANDS])], [1])}
 
 METRICS = (
-    Metric("dnsmos_sig", "DNSMOS P.835, speech", "1 ... 5", "Reddy, Gopal, Cutler, ICASSP 2022", needs="onnxruntime"),
     Metric(
-        "dnsmos_bak", "DNSMOS P.835, background", "1 ... 5", "Reddy, Gopal, Cutler, ICASSP 2022", needs="onnxruntime"
+        "dnsmos_sig",
+        "DNSMOS P.835, speech",
+        "1 ... 5",
+        "Reddy, Gopal, Cutler, ICASSP 2022",
+        needs="onnxruntime",
+        rates=(RATE,),
     ),
-    Metric("dnsmos_ovrl", "DNSMOS P.835, overall", "1 ... 5", "Reddy, Gopal, Cutler, ICASSP 2022", needs="onnxruntime"),
-    Metric("dnsmos_p808", "DNSMOS P.808", "1 ... 5", "Reddy, Gopal, Cutler, ICASSP 2021", needs="onnxruntime"),
+    Metric(
+        "dnsmos_bak",
+        "DNSMOS P.835, background",
+        "1 ... 5",
+        "Reddy, Gopal, Cutler, ICASSP 2022",
+        needs="onnxruntime",
+        rates=(RATE,),
+    ),
+    Metric(
+        "dnsmos_ovrl",
+        "DNSMOS P.835, overall",
+        "1 ... 5",
+        "Reddy, Gopal, Cutler, ICASSP 2022",
+        needs="onnxruntime",
+        rates=(RATE,),
+    ),
+    Metric(
+        "dnsmos_p808",
+        "DNSMOS P.808",
+        "1 ... 5",
+        "Reddy, Gopal, Cutler, ICASSP 2021",
+        needs="onnxruntime",
+        rates=(RATE,),
+    ),
 )
 
 

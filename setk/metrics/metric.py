@@ -16,7 +16,8 @@ class Metric:
     """One column of a score table.
 
     `needs` is the package that computes it, where numpy does not. `gain_of` names the metric of which this one
-    is the difference between estimate and unprocessed noisy signal; it needs the latter.
+    is the difference between estimate and unprocessed noisy signal; it needs the latter. `rates`: Hz at which it is defined;
+    (): any.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Metric:
     needs: str = ""
     gain_of: str = ""
     lower_is_better: bool = False
+    rates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,17 @@ from setk.metrics import pesq_process
 from setk.metrics.metric import Metric, Scores, silence, undefined
 
 METRICS = (
-    Metric("pesq_wb", "wideband PESQ, MOS-LQO", "1.0 ... 4.64", "ITU-T P.862.2", needs="pesq"),
-    Metric("pesq_nb", "narrowband PESQ, MOS-LQO", "1.0 ... 4.55", "ITU-T P.862 and P.862.1", needs="pesq"),
+    Metric("pesq_wb", "wideband PESQ, MOS-LQO", "1.0 ... 4.64", "ITU-T P.862.2", needs="pesq", rates=(16000,)),
+    Metric(
+        "pesq_nb",
+        "narrowband PESQ, MOS-LQO",
+        "1.0 ... 4.55",
+        "ITU-T P.862 and P.862.1",
+        needs="pesq",
+        rates=(8000, 16000),
+    ),
 )
-_RATES = {"pesq_wb": (16000,), "pesq_nb": (8000, 16000)}
+_RATES = {metric.name: metric.rates for metric in METRICS}
 _SHORTEST, _LONGEST = 0.25, 300.0  # s; P.862.3 recommends 8 to 30
 # The C code stores at most 50; the count here was within 10 % of its count on half a minute to 4 minutes of real speech.
 _MOST_STRETCHES = 44

@@ -237,6 +237,7 @@ def pitch(e: Example) -> Tensor:
     return -(labels * torch.log_softmax(logits, -1)).sum(-1).mean()
 
 
+AT_16_KHZ = ("perceptual", "envelope")  # whose bands are those of RATE
 LOSSES: Mapping[str, Callable[[Example], Tensor]] = {
     f.__name__: f
     for f in (

@@ -179,11 +179,20 @@ class SharedBatchNorm(_BatchNorm):
         variance = _Mean.apply(centred.square().mean(dims), self.world)
         count = self.world * x.numel() // x.shape[1]
         with torch.no_grad():
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-            self.num_batches_tracked.add_(1)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+            self._track(mean, variance * (count / (count - 1)))
+        y = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            y = y * self.weight.view(shape) + self.bias.view(shape)
+        return y.to(x.dtype)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics; without a momentum they are means over all batches."""
+        if not self.track_running_stats:
+            return
+        self.num_batches_tracked.add_(1)
+        part = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean, part)
+        self.running_var.lerp_(variance, part)
 
 
 def share_statistics(module: nn.Module, world: int) -> None:
