@@ -24,7 +24,7 @@ torch.set_num_threads(1)
 IDLE_PARTS: dict[str, set[str]] = {
     "effifusion_gan-small": {"phase"},
     "fqse-small": {"residual"},
-    "lite_rtse": {"phase"},
+    "lite_rtse": {"magnitude-residual", "multi-order", "phase"},
 }
 
 

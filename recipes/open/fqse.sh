@@ -12,5 +12,5 @@ float=  # experiment of conv_tasnet.sh, whose best model this one starts from; d
 
 mini_set='steps=60 quantization.observe=20'
 init_from conv_tasnet "$float"
-run_stages losses.envelope=4.0 losses.perceptual=0.5 losses.residual=0.3 mixing.clean_only=0.04 segment=1.5 seed=6 steps=1000 lr=3.0e-4 lr_end=1.0e-6 valid_every=1000
+run_stages losses.envelope=4.0 losses.perceptual=0.5 losses.residual=0.3 mixing.clean_only=0.04 segment=1.5 seed=7 steps=1000 lr=3.0e-4 lr_end=1.0e-6 valid_every=1000
 by_snr "float=$float/enhanced.tsv" "${conf##*/}=$dir/enhanced.tsv"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Lite-RTSE on a few hours of open speech and noise, mixed on the fly: how the included lite_rtse was trained, in eight trainings. The
+# Lite-RTSE on a few hours of open speech and noise, mixed on the fly: how the included lite_rtse was trained, in ten trainings. The
 # loss `hybrid` weighs compressed magnitudes so much that the magnitude residual learns to raise them under the noisy phase, which costs
-# STOI and SI-SDR. The later trainings give it less and less weight, the seventh starts from a residual of zero, and the last adds losses that
-# hear the noise that is left. fspen.sh describes the corpus.
+# STOI and SI-SDR. The later trainings give it less and less weight, the seventh starts from a residual of zero, the eighth adds losses that
+# hear the noise that is left, and the last two are longer, on segments that continue a recording. fspen.sh describes the corpus.
 #
 #   bash recipes/open/lite_rtse.sh --root CORPUS --more CORPUS_MORE
 conf=lite_rtse_open
@@ -26,4 +26,8 @@ if [[ ! $own_init ]]; then
 fi
 further+=(lr_end=1.0e-6)
 train_first seventh lite_rtse_open "${further[@]}" seed=9 steps=320 warmup=10 valid_every=80
-run_stages "${further[@]}" losses.perceptual=1.2 losses.residual=0.6 mixing.high_voice=0.1 seed=10 steps=800 valid_every=400
+further+=(losses.perceptual=1.2 losses.residual=0.6 mixing.high_voice=0.1)
+train_first eighth lite_rtse_open "${further[@]}" seed=10 steps=800 valid_every=400
+further+=(context=2.0 lr=1.0e-3 'mixing.level=[-60,-12]' mixing.clean_only=0.03)
+train_first ninth lite_rtse_open "${further[@]}" seed=62 steps=1500 valid_every=750
+run_stages "${further[@]}" ema=0.995 seed=65 steps=1800 valid_every=900
