@@ -89,11 +89,10 @@ def export_c(onnx: Path, out: Path, engine: Any = None, weights: str = "float") 
 
 
 def place(source: Path, out: Path) -> None:
-    """Copy a .c and its .h to OUT.c and OUT.h, whose name need not be one of C."""
-    with atomic_path(out.with_suffix(".h")) as temporary:
-        shutil.copyfile(source.with_suffix(".h"), temporary)
-    with atomic_path(out) as temporary:
-        temporary.write_text(source.read_text().replace(f'#include "{source.stem}.h"', f'#include "{out.stem}.h"', 1))
+    """Copy a .c and its .h to OUT.c and OUT.h, whose name need not be one of C. Neither gets its name before both are complete."""
+    with atomic_path(out.with_suffix(".h")) as header, atomic_path(out) as code:
+        shutil.copyfile(source.with_suffix(".h"), header)
+        code.write_text(source.read_text().replace(f'#include "{source.stem}.h"', f'#include "{out.stem}.h"', 1))
 
 
 def draft(onnx: Path, out: Path, weights: str = "float") -> Path:
