@@ -887,6 +887,14 @@ def test_a_setting_that_the_data_do_not_use_is_told(work, tmp_path, train, setti
         assert "no effect" not in finish(work, tmp_path / "silent", *plain, train=train).err
 
 
+def test_a_refused_training_leaves_no_directory(work, tmp_path):
+    finish(work, tmp_path / "never", "--set", "accumulate=3", code=2)
+    assert not (tmp_path / "never").exists()
+    (tmp_path / "mine").mkdir()
+    finish(work, tmp_path / "mine", "--set", "accumulate=3", code=2)
+    assert (tmp_path / "mine").exists()
+
+
 def test_what_a_killed_process_left_among_the_candidates_stops_nothing(work, tmp_path):
     more = ("--set", "steps=2", "--set", "valid_every=1")
     finish(work, tmp_path / "out", *more)

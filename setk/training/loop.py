@@ -12,7 +12,7 @@ import fcntl
 import os
 import sys
 import time
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -73,7 +73,9 @@ os.register_at_fork(after_in_child=_let_go)
 
 @contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Hold the experiment directory, which is made. Raises UserError if another process holds it."""
+    """Hold the experiment directory, which is made, and removed if nothing was written to it. Raises UserError if another process
+    holds it."""
+    existed = out.exists()
     folder = os.open(make_dir(out), os.O_RDONLY)
     _held.add(folder)
     try:
@@ -85,6 +87,9 @@ def alone(out: Path) -> Iterator[None]:
         if folder in _held:  # not in a forked process, which has let it go
             _held.remove(folder)
             os.close(folder)
+            if not existed:
+                with suppress(OSError):  # not empty
+                    out.rmdir()
 
 
 def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:
