@@ -814,6 +814,13 @@ def test_resample_passes_a_list_through(tmp_path, rng, se):
     )
 
 
+def test_a_refused_resample_does_not_claim_its_folder(tmp_path, rng, se):
+    audio.write(tmp_path / "c.wav", rng.standard_normal((2, 882)) * 0.1, 44100)
+    for options, code in (([], 1), (["--channel", 3], 1), (["--channel", 2], 0)):
+        done = se("prep", "resample", "-", "out", *options, cwd=tmp_path, input=b"c c.wav\n")
+        assert done.returncode == code and (tmp_path / "out").exists() == (code == 0), done.err
+
+
 def test_a_rerun_of_resample_keeps_what_it_would_make_again_and_nothing_else(tmp_path, rng, se):
     for name, samples in (("a", 48000), ("older", 72000)):
         wav(tmp_path / f"{name}.wav", rng, samples, 48000)

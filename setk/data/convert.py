@@ -95,7 +95,7 @@ def convert_all(
     def tasks() -> Iterator[Task]:
         for utt, place in table:
             task = Task(utt, place, folder / f"{utt}.wav", rate, resampler, channel)
-            if _is_ready(place, rate):
+            if _writes_nothing(place, rate, channel):
                 yield task
                 continue
             claim.check()
@@ -116,11 +116,13 @@ def _refuse_overwriting(task: Task) -> None:
         raise UserError(f"{task.target}: is the wav to convert; choose another output folder")
 
 
-def _is_ready(place: Location, rate: int) -> bool:
-    """Whether no file will be written for this source: it can be used in place, or cannot be read."""
+def _writes_nothing(place: Location, rate: int, channel: int | None) -> bool:
+    """Whether no file will be written for this source: it can be used in place, cannot be read, or has another number of channels."""
     if not (place.is_file and place.can_be_read_again()):
         return False  # to probe it is to run or to drain it
     try:
-        return _needs_no_file(place, place.probe(), rate)
+        info = place.probe()
     except AudioError:
         return True
+    without_choice = info.channels > 1 and (channel is None or channel > info.channels)
+    return without_choice or _needs_no_file(place, info, rate)
