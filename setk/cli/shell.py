@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -267,8 +268,9 @@ def _require_streams(name: str) -> None:
         sys.exit(USAGE)
     if sys.stdin is None:
         sys.stdin = open(os.devnull)
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
-        os.set_blocking(stream.fileno(), True)
+    for descriptor in range(3):
+        with contextlib.suppress(OSError):  # a closed one
+            os.set_blocking(descriptor, True)
 
 
 class Failures:
