@@ -102,6 +102,13 @@ def test_a_device_stays_a_device(tmp_path):
     assert (tmp_path / "null").is_char_device() and os.listdir(tmp_path) == ["null"]
 
 
+def test_a_full_device_is_named(tmp_path):
+    (tmp_path / "full").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as fault:
+        files.write_text(tmp_path / "full", "text")
+    assert fault.value.filename == str(tmp_path / "full")
+
+
 def test_a_named_pipe_gets_the_bytes(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with subprocess.Popen(["cat", tmp_path / "pipe"], stdout=subprocess.PIPE) as reader:

@@ -549,14 +549,14 @@ def test_settings_that_cannot_be_are_told(work, overrides, words):
 )
 def test_what_has_no_meaning_at_the_rate_of_the_model_is_refused(setting, words):
     from setk.core.errors import UserError
-    from setk.training.settings import check_rate, resolve
+    from setk.training.settings import check_defined, resolve
 
     more = ["best=stoi"] if words is None else []
     settings = resolve("fastenhancer_48k", [setting, *more])
     if words is None:
-        return check_rate(settings, 48000)
+        return check_defined(settings, 48000)
     with pytest.raises(UserError, match=words):
-        check_rate(settings, 48000)
+        check_defined(settings, 48000)
 
 
 @pytest.mark.parametrize("options", [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}])

@@ -95,10 +95,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     if path.is_dir():
         raise UserError(f"{path}: is a directory; give the name of a file to write")
     if _takes_bytes(path):
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _naming(path):
             tmp = Path(folder, path.name)
             yield tmp
-            with open(tmp, "rb") as source, _open_to_append(path) as target:
+            with open(tmp, "rb") as source, _open_in_place(path) as target:
                 shutil.copyfileobj(source, target)
         return
     if path.is_symlink():
@@ -110,16 +110,24 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     _sweep(os.path.abspath(path.parent))
     tmp = _temporary(path)
     try:
-        yield tmp
-        # Data must be on disk before the name is: after a power cut a renamed file may otherwise be empty.
-        _sync(tmp)
-        os.replace(tmp, path)
-    except OSError as e:
-        if e.filename is None and e.errno is not None:  # of a write, which does not name its file
-            raise OSError(e.errno, os.strerror(e.errno), str(path)) from e
-        raise
+        with _naming(path):
+            yield tmp
+            # Data must be on disk before the name is: after a power cut a renamed file may otherwise be empty.
+            _sync(tmp)
+            os.replace(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Give the errors of writing the name of the file, which a write does not know."""
+    try:
+        yield
+    except OSError as e:
+        if e.filename is None and e.errno is not None:
+            raise OSError(e.errno, os.strerror(e.errno), str(path)) from e
+        raise
 
 
 def _takes_bytes(path: Path) -> bool:
@@ -136,12 +144,13 @@ def _standard(path: Path) -> int | None:
     return None
 
 
-def _open_to_append(path: Path) -> BinaryIO:
-    """The place that `path` is, for writing after what this process has written to it."""
+def _open_in_place(path: Path) -> BinaryIO:
+    """What is at `path`, for writing after what this process has written to it."""
     descriptor = _standard(path)
     if descriptor is None:
         return open(path, "wb")
-    sys.stdout.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
     return os.fdopen(os.dup(descriptor), "wb")
 
 

@@ -33,7 +33,7 @@ Table = Mapping[str, object] | Iterable[tuple[str, object]]  # to be written: a 
 
 
 _ID = re.compile(r"[^\s/\0]+")
-_FITS_A_LINE = re.compile("[^\n\0\ud800-\udfff]+")  # the last are what a name that is not UTF-8 is read as
+_LINE = re.compile("[^\n\0\ud800-\udfff]+")  # the last are what a name that is not UTF-8 is read as
 
 
 def check_id(utt: str) -> str:
@@ -177,11 +177,15 @@ def format_list(table: Table) -> Iterator[str]:
 
 
 def _check_value(utt: str, value: str) -> str:
-    if not value or value != value.strip() or not _FITS_A_LINE.fullmatch(value):
+    if not _fits_a_line(value):
         raise UserError(
             f"{utt}: {value!r} cannot be in a list: it is empty, begins or ends in white space, has a line break, or is not UTF-8"
         )
     return value
+
+
+def _fits_a_line(value: str) -> bool:
+    return value == value.strip() and _LINE.fullmatch(value) is not None
 
 
 def write_list(path: str | os.PathLike, table: Table) -> None:
@@ -209,7 +213,7 @@ def check_location(location: str) -> str:
         location.encode()
     except UnicodeEncodeError:
         raise UserError(f"{location!r}: the name is not UTF-8; rename it") from None
-    if location != location.strip() or {"\n", "\0"} & set(location) or location.endswith("|"):
+    if not _fits_a_line(location) or location.endswith("|"):
         raise UserError(
             f"{location!r}: a list cannot hold a name that ends in white space or '|' or has a line break; rename it"
         )

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, NamedTuple, Protocol, Sequence
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Protocol, Sequence
 
 import numpy as np
 
@@ -237,8 +237,8 @@ class _Worker:
         return finished(entry, made_of, clipped, lost_above_hz(engine, info.rate, self.output))
 
 
-def _load(spec: str, trust: bool, settings: Sequence[str], stft: str | None) -> None:
-    _Worker.loaded = open_engine(spec, trust=trust, settings=settings, stft=stft)
+def _load(spec: str, options: Mapping[str, Any]) -> None:
+    _Worker.loaded = open_engine(spec, **options)
 
 
 def check_name(entry: Entry) -> None:
@@ -300,7 +300,8 @@ def enhance_list(
         raise UserError(f"--batch {batch}: at most {MOST_TOGETHER}")
     output.check()
     audio.check_format(f"name{suffix}", subtype)
-    engine = open_engine(spec, trust=trust, settings=tuple(settings), stft=stft)
+    options = {"trust": trust, "settings": tuple(settings), "stft": stft}
+    engine = open_engine(spec, **options)
     if batch > 1 and not engine.causal:
         raise UserError(f"{engine.name} is not causal and accepts one signal at a time; --jobs runs several")
     seconds_at_a_time(engine, chunk, batch > 1)
@@ -323,8 +324,8 @@ def enhance_list(
         results = _in_batches(engine, batch, chunk, items, subtype, output, claim)
     else:
         worker = _Worker(engine if jobs == 1 else None, chunk, subtype, output, claim)
-        opened = (spec, trust, tuple(settings), stft)
-        results = pool.ordered_map(worker, items, jobs, _load if jobs > 1 else None, opened if jobs > 1 else ())
+        loading = (_load, (spec, options)) if jobs > 1 else ()
+        results = pool.ordered_map(worker, items, jobs, *loading)
     for done in results:
         if not (done.error or done.kept):
             made.add(done.made_of, done.path)

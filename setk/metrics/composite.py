@@ -22,14 +22,16 @@ from typing import Mapping, Sequence
 
 from setk.metrics.metric import Metric, Scores, undefined
 
-_SOURCE = "Hu, Loizou, TASLP 2008; the variant of Loizou's composite.m"
-
+_SHARED = {
+    "range": "1 ... 5",
+    "reference": "Hu, Loizou, TASLP 2008; the variant of Loizou's composite.m",
+    "needs": "pesq",
+    "rates": (8000, 16000),
+}
 METRICS = (
-    Metric("csig", "predicted rating of signal distortion", "1 ... 5", _SOURCE, needs="pesq", rates=(8000, 16000)),
-    Metric(
-        "cbak", "predicted rating of background intrusiveness", "1 ... 5", _SOURCE, needs="pesq", rates=(8000, 16000)
-    ),
-    Metric("covl", "predicted rating of overall quality", "1 ... 5", _SOURCE, needs="pesq", rates=(8000, 16000)),
+    Metric("csig", "predicted rating of signal distortion", **_SHARED),
+    Metric("cbak", "predicted rating of background intrusiveness", **_SHARED),
+    Metric("covl", "predicted rating of overall quality", **_SHARED),
 )
 NAMES = tuple(metric.name for metric in METRICS)
 # Offset, and weights of PESQ, LLR, WSS, SSNR.

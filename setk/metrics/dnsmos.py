@@ -36,7 +36,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from setk.core.errors import UserError
 from setk.core.files import sha256
 from setk.core.numerics import triangles
-from setk.metrics.metric import Extras, Metric, Scores, undefined
+from setk.metrics.metric import Extras, Metric, Scores, undefined, wrong_rate
 
 RATE, WINDOW = 16_000, 9.01  # Hz, s
 SHORTEST = 0.3  # s
@@ -56,39 +56,13 @@ _OPTIONS = {"dnsmos_p835": "--dnsmos-model", "dnsmos_p808": "--dnsmos-p808-model
 # Inputs and output of a network, without the batch.
 _SHAPES = {"dnsmos_p835": ([("input_1", [_LENGTH])], [3]), "dnsmos_p808": ([("input_1", [900, BANDS])], [1])}
 
+_IN_2022, _IN_2021 = "Reddy, Gopal, Cutler, ICASSP 2022", "Reddy, Gopal, Cutler, ICASSP 2021"
+_SHARED = {"range": "1 ... 5", "needs": "onnxruntime", "rates": (RATE,)}
 METRICS = (
-    Metric(
-        "dnsmos_sig",
-        "DNSMOS P.835, speech",
-        "1 ... 5",
-        "Reddy, Gopal, Cutler, ICASSP 2022",
-        needs="onnxruntime",
-        rates=(RATE,),
-    ),
-    Metric(
-        "dnsmos_bak",
-        "DNSMOS P.835, background",
-        "1 ... 5",
-        "Reddy, Gopal, Cutler, ICASSP 2022",
-        needs="onnxruntime",
-        rates=(RATE,),
-    ),
-    Metric(
-        "dnsmos_ovrl",
-        "DNSMOS P.835, overall",
-        "1 ... 5",
-        "Reddy, Gopal, Cutler, ICASSP 2022",
-        needs="onnxruntime",
-        rates=(RATE,),
-    ),
-    Metric(
-        "dnsmos_p808",
-        "DNSMOS P.808",
-        "1 ... 5",
-        "Reddy, Gopal, Cutler, ICASSP 2021",
-        needs="onnxruntime",
-        rates=(RATE,),
-    ),
+    Metric("dnsmos_sig", "DNSMOS P.835, speech", reference=_IN_2022, **_SHARED),
+    Metric("dnsmos_bak", "DNSMOS P.835, background", reference=_IN_2022, **_SHARED),
+    Metric("dnsmos_ovrl", "DNSMOS P.835, overall", reference=_IN_2022, **_SHARED),
+    Metric("dnsmos_p808", "DNSMOS P.808", reference=_IN_2021, **_SHARED),
 )
 
 
@@ -140,8 +114,8 @@ def compute(est: np.ndarray, rate: int, names: Sequence[str], extras: Extras = E
 
 
 def _obstacle(est: np.ndarray, rate: int) -> str | None:
-    if rate != RATE:
-        return f"is defined at {RATE} Hz, not at {rate} Hz; se-score --rate {RATE} resamples"
+    if reason := wrong_rate((RATE,), rate):
+        return reason
     if len(est) < SHORTEST * rate:
         return f"{len(est) / rate:.3f} s is too short: {SHORTEST} s are needed"
     return "the estimate is silent" if np.ptp(est) == 0 else None

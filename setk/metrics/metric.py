@@ -38,6 +38,13 @@ class Extras:
     dnsmos_p808: str | None = None
 
 
+def wrong_rate(rates: tuple[int, ...], rate: int) -> str | None:
+    """Why a metric that is defined at `rates` has no value at `rate` Hz; None if it has one."""
+    if not rates or rate in rates:
+        return None
+    return f"is defined at {' or '.join(map(str, rates))} Hz, not at {rate} Hz; se-score --rate {rates[-1]} resamples"
+
+
 def undefined(names: Iterable[str], reason: str) -> Scores:
     """None of `names` has a value for this pair of signals, for one reason."""
     names = tuple(names)

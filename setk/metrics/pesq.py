@@ -23,7 +23,7 @@ from typing import Sequence
 import numpy as np
 
 from setk.metrics import pesq_process
-from setk.metrics.metric import Metric, Scores, silence, undefined
+from setk.metrics.metric import Metric, Scores, silence, undefined, wrong_rate
 
 METRICS = (
     Metric("pesq_wb", "wideband PESQ, MOS-LQO", "1.0 ... 4.64", "ITU-T P.862.2", needs="pesq", rates=(16000,)),
@@ -64,9 +64,8 @@ def compute(ref: np.ndarray, est: np.ndarray, rate: int, names: Sequence[str]) -
 
 def _score(name: str, ref: np.ndarray, est: np.ndarray, rate: int) -> float | str:
     """The score, or why there is none."""
-    if rate not in _RATES[name]:
-        rates = " or ".join(map(str, _RATES[name]))
-        return f"is defined at {rates} Hz, not at {rate} Hz; se-score --rate {_RATES[name][-1]} resamples"
+    if reason := wrong_rate(_RATES[name], rate):
+        return reason
     from pesq.cypesq import cypesq_error_message
 
     try:

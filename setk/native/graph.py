@@ -33,10 +33,12 @@ _BINARY = {
     "Equal": "EQUAL",
     "Greater": "GREATER",
     "GreaterOrEqual": "GREATER_EQUAL",
+    "Max": "MAXIMUM",
+    "Min": "MINIMUM",
 }
 _WHOLE = ("ArgMax", "Equal", "Greater", "GreaterOrEqual", "Less")  # whole numbers, or 0 and 1
 _LARGEST_POWER = 4
-_FLOATS = (1, 10, 11)  # types of numbers that a Cast to leaves as they are
+_FLOATS = (1, 11)  # types of numbers that a Cast to leaves as they are
 
 
 class Translator:
@@ -70,8 +72,10 @@ class Translator:
             elif node.op in _UNARY:
                 self.places[node.outputs[0]] = apply(self.memory, _UNARY[node.op], [self.place(node.inputs[0])])
             elif node.op in _BINARY:
-                a, b = map(self.place, node.inputs)
-                self.places[node.outputs[0]] = apply(self.memory, _BINARY[node.op], [a, b])
+                y, *others = map(self.place, node.inputs)  # of Max and Min any number
+                for x in others:
+                    y = apply(self.memory, _BINARY[node.op], [y, x])
+                self.places[node.outputs[0]] = y
             else:
                 raise Unsupported(f"operator {node.op}")
 
@@ -111,6 +115,8 @@ class Translator:
         """A view of a constant."""
         data = self.constants[node.inputs[0]]
         if node.op == "Cast":
+            if node.attributes["to"] not in reader.TYPES:
+                raise Unsupported("Cast to a type that is not of setk's exports")
             data = data.astype(reader.TYPES[node.attributes["to"]])
         for name, value in zip(node.outputs, self.view(node, data)):
             self.constants[name] = value
@@ -182,18 +188,6 @@ class Translator:
         y = x
         for _ in range(int(exponent) - 1):
             y = apply(self.memory, "MUL", [y, x])
-        self.places[node.outputs[0]] = y
-
-    def _max(self, node: Node) -> None:
-        self._extreme(node, "MAXIMUM")
-
-    def _min(self, node: Node) -> None:
-        self._extreme(node, "MINIMUM")
-
-    def _extreme(self, node: Node, function: str) -> None:
-        y, *others = (self.place(name) for name in node.inputs)
-        for x in others:
-            y = apply(self.memory, function, [y, x])
         self.places[node.outputs[0]] = y
 
     def _clip(self, node: Node) -> None:
@@ -272,13 +266,8 @@ class Translator:
 
     def _gemm(self, node: Node) -> None:
         at = node.attributes
-        if (
-            at.get("alpha", 1.0) != 1.0
-            or at.get("beta", 1.0) != 1.0
-            or at.get("transA", 0)
-            or node.inputs[1] not in self.constants
-        ):
-            raise Unsupported("Gemm with factors, or with a right operand that is not constant")
+        if at.get("alpha", 1.0) != 1.0 or at.get("beta", 1.0) != 1.0 or at.get("transA", 0):
+            raise Unsupported("Gemm with factors, or with a transposed left operand")
         weights = self._constant(node, 1).astype(np.float32)
         weights = weights.T if at.get("transB") else weights
         bias = np.broadcast_to(self._constant(node, 2), weights.shape[1:]) if len(node.inputs) > 2 else None
@@ -343,8 +332,7 @@ class Translator:
     def _conv(self, node: Node) -> None:
         x, weights = self.place(node.inputs[0]), self._constant(node, 1).astype(np.float32)
         bias = self._constant(node, 2) if len(node.inputs) > 2 else np.zeros(len(weights), np.float32)
-        if node.attributes.get("auto_pad", "NOTSET") != "NOTSET":
-            raise Unsupported("Conv with auto_pad (padding='same'); give the padding as numbers")
+        self._check_padding(node)
         if node.inputs[0] in self.joined:
             state, newest = self.joined[node.inputs[0]]
             self.places[node.outputs[0]] = layers.depthwise(
@@ -352,6 +340,11 @@ class Translator:
             )
             return
         self.places[node.outputs[0]] = layers.convolve(self.memory, x, weights, bias, node.attributes)
+
+    def _check_padding(self, node: Node) -> None:
+        at = node.attributes
+        if at.get("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in at:
+            raise Unsupported(f"{node.op} with auto_pad (padding='same') or output_shape; give the padding as numbers")
 
     def _batchnormalization(self, node: Node) -> None:
         gain, offset, mean, variance = (self._constant(node, i).astype(np.float64) for i in range(1, 5))
@@ -363,8 +356,7 @@ class Translator:
 
     def _convtranspose(self, node: Node) -> None:
         x, weights = self.place(node.inputs[0]), self._constant(node, 1).astype(np.float32)
-        if node.attributes.get("auto_pad", "NOTSET") != "NOTSET" or "output_shape" in node.attributes:
-            raise Unsupported("ConvTranspose with auto_pad or output_shape; give the padding as numbers")
+        self._check_padding(node)
         outputs = weights.shape[1] * node.attributes.get("group", 1)
         bias = self._constant(node, 2) if len(node.inputs) > 2 else np.zeros(outputs, np.float32)
         group = node.attributes.get("group", 1)

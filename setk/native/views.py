@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Mapping
+from typing import Any, Mapping
 
 import numpy as np
 
@@ -27,8 +27,9 @@ def apply(node: Node, x: np.ndarray, constants: Mapping[str, np.ndarray]) -> lis
     """What an operator that only moves elements makes of x, numbers or addresses: an array for each output."""
     at = node.attributes
 
-    def ints(index: int) -> list[int]:
-        return constants[node.inputs[index]].ravel().tolist()
+    def ints(index: int, default: Any = None) -> Any:
+        name = node.inputs[index] if index < len(node.inputs) else ""
+        return constants[name].ravel().tolist() if name else default
 
     if node.op in ("Identity", "Cast"):
         return [x]
@@ -40,22 +41,22 @@ def apply(node: Node, x: np.ndarray, constants: Mapping[str, np.ndarray]) -> lis
     if node.op == "Transpose":
         return [x.transpose(at.get("perm"))]
     if node.op == "Squeeze":
-        return [x.squeeze(tuple(ints(1)) if len(node.inputs) > 1 else None)]
+        axes = ints(1)
+        return [x.squeeze(None if axes is None else tuple(axes))]
     if node.op == "Unsqueeze":
         return [np.expand_dims(x, tuple(ints(1)))]
     if node.op == "Expand":
         return [np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(ints(1))))]
     if node.op == "Slice":
         starts, ends = ints(1), ints(2)
-        axes = ints(3) if "".join(node.inputs[3:4]) else range(len(starts))
-        steps = ints(4) if "".join(node.inputs[4:5]) else [1] * len(starts)
+        axes, steps = ints(3, range(len(starts))), ints(4, [1] * len(starts))
         cut = [slice(None)] * x.ndim
         for axis, start, end, step in zip(axes, starts, ends, steps):
             cut[axis] = slice(start, end, step)
         return [x[tuple(cut)]]
     if node.op == "Split":
         axis = at.get("axis", 0)
-        sizes = ints(1) if len(node.inputs) > 1 else [x.shape[axis] // len(node.outputs)] * len(node.outputs)
+        sizes = ints(1, [x.shape[axis] // len(node.outputs)] * len(node.outputs))
         return np.split(x, np.cumsum(sizes)[:-1], axis)
     if node.op == "Gather":
         return [np.take(x, constants[node.inputs[1]], at.get("axis", 0))]

@@ -27,7 +27,7 @@ from setk.training.progress import Clock, Sums, show_time
 from setk.training.ranks import Ranks
 from setk.training.resume import States, check_identity
 from setk.training.schedule import learning_rate
-from setk.training.settings import Settings, check_rate
+from setk.training.settings import Settings, check_defined
 from setk.training.start import build
 from setk.training.validation import validate
 
@@ -61,7 +61,7 @@ class Run:
         self.warn = say
         self.say = say if ranks.first else lambda message: None
         self.model = build(settings).to(ranks.device)
-        check_rate(settings, self.model.sample_rate)
+        check_defined(settings, self.model.sample_rate)
         if settings.context and not self.model.causal:
             raise UserError(
                 f"context {settings.context:g}: {self.model.name} is not causal, and keeps nothing of what it heard; set 0"

@@ -219,20 +219,21 @@ def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
     return settings
 
 
-def check_rate(settings: Settings, rate: int) -> None:
+def check_defined(settings: Settings, rate: int) -> None:
     """Raise UserError if a loss, the discriminator, or a metric by which checkpoints are chosen has no meaning at `rate` Hz."""
     from setk.metrics import METRICS
+    from setk.metrics.metric import wrong_rate
     from setk.training.losses import AT_16_KHZ, RATE
 
-    for name in settings.losses if rate != RATE else ():
-        if name in AT_16_KHZ:
+    for name in settings.losses:
+        if name in AT_16_KHZ and rate != RATE:
             raise UserError(f"losses: '{name}' is defined at {RATE} Hz, the model works at {rate} Hz; remove it")
-    if settings.discriminator and rate not in METRICS["pesq_wb"].rates:
+    if settings.discriminator and wrong_rate(METRICS["pesq_wb"].rates, rate):
         raise UserError(
             f"discriminator: it learns wideband PESQ, which is defined at {RATE} Hz, not at {rate} Hz; remove it"
         )
     for name in settings.weights:
-        if METRICS[name].rates and rate not in METRICS[name].rates:
+        if wrong_rate(METRICS[name].rates, rate):
             raise UserError(
                 f"best: '{name}' is not defined at {rate} Hz, where the model works; set metrics and best, as in "
                 "--set 'metrics=[stoi, si_sdr]'"

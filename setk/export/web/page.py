@@ -120,5 +120,5 @@ def snr_to_model(translated: Translated, engine: Any) -> float | None:
     ]
     exact, rounded = (lambda x, m=machine: m.run(x, m.start()) for machine in machines)
     found = parity(lambda x: reference(engine, x, translated.delay), exact, translated)
-    require(found, "not written: the program of the page differs from the model")
+    require(found, f"{translated.about['model']}: not written: the program of the page differs from the model")
     return rounding_snr(exact, rounded, translated)
