@@ -20,12 +20,17 @@ score_on=valid  # valid or test
 time=false  # true: measure the time of a hop of every variant on this machine, for the table
 variants=recipes/ablations.tsv  # table of variants; yours may have other rows
 STAGES='0 prepare and count costs, 1 shards, 2 train, 4 enhance, 5 score, 6 ablation.md'
-for ((i = 1; i < $#; i++)); do
-    value=$((i + 1))
-    case ${!i} in
-        --paper) paper=${!value} ;;
-        --corpus) corpus=${!value} ;;
-    esac
+# The corpus decides which options there are. The command line has priority over a config, as in parse_options.sh.
+for _first in --config '--paper --corpus'; do
+    for ((_i = 1; _i < $#; _i++)); do
+        _value=$((_i + 1)) _value=${!_value}
+        [[ " $_first " == *" ${!_i} "* ]] || continue
+        case ${!_i} in
+            --config) [[ ! -r $_value ]] || eval "$(. "$(readlink -f -- "$_value")"; declare -p paper corpus)" ;;
+            --paper) paper=$_value ;;
+            --corpus) corpus=$_value ;;
+        esac
+    done
 done
 case $paper in
     fqse) corpus=${corpus:-librimix} ;;

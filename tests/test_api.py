@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
+import pickle
 import subprocess
 import sys
 
@@ -96,6 +98,13 @@ def test_the_output_of_a_stream_is_as_late_as_it_states(rate, stated):
         waited = max(waited, seen - given)
         given += len(stream.push(block))
     assert 0 <= 1000 * waited / rate - stated <= 1.5
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_model_can_be_copied_and_sent_to_another_process(copied, rng):
+    model = setk.load("fspen")
+    noise = rng.standard_normal(4000)
+    assert (copied(model).enhance(noise, 16000) == model.enhance(noise, 16000)).all()
 
 
 def test_input_may_be_float_or_int16_with_or_without_channels():

@@ -111,7 +111,7 @@ def test_a_training_that_reaches_its_time_limit_goes_on_to_the_same_bits(tmp_pat
     done = launched(
         cluster,
         ROOT,
-        *("--time", "60", "--requeue", "--signal=TERM@20", tmp_path / "train.log"),
+        *("--time", "1:00:00", "--requeue", "--signal=TERM@20", tmp_path / "train.log"),
         *(sys.executable, "-P", slow, *training(tmp_path / "limited")),
     )
     log = (tmp_path / "train.log").read_text()
@@ -126,7 +126,7 @@ def test_a_training_that_reaches_its_time_limit_goes_on_to_the_same_bits(tmp_pat
 
 def test_a_signal_without_requeue_ends_the_job(tmp_path, cluster):
     process = subprocess.Popen(
-        [UTILS / "slurm.sh", "--signal", "TERM@30", "--time", "60", "x.log", "bash", "-c", "trap 'echo saved; exit 5' TERM; touch on; while :; do sleep 0.1; done"],
+        [UTILS / "slurm.sh", "--signal", "TERM@30", "--time", "1:00:00", "x.log", "bash", "-c", "trap 'echo saved; exit 5' TERM; touch on; while :; do sleep 0.1; done"],
         cwd=tmp_path,
         env=cluster,
         stderr=subprocess.PIPE,

@@ -51,6 +51,13 @@ def test_wilcoxon_is_exact_for_few_pairs(rng):
         assert compare.wilcoxon(d) == pytest.approx(stats.wilcoxon(d, method="exact").pvalue, abs=1e-9)
 
 
+def test_equal_differences_of_decimals_are_ties(rng):
+    steps, a = rng.integers(-2, 3, 40), rng.integers(1000, 4500, 40)
+    steps[:3] = (-1, 1, 2)
+    found = compare.paired("pesq_wb", a / 1000, (a + steps) / 1000)
+    assert found.p_wilcoxon == compare.wilcoxon(np.sort(steps).astype(float))
+
+
 @pytest.mark.parametrize("kind", ["ties", "zeros and ties", "many"])
 def test_wilcoxon_is_approximated_otherwise(rng, kind):
     for _ in range(50):

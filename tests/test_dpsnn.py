@@ -298,8 +298,9 @@ def test_size_and_start():
     assert all(0.005 < rate < 0.7 for rate in rates.values()), rates  # or it would not learn
     two = models.build("dpsnn", {"blocks": 2})
     assert models.count_parameters(two)["params"] == 372_996 + 1537 + 512 + 2 * 65792 + 65536
-    with pytest.raises(UserError, match="whole hops"):
-        models.build("dpsnn", {"context": 0.004})
+    for context in (0.004, 0.0):
+        with pytest.raises(UserError, match="whole hops of 40 samples, context 1 or more"):
+            models.build("dpsnn", {"context": context})
     with pytest.raises(UserError, match="multiple of width"):
         models.build("dpsnn", {"hidden": 300})
 
@@ -318,6 +319,31 @@ def test_a_step_exports_and_runs_alike(rng):
     # A sum that rounds otherwise may flip a spike now and then; most frames have none.
     close = np.abs(got - expected).max((0, 2)) < 1e-5 * np.abs(expected).max()
     assert close.mean() > 0.5 and close[:20].all()
+
+
+def test_layers_that_do_not_learn_are_not_dormant():
+    model = excited(**SMALL).train()
+    layers = [model.readout, *(layer for block in model.blocks for layer in (block.scnn, block.srnn))]
+    frames = model.transform.analysis(torch.randn(2, 2000))
+    for fixed in (layers[:1], layers):
+        for layer in fixed:
+            layer.eval()
+        model(frames, model.init_state(2))
+        found = model.extras["dormant"]
+        assert found.isfinite().all() and (len(fixed) < len(layers) or not found.any())
+
+
+def test_the_frame_of_a_stream_rests_where_the_whole_does():
+    model = excited(**SMALL, segment_reset=0.02)
+    wave = 0.1 * torch.randn(1, 4000)
+    frames, state, single = model.transform.analysis(wave), model.init_state(1), []
+    for t in range(frames.shape[1]):
+        y, state = model(frames[:, t : t + 1], state)
+        single.append(y)
+    whole = model(frames, model.init_state(1))[0]
+    rest = (whole == 0).all(-1)[0]
+    assert rest[:: int(model.period)].all() and not rest[1 : int(model.period)].any()
+    torch.testing.assert_close(torch.cat(single, 1), whole, atol=1e-6, rtol=0)
 
 
 def test_the_figures_of_the_paper_follow_from_the_rates():

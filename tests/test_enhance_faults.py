@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -369,14 +370,29 @@ def test_a_report_or_page_overwrites_neither_input_nor_output(se, recording, tmp
         (["--html", recording], "is the input"),
         (["--report", out], "OUT and --report"),
         (["--report", tmp_path / "r", "--html", tmp_path / "." / "r"], "--report and --html"),
+        (["--report", tmp_path], "is a directory"),
+        (["--html", tmp_path], "is a directory"),
     ):
         refused(se("enhance", "fspen", recording, out, *options), words)
+    model = tmp_path / "m.onnx"
+    shutil.copyfile(ROOT / "setk/pretrained/fspen.onnx", model)
+    for option in ("--report", "--html"):
+        refused(se("enhance", model, recording, out, option, model), "is the input")
+    assert model.read_bytes() == (ROOT / "setk/pretrained/fspen.onnx").read_bytes()
+    model.unlink()
     lists = tmp_path / "l.scp"
     write_list(lists, {"a": recording})
     for option in ("--summary", "--html"):
         refused(se("score", "--ref", lists, lists, option, lists), "is the input")
+        done = se("score", "--ref", lists, lists, option, recording, "--metrics", "si_sdr")
+        assert done.returncode == 2 and "is the input" in done.err
     assert recording.read_bytes() == before and str(recording) in lists.read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "l.scp"]
+
+
+def test_a_report_that_cannot_be_written_is_named(se, recording, tmp_path):
+    done = se("enhance", "fspen", recording, tmp_path / "o.wav", "--report", "/dev/full")
+    assert done.returncode == 1 and "/dev/full" in done.err and "standard output" not in done.err
 
 
 def test_an_empty_recording_has_no_page(se, tmp_path):

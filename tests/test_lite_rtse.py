@@ -138,6 +138,19 @@ def test_the_gradients_of_a_depthwise_conv_are_those_of_the_plain_one(rng):
         torch.testing.assert_close(a, b, atol=1e-4 * float(b.abs().max()), rtol=0)
 
 
+def test_a_depthwise_conv_learns_in_bfloat16():
+    causal = lite_rtse.CausalConv(3, 3, 3)
+    x = torch.randn(2, 3, 5, 257, requires_grad=True)
+    found = []
+    for narrow in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            y = causal(x, causal.start(2))[0].float()
+        found.append(torch.autograd.grad(y.square().sum(), [x, *causal.parameters()]))
+    for exact, narrow in zip(*found, strict=True):
+        assert narrow.dtype == torch.float32
+        torch.testing.assert_close(narrow, exact, atol=0.03 * float(exact.abs().max()), rtol=0)
+
+
 @pytest.mark.full
 def test_stream_equals_offline_after_a_short_training(rng):
     torch.manual_seed(int(rng.integers(1000)))

@@ -814,6 +814,23 @@ def test_resample_passes_a_list_through(tmp_path, rng, se):
     )
 
 
+def test_an_entry_that_is_standard_input_is_read_once(tmp_path, rng, se):
+    x = 0.1 * rng.standard_normal(8000).astype(np.float32)
+    audio.write(tmp_path / "x.wav", x, 16000)
+    (tmp_path / "l.scp").write_text("u -\n")
+    for rate, out in ((8000, "half"), (16000, "same")):
+        done = se(
+            "prep", "resample", "l.scp", out, "--rate", rate, cwd=tmp_path, input=(tmp_path / "x.wav").read_bytes()
+        )
+        assert done.returncode == 0 and done.out == f"u {out}/u.wav\n", done.err
+        np.testing.assert_allclose(
+            audio.read_mono(str(tmp_path / out / "u.wav"), rate)[0], audio.resample(x, 16000, rate), atol=2 / 32768
+        )
+    (tmp_path / "c.scp").write_text("u x.wav\n")
+    done = se("prep", "pairs", "l.scp", "c.scp", "pairs", cwd=tmp_path, input=(tmp_path / "x.wav").read_bytes())
+    assert done.returncode == 2 and "can be read only once" in done.err and not (tmp_path / "pairs").exists()
+
+
 def test_a_refused_resample_does_not_claim_its_folder(tmp_path, rng, se):
     audio.write(tmp_path / "c.wav", rng.standard_normal((2, 882)) * 0.1, 44100)
     for options, code in (([], 1), (["--channel", 3], 1), (["--channel", 2], 0)):

@@ -132,8 +132,75 @@ def test_a_fault_of_the_training_stops_the_recipe_before_hours_of_preparation(re
         ("ablation.sh", ["--seeds", "1 1"], "--seeds '1 1'"),
         ("ablation.sh", ["--seeds", "1 x"], "--seeds '1 x'"),
         ("vbd/fspen.sh", ["--stage", "3", "--stop-stage", "3"], "--stage 3: there is no such stage"),
+        ("vbd/fspen.sh", ["--data", "mine"], "stage 0 prepares it from --root"),
+        ("vbd/fspen.sh", ["--shards", "a/JOBS"], "a path with JOB in it"),
+        ("ndns/prepare.sh", ["--clean", "c", "--noise", "n"], "--clean needs --root"),
     ],
 )
-def test_seeds_and_stages_that_cannot_be_are_refused(recipe, name, options, message):
+def test_seeds_stages_and_folders_that_cannot_be_are_refused(recipe, name, options, message):
     done = recipe(name, "--dir", "exp", *options)
     assert done.returncode == 2 and message in done.stderr, done.stderr
+
+
+def test_settings_may_have_line_breaks_and_a_config_is_relative_to_where_the_user_is(recipe, tmp_path):
+    (tmp_path / "my.conf").write_text("set='steps=2\nlr=1e-3'\ntrain_cmd=echo\n")
+    done = recipe("vbd/fspen.sh", "--config", "my.conf", "--dir", "exp", "--stage", 2, "--stop-stage", 2)
+    assert done.returncode == 0 and "--set=steps=2 --set=lr=1e-3" in done.stdout, done.stderr
+
+
+def test_prepared_data_need_no_root(recipe, tmp_path):
+    done = recipe(
+        "vbd/fspen.sh", "--data", "mine", "--dir", "exp", "--train-cmd", "echo", "--stage", 2, "--stop-stage", 2
+    )
+    assert f"--valid {tmp_path}/mine/valid" in done.stdout and "NO CORPUS ROOT" not in done.stderr, done.stderr
+
+
+def test_a_config_may_choose_the_paper(recipe, tmp_path):
+    (tmp_path / "my.conf").write_text("paper=fqse\n")
+    done = recipe("ablation.sh", "--config", "my.conf", "--dir", "exp", "--only", "none")
+    assert "LIBRIMIX_ROOT" in done.stderr and "--paper fqse" in done.stderr
+
+
+def test_rooms_and_kinds_of_another_corpus_go(recipe, tmp_path):
+    for name, lists in (("a", ("rir_train.scp", "noise2kind")), ("b", ())):
+        (tmp_path / name / "lists").mkdir(parents=True)
+        for file in ("speech_train.scp", "noise_train.scp", *lists):
+            (tmp_path / name / "lists" / file).write_text(f"x {name}.wav\n")
+        for part in ("valid", "test"):
+            for kind in ("noisy", "clean"):
+                (tmp_path / name / f"lists/{part}_{kind}.scp").write_text(f"x {name}.wav\n")
+        # The audio is missing, so the check of stage 0 ends the recipe.
+        recipe("open/fspen.sh", "--root", name, "--data", "d", "--dir", "exp", "--stop-stage", 0)
+        found = sorted(path.name for path in (tmp_path / "d/train").iterdir())
+        assert found == sorted(["speech.scp", "noise.scp", *(["rir.scp", "noise2kind"] if lists else [])])
+
+
+def test_a_float_model_that_was_interrupted_is_trained_to_its_end_by_the_same_launcher(tmp_path):
+    script = tmp_path / "recipe.sh"
+    (tmp_path / "float").mkdir()
+    for name in ("best.pt", "resume.pt"):
+        (tmp_path / "float" / name).touch()
+    (tmp_path / "float/config.yaml").write_text("steps: 20\n")
+    script.write_text(f"""conf=fspen; . {ROOT}/recipes/utils/recipe.sh librimix x "$@"
+        bash() {{ printf '%s\\n' "$@"; }}
+        init_from conv_tasnet {tmp_path}/float; echo "init $init" """)
+    for step, unfinished in (("10", True), ("20", False)):
+        (tmp_path / "float/history.tsv").write_text(f"step\thours\n{step}\t0.1\n")
+        argv = ["bash", script, "--dir", tmp_path / "exp", "--train-cmd", "slurm.sh --gpu 4"]
+        done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "LIBRIMIX_ROOT": ""})
+        words = done.stdout.splitlines()
+        assert ("recipes/librimix/conv_tasnet.sh" in words) == unfinished, done.stderr
+        assert ("slurm.sh --gpu 4" in words) == unfinished and words[-1] == f"init {tmp_path}/float/best.pt"
+
+
+def test_a_model_is_not_pruned_in_another_way_where_a_training_began_from_it(tmp_path):
+    script = tmp_path / "recipe.sh"
+    script.write_text(f"""conf=fspen; . {ROOT}/recipes/utils/recipe.sh vbd x
+        cd {tmp_path}; touch model
+        pruned_before . . model --amount 0.2 || echo first; touch prune.tsv; echo x > prune.tsv
+        pruned_before . . model --amount 0.2 && echo same
+        pruned_before . . model --amount 0.3 || echo other
+        touch resume.pt; pruned_before . . model --amount 0.4""")
+    done = subprocess.run(["bash", script], capture_output=True, text=True, env={**os.environ, "VBD_ROOT": ""})
+    assert done.stdout.split() == ["first", "same", "other"], done.stderr
+    assert done.returncode == 2 and "use another --dir" in done.stderr

@@ -340,6 +340,13 @@ def test_a_list_on_standard_input_is_not_audio_too(se, corpus):
     )
 
 
+def test_an_entry_cannot_be_standard_input_of_several_processes(se, corpus):
+    text = (corpus / "noisy.scp").read_text().splitlines(keepends=True)
+    (corpus / "noisy.scp").write_text("".join(["a -\n", *text[1:]]))
+    done = scored(se, corpus, "--jobs", 2)
+    assert done.returncode == 1 and "several processes would share it" in table(done.out)["a"]["error"]
+
+
 def test_file_names_that_are_no_utf8(se, corpus):
     odd = os.fsencode(corpus) + b"/b\xff 1.wav"
     os.rename(os.fsencode(corpus / "noisy übung" / "b 1.wav"), odd)

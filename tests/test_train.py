@@ -836,7 +836,10 @@ def test_the_latter_half_of_a_batch_continues_a_recording_of_other_examples(work
 
 def test_context_is_refused_where_nothing_can_be_heard_before(work):
     context = ("--set", "context=1")
-    assert "two examples" in finish(work, work / "alone", *context, "--set", "batch=1", code=2).err
+    # With fewer others an example would hear itself.
+    for segment, batch, needed in ((1.0, 1, 2), (0.5, 2, 3)):
+        sizes = ("--set", f"segment={segment}", "--set", f"batch={batch}")
+        assert f"needs {needed} or more" in finish(work, work / "alone", *context, *sizes, code=2).err
     one_chunk = ("--set", "model=conv_tasnet", "--set", "config={}", "--set", "preset=conv_tasnet-small")
     assert "not causal" in finish(work, work / "one_chunk", *context, *one_chunk, code=2).err
 
@@ -1035,6 +1038,23 @@ def test_fresh_does_not_delete_what_it_starts_from(work, whole):
         not in finish(work, out, "--fresh", "--init", out / "best.pt", "--set", "steps=2").err.split("done")[0]
     )
     assert (out / "best.pt").read_bytes() != before
+
+
+def test_a_config_of_the_user_is_not_replaced(work, tmp_path):
+    (tmp_path / "config.yaml").write_text("# mine\n" + TINY)
+    data = ["--train", work / "shards", "--valid", work / "valid", "--out", tmp_path]
+    done = COMMANDS("train", tmp_path / "config.yaml", *data, timeout=PATIENCE)
+    assert done.returncode == 2 and "se-train did not write it" in done.err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+    assert (tmp_path / "config.yaml").read_text().startswith("# mine")
+
+
+def test_what_is_trained_alone_is_quantized_as_the_whole(work, whole):
+    some = ["--set", "only=[blocks]", "--set", "quantization={observe: 2}"]
+    finish(work, work / "some", "--init", whole / "best.pt", *some, "--set", "steps=4", "--set", "average=0")
+    for name, value in weights(work / "some/last.pt").items():
+        if name.endswith(".seen") and "activation" in name:
+            assert int(value) == 2, name
 
 
 def test_a_run_is_not_continued_from_another_start_or_on_other_pairs(work, whole):

@@ -291,6 +291,8 @@ def test_a_job_killed_outright_has_failed(tmp_path, launcher):
         (["--max-jobs", "0", "x.log", "true"], ["--max-jobs 0"]),
         (["--max-jobs=2", "x.log", "true"], ["--max-jobs 2"]),
         (["--mem", "lots", "x.log", "true"], ["--mem lots", "4G"]),
+        (["--mem", "4000", "x.log", "true"], ["--mem 4000", "4G"]),
+        (["--time", "90", "x.log", "true"], ["--time 90", "H:M:S"]),
         (["--pick", "some", "x.log", "true"], ["--pick some", "incomplete"]),
         (["--gpu", "--mem", "x.log", "true"], ["--gpu needs a value"]),
         (["--nodes", "0", "x.log", "true"], ["--nodes 0"]),
@@ -472,7 +474,7 @@ def test_a_queue_gets_the_picked_jobs_and_what_they_ask_for(tmp_path, flavour, w
         "--threads",
         "2",
         "--time",
-        "0:07:00",
+        "0-0:07",
         "--max-jobs",
         "2",
     ]
@@ -541,7 +543,7 @@ def test_kubernetes_gets_the_picked_jobs_and_what_they_ask_for(tmp_path):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("limit, seconds", [("90", 5400), ("1:30", 90), ("2:00:05", 7205), ("1-0", 86400)])
+@pytest.mark.parametrize("limit, seconds", [("90:00", 5400), ("1:30", 90), ("2:00:05", 7205), ("1-0", 86400)])
 def test_a_time_limit_in_seconds(tmp_path, limit, seconds):
     job = submitted_manifest(tmp_path, queue_of("k8s", tmp_path), "--time", limit)
     assert job["spec"]["template"]["spec"]["activeDeadlineSeconds"] == seconds
@@ -562,7 +564,7 @@ def kept(given, found) -> list[str]:
 
 @pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl here (Debian: apt-get install kubernetes-client)")
 def test_kubectl_knows_every_field_of_the_manifest(tmp_path):
-    job = submitted_manifest(tmp_path, queue_of("k8s", tmp_path), *MANIFEST, "--time", "10")
+    job = submitted_manifest(tmp_path, queue_of("k8s", tmp_path), *MANIFEST, "--time", "10:00")
     (tmp_path / "job.json").write_text(json.dumps(job))
     # Without a server, kubectl reads the manifest into its own types: wrong types are errors, unknown fields get lost.
     local = ["kubectl", "set", "image", "--local", "-o", "json", "job=other"]

@@ -9,9 +9,14 @@ models='fspen dpcrn_cf'  # included models or checkpoints
 page=RESULTS.html  # page to write
 seconds=3  # of each recording
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-. recipes/path.sh
-. recipes/utils/parse_options.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/../path.sh"
+. "$SETK_ROOT/recipes/utils/parse_options.sh"
+CDPATH='' cd -- "$SETK_ROOT"
+# Paths are relative to the folder where the user started.
+if [[ $OLDPWD != "$PWD" ]]; then
+    [[ ! $pairs || $pairs == /* ]] || pairs=$OLDPWD/$pairs
+    [[ $page == /* || $page == RESULTS.html ]] || page=$OLDPWD/$page
+fi
 python=.venv/bin/python
 [[ $pairs ]] || { echo "examples.sh: --pairs DIR is missing" >&2; exit 2; }
 

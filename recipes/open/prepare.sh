@@ -10,7 +10,7 @@
 # begins at its first sound, and is near that file, not equal to it. The included models also had 44 mixtures of training speech as
 # babble, which come from no repository.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 . recipes/path.sh
 
 sources=${OPEN_SOURCES:-}      # holds OWNER/NAME for each repository, or as much of it as sources.tsv names

@@ -32,7 +32,8 @@ score() { # LIST DIR
 if ((stage < 4)); then
     [[ $root ]] || { echo "table.sh: --root CORPUS is missing" >&2; exit 2; }
     prepare
-    read -ra names <<< "${models:-$(se-enhance --list-models | cut -f1 | tr '\n' ' ')}"
+    models=${models:-$(se-enhance --list-models | cut -f1)}
+    read -ra names <<< "${models//$'\n'/ }"
     ! due 2 || score "$test/noisy.scp" "$out/noisy"
 fi
 for model in ${names[@]+"${names[@]}"}; do

@@ -81,7 +81,8 @@ prepare_open() {
     } | sort > "$data/train/speech.scp"
     folder=${more:-$root}
     under "$folder" "$folder/lists/noise_train.scp" | sort > "$data/train/noise.scp"
-    # Kinds and rooms, where the corpus has them.
+    # Kinds and rooms, where the corpus has them; those of another corpus that was here before go.
+    rm -f -- "$data/train/noise2kind" "$data/train/rir.scp"
     [[ ! -e $folder/lists/noise2kind ]] || sort "$folder/lists/noise2kind" > "$data/train/noise2kind"
     [[ ! -s $root/lists/rir_train.scp ]] || under "$root" "$root/lists/rir_train.scp" | sort > "$data/train/rir.scp"
 }

@@ -14,23 +14,6 @@ command -v kubectl >/dev/null || die "no kubectl on this machine; use run.sh, or
 [[ $image ]] || die "needs --image IMAGE, a container image with bash and what PROG needs (or SETK_K8S=\"--image IMAGE\")"
 ((${#volumes[@]} > 0)) || die "needs --volume CLAIM:PATH, which holds $PWD (or SETK_K8S=\"--volume CLAIM:PATH\")"
 
-# Seconds of a time limit as Slurm writes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S.
-seconds_of() {
-    local days=0 rest=$1 parts
-    [[ $1 =~ ^([0-9]+-)?[0-9]+(:[0-9]+){0,2}$ ]] || die "--time $1: write H:M:S"
-    if [[ $1 == *-* ]]; then
-        days=${1%%-*} rest=${1#*-}:0:0
-    fi
-    IFS=: read -ra parts <<< "$rest"
-    if [[ $1 != *-* ]]; then
-        case ${#parts[@]} in
-            1) parts=(0 "${parts[0]}" 0) ;;
-            2) parts=(0 "${parts[@]}") ;;
-        esac
-    fi
-    seconds=$((((10#$days * 24 + 10#${parts[0]}) * 60 + 10#${parts[1]}) * 60 + 10#${parts[2]}))
-}
-
 # A string of YAML, which JSON is.
 quoted() {
     local text=${1//\\/\\\\}
@@ -148,7 +131,6 @@ run=run
     }
 }
 
-[[ -z $time ]] || seconds_of "$time"
 empty_logs
 program=$(basename -- "${1##*/}" | tr -cd 'a-zA-Z0-9-' | tr '[:upper:]' '[:lower:]')
 id=setk-${program:0:30}-$$-$RANDOM submitted=

@@ -12,9 +12,9 @@ Options:
   --pick all|failed|incomplete           Run again only the jobs whose log ends with a nonzero code (failed), or also those
                                          that never ended (incomplete).
   --threads N, --num-threads N           Threads of each job.
-  --mem 4G                               Memory of each job.
+  --mem 4G                               Memory of each job, with its unit: K, M, G or T.
   --gpu N                                GPUs of each job.
-  --time 1:00:00                         Time limit of each job.
+  --time 1:00:00                         Time limit of each job: H:M:S, or D-H:M:S with days.
   --shell                                Evaluate PROG ARG… in bash, as run.pl does: the words |, >, && and ; have their meaning.
                                          Without it, PROG is started with exactly these arguments.
   --config FILE                          Accepted for scripts written for Kaldi, and not read.
@@ -85,7 +85,18 @@ while (($# > 0)); do
 done
 [[ $threads =~ ^[1-9][0-9]*$ ]] || die "--threads $threads: not a number of threads, 1 or more"
 [[ $gpu =~ ^[0-9]*$ ]] || die "--gpu $gpu: not a number of GPUs"
-[[ $mem =~ ^([0-9]+[KMGTkmgt]?)?$ ]] || die "--mem $mem: not a size such as 4G"
+# A plain number would be bytes for one scheduler and megabytes or minutes for another.
+[[ $mem =~ ^([0-9]+[KMGTkmgt])?$ ]] || die "--mem $mem: not a size such as 4G"
+[[ $time =~ ^(([0-9]+-)?[0-9]+(:[0-9]+){1,2}|[0-9]+-[0-9]+)?$ ]] || die "--time $time: write H:M:S, or D-H:M:S with days"
+if [[ $time ]]; then
+    # As Slurm writes it: M:S, H:M:S, D-H, D-H:M or D-H:M:S. Others have no days.
+    days=0 clock=0:$time
+    [[ $time != *-* ]] || days=${time%%-*} clock=${time#*-}:0:0
+    [[ $time != *:*:* || $time == *-* ]] || clock=$time
+    IFS=: read -r hours minutes secs _ <<< "$clock"
+    seconds=$((((10#$days * 24 + 10#$hours) * 60 + 10#$minutes) * 60 + 10#$secs))
+    printf -v time '%d:%02d:%02d' $((seconds / 3600)) $((seconds / 60 % 60)) $((seconds % 60))
+fi
 [[ $nodes =~ ^([1-9][0-9]*)?$ ]] || die "--nodes $nodes: not a number of nodes, 1 or more"
 [[ $signal =~ ^(TERM@[1-9][0-9]*)?$ ]] || die "--signal $signal: write TERM@SECONDS, as in TERM@90"
 [[ ! $nodes$signal$requeue || $me == slurm.sh ]] || die "--nodes, --signal and --requeue are for slurm.sh; remove them"

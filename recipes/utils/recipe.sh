@@ -7,7 +7,7 @@
 set -euo pipefail
 CORPUS=$1 NAME=$2 RECIPE=$(readlink -f -- "$0")
 shift 2
-cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 . recipes/path.sh
 . recipes/cmd.sh
 
@@ -57,11 +57,15 @@ describe_recipe() {
 for _word; do
     [[ $_word != --help && $_word != -h ]] || help_message=$(describe_recipe)
 done
-. recipes/utils/parse_options.sh
+# The path of --config is relative to the folder where the user started, as others are.
+cd -- "$OLDPWD"
+. "$SETK_ROOT/recipes/utils/parse_options.sh"
+cd -- "$SETK_ROOT"
 (($# == 0)) || { echo "${0##*/}: $1 is no option; did you mean --root $1?" >&2; exit 2; }
 for word in stage stop_stage nj; do
     [[ ${!word} =~ ^[0-9]+$ ]] || { echo "${0##*/}: --${word/_/-} ${!word}: must be a whole number" >&2; exit 2; }
 done
+nj=$((10#$nj)) stage=$((10#$stage)) stop_stage=$((10#$stop_stage))
 ((nj > 0)) || { echo "${0##*/}: --nj 0: must be at least 1" >&2; exit 2; }
 ((stage <= stop_stage)) || { echo "${0##*/}: --stage $stage comes after --stop-stage $stop_stage; the stages are $STAGES" >&2; exit 2; }
 
@@ -76,10 +80,23 @@ if [[ $OLDPWD != "$PWD" ]]; then
         [[ -z ${!word-} || ${!word} == /* ]] || printf -v "$word" %s "$OLDPWD/${!word}"
     done
     # These may also be names.
-    for word in conf init model; do
+    for word in conf init model variants; do
         [[ ${!word-} == /* || ! -f $OLDPWD/${!word-} ]] || printf -v "$word" %s "$OLDPWD/${!word}"
     done
+    _words=''
+    for word in ${models-}; do
+        [[ $word == /* || ! -f $OLDPWD/$word ]] || word=$OLDPWD/$word
+        _words+="$word "
+    done
+    [[ ! ${models-} ]] || models=${_words% }
 fi
+# Launchers replace JOB, by which the jobs of a stage differ, wherever it is.
+for word in root more dir data shards; do
+    [[ ${!word-} != *JOB* ]] || { echo "${0##*/}: --$word ${!word}: a path with JOB in it cannot be used; rename it" >&2; exit 2; }
+done
+for word in clean noise; do
+    [[ ! ${!word-} || $root ]] || { echo "${0##*/}: --$word needs --root, the folder to write" >&2; exit 2; }
+done
 
 # Without a root: data/mini, which runs all stages in about two minutes; prepare.sh, and recipes at another rate than data/mini, get
 # a small generated tree of the corpus.
@@ -88,8 +105,10 @@ at_rate=
 ((RATE == 16000)) || at_rate=_$((RATE / 1000))k
 described="$CORPUS in $root"
 mini_note="NO CORPUS ROOT GIVEN (--root, or $ROOT):"
-if [[ $root ]]; then
-    [[ -d $root || ${clean-} ]] || { echo "${0##*/}: --root $root: no such directory" >&2; exit 2; }
+if [[ $root || ( $data && $NAME != prepare && ! $at_rate ) ]]; then
+    ((stage > 0)) || [[ $root ]] ||
+        { echo "${0##*/}: --data $data: stage 0 prepares it from --root, which is missing; data that are prepared begin at --stage 1" >&2; exit 2; }
+    [[ ! $root || -d $root || ${clean-} ]] || { echo "${0##*/}: --root $root: no such directory" >&2; exit 2; }
     data=${data:-exp/$CORPUS/data${at_rate}}
     shards=${shards:-exp/$CORPUS/shards${at_rate}}
 elif [[ $NAME == prepare || $at_rate ]]; then

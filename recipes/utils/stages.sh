@@ -46,16 +46,21 @@ train_first() {
     init=$dir/$1/best.pt stage=$((stage > 2 ? stage : 2))
 }
 
+# unfinished DIR: whether a training in DIR was stopped before its last step.
+unfinished() {
+    [[ -e $1/resume.pt ]] && [[ $(tail -n 1 -- "$1/history.tsv" | cut -f 1) != $(sed -n 's/^steps: //p' -- "$1/config.yaml") ]]
+}
+
 # init_from RECIPE FOLDER: start from the best model of another recipe of this corpus, whose experiment is FOLDER; by default it
-# is next to dir. The recipe runs first if it has no model there yet. Sets `float` to the experiment.
+# is next to dir. The recipe runs first if it has not finished a model there yet. Sets `float` to the experiment.
 init_from() {
     float=$2
     if [[ ! $float ]]; then
         float=$(dirname -- "$dir")/$([[ $label != mini ]] || echo "${CORPUS}_")$1
     fi
-    if [[ ! $init && ! -e $float/best.pt ]] && due 2; then
+    if [[ ! $init ]] && due 2 && { [[ ! -e $float/best.pt ]] || unfinished "$float"; }; then
         bash "recipes/$CORPUS/$1.sh" --root "$root" ${more:+--more "$more"} --dir "$float" --data "$data" --shards "$shards" \
-            --nj "$nj" --stop-stage 5
+            --nj "$nj" --train-cmd "$train_cmd" --cpu-cmd "$cpu_cmd" --stop-stage 5
     fi
     init=${init:-$float/best.pt}
 }
@@ -111,7 +116,7 @@ training_settings() {
         # 300 short steps: enough to see every stage work.
         read -ra mini <<< "batch=4 segment=1.0 steps=300 warmup=30 valid_every=100 save_every=50 workers=0 betas=[0.9,0.99] ${mini_set-}"
     fi
-    read -ra user <<< "$set"
+    read -ra user <<< "${set//$'\n'/ }"
     settings=("$@" "${mini[@]}" "${user[@]}")
     settings=("${settings[@]/#/--set=}")
 }
@@ -132,10 +137,28 @@ train_stage() {
     train_in "$dir" "$dir/log/train.log" "$init" "${settings[@]}"
 }
 
+# pruned_before FOLDER TRAINED MODEL WORD...: whether FOLDER/prune.tsv is there, of MODEL as it is now and by these options. Ends the
+# recipe if it is of others and the training in TRAINED has begun from it.
+pruned_before() {
+    local how model=$3
+    [[ -f $model ]] || model=setk/pretrained/$model.pt
+    how="$(sha256sum < "$model" | cut -c 1-16) ${*:4}"
+    if [[ -s $1/prune.tsv ]]; then
+        [[ -e $1/prune.how && $(< "$1/prune.how") != "$how" ]] || return 0
+        if [[ -e $2/resume.pt ]]; then
+            log "$2: its training began from another model or other options of se-prune than ${*:3}; use another --dir"
+            exit 2
+        fi
+    fi
+    echo "$how" > "$1/prune.how"
+    return 1
+}
+
 prune_stage() {
     local settings last
     log "stage 3: prune ($dir/prune.tsv) and train the pruned model (progress in $dir/log/tune.log)"
-    if [[ ! $dir/prune.tsv -nt $dir/best.pt ]]; then
+    # shellcheck disable=SC2086
+    if ! pruned_before "$dir" "$dir/pruned" "$dir/best.pt" $prune; then
         head -n 32 "$valid/noisy.scp" > "$dir/prune.scp"
         # shellcheck disable=SC2086
         $cpu_cmd "$dir/log/prune.log" to.sh "$dir/prune.tsv" se-prune "$dir/best.pt" "$dir/pruned.pt" \

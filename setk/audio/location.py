@@ -189,7 +189,9 @@ class Command(Location):
     """`command |`, which is not allowed to run."""
 
     def open(self, frames: int = _BLOCK) -> tuple[Info, Iterator[np.ndarray]]:
-        raise AudioError(f"'{self}' is a shell command; add --allow-commands to run it, only for lists that you trust")
+        raise AudioError(
+            f"'{self}' is a shell command and was not run; commands with --allow-commands run those of lists that you trust"
+        )
 
 
 class AllowedCommand(Command):

@@ -230,11 +230,19 @@ class StreamTransform:
         return wave[:, first : max(first, last)]
 
 
+def check_power(power: float) -> None:
+    """Raise ValueError unless magnitudes can be compressed by `power` and expanded again."""
+    if not power > 0:
+        raise ValueError(f"compression {power:g}: must be above 0")
+
+
 def compress(spectrum: torch.Tensor, power: float, floor: float = 1e-5, dim: int = -1) -> torch.Tensor:
     """Raise the magnitude of a spectrum to `power`, keeping the phase; `dim` holds real and imaginary part.
 
     The magnitude is floored inside the power only: zero bins stay zero and have finite gradients.
     """
+    if power == 1:
+        return spectrum
     return spectrum * (spectrum.square().sum(dim, keepdim=True) + floor**2) ** ((power - 1) / 2)
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import stat
 import sys
+from pathlib import Path
 from typing import Iterator, TextIO
 
 from setk.audio.activity import Analysis, Frame
-from setk.core.files import atomic_path
+from setk.core.files import atomic_path, naming
 
 
 @contextlib.contextmanager
@@ -17,8 +17,13 @@ def write_report(path: str) -> Iterator[Analysis]:
     """An observer that writes a row per frame to `path`. A file appears, complete, at the end; `-` (standard output), named pipes and
     devices get each row as soon as it is there."""
     with _opened(path) as stream:
-        print(*Frame._fields, sep="\t", file=stream, flush=True)
-        analysis = Analysis(lambda frame: print(_row(frame), file=stream, flush=True))
+
+        def write(line: str) -> None:
+            with naming(Path(path)) if path != "-" else contextlib.nullcontext():
+                print(line, file=stream, flush=True)
+
+        write("\t".join(Frame._fields))
+        analysis = Analysis(lambda frame: write(_row(frame)))
         yield analysis
         analysis.finish()
 
@@ -27,9 +32,13 @@ def write_report(path: str) -> Iterator[Analysis]:
 def _opened(path: str) -> Iterator[TextIO]:
     if path == "-":
         yield sys.stdout
-    elif os.path.exists(path) and not stat.S_ISREG(os.stat(path).st_mode):
-        with open(path, "w") as stream:
+    elif os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        stream = open(path, "w")
+        try:
             yield stream
+        finally:
+            with naming(Path(path)):  # what could not be written is tried again
+                stream.close()
     else:
         with atomic_path(path) as tmp, open(tmp, "w") as stream:
             yield stream

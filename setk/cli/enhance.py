@@ -154,11 +154,13 @@ def _enhance_one(
     from setk import engines
     from setk.cli import activity
     from setk.cli.meter import FileProgress, LevelMeter
-    from setk.core.files import check_distinct
+    from setk.core.files import check_distinct, check_name
     from setk.engines import files
 
     check_distinct({"OUT": target, "--report": report, "--html": html}, [])
-    check_distinct({"--report": report, "--html": html}, [source])
+    check_distinct({"--report": report, "--html": html}, [source, model])
+    for page in filter(None, (report, html)):
+        check_name(page)
     engine = engines.open(model, trust=trust, settings=settings, stft=stft)
     meter: LevelMeter | FileProgress | None = None
     if source != "-":

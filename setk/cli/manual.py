@@ -276,7 +276,7 @@ def markdown(command: str) -> str:
             if one is not top and group == LAST_GROUP:
                 continue
             lines += ["", f"**{group}**", "", "| option | meaning |", "|---|---|"]
-            lines += [f"| `{parameter.label}` | {_cell(parameter.help)} |" for parameter in members]
+            lines += [f"| `{_cell(parameter.label)}` | {_cell(parameter.help)} |" for parameter in members]
         if one.examples:
             lines += ["", "**Examples**", "", "```text", *one.examples, "```"]
     return "\n".join(lines) + "\n"

@@ -83,9 +83,8 @@ def score(
     named = [file for spec in files or [] for file in specs.split(spec)[1]] if table else files or []
     tables = [groupings.split(spec)[0] for spec in by or []]
     models = [dnsmos_model, dnsmos_p808_model]
-    check_distinct(
-        {"--summary": summary, "--html": html, "--png": png}, [ref, noisy, *named, *tables, published, *models]
-    )
+    outputs = {"--summary": summary, "--html": html, "--png": png}
+    check_distinct(outputs, [ref, noisy, *named, *tables, published, *models])
     if table:
         shell.only(ctx, "with --table", "table", "metrics", "by", "bins", "against", "published", "png", "files")
         names = measures.listed(metrics) if metrics else None
@@ -117,7 +116,7 @@ def score(
     pairs = (
         pairing.single(None if alone else files[0], files[-1], noisy, allow_commands)
         if ref is None
-        else pairing.listed(ref, files[0], noisy, part, allow_commands)
+        else pairing.listed(ref, files[0], noisy, part, allow_commands, jobs)
     )
     how = pairing.How(names, check_rate(rate, "--rate") if rate else 0, tolerance, extras)
     sample = verifying.Sample(how, verify) if verify else None
@@ -128,6 +127,8 @@ def score(
         library.score_all(pairs, how, jobs), shell.list_length(files[0], part) if ref else None, "se-score"
     ):
         scores.add(row)
+        if summary or html:
+            check_distinct(outputs, [row.pair.ref, row.pair.est, row.pair.noisy])
         if html:
             rows.append(row)
         if sample:

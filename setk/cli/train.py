@@ -30,7 +30,7 @@ def train(
     out: Annotated[Path, shell.option(group=shell.OUTPUT, metavar="DIR", help="Experiment directory: checkpoints, resume state, history.")],
     set_: Annotated[list[str], shell.option("--set", group=shell.INPUT, metavar="KEY=VALUE", help="Override a key of the config; may be repeated.")] = [],
     init: Annotated[Optional[str], shell.option(group=shell.INPUT, metavar="MODEL", help="Start from the weights of this checkpoint.")] = None,
-    fresh: Annotated[bool, shell.option("--fresh", group=shell.OUTPUT, help="Delete what OUT holds, and start over.")] = False,
+    fresh: Annotated[bool, shell.option("--fresh", group=shell.OUTPUT, help="Delete the training that OUT holds, and start over.")] = False,
     dry_run: Annotated[bool, shell.option("--dry-run", group=shell.GENERAL, help="Print the config and an estimate of time and memory, from ten steps.")] = False,
     threads: Annotated[int, shell.option(group=shell.PARALLEL, min=1, help="Compute threads of this process.")] = 1,
 ) -> None:
@@ -42,7 +42,7 @@ def train(
 
     torchrun --nproc-per-node N -m setk train CONFIG …
 
-    The config's batch is that of all ranks together, so the result depends on N only by rounding.
+    The config's batch is that of all ranks together, so the result depends on N only by rounding; docs/training.md has the exceptions.
 
     se-train average, se-train curves and se-train release make checkpoints and tables from trainings; each has its own --help.
     """

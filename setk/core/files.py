@@ -30,10 +30,12 @@ _PENDING, _REMOVE = ".replacing", ".remove"
 
 
 def check_name(path: str | os.PathLike) -> None:
-    """Raise UserError if the name of a file to write is longer than file systems allow."""
+    """Raise UserError if the name of a file to write is longer than file systems allow, or is that of a directory."""
     name = os.path.basename(os.fspath(path))
     if (size := len(os.fsencode(name))) > _LONGEST_NAME:
         raise UserError(f"{name[:60]}...: a file name of {size} bytes, more than {_LONGEST_NAME}; use a shorter id")
+    if os.path.isdir(path):
+        raise UserError(f"{path}: is a directory; give the name of a file to write")
 
 
 def check_readable(path: str | os.PathLike) -> None:
@@ -92,10 +94,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     check_name(path)
-    if path.is_dir():
-        raise UserError(f"{path}: is a directory; give the name of a file to write")
     if _takes_bytes(path):
-        with tempfile.TemporaryDirectory() as folder, _naming(path):
+        with tempfile.TemporaryDirectory() as folder, naming(path):
             tmp = Path(folder, path.name)
             yield tmp
             with open(tmp, "rb") as source, _open_in_place(path) as target:
@@ -110,7 +110,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     _sweep(os.path.abspath(path.parent))
     tmp = _temporary(path)
     try:
-        with _naming(path):
+        with naming(path):
             yield tmp
             # Data must be on disk before the name is: after a power cut a renamed file may otherwise be empty.
             _sync(tmp)
@@ -120,7 +120,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Give the errors of writing the name of the file, which a write does not know."""
     try:
         yield

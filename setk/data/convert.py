@@ -45,12 +45,13 @@ class Converted:
 def convert(task: Task) -> Converted:
     """Write task.target as 16-bit PCM, unless it is kept.
 
-    A mono source at the rate is used in place, unless it is an on-the-fly mixture.
+    A mono source at the rate is used in place, unless it is an on-the-fly mixture or a pipe.
     """
     try:
-        info = task.source.probe()
-        if _needs_no_file(task.source, info, task.rate):
-            return Converted(task.utt, task.source, info.frames)
+        if task.source.can_be_read_again():
+            info = task.source.probe()
+            if _needs_no_file(task.source, info, task.rate):
+                return Converted(task.utt, task.source, info.frames)
         if task.kept:
             return Converted(task.utt, str(task.target), audio.probe(str(task.target)).frames)
         made_of = task.source.state()

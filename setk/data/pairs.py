@@ -87,6 +87,9 @@ def _look(pair: _Pair) -> tuple[int, str, float, str]:
     """Line and id of a pair, and its duration in seconds, or nan and why it cannot be used."""
     line, utt, places = pair
     try:
+        for place in places:
+            if not place.can_be_read_again():
+                raise AudioError(f"{place}: is a pipe, which can be read only once; save it as a file")
         return line, utt, float(pair_duration(*places)), ""
     except AudioError as e:
         return line, utt, math.nan, str(e)

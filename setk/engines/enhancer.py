@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,11 @@ class Enhancer:
     """
 
     def __init__(self, spec: str, *, trust: bool = False):
-        self.spec, self.engine = spec, open_engine(spec, trust=trust)
+        self.spec, self._trust, self.engine = spec, trust, open_engine(spec, trust=trust)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies, and other processes, load the model again: what computes it holds memory of this process."""
+        return partial(Enhancer, trust=self._trust), (self.spec,)
 
     def __repr__(self) -> str:
         latency = "not causal" if self.latency_ms is None else f"{self.latency_ms:g} ms"

@@ -72,8 +72,9 @@ class DCCRN(Model):
 
     def __init__(self, config: Config):
         super().__init__()
-        if BINS % 2 ** len(config.channels) or any(c < 2 or c % 2 for c in (*config.channels, config.units)):
-            raise ValueError("at most 8 channels, all even, and so are units")
+        layers = len(config.channels)
+        if not layers or BINS % 2**layers or any(c < 2 or c % 2 for c in (*config.channels, config.units)):
+            raise ValueError("1 to 8 channels, all even, and so are units")
         self.config = config
         self.transform = STFT(config.window, config.hop, fft=512, power=1.0)
         sizes = list(pairwise((2, *config.channels)))

@@ -104,9 +104,9 @@ class DPSNN(Model):
         context, self.period = (
             round(seconds * self.sample_rate / c.hop, 6) for seconds in (c.context, c.segment_reset)
         )
-        if context % 1 or self.period % 1 or context < 0 or self.period < 0:
+        if context % 1 or self.period % 1 or context < 1 or self.period < 0:
             raise ValueError(
-                f"context {c.context} and segment_reset {c.segment_reset}: must be whole hops of {c.hop} samples"
+                f"context {c.context} and segment_reset {c.segment_reset}: must be whole hops of {c.hop} samples, context 1 or more"
             )
         if c.hidden % c.width or c.blocks < 1:
             raise ValueError(
@@ -192,17 +192,26 @@ class DPSNN(Model):
         out = self.decoder(features * torch.sigmoid(self.mask(active))) + self.decoder_bias
         if self.training:
             layers = [layer for block in self.blocks for layer in (block.scnn, block.srnn)]
-            dormant = torch.cat([take_dormant(layer) for layer in (*layers, self.readout)])
-            self.extras = {"spikes": binary, "readout": active, "dormant": dormant}
+            # Layers that a training holds fixed have none.
+            dormant = [take_dormant(layer) for layer in (*layers, self.readout) if layer.training]
+            self.extras = {
+                "spikes": binary,
+                "readout": active,
+                "dormant": torch.cat(dormant) if dormant else out.new_zeros(1),
+            }
         return out.masked_fill(hold.unsqueeze(-1), 0), (*states, r, after)
 
     def _hold(self, position: Tensor, frames: int) -> tuple[Tensor, Tensor]:
         """Frames [B, T] at which neurons rest, and the position [B, 1] after them: 0 before the signal, then 1 or,
         with segment_reset, 1 to the segment's length."""
         at = position + torch.arange(frames, dtype=position.dtype, device=position.device)
-        if self.period:
-            return torch.remainder(at, self.period) == 0, torch.remainder(position + (frames - 1), self.period) + 1
-        return at == 0, torch.clamp(position + frames, max=1)
+        if not self.period:
+            return at == 0, torch.clamp(position + frames, max=1)
+        if frames == 1:  # the position is at most the length, and C has no remainder
+            at = torch.where(at >= self.period, at - self.period, at)
+        else:
+            at = torch.remainder(at, self.period)
+        return at == 0, at[:, -1:] + 1
 
     @property
     def synapses(self) -> dict[str, tuple[str, ...]]:

@@ -85,6 +85,8 @@ class FastEnhancer(Model):
         super().__init__()
         if config.window % 8 or config.features % config.heads or config.features % 2:
             raise ValueError("window must be a multiple of 8, features of heads and of 2")
+        if config.bands < 2:
+            raise ValueError(f"bands {config.bands}: must be 2 or more")
         self.config, self.sample_rate = config, config.rate
         self.transform = STFT(config.window, config.hop, power=1.0)
         c1, c2, narrow, f2 = config.channels, config.features, config.window // 8, config.bands

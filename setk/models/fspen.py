@@ -51,7 +51,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from setk.audio.stft import STFT, compress, magnitude
+from setk.audio.stft import STFT, check_power, compress, magnitude
 from setk.models import Model, State, Widths
 from setk.nn.gru import GroupedGRU, PathLinear
 from setk.nn.level import check_range, spectra_at_known_level
@@ -131,6 +131,7 @@ class FSPEN(Model):
         if config.groups < 1 or BANDS % config.groups:
             raise ValueError(f"groups {config.groups}: must divide {BANDS}")
         check_range(config.level_range)
+        check_power(config.compression)
         self.config = config
         self.transform = STFT(512, 256)
         width = self.units = Widths(config.widths)

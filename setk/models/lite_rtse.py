@@ -39,7 +39,7 @@ from typing import Callable
 import torch
 from torch import Tensor, nn
 
-from setk.audio.stft import STFT, compress, magnitude
+from setk.audio.stft import STFT, check_power, compress, magnitude
 from setk.models import Model, State, Widths
 from setk.nn.depthwise import Conv2d
 from setk.nn.level import check_range, spectra_at_known_level
@@ -77,6 +77,7 @@ class LiteRTSE(Model):
     def __init__(self, config: Config):
         super().__init__()
         check_range(config.level_range)
+        check_power(config.compression)
         self.config = config
         self.transform = STFT(512, 256)
         width = self.units = Widths(config.widths)
@@ -160,7 +161,9 @@ class LiteRTSE(Model):
     def _rotate(self, unit: Tensor, level: Tensor, real: Tensor, imag: Tensor) -> Tensor:
         """Compressed level [B, T, 257], of either sign, on the phase of unit [B, T, 257, 2] turned by (real, imag); expanded."""
         turn = (real.square() + imag.square() + PHASE_FLOOR**2).rsqrt()
-        level = level * level.abs() ** (1 / self.config.compression - 1) * turn
+        if self.config.compression != 1:
+            level = level * level.abs() ** (1 / self.config.compression - 1)
+        level = level * turn
         a, b = unit.unbind(-1)
         return torch.stack([level * (a * real - b * imag), level * (a * imag + b * real)], -1)
 

@@ -14,7 +14,10 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         depthwise = self.groups > 1 and self.groups == self.in_channels
         if depthwise and torch.is_grad_enabled() and x.device.type == "cpu":
-            return _Depthwise.apply(x, self.weight, self.bias)
+            operands = (x, self.weight, self.bias)
+            if torch.is_autocast_enabled("cpu"):  # which does not reach into the gradient below
+                operands = (operand.to(torch.get_autocast_dtype("cpu")) for operand in operands)
+            return _Depthwise.apply(*operands)
         return super().forward(x)
 
     def export_forward(self, x: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def paired(metric: str, a: np.ndarray, b: np.ndarray) -> Comparison:
     whole = ~(np.isnan(a) | np.isnan(b))
     a, b = a[whole], b[whole]
     # Sorted, so that the order of the tables does not matter to the resampling.
-    difference, n, left_out = np.sort(b - a), len(a), int(np.count_nonzero(~whole))
+    difference, n, left_out = np.sort(_without_rounding(b - a, a, b)), len(a), int(np.count_nonzero(~whole))
     if not n:
         return Comparison(metric, 0, *[math.nan] * 8, left_out)  # type: ignore[call-arg]
     low, high, p = interval(difference)
@@ -103,6 +103,12 @@ def paired(metric: str, a: np.ndarray, b: np.ndarray) -> Comparison:
         float(np.mean(gain > 0)),
         left_out,
     )
+
+
+def _without_rounding(difference: np.ndarray, *scores: np.ndarray) -> np.ndarray:
+    """Differences of scores in decimals, of which equal ones would else differ in their last bits and be no ties."""
+    largest = max((float(np.abs(x).max(initial=0)) for x in scores), default=0.0)
+    return np.round(difference, 12 - math.ceil(math.log10(largest))) if 0 < largest < math.inf else difference
 
 
 def interval(difference: np.ndarray) -> tuple[float, float, float]:

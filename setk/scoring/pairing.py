@@ -55,9 +55,11 @@ def single(ref: str | None, est: str, noisy: str | None, allow_commands: bool = 
     yield Pair(utt, location(ref), location(est), location(noisy), alone=ref is None)
 
 
-def listed(ref: str, est: str, noisy: str | None, part: str | None, allow_commands: bool = False) -> Iterator[Pair]:
-    """Pairs in the order of the list `est`, as its lines arrive, then the references that it does not name."""
-    piped = "-" in (ref, est, noisy)
+def listed(
+    ref: str, est: str, noisy: str | None, part: str | None, allow_commands: bool = False, jobs: int = 1
+) -> Iterator[Pair]:
+    """Pairs in the order of the list `est`, as its lines arrive, then the references that it does not name; for `jobs` processes."""
+    piped = jobs > 1 or "-" in (ref, est, noisy)
 
     def place(location: Location) -> Location:
         return location.shared() if piped else location

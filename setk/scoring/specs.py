@@ -62,9 +62,10 @@ def parse(spec: str) -> System:
         path = Path(first)
         name = path.resolve().parent.name if path.stem in ("enhanced", "scores") else path.stem
     costs: dict[str, float | None] = {}
-    for count in (file for file in others if not file.endswith((".tsv", ".scp"))):
+    wavs = [file for file in others if file.endswith(".scp") or Path(file).is_dir()]
+    for count in (file for file in others if file not in wavs and not file.endswith(".tsv")):
         costs |= read_costs(count)
-    audio = next((file for file in others if file.endswith(".scp")), None)
+    audio = wavs[0] if wavs else None
     seeds = tuple(read_table(file) for file in (first, *(file for file in others if file.endswith(".tsv"))))
     return System(name, seeds[0] if len(seeds) == 1 else mean(seeds, spec), costs, seeds, audio=audio)
 

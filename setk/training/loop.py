@@ -14,7 +14,7 @@ import sys
 import time
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import yaml
 
@@ -94,6 +94,8 @@ def alone(out: Path) -> Iterator[None]:
 
 def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:
     check_pairs(valid, run.model.sample_rate)
+    if run.ranks.first:
+        _keep_own_config(run)
     run.begin_with(init, valid)
     begun = begin_from(init, run.s) if init and fresh else None  # may be what is deleted now
     if fresh and run.ranks.first:
@@ -116,8 +118,24 @@ def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:
             )
         )
     if run.ranks.first:
-        write_text(run.out / "config.yaml", yaml.safe_dump(config.plain(run.s), sort_keys=False))
+        write_text(run.out / "config.yaml", _dump(config.plain(run.s)))
     return run.go(valid)
+
+
+def _dump(settings: dict[str, Any]) -> str:
+    return yaml.safe_dump(settings, sort_keys=False)
+
+
+def _keep_own_config(run: Run) -> None:
+    """Raise UserError if there is a config.yaml that no training wrote: it is the user's own, with comments or a few keys."""
+    path = run.out / "config.yaml"
+    if not path.is_file() or run.states.exist():
+        return
+    text, content = path.read_text(), config.read_yaml(path)
+    if text != _dump(content) or not content.keys() >= config.plain(run.s).keys():
+        raise UserError(
+            f"{path}: would be replaced by the settings of this training, and se-train did not write it; use another --out"
+        )
 
 
 def rehearse(

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from setk.core.errors import UserError
 from setk.models import Model, State
+from setk.nn.quantization import ActivationQuantizer
 from setk.training.losses import Example, weighted
 from setk.training.muon import Muon
 from setk.training.pruning import Masks
@@ -194,9 +195,12 @@ class Objective:
         return weighted(self.settings.losses, Example(self.model.transform, noisy, clean, frames, extras))
 
     def hold(self) -> None:
-        """Have the layers that do not learn use their statistics as they are."""
+        """Have the layers that do not learn use their statistics as they are; quantizers still observe their ranges."""
         for layer in self.fixed:
             layer.eval()
+        for layer in self.model.modules():
+            if isinstance(layer, ActivationQuantizer):
+                layer.train()
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, as tensors and plain values."""

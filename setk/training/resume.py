@@ -31,6 +31,10 @@ class States:
             os.replace(current, self.out / "resume.old.pt")
         os.replace(new, current)
 
+    def exist(self) -> bool:
+        """Whether a training has saved a state here."""
+        return any((self.out / name).exists() for name in ("resume.pt", "resume.old.pt"))
+
     def clear(self) -> None:
         """Remove the states."""
         for name in ("resume.pt", "resume.old.pt", "resume.new.pt"):
