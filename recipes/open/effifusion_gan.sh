@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # EffiFusion-GAN, the small preset, on a few hours of open speech and noise, mixed on the fly: how the included effifusion_gan-small was
-# trained, in three trainings. The last two are by Muon, with the losses `snr` and `envelope` beside those of MP-SENet.
+# trained, in four trainings. The last three are by Muon, with the losses `snr` and `envelope` beside those of MP-SENet, and the last with
+# `perceptual` and `residual` too.
 # fspen.sh describes the corpus.
 #
 #   bash recipes/open/effifusion_gan.sh --root CORPUS --more CORPUS_MORE
@@ -12,4 +13,6 @@ mini_set='steps=20'
 train_first first effifusion_gan_open
 further=(optimizer=muon 'betas=[0.9, 0.99]' segment=1.5 losses.snr=0.5)
 train_first second effifusion_gan_open "${further[@]}" losses.envelope=0.5 ema=0.995 seed=2 steps=375 lr=1.0e-3 valid_every=375
-run_stages "${further[@]}" losses.envelope=1.0 seed=3 steps=500 lr=7.0e-4 lr_end=1.0e-6 valid_every=250
+further+=(losses.envelope=1.0 lr_end=1.0e-6)
+train_first third effifusion_gan_open "${further[@]}" seed=3 steps=500 lr=7.0e-4 valid_every=250
+run_stages "${further[@]}" losses.snr=0.8 losses.perceptual=0.4 losses.residual=0.3 ema=0.995 seed=11 steps=1200 lr=8.0e-4 valid_every=600
