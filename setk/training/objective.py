@@ -108,9 +108,12 @@ class Enhancer(nn.Module):
     def _heard(self, frames: Tensor) -> State:
         """The state before `frames` [B, T, *shape]: the first half of the examples begins a recording, and the others continue one
         that had other examples before them."""
-        begin = len(frames) - len(frames) // 2
-        others = [frames.roll(k, 0)[begin:] for k in range(math.ceil(self.context), 0, -1)]
-        before = torch.cat(others, 1)[:, -max(1, round(self.context * frames.shape[1])) :]
+        size, count = len(frames), math.ceil(self.context)
+        begin = size - size // 2
+        places = [k for k in range(1, 2 * count + 1) if k % size][:count]  # that of an example itself is left out
+        before = torch.cat([frames.roll(k, 0)[begin:] for k in reversed(places)], 1)[
+            :, -max(1, round(self.context * frames.shape[1])) :
+        ]
         _, after = self.model(before, self.model.init_state(len(before)))
         fresh = self.model.init_state(begin)
         return tuple(torch.cat(halves, axis) for *halves, axis in zip(fresh, after, self.model.state_axes))

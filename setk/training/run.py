@@ -66,11 +66,9 @@ class Run:
             raise UserError(
                 f"context {settings.context:g}: {self.model.name} is not causal, and keeps nothing of what it heard; set 0"
             )
-        least = max(2, math.ceil(settings.context / settings.segment) + 1)
-        if settings.context and settings.batch // parts < least:
+        if settings.context and settings.batch // parts < 2:
             raise UserError(
-                f"context {settings.context:g}: takes {least - 1} other examples, so it needs {least} or more in each of the {parts} "
-                "parts of a batch"
+                f"context {settings.context:g}: needs two examples or more in each of the {parts} parts of a batch"
             )
         if data.rate != self.model.sample_rate:
             raise UserError(
