@@ -25,8 +25,9 @@ for _first in --config '--paper --corpus'; do
     for ((_i = 1; _i < $#; _i++)); do
         _value=$((_i + 1)) _value=${!_value}
         [[ " $_first " == *" ${!_i} "* ]] || continue
+        # shellcheck disable=SC1090
         case ${!_i} in
-            --config) [[ ! -r $_value ]] || eval "$(. "$(readlink -f -- "$_value")"; declare -p paper corpus)" ;;
+            --config) [[ ! -r $_value ]] || eval "$(. "$(readlink -f -- "$_value")" > /dev/null; declare -p paper corpus)" ;;
             --paper) paper=$_value ;;
             --corpus) corpus=$_value ;;
         esac

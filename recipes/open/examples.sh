@@ -9,6 +9,7 @@ models='fspen dpcrn_cf'  # included models or checkpoints
 page=RESULTS.html  # page to write
 seconds=3  # of each recording
 set -euo pipefail
+# shellcheck source=recipes/path.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/../path.sh"
 . "$SETK_ROOT/recipes/utils/parse_options.sh"
 CDPATH='' cd -- "$SETK_ROOT"
