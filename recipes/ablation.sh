@@ -21,18 +21,16 @@ time=false  # true: measure the time of a hop of every variant on this machine, 
 variants=recipes/ablations.tsv  # table of variants; yours may have other rows
 STAGES='0 prepare and count costs, 1 shards, 2 train, 4 enhance, 5 score, 6 ablation.md'
 # The corpus decides which options there are. The command line has priority over a config, as in parse_options.sh.
-for _first in --config '--paper --corpus'; do
-    for ((_i = 1; _i < $#; _i++)); do
-        _value=$((_i + 1)) _value=${!_value}
-        [[ " $_first " == *" ${!_i} "* ]] || continue
-        # shellcheck disable=SC1090
-        case ${!_i} in
-            --config) [[ ! -r $_value ]] || eval "$(. "$(readlink -f -- "$_value")" > /dev/null; declare -p paper corpus)" ;;
-            --paper) paper=$_value ;;
-            --corpus) corpus=$_value ;;
-        esac
-    done
+for ((_i = 1; _i < $#; _i++)); do
+    _value=$((_i + 1)) _value=${!_value}
+    # shellcheck disable=SC1090
+    case ${!_i} in
+        --config) [[ ! -r $_value ]] || eval "$(. "$(readlink -f -- "$_value")" > /dev/null; declare -p paper corpus)" ;;
+        --paper) _paper=$_value ;;
+        --corpus) _corpus=$_value ;;
+    esac
 done
+paper=${_paper-$paper} corpus=${_corpus-$corpus}
 case $paper in
     fqse) corpus=${corpus:-librimix} ;;
     *) corpus=${corpus:-vbd} ;;

@@ -1050,9 +1050,8 @@ def test_a_config_of_the_user_is_not_replaced(work, tmp_path):
 def test_what_is_trained_alone_is_quantized_as_the_whole(work, whole):
     some = ["--set", "only=[blocks]", "--set", "quantization={observe: 2}"]
     finish(work, work / "some", "--init", whole / "best.pt", *some, "--set", "steps=4", "--set", "average=0")
-    for name, value in weights(work / "some/last.pt").items():
-        if name.endswith(".seen") and "activation" in name:
-            assert int(value) == 2, name
+    seen = {name: int(value) for name, value in weights(work / "some/last.pt").items() if name.endswith(".seen")}
+    assert len(seen) > 10 and set(seen.values()) == {2}, seen
 
 
 def test_a_run_is_not_continued_from_another_start_or_on_other_pairs(work, whole):

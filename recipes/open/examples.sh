@@ -6,7 +6,7 @@
 pairs=  # data directory of the pairs
 examples=recipes/open/examples.tsv  # id of each recording, and the sources to credit
 models='fspen dpcrn_cf'  # included models or checkpoints
-page=RESULTS.html  # page to write
+page=  # page to write; default RESULTS.html
 seconds=3  # of each recording
 set -euo pipefail
 # shellcheck source=recipes/path.sh
@@ -14,10 +14,10 @@ set -euo pipefail
 . "$SETK_ROOT/recipes/utils/parse_options.sh"
 CDPATH='' cd -- "$SETK_ROOT"
 # Paths are relative to the folder where the user started.
-if [[ $OLDPWD != "$PWD" ]]; then
-    [[ ! $pairs || $pairs == /* ]] || pairs=$OLDPWD/$pairs
-    [[ $page == /* || $page == RESULTS.html ]] || page=$OLDPWD/$page
-fi
+for name in pairs page; do
+    [[ -z ${!name} || ${!name} == /* ]] || printf -v "$name" %s "$OLDPWD/${!name}"
+done
+page=${page:-RESULTS.html}
 python=.venv/bin/python
 [[ $pairs ]] || { echo "examples.sh: --pairs DIR is missing" >&2; exit 2; }
 

@@ -18,7 +18,7 @@ if [[ $root ]]; then
 fi
 out=${out:-$dir/parts.md}
 mkdir -p "$(dirname "$out")"
-read -ra names <<< "${models//$'\n'/ }"
+read -ra names <<< "$models"
 "$python" -P recipes/open/parts.py "$pairs/noisy.scp" "$pairs/clean.scp" ${names[@]+"${names[@]}"} > "$out.tmp"
 mv "$out.tmp" "$out"
 cat "$out"

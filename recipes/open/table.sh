@@ -32,8 +32,7 @@ score() { # LIST DIR
 if ((stage < 4)); then
     [[ $root ]] || { echo "table.sh: --root CORPUS is missing" >&2; exit 2; }
     prepare
-    models=${models:-$(se-enhance --list-models | cut -f1)}
-    read -ra names <<< "${models//$'\n'/ }"
+    read -ra names <<< "${models:-$(se-enhance --list-models | cut -f1 | tr '\n' ' ')}"
     ! due 2 || score "$test/noisy.scp" "$out/noisy"
 fi
 for model in ${names[@]+"${names[@]}"}; do

@@ -74,6 +74,11 @@ nj=$((10#$nj)) stage=$((10#$stage)) stop_stage=$((10#$stop_stage))
 
 train_cmd=${cmd:-$train_cmd} cpu_cmd=${cmd:-$cpu_cmd}
 
+# In a config, lists of words may have line breaks.
+for word in set tune prune models; do
+    [[ ! -v $word ]] || printf -v "$word" %s "${!word//$'\n'/ }"
+done
+
 # Recipes run in the checkout; a path is relative to the folder where the user started.
 if [[ $OLDPWD != "$PWD" ]]; then
     for word in root more dir data shards clean noise out table float grid; do

@@ -116,7 +116,7 @@ training_settings() {
         # 300 short steps: enough to see every stage work.
         read -ra mini <<< "batch=4 segment=1.0 steps=300 warmup=30 valid_every=100 save_every=50 workers=0 betas=[0.9,0.99] ${mini_set-}"
     fi
-    read -ra user <<< "${set//$'\n'/ }"
+    read -ra user <<< "$set"
     settings=("$@" "${mini[@]}" "${user[@]}")
     settings=("${settings[@]/#/--set=}")
 }

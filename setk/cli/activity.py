@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from pathlib import Path
 from typing import Iterator, TextIO
 
 from setk.audio.activity import Analysis, Frame
@@ -19,7 +18,7 @@ def write_report(path: str) -> Iterator[Analysis]:
     with _opened(path) as stream:
 
         def write(line: str) -> None:
-            with naming(Path(path)) if path != "-" else contextlib.nullcontext():
+            with naming(path) if path != "-" else contextlib.nullcontext():
                 print(line, file=stream, flush=True)
 
         write("\t".join(Frame._fields))
@@ -37,7 +36,7 @@ def _opened(path: str) -> Iterator[TextIO]:
         try:
             yield stream
         finally:
-            with naming(Path(path)):  # what could not be written is tried again
+            with naming(path):  # what could not be written is tried again
                 stream.close()
     else:
         with atomic_path(path) as tmp, open(tmp, "w") as stream:

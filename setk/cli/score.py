@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Mapping, Optional
 
 import typer
 
@@ -13,6 +13,7 @@ from setk.core.errors import UserError
 
 if TYPE_CHECKING:
     from setk.metrics import Extras
+    from setk.scoring.pairing import Pair
 
 app = shell.new_app()
 EXAMPLES = """
@@ -128,7 +129,7 @@ def score(
     ):
         scores.add(row)
         if summary or html:
-            check_distinct(outputs, [row.pair.ref, row.pair.est, row.pair.noisy])
+            _keep_inputs(row.pair, outputs)
         if html:
             rows.append(row)
         if sample:
@@ -155,6 +156,14 @@ def score(
     failures.finish(scores.utterances - failures.count)
     if unmet or not same:
         raise typer.Exit(shell.SOME_FAILED)
+
+
+def _keep_inputs(pair: Pair, outputs: Mapping[str, Path | None]) -> None:
+    """Raise UserError if a file to write, by its option, is one that the signals of a pair are read from."""
+    for place in filter(None, (pair.ref, pair.est, pair.noisy)):
+        for option, path in outputs.items():
+            if path and place.reads(path):
+                raise UserError(f"{option} {path}: is the input {place}; choose another file to write")
 
 
 def _list_metrics(extras: Extras, jsonl: bool) -> None:

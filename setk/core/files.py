@@ -120,7 +120,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
+def naming(path: str | os.PathLike) -> Iterator[None]:
     """Give the errors of writing the name of the file, which a write does not know."""
     try:
         yield

@@ -107,7 +107,7 @@ def paired(metric: str, a: np.ndarray, b: np.ndarray) -> Comparison:
 
 def _without_rounding(difference: np.ndarray, *scores: np.ndarray) -> np.ndarray:
     """Differences of scores in decimals, of which equal ones would else differ in their last bits and be no ties."""
-    largest = max((float(np.abs(x).max(initial=0)) for x in scores), default=0.0)
+    largest = float(np.abs(scores).max(initial=0))
     return np.round(difference, 12 - math.ceil(math.log10(largest))) if 0 < largest < math.inf else difference
 
 

@@ -111,9 +111,8 @@ class Enhancer(nn.Module):
         size, count = len(frames), math.ceil(self.context)
         begin = size - size // 2
         places = [k for k in range(1, 2 * count + 1) if k % size][:count]  # that of an example itself is left out
-        before = torch.cat([frames.roll(k, 0)[begin:] for k in reversed(places)], 1)[
-            :, -max(1, round(self.context * frames.shape[1])) :
-        ]
+        heard = max(1, round(self.context * frames.shape[1]))
+        before = torch.cat([frames.roll(k, 0)[begin:] for k in reversed(places)], 1)[:, -heard:]
         _, after = self.model(before, self.model.init_state(len(before)))
         fresh = self.model.init_state(begin)
         return tuple(torch.cat(halves, axis) for *halves, axis in zip(fresh, after, self.model.state_axes))
@@ -130,8 +129,9 @@ def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
 
 
 def fix_all_but(parts: Sequence[str], model: nn.Module) -> list[nn.Module]:
-    """Exclude all parameters from training but those of `parts`, names of modules or parameters; the modules without any that
-    learns. () excludes nothing. Raises UserError on a name that the model does not have."""
+    """Exclude all parameters from training but those of `parts`, names of modules or parameters; the modules that are to stay as
+    they are: those without any that learns, and what is in them, except for quantizers, which still observe their ranges. () excludes
+    nothing. Raises UserError on a name that the model does not have."""
     if not parts:
         return []
     for part in parts:
@@ -140,7 +140,9 @@ def fix_all_but(parts: Sequence[str], model: nn.Module) -> list[nn.Module]:
             raise UserError(f"only: the model has no part '{part}'; its parts are {known}")
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(_within(name, part) for part in parts))
-    return [module for module in model.modules() if _is_fixed(module) and module is not model]
+    fixed = [module for module in model.modules() if _is_fixed(module) and module is not model]
+    within = dict.fromkeys(inner for module in fixed for inner in module.modules())
+    return [module for module in within if not isinstance(module, ActivationQuantizer)]
 
 
 def _is_fixed(module: nn.Module) -> bool:
@@ -198,12 +200,9 @@ class Objective:
         return weighted(self.settings.losses, Example(self.model.transform, noisy, clean, frames, extras))
 
     def hold(self) -> None:
-        """Have the layers that do not learn use their statistics as they are; quantizers still observe their ranges."""
+        """Have the layers that do not learn use their statistics as they are."""
         for layer in self.fixed:
-            layer.eval()
-        for layer in self.model.modules():
-            if isinstance(layer, ActivationQuantizer):
-                layer.train()
+            layer.training = False
 
     def state(self) -> dict[str, Any]:
         """All that the next step depends on, as tensors and plain values."""
