@@ -173,15 +173,22 @@ def test_a_path_is_relative_to_where_the_user_is(tmp_path):
     (tmp_path / "my.yaml").write_text("")
     (tmp_path / "corpus").mkdir()
     script = (
-        f'conf=fspen; . "{ROOT}/recipes/utils/recipe.sh" vbd x "$@"; echo "$root|$dir|$data|$conf|$init|$train|$shards"'
+        f'conf=fspen models=fspen; . "{ROOT}/recipes/utils/recipe.sh" vbd x "$@"\n'
+        'printf "%s\\n" "$root" "$dir" "$data" "$conf" "$init" "$train" "$shards" "$models"'
     )
     (tmp_path / "recipe.sh").write_text(script)
-    args = ["--root", "corpus", "--dir", "exp", "--conf", "my.yaml", "--init", "fspen"]
+    args = ["--root", "corpus", "--dir", "exp", "--conf", "my.yaml", "--init", "fspen", "--models", "my.yaml dpsnn"]
     done = subprocess.run(["bash", "recipe.sh", *args], capture_output=True, text=True, cwd=tmp_path)
-    assert (
-        done.stdout.strip()
-        == f"{tmp_path}/corpus|{tmp_path}/exp|exp/vbd/data|{tmp_path}/my.yaml|fspen|exp/vbd/data/train|exp/vbd/shards"
-    )
+    assert done.stdout.splitlines() == [
+        f"{tmp_path}/corpus",
+        f"{tmp_path}/exp",
+        "exp/vbd/data",
+        f"{tmp_path}/my.yaml",
+        "fspen",
+        "exp/vbd/data/train",
+        "exp/vbd/shards",
+        f"{tmp_path}/my.yaml dpsnn",
+    ]
 
 
 @pytest.mark.full

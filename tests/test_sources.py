@@ -68,7 +68,8 @@ def prepare(tree, *args):
 
 
 def test_a_corpus_is_cut_levelled_and_mixed_as_its_tables_say(tree):
-    done = prepare(tree, "--sources", "src", "--out", "corpus")
+    (tree / "settings.sh").write_text("out=corpus\n")
+    done = prepare(tree, "--sources", "src", "--config", "settings.sh")
     assert done.returncode == 0, done.stderr
     lists = tree / "corpus/lists"
     assert read_list(lists / "noise2kind") == {"n0": "hum", "n1": "horn"} and read_list(lists / "utt2spk_train") == {

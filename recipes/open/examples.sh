@@ -13,10 +13,10 @@ set -euo pipefail
 . "$(dirname -- "${BASH_SOURCE[0]}")/../path.sh"
 . "$SETK_ROOT/recipes/utils/parse_options.sh"
 CDPATH='' cd -- "$SETK_ROOT"
-# Paths are relative to the folder where the user started.
-for name in pairs page; do
-    [[ -z ${!name} || ${!name} == /* ]] || printf -v "$name" %s "$OLDPWD/${!name}"
-done
+. recipes/utils/user_paths.sh
+user_paths pairs page
+user_files examples
+user_words models
 page=${page:-RESULTS.html}
 python=.venv/bin/python
 [[ $pairs ]] || { echo "examples.sh: --pairs DIR is missing" >&2; exit 2; }

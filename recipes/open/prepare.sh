@@ -10,8 +10,8 @@
 # begins at its first sound, and is near that file, not equal to it. The included models also had 44 mixtures of training speech as
 # babble, which come from no repository.
 set -euo pipefail
-CDPATH='' cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
-. recipes/path.sh
+# shellcheck source=recipes/path.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/../path.sh"
 
 sources=${OPEN_SOURCES:-}      # holds OWNER/NAME for each repository, or as much of it as sources.tsv names
 out=                           # default exp/open/corpus
@@ -19,12 +19,11 @@ table=                         # default recipes/open/sources.tsv
 pairs=                         # default recipes/open/pairs.tsv
 list=false                     # true: print the repositories, recordings of each and licences, and end
 nj=2
-. recipes/utils/parse_options.sh
+. "$SETK_ROOT/recipes/utils/parse_options.sh"
 
-# Paths are relative to the directory that the user called this from.
-for name in sources out table pairs; do
-    [[ -z ${!name} || ${!name} == /* || -z ${OLDPWD-} ]] || printf -v "$name" %s "$OLDPWD/${!name}"
-done
+CDPATH='' cd -- "$SETK_ROOT"
+. recipes/utils/user_paths.sh
+user_paths sources out table pairs
 table=${table:-$SETK_ROOT/recipes/open/sources.tsv} pairs=${pairs:-$SETK_ROOT/recipes/open/pairs.tsv}
 
 if [[ $list == true ]]; then

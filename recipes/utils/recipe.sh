@@ -79,22 +79,10 @@ for word in set tune prune models; do
     [[ ! -v $word ]] || printf -v "$word" %s "${!word//$'\n'/ }"
 done
 
-# Recipes run in the checkout; a path is relative to the folder where the user started.
-if [[ $OLDPWD != "$PWD" ]]; then
-    for word in root more dir data shards clean noise out table float grid; do
-        [[ -z ${!word-} || ${!word} == /* ]] || printf -v "$word" %s "$OLDPWD/${!word}"
-    done
-    # These may also be names.
-    for word in conf init model variants; do
-        [[ ${!word-} == /* || ! -f $OLDPWD/${!word-} ]] || printf -v "$word" %s "$OLDPWD/${!word}"
-    done
-    _words=''
-    for word in ${models-}; do
-        [[ $word == /* || ! -f $OLDPWD/$word ]] || word=$OLDPWD/$word
-        _words+="$word "
-    done
-    [[ ! ${models-} ]] || models=${_words% }
-fi
+. recipes/utils/user_paths.sh
+user_paths root more dir data shards clean noise out table float grid
+user_files conf init model variants
+user_words models
 # Launchers replace JOB, by which the jobs of a stage differ, wherever it is.
 for word in root more dir data shards; do
     [[ ${!word-} != *JOB* ]] || { echo "${0##*/}: --$word ${!word}: a path with JOB in it cannot be used; rename it" >&2; exit 2; }
