@@ -81,7 +81,7 @@ def score(
     from setk.scoring import verify as verifying
     from setk.scoring.summary import Scores
 
-    named = [file for spec in files or [] for file in specs.split(spec)[1]] if table else files or []
+    named = specs.files(files or []) if table else files or []
     tables = [groupings.split(spec)[0] for spec in by or []]
     models = [dnsmos_model, dnsmos_p808_model]
     outputs = {"--summary": summary, "--html": html, "--png": png}
@@ -191,7 +191,7 @@ def _compare(
     from setk.core.files import check_distinct
     from setk.scoring import compare, several, specs
 
-    check_distinct({"--html": html}, [noisy, ref, *(file for spec in tables for file in specs.split(spec)[1])])
+    check_distinct({"--html": html}, [noisy, ref, *specs.files(tables)])
     if tables.count("-") > 1:
         raise UserError("only one of the tables can be standard input")
     found = several.compare_systems(tables)

@@ -65,7 +65,7 @@ class Config:
     one_sided: bool = False  # taps in the past only
     level_range: tuple[
         float, ...
-    ] = ()  # lowest and highest level, dBFS, that the network sees; empty: any (see nn/level.py)
+    ] = ()  # dBFS: lowest and highest level that the network sees; (): any. See nn/level.py
 
 
 class DPCRNCF(Model):

@@ -57,7 +57,7 @@ class Config:
     segment_reset: float = 0.0  # seconds after which neurons are reset, whole hops; 0: never
     level_range: tuple[
         float, ...
-    ] = ()  # lowest and highest level, dBFS, that the network sees; empty: any (see nn/level.py)
+    ] = ()  # dBFS: lowest and highest level that the network sees; (): any. See nn/level.py
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those above
 
 

@@ -87,12 +87,21 @@ GROUPS = (
 )
 _CUTS = sorted({cut for g in GROUPS for cut in (g.first, g.last)})
 PIECES = [b - a for a, b in zip(_CUTS, _CUTS[1:])]  # the longest runs of bands that no group's edge divides
-_WIDTHS = sum(g.width for g in GROUPS)
-KEPT = [
-    band * _WIDTHS + sum(h.width for h in GROUPS[:i]) + value  # where a bin's gain is if every band had all widths
-    for i, g in enumerate(GROUPS)
-    for band, value in [divmod(g.first * g.width + g.skip + at, g.width) for at in range(g.keep)]
-]
+
+
+def _kept() -> list[int]:
+    """Where each bin's gain is in a row that has, for every band, the outputs of all groups."""
+    outputs = sum(g.width for g in GROUPS)
+    kept, before = [], 0
+    for g in GROUPS:
+        for at in range(g.skip, g.skip + g.keep):
+            band, value = divmod(g.first * g.width + at, g.width)
+            kept.append(band * outputs + before + value)
+        before += g.width
+    return kept
+
+
+KEPT = _kept()
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class Config:
     subband_norm: bool = True  # BatchNorm in the sub-band encoder
     level_range: tuple[
         float, ...
-    ] = ()  # lowest and highest level, dBFS, that the network sees; empty: any (see nn/level.py)
+    ] = ()  # dBFS: lowest and highest level that the network sees; (): any. See nn/level.py
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
 
 

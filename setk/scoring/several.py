@@ -68,7 +68,7 @@ def write_page(
     rows += [comparison.Compared(system.name, system.scores, places(system.audio)) for system in found.systems]
     if clean:
         rows.append(comparison.Compared("clean", None, places(clean)))
-    files = [file for text in inputs for file in specs.split(text)[1]] + [noisy, clean]
+    files = [*specs.files(inputs), noisy, clean]
     hashes = {file: sha256(file) for file in files if file and Path(file).is_file()}
     utts = [found.systems[0].scores.utt(line) for line in found.lines]
     comparison.write_comparison(

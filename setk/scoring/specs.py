@@ -10,7 +10,7 @@ import csv
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -53,6 +53,11 @@ def split(spec: str) -> tuple[str, list[str]]:
     if not equals or Path(spec.split(",")[0]).is_file():
         name, files = "", spec
     return name, [files] if Path(files).is_file() else files.split(",")
+
+
+def files(texts: Iterable[str]) -> list[str]:
+    """The files of several systems."""
+    return [file for spec in texts for file in split(spec)[1]]
 
 
 def parse(spec: str) -> System:

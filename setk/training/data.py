@@ -82,9 +82,8 @@ def open_sources(path: Path) -> dict[str, Source]:
     data = datadir.DataDir(path)
     if data.is_pairs:
         pairs = data.pairs()
-        return {
-            "pairs": WavSource({name: {utt: p[k] for utt, p in pairs.items()} for k, name in enumerate(datadir.PAIR)})
-        }
+        streams = {name: {utt: pair[k] for utt, pair in pairs.items()} for k, name in enumerate(datadir.PAIR)}
+        return {"pairs": WavSource(streams)}
     kinds = {"noise": data.noise_kinds()}
     return {name: WavSource({name: data.wavs(name)}, kinds.get(name)) for name in data.streams}
 

@@ -9,6 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Iterable
 
 from setk import audio
 from setk.core.errors import AudioError, UserError
@@ -143,14 +144,19 @@ class _Groups:
 
     def add(self, source: Source, marks: list[str]) -> None:
         merged = [(source, marks)]
-        for known in {id(g): g for mark in marks if (g := self._of.get(mark))}.values():
+        for known in _distinct(self._of[mark] for mark in marks if mark in self._of):
             merged += known
         for _, own in merged:
             for mark in own:
                 self._of[mark] = merged
 
     def members(self) -> list[list[Source]]:
-        return [[source for source, _ in group] for group in {id(g): g for g in self._of.values()}.values()]
+        return [[source for source, _ in group] for group in _distinct(self._of.values())]
+
+
+def _distinct(groups: Iterable[list]) -> list[list]:
+    """Each group object once."""
+    return list({id(group): group for group in groups}.values())
 
 
 def _assign(groups: list[list[Source]], kind: str, place: str, seed: int) -> list[Source]:

@@ -159,18 +159,15 @@ def plan_shards(
         for number in range(1, of + 1):
             own = list(islice(lines, size))
             ids = tuple(utt for utt, _ in own)
-            places = tuple(
-                tuple(
-                    table.location(text, data.allow_commands)
-                    for table, text in ((first, value), *((other, other.get(utt)) for other in others))
-                )
-                for utt, value in own
-            )
+            places = []
+            for utt, value in own:
+                rest = (other.location(other.get(utt), data.allow_commands) for other in others)
+                places.append((first.location(value, data.allow_commands), *rest))
             snr = tuple(_snr_of(data, u, snrs) if name in DESCRIBED else float("nan") for u in ids)
             spk = tuple(speakers.get(u) for u in ids) if speakers and name in DESCRIBED else ()
             kind = tuple(kinds.get(u) for u in ids) if name == "noise" and kinds else ()
             path = out / f"{name}.{number}.h5"
-            yield ShardJob(name, number, of, path, rate, ids, places, snr, spk, feature, resampler, kind)
+            yield ShardJob(name, number, of, path, rate, ids, tuple(places), snr, spk, feature, resampler, kind)
 
 
 def _require(data: DataDir, listed: IndexedList, table: IndexedList, name: str, what: str) -> None:
