@@ -1,4 +1,4 @@
-"""What aten operations do to channels, for the tracer: which move values, which meet them element by element, which reduce."""
+"""What aten operations do to channels, for the tracer: which move values, which join them element by element, which reduce."""
 
 from __future__ import annotations
 
@@ -22,21 +22,16 @@ POINTWISE = frozenset(
     relu remainder round rsqrt rsub sigmoid sign silu sin softplus sqrt square sub tan tanh trunc where
 """.split()
 )
-REDUCTIONS = {
-    "sum": 1,
-    "mean": 1,
-    "amax": 1,
-    "amin": 1,
-    "prod": 1,
-    "var": 1,
-    "linalg_vector_norm": 2,
-}  # position of the dimensions
+# Position of the dimensions among the arguments.
+REDUCTIONS = {"sum": 1, "mean": 1, "amax": 1, "amin": 1, "prod": 1, "var": 1, "linalg_vector_norm": 2}
 BATCH_NORMS = (
     "native_batch_norm",
     "_native_batch_norm_legit",
     "_native_batch_norm_legit_no_training",
     "native_group_norm",
 )
+# No value of their input is in their output.
+CREATED = ("empty_like", "zeros_like", "ones_like", "full_like", "new_empty", "new_zeros", "new_ones", "new_full")
 SOFTMAXES = ("_softmax", "_log_softmax", "_safe_softmax")
 
 

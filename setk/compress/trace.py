@@ -14,14 +14,14 @@ apart, and therefore not be removed.
 
 from __future__ import annotations
 
-from typing import Any, Iterable
+from typing import Any, Callable, Iterable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from setk.compress.aten import BATCH_NORMS, POINTWISE, REDUCTIONS, SOFTMAXES, VIEWS, extremes, flat, pairs
+from setk.compress.aten import BATCH_NORMS, CREATED, POINTWISE, REDUCTIONS, SOFTMAXES, VIEWS, extremes, flat, pairs
 from setk.compress.nodes import Nodes, Tag
 from setk.models import Model
 
@@ -94,31 +94,15 @@ class Trace(TorchDispatchMode):
         elif name == "constant_pad_nd":
             self._move(output, args[0], lambda x: torch.constant_pad_nd(x, args[1], 0))
         elif name in ("cat", "stack"):
-            tags = [self._tag(x) for x in args[0]]
-            joined = [
-                None
-                if all(part is None for part in parts)
-                else func(
-                    [
-                        torch.zeros(x.shape, dtype=torch.long) if part is None else part
-                        for x, part in zip(args[0], parts)
-                    ],
-                    *args[1:],
-                    **kwargs,
-                )
-                for parts in ([t.channels for t in tags], [t.scalars for t in tags])
-            ]
-            self._set(output, Tag(*joined))
+            self._concatenate(output, args[0], lambda parts: func(parts, *args[1:], **kwargs))
         elif name in POINTWISE:
             self._pointwise(output, [self._tag(x) for x in tensors], name == "mul")
         elif name == "glu":
-            self._pointwise(
-                output, [self._tag(args[0]).apply(lambda x, half=half: x.chunk(2, args[1])[half]) for half in (0, 1)]
-            )
+            halves = [self._tag(args[0]).apply(lambda x, half=half: x.chunk(2, args[1])[half]) for half in (0, 1)]
+            self._pointwise(output, halves)
         elif name in BATCH_NORMS:
-            self._channel_norm(
-                output[0], [self._tag(x) for x in tensors], args[6] if name == "native_group_norm" else None
-            )
+            groups = args[6] if name == "native_group_norm" else None
+            self._channel_norm(output[0], [self._tag(x) for x in tensors], groups)
         elif name == "native_layer_norm":
             self._share(self._tag(args[0]), range(-len(args[1]), 0))
             self._pointwise(output[0], [self._tag(x) for x in tensors])
@@ -135,16 +119,7 @@ class Trace(TorchDispatchMode):
             self._pointwise(output, [self._tag(output), self._tag(tensors[0])])
         elif name == "convolution":
             self._convolution(output, *args)
-        elif name not in (
-            "empty_like",
-            "zeros_like",
-            "ones_like",
-            "full_like",
-            "new_empty",
-            "new_zeros",
-            "new_ones",
-            "new_full",
-        ):
+        elif name not in CREATED:
             self._join_all(output, tensors)
 
     def _tag(self, tensor: Tensor) -> Tag:
@@ -160,6 +135,17 @@ class Trace(TorchDispatchMode):
             return
         for i, part in enumerate(output):
             self._set(part, tag.apply(lambda x, i=i: move(x)[i]))
+
+    def _concatenate(self, output: Tensor, inputs: list[Tensor], join: Callable[[list[Tensor]], Tensor]) -> None:
+        tags = [self._tag(x) for x in inputs]
+        joined: list[Tensor | None] = []
+        for names in ([tag.channels for tag in tags], [tag.scalars for tag in tags]):
+            if all(part is None for part in names):
+                joined.append(None)
+                continue
+            nameless = (torch.zeros(x.shape, dtype=torch.long) for x in inputs)
+            joined.append(join([other if part is None else part for part, other in zip(names, nameless)]))
+        self._set(output, Tag(*joined))
 
     def _pointwise(self, output: Tensor, tags: list[Tag], multiplied: bool = False) -> None:
         """Join the channels that meet in an element, and the scalars of weights with them."""
@@ -200,14 +186,11 @@ class Trace(TorchDispatchMode):
             low, high = extremes(found, tuple(dims))
             self.shared.append(found[(low != high).expand(found.shape) & (found > 0)].unique().numpy())
 
-    def _reduce(self, output: Tensor, tag: Tag, dims: int | list[int] | None) -> None:
+    def _reduce(self, output: Tensor, tag: Tag, dims: int | Sequence[int] | None) -> None:
         """A sum over one channel is of that channel, one over several of none; but the sum of weights times channels is a
         contraction."""
-        dims = (
-            tuple(range(max(x.dim() for x in (tag.channels, tag.scalars) if x is not None)))
-            if dims in (None, [])
-            else dims
-        )
+        if dims in (None, []):
+            dims = range(max(x.dim() for x in (tag.channels, tag.scalars) if x is not None))
         dims = (dims,) if isinstance(dims, int) else tuple(dims)
         if tag.channels is None:
             rows = tag.scalars.amin(dims, keepdim=True)
