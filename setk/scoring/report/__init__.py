@@ -51,15 +51,12 @@ def write_report(
     if by not in names:
         raise UserError(f"'{by}' is not in the table, so it cannot order the report; known: {', '.join(names)}")
     low, high = _extremes(rows, by, worst, best)
-    script = part("page.js")
     write_text(
         path,
-        Template(part("page.html")).substitute(
-            style=part("page.css"),
-            gradient=media.GRADIENT,
-            range=media.RANGE_DB,
+        page(
+            "page.html",
+            "page.js",
             seconds=media.SECONDS,
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
             counts=_counts(summary),
             interval=text("{level:.0%} intervals: {method}, {resamples:,} resamples.".format(**summary["interval"])),
             summary=_summary_rows(summary["metrics"]),
@@ -88,6 +85,19 @@ def text(value: object) -> str:
 def number(value: float | None) -> str:
     """A score to three places; a dash where there is none."""
     return "–" if value is None or math.isnan(value) else f"{value:.3f}".replace("-", "−")
+
+
+def page(template: str, script: str, **fields: object) -> str:
+    """The page that `template` makes of `fields`, with the style of all pages. Its policy allows this script alone."""
+    source = part(script)
+    return Template(part(template)).substitute(
+        style=part("page.css"),
+        script=source,
+        script_hash=base64.b64encode(hashlib.sha256(source.encode()).digest()).decode(),
+        gradient=media.GRADIENT,
+        range=media.RANGE_DB,
+        **fields,
+    )
 
 
 def part(name: str) -> str:
@@ -210,7 +220,6 @@ def utterances(
         columns="".join(f'<th scope="col" class="num">{text(name)}</th>' for name in columns)
         + f'<th scope="col">{last}</th>',
         rows="\n".join(rows),
-        script=part("page.js"),
         provenance=facts(provenance),
     )
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 import os
-from string import Template
 from typing import Any, Mapping, NamedTuple, Sequence
 
 from setk import metrics
@@ -14,7 +11,7 @@ from setk.audio import Location
 from setk.core.errors import UserError
 from setk.core.files import write_text
 from setk.scoring.compare import Comparison
-from setk.scoring.report import bounds, media, number, part, text, utterances
+from setk.scoring.report import bounds, media, number, page, text, utterances
 from setk.scoring.summary import summarise
 from setk.scoring.table import Table
 
@@ -49,18 +46,15 @@ def write_comparison(
     by = "pesq_wb" if "pesq_wb" in names else names[0]
     columns = [_column(system, by, utts) for system in systems]
     worst, differing = _choose(columns, utts, by)
-    script = part("page.js")
     head = "".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names)
     write_text(
         path,
-        Template(part("comparison.html")).substitute(
-            style=part("page.css"),
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        page(
+            "comparison.html",
+            "page.js",
+            seconds=media.SECONDS,
             counts=f"{len(systems)} systems, {len(utts):,} utterances that all of them have",
             first=text(systems[0].name),
-            gradient=media.GRADIENT,
-            range=media.RANGE_DB,
-            seconds=media.SECONDS,
             head=head,
             means="".join(_means(system, comparisons.get(system.name), utts, names) for system in systems),
             by=text(by),

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
-from string import Template
 from typing import Any, Mapping, Sequence
 
 import numpy as np
@@ -14,7 +11,7 @@ from setk import audio, metrics
 from setk.audio.activity import Analysis, Frame
 from setk.audio.wav import Info
 from setk.core.files import write_text
-from setk.scoring.report import media, number, part, text
+from setk.scoring.report import media, number, page, text
 
 _WIDTH, _HEIGHT, _TOP_DB = 960, 120, 40
 DNSMOS = ("dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak")
@@ -51,16 +48,12 @@ class Recorder:
             for role, name, x in zip(("input", "output"), (facts["input"], facts["output"]), signals)
         ]
         pictures = list(media.spectrograms(clips))
-        script = part("recording.js")
         write_text(
             path,
-            Template(part("recording.html")).substitute(
-                style=part("page.css"),
-                script=script,
-                script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            page(
+                "recording.html",
+                "recording.js",
                 title=text(facts["input"]),
-                gradient=media.GRADIENT,
-                range=media.RANGE_DB,
                 seconds=f"{clips[0].seconds:.1f}",
                 cut=f"The page has the first {media.SECONDS} s." if clips[0].cut else "",
                 khz=f"{pictures[0].khz:g}",
