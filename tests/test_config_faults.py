@@ -69,7 +69,7 @@ def test_settings_on_the_command_line(value):
         "config.dpe_blocks=100000", "config.dpe_blocks=-1", "config.groups=0", "config.compression=.nan", "config.widths=[-1]",
         "lr=2001-02-03", "lr=[1]", "lr={}", "lr=null", "model=null", "model=[]", "model={}", "model=nope", "preset=[]", "preset=nope",
         "config=3", "config=[]", "metrics=[]", "metrics=[nope]", "metrics=pesq_wb", "losses=[]", "losses={}", "losses={nope: 1}", "best=nope",
-        "quantization.observe=-1", "quantization=nope", "device=3", "mixing=3", "augment=[]", "pruning.amount=2", "discriminator.delay=0",
+        "quantization.observe=-1", "quantization=nope", "device=3", "mixing=3", "augment=[]", "pruning.amount=2", "pruning={amount: 1, floor: 0}", "discriminator.delay=0",
     ],
 )  # fmt: skip
 def test_values_out_of_range(setting):

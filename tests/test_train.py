@@ -896,6 +896,11 @@ def test_a_refused_training_leaves_no_directory(work, tmp_path):
     assert (tmp_path / "mine").exists()
 
 
+def test_pruning_that_no_layer_can_reach_is_refused_before_the_first_step(work, tmp_path):
+    told = finish(work, tmp_path / "never", "--set", "pruning={amount: 0.9, floor: 0.1}", code=2)
+    assert "pruning: amount 0.9 is too much with floor 0.1" in told.err and not (tmp_path / "never").exists()
+
+
 def test_what_a_killed_process_left_among_the_candidates_stops_nothing(work, tmp_path):
     more = ("--set", "steps=2", "--set", "valid_every=1")
     finish(work, tmp_path / "out", *more)

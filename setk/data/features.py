@@ -40,14 +40,17 @@ class Pcm:
 
 
 class Stft:
-    """The compressed spectrum. Raises UserError on a hop that does not divide the window."""
+    """The compressed spectrum. Raises UserError on a transform that cannot be inverted."""
 
     name, dtype = "stft", np.dtype("<f2")
 
     def __init__(self, window: int = 512, hop: int = 256):
-        if window < 2 or window % 2 or hop < 1 or window % hop:
-            raise UserError(f"--window {window} --hop {hop}: the window must be even and a multiple of the hop")
-        self.transform = STFT(window, hop)
+        if window < 2 or window % 2 or hop < 1:
+            raise UserError(f"--window {window} --hop {hop}: the window must be even, and the hop at least 1")
+        try:
+            self.transform = STFT(window, hop)
+        except ValueError as e:
+            raise UserError(f"--window {window} --hop {hop}: {e}") from None
         self.shape: tuple[int, ...] = self.transform.shape
         self.settings: dict[str, int | float] = {"window": window, "hop": hop, "power": POWER}
 

@@ -25,9 +25,18 @@ class Masks:
         self.weights, self.settings = prunable_weights(model, settings.layers), settings
         if not self.weights:
             raise UserError(f"pruning: layers: {model.name} has none of kind '{settings.layers}'; use all")
+        if not settings.keep:
+            self._check_amount()
         self.last = -1 if settings.keep else min(round(settings.end * steps), steps - 1)
         self.first = min(round(settings.start * steps), self.last)
         self.kept: dict[str, Tensor] = {}
+
+    def _check_amount(self) -> None:
+        """Raise UserError now, not at the end of the ramp: what is left of each layer is a whole number of weights, at least `floor`."""
+        try:
+            masks(self.weights, self.settings.amount, self.settings.floor)
+        except UserError as e:
+            raise UserError(f"pruning: {e}") from None
 
     def refresh(self, step: int) -> None:
         """Choose again before `step`, if it is due: every `every` steps of the ramp, whose part that is zero rises with

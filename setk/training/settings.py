@@ -280,9 +280,9 @@ def _config_of(conf: str, model: Any, init: str | None) -> dict[str, Any]:
 def _check_pruning(conf: str, p: Pruning, init: str | None) -> None:
     if p.keep and not init:
         raise UserError(f"{conf}: pruning.keep: keeps the zeros of --init CKPT, which is missing")
-    if not p.keep and not 0 < p.amount <= 1 - p.floor or not 0 <= p.floor <= 1:
+    if not p.keep and not (0 < p.amount <= 1 - p.floor and p.amount < 1) or not 0 <= p.floor <= 1:
         raise UserError(
-            f"{conf}: pruning: amount {p.amount:g} must be above 0, and leave floor {p.floor:g} of each layer"
+            f"{conf}: pruning: amount {p.amount:g} must be above 0, below 1, and leave floor {p.floor:g} of each layer"
         )
     if not 0 <= p.start <= p.end <= 1 or p.every < 1:
         raise UserError(
