@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -111,6 +113,27 @@ def test_seeds_of_a_system_are_averaged_by_utterance_and_shown(tmp_path, se):
     scores(tmp_path / "short.tsv", values["base1"].tolist()[:30])
     done = se("score", "--table", "md", f"x={tmp_path}/base1.tsv,{tmp_path}/short.tsv")
     assert done.returncode == 2 and "the tables of the seeds differ" in done.err
+
+
+def sentences(*systems):
+    argv = [sys.executable, "-P", ROOT / "recipes/utils/supported.py", "si_sdr", "base", *systems]
+    done = subprocess.run(list(map(str, argv)), capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("pairs, words", [(5, "not shown to differ from base: more"), (8, "above base: more")])
+def test_an_ablation_claims_what_a_comparison_calls_clear(tmp_path, se, pairs, words):
+    base = scores(tmp_path / "base.tsv", [0.0] * pairs)
+    more = scores(tmp_path / "more.tsv", [1 + k / 8 for k in range(pairs)])
+    code, told = sentences(base, more)
+    assert code == 0 and f": {words}." in told, told
+    assert ("no clear difference" in se("score", "--compare", base, more).err) == ("not shown" in words)
+
+
+def test_an_ablation_needs_as_many_seeds_of_each(tmp_path):
+    files = [scores(tmp_path / f"{name}.tsv", [0.0] * 8) for name in ("base", "one", "two")]
+    code, told = sentences(files[0], f"more={files[1]},{files[2]}")
+    assert code == 2 and "has 2 seeds, base 1" in told
 
 
 def test_published_rows_follow_in_the_same_columns_as_they_are_written(tables, se):

@@ -1,11 +1,12 @@
-"""supported.py METRICS BASE SYSTEM...: sentences about the differences of systems to BASE, which their paired intervals support.
+"""supported.py METRICS BASE SYSTEM...: sentences about the differences of systems to BASE, which their scores support.
 
-A difference is supported if its 95 % interval excludes 0 and, where there are several seeds, each seed has its sign.
+A difference is supported if it is clear (setk/scoring/compare.py) and, where there are several seeds, each seed has its sign.
 """
 
 import sys
 
 from setk.cli import shell
+from setk.core.errors import UserError
 from setk.scoring.compare import compare
 from setk.scoring.specs import System, parse
 from setk.scoring.systems import HEADINGS
@@ -13,12 +14,15 @@ from setk.scoring.systems import HEADINGS
 
 def supported(base: System, system: System, metric: str) -> int:
     """1 or -1, the sign of a supported difference, or 0."""
+    if len(base.seeds) != len(system.seeds):
+        raise UserError(
+            f"{system.name}: has {len(system.seeds)} seeds, {base.name} {len(base.seeds)}; train as many of each"
+        )
     whole = next(compare(base.scores, system.scores, [metric]))
-    if not (whole.low > 0 or whole.high < 0):
+    if not whole.is_clear:
         return 0
     sign = 1 if whole.diff > 0 else -1
-    pairs = zip(base.seeds, system.seeds)
-    each = [next(compare(one, other, [metric])).diff for one, other in pairs]
+    each = [next(compare(one, other, [metric])).diff for one, other in zip(base.seeds, system.seeds)]
     return sign if all(diff * sign > 0 for diff in each) else 0
 
 

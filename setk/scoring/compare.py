@@ -50,6 +50,11 @@ class Comparison(NamedTuple):
     better: float
     left_out: int
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes 0, and the signed-rank test agrees."""
+        return (self.low > 0 or self.high < 0) and self.p_wilcoxon < 1 - LEVEL
+
 
 COLUMNS = Comparison._fields[:-1]
 
@@ -158,7 +163,7 @@ def words(c: Comparison) -> str:
     if c.n == 1:
         return f"{c.metric}: one utterance proves nothing: {means}{missing}"
     verdict = "no clear difference"
-    if (c.low > 0 or c.high < 0) and c.p_wilcoxon < 1 - LEVEL:
+    if c.is_clear:
         verdict = "B is worse" if (c.diff > 0) == METRICS[c.metric].lower_is_better else "B is better"
     return (
         f"{c.metric}: {verdict}: {means} [{c.low:+.3f}, {c.high:+.3f}], better on {c.better:.1%} of {c.n}; "
