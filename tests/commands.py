@@ -23,6 +23,11 @@ def command(name: str, *args) -> list[str]:
     return [sys.executable, "-P", "-m", f"setk.cli.{name}", *map(str, args)]
 
 
+def stopping(saves: int, *args) -> list[str]:
+    """argv of se-train that gets SIGTERM as its state is saved for the `saves`-th time."""
+    return [sys.executable, "-P", str(ROOT / "tests/stop_training.py"), str(saves), *map(str, args)]
+
+
 class Commands:
     """`se("enhance", model, "a.wav", …)` runs a command in this interpreter; `se.process(…)` runs it as a process.
 

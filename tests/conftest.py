@@ -21,7 +21,7 @@ atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
-from commands import COMMANDS, PATIENCE, ROOT, Commands, command  # noqa: E402, F401
+from commands import COMMANDS, PATIENCE, ROOT, Commands, command, stopping  # noqa: E402, F401
 
 # A shell starts what it puts in the background with SIGINT ignored, and children inherit that; tests interrupt them.
 signal.signal(signal.SIGINT, signal.default_int_handler)

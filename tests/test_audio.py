@@ -49,6 +49,16 @@ def test_clipping_is_counted(tmp_path):
     assert audio.write(tmp_path / "a.wav", np.array([0.5, 1.5, -1.0, -1.01, 1.0], np.float32), 16000) == 3
 
 
+@pytest.mark.parametrize("subtype, bits", [("PCM_16", 16), ("PCM_24", 24), ("PCM_32", 32), ("FLOAT", 0)])
+def test_what_is_counted_as_clipped_is_what_the_file_has_not(tmp_path, rng, subtype, bits):
+    near = [1 - 2.0**-15, 1 - 2.0**-17, 1 - 2.0**-20, -1]
+    x = np.concatenate([rng.uniform(-1.2, 1.2, 500), near]).astype(np.float32)
+    clipped = audio.write(tmp_path / "a.wav", x, 16000, subtype)
+    written = audio.read(tmp_path / "a.wav")[0][0]
+    step = 2.0 ** (1 - bits) if bits else 0
+    assert clipped == np.count_nonzero(np.abs(written.astype(np.float64) - x) > (step if bits > 16 else step / 2))
+
+
 @pytest.mark.parametrize(
     "size", [0xFFFFFFFF, 0x7FFFF000, 0, 0x80000000 - 44, 0x7FFFFF00, 0x7FFFFFD3, 0x7FFFFFFF, 0x80000000]
 )

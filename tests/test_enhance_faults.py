@@ -426,6 +426,7 @@ def test_a_signal_leaves_a_wav_with_its_length(samples, tmp_path, number):
         process.stdin.write(audio.wav_header(16000, 1, None) + samples.tobytes())
         process.stdin.flush()
         while (tmp_path / "o.wav").stat().st_size < 44 + 2 * 20000:
+            assert process.poll() is None
             time.sleep(0.05)
         process.send_signal(number)
         assert process.wait(PATIENCE) == 128 + number

@@ -638,7 +638,8 @@ def test_check_names_every_bad_line_and_fix_mends_them(data, se):
     with open(data / "utt2dur", "a") as f:
         f.write("ghost 3\n")
     (data / "utt2dur").write_text((data / "utt2dur").read_text().replace("u01 0.1875", "u01 0.5"))
-    (data / "utt2snr").write_text("u01 loud\nu03 5\n")
+    (data / "utt2dur").write_text((data / "utt2dur").read_text().replace("u03 0.1875", "u03 nan"))
+    (data / "utt2snr").write_text("u01 loud\nu03 5\nu06 nan\n")
     done = se("prep", "check", data)
     found = {(Path(f["file"]).name, int(f["line"])): f for f in faults(done)}
     assert done.returncode == 1
@@ -651,13 +652,14 @@ def test_check_names_every_bad_line_and_fix_mends_them(data, se):
         ("clean.scp", 5): "is not in",
         ("utt2dur", 13): "in no list",
         ("utt2dur", 2): "0.1875",
+        ("utt2dur", 4): "nan is not a number",
         ("utt2snr", 1): "loud",
     }.items():
         assert key in found and word in found[key]["fault"], (key, word, done.out)
     assert se("prep", "fix", data).returncode == 0
     done = se("prep", "check", data)
     assert done.returncode == 0 and "9 pairs are good" in done.err, done.out
-    assert DataDir(data).table("utt2snr") == {"u03": "5"}
+    assert DataDir(data).table("utt2snr") == {"u03": "5", "u06": "nan"}
 
 
 def test_clipping_is_a_remark(data, se):

@@ -7,13 +7,11 @@ import json
 import math
 import re
 import shutil
-import signal
 import subprocess
-import time
 
 import pytest
 import torch
-from conftest import COMMANDS, MINI, ROOT, SMALL, command, moved_checkpoint
+from conftest import COMMANDS, MINI, PATIENCE, ROOT, SMALL, moved_checkpoint, stopping
 
 from setk import checkpoint, models
 from setk.core import config
@@ -343,13 +341,8 @@ def test_pruning_in_training_ends_at_its_amount_and_a_stopped_run_with_the_same_
     # 0.7 x 12 steps: the validation after step 8 comes before the last choice, that after step 12 is the only candidate.
     for name in ("last.pt", "best.pt", "average.pt"):
         assert part_zero(work / "whole" / name) == pytest.approx(0.5, abs=1e-3), name
-    process = subprocess.Popen(
-        command("train", *arguments(work, work / "cut", *settings)), cwd=ROOT, stderr=subprocess.DEVNULL
-    )
-    while not (work / "cut/resume.old.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == 143
+    stopped = stopping(2, *arguments(work, work / "cut", *settings))
+    assert subprocess.run(stopped, cwd=ROOT, stderr=subprocess.DEVNULL, timeout=PATIENCE).returncode == 143
     state = checkpoint.read(work / "cut/resume.pt")
     dense = state["objective"]["model"]["module"]
     kept = state["objective"]["masks"]

@@ -10,13 +10,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
 import yaml
 
-from conftest import COMMANDS, MINI, PATIENCE, ROOT, SMALL, command
+from conftest import COMMANDS, MINI, PATIENCE, ROOT, SMALL, command, stopping
 from setk import checkpoint, models
 from setk.core.errors import UserError
 from setk.training import loop
@@ -185,12 +184,9 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(work, whole, rn
 
 def terminate(work, out, *more):
     """Training that gets SIGTERM after its first save."""
-    process = subprocess.Popen(argv(work, out, *more), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not (out / "resume.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    err = process.communicate()[1]
-    assert process.returncode == 143 and "continues from here" in err
+    argv = stopping(1, *arguments(work, out, *more))
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 143 and "continues from here" in done.stderr, done.stderr
 
 
 def test_sigterm_saves_and_says_so(work, whole):
@@ -214,6 +210,7 @@ def test_a_state_from_before_a_setting_goes_on_with_its_default(work, whole):
     state = checkpoint.read(work / "older" / "resume.pt")
     for key in ("optimizer", "discriminator"):
         del state["identity"][key]
+    del state["identity"]["mixing"]["high_voice"]
     checkpoint.write(work / "older" / "resume.pt", state)
     assert "'optimizer' (adamw then, muon now)" in finish(work, work / "older", "--set", "optimizer=muon", code=2).err
     assert "resuming" in finish(work, work / "older").err
@@ -459,14 +456,11 @@ def test_a_batch_without_a_finite_loss_is_named_and_skipped(work, poisoned):
 def test_two_ranks_stopped_on_the_way_follow_the_curve_of_one(work, whole):
     out = work / "ranks"
     torchrun = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    started = [*torchrun, "-m", "setk", "train", *argv(work, out)[4:]]
-    process = subprocess.Popen(started, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    while not (out / "resume.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    err = process.communicate(timeout=PATIENCE)[1]
+    stopped = [*torchrun, *stopping(1, *arguments(work, out))[2:]]
+    err = subprocess.run(stopped, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE).stderr
     assert err.count("the same command continues from here") == 1, err
-    done = subprocess.run(started, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
+    again = [*torchrun, "-m", "setk", "train", *map(str, arguments(work, out))]
+    done = subprocess.run(again, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0 and "resuming" in done.stderr, done.stderr
     one, two = (
         [[float(v) for v in line.split("\t")] for line in (path / "history.tsv").read_text().splitlines()[1:]]

@@ -26,6 +26,7 @@ from setk.core.files import atomic_path
 
 _SYSTEM_ERROR = 2  # SF_ERR_SYSTEM of libsndfile: the operating system's, which it does not name
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+_FLOATS = ("FLOAT", "DOUBLE")
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT")
 Source = str | os.PathLike | Location
 
@@ -141,15 +142,19 @@ class Writer:
 
     def write(self, x: np.ndarray) -> None:
         """Append float [channels, n]."""
-        pcm, clipped = to_int16(x) if self.subtype != "FLOAT" else (None, 0)
-        self.clipped += clipped
         self._frames += x.shape[1]
+        if self.subtype == "PCM_16":
+            x, clipped = to_int16(x)
+            self.clipped += clipped
+        elif self.subtype not in _FLOATS:
+            # libsndfile clips what does not fit 32 bits, and cuts the rest off.
+            self.clipped += int(np.count_nonzero((x >= 1) | (x < -1)))
         if self._live:
-            self._pipe.write(np.ascontiguousarray(pcm.T).tobytes())
+            self._pipe.write(np.ascontiguousarray(x.T).tobytes())
             self._pipe.flush()
         else:
             self._check_length(self._frames)
-            self._write_file(pcm.T if self.subtype == "PCM_16" else x.T)
+            self._write_file(x.T)
 
     def _check_length(self, frames: int) -> None:
         if self._kind == "WAV" and frames * self.channels * _BYTES.get(self.subtype, 1) > LARGEST:

@@ -243,7 +243,7 @@ def _check_table(data: DataDir, found: Found, name: str, stream: str) -> Iterato
         utt, value = table.read(line)
         if utt not in utts:
             what, remedy = "is in no list", "drop the line; se-prep fix does"
-        elif name not in TEXTS and not _is_number(value):
+        elif name not in TEXTS and not _is_number(value, finite=name == "utt2dur"):
             what, remedy = f"{value} is not a number", "write one, or drop the line; se-prep fix does"
         elif name == "utt2dur" and abs(float(value) - found.seconds_of(stream, utt)) > 0.01:
             seconds = found.seconds_of(stream, utt)
@@ -259,11 +259,13 @@ def _check_table(data: DataDir, found: Found, name: str, stream: str) -> Iterato
         yield Fault(path, 0, first, REMARK, what, "complete the table, or remove it")
 
 
-def _is_number(text: str) -> bool:
+def _is_number(text: str, finite: bool = False) -> bool:
+    """Whether a table may have `text` as a number; that of an unknown SNR is nan."""
     try:
-        return not math.isinf(float(text))
+        number = float(text)
     except ValueError:
         return False
+    return math.isfinite(number) or (math.isnan(number) and not finite)
 
 
 def fix(data: DataDir, found: Found) -> Path:

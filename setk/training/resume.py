@@ -56,7 +56,9 @@ class States:
 def check_identity(out: Path, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     """Raise UserError if a state was made with other settings or data (`identity` of a run) than the run that reads it."""
     # What settings and the model's config have got since then is as if it were not there.
-    before = {**config.plain(Settings(before["model"])), **{key: now[key] for key in WHERE}, **before}
+    stored = {key: before[key] for key in Settings.__dataclass_fields__ if key in before}
+    settings = config.plain(config.build(Settings, stored, f"{out}: its state"))
+    before = settings | {key: before.get(key, now[key]) for key in WHERE}
     if before["model"] == now["model"]:
         before["config"] = models.config_values(now["model"], None, before["config"])
     for key in now:

@@ -15,7 +15,7 @@ from typing import Callable, Iterable
 from setk.audio import Location
 from setk.data.pairs import match
 from setk.data.datadir import Report, seconds
-from setk.data.convert import convert_all
+from setk.data.convert import Converted, convert_all
 from setk.core.errors import UserError
 from setk.data.lists import take_part
 
@@ -58,7 +58,8 @@ def vbd(
             continue
         common, faults = match(*folders)
         held = _held_out(valid, common) if subset == "train" else set()
-        convert = functools.partial(_convert, subset, common, out / wavs / subset, rate, jobs, resampler, watch, report)
+        folder = out / wavs / subset
+        convert = functools.partial(_convert, subset, common, folder, rate, jobs, resampler, part, watch, report)
         if part:
             report.counts[f"{wavs}/{subset}"] = len(convert(list(take_part(common, part)))["utt2dur"])
             continue
@@ -140,22 +141,19 @@ def _convert(
     rate: int,
     jobs: int,
     resampler: str,
+    part: str | None,
     watch: Callable,
     report: Report,
     utts: list[str],
 ) -> dict[str, dict[str, str]]:
     """The tables of those of `utts` that are usable, all of them converted."""
-    noisy, clean = (
-        {
-            c.utt: c
-            for c in watch(
-                convert_all(((utt, common[utt][k]) for utt in utts), wavs / kind, rate, resampler, jobs=jobs),
-                len(utts),
-                f"{subset} {kind}",
-            )
-        }
-        for k, kind in enumerate(("noisy", "clean"))
-    )
+
+    def converted(k: int, kind: str) -> dict[str, Converted]:
+        places = ((utt, common[utt][k]) for utt in utts)
+        found = convert_all(places, wavs / kind, rate, resampler, jobs=jobs, part=part)
+        return {c.utt: c for c in watch(found, len(utts), f"{subset} {kind}")}
+
+    noisy, clean = converted(0, "noisy"), converted(1, "clean")
     good = []
     for utt in utts:
         a, b = noisy[utt], clean[utt]
