@@ -42,6 +42,7 @@ def refused(call, *words: str) -> None:
         ("a: !!timestamp x\n", "cannot be read"),
         ("a: !!python/object/apply:os.system [true]\n", "YAML"),
         ("[a]: 1\n", "YAML"),
+        ("a: 1\nb: {c: 1, c: 2}\n", ":2: is not YAML: has 'c' twice"),
         ("? {a: 1}\n: 2\n", "YAML"),
         ("- 1\n", "key: value"),
         ("", "key: value"),

@@ -55,6 +55,18 @@ def test_refused_outputs_leave_no_thread_and_no_open_file(entries, tmp_path):
     assert descriptors() <= files and not list((tmp_path / "out").glob("*.mp3"))
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_an_output_that_becomes_too_long_costs_no_other(entries, tmp_path, rng, monkeypatch, batch):
+    audio.write(tmp_path / "b.wav", 0.1 * rng.standard_normal((1, 120000)), 96000)
+    threads, files = threading.active_count(), descriptors()
+    monkeypatch.setattr("setk.audio.io.LARGEST", 2 * 100000)
+    errors = {one.utt: one.error for one in enhance_list("fspen", entries, tmp_path / "out", batch=batch)}
+    assert "4 GiB" in errors.pop("b") and errors == {"a": None, "c": None, "d": None}
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.wav")) == ["a.wav", "c.wav", "d.wav"]
+    wait_for_threads(threads)
+    assert descriptors() <= files
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_a_list_that_is_left_early_leaves_nothing_open_and_no_part_of_a_file(entries, tmp_path, batch):
     threads, files = threading.active_count(), descriptors()

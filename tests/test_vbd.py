@@ -31,6 +31,12 @@ def test_array_jobs_make_the_same_wavs(root, tmp_path, se):
         done = se("prep", "vbd", root, tmp_path / "two", "--shard", f"{k}/2")
         assert done.returncode == 0 and not (tmp_path / "two/test").exists(), done.err
     assert wavs(tmp_path / "two") == wavs(tmp_path / "one")
+    records = {path.parent.parent: set() for path in (tmp_path / "two").rglob(".made/*")}
+    for path in (tmp_path / "two").rglob(".made/*"):
+        records[path.parent.parent].add(path.name)
+    assert all(len(names) == 2 for names in records.values()), (
+        records
+    )  # nodes that share a disk do not append to one file
     times = {p: p.stat().st_mtime_ns for p in (tmp_path / "two").rglob("*.wav")}
     assert se("prep", "vbd", root, tmp_path / "two").returncode == 0
     assert times == {p: p.stat().st_mtime_ns for p in (tmp_path / "two").rglob("*.wav")}

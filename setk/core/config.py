@@ -46,6 +46,14 @@ class _Loader(yaml.SafeLoader):
         finally:
             self._depth -= 1
 
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"has {shown(key.value)} twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
     def _refuse(self, problem: str) -> None:
         raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
 

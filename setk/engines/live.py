@@ -104,11 +104,14 @@ class Loop:
                     raise event
                 self._accept(job, event)
             except AudioError as e:
-                if job.signal and job.signal in self.batch.slots:
-                    self.batch.drop(job.signal)
-                self.running.remove(job)
-                yield job.fail(e)
+                yield self._give_up(job, e)
                 self._start_more()
+
+    def _give_up(self, job: Job, error: AudioError) -> Done:
+        if job.signal and job.signal in self.batch.slots:
+            self.batch.drop(job.signal)
+        self.running.remove(job)
+        return job.fail(error)
 
     def _accept(self, job: Job, event: audio.Info | np.ndarray | None) -> None:
         """A header, a block, or None for the end of the input."""
@@ -128,7 +131,11 @@ class Loop:
         by_signal = {id(job.signal): job for job in self.running}
         for signal, samples in self.batch.advance():
             job = by_signal[id(signal)]
-            job.writer.write(samples)
+            try:
+                job.writer.write(samples)
+            except AudioError as e:
+                yield self._give_up(job, e)
+                continue
             if signal.done:
                 self.running.remove(job)
                 if self.before_end:
