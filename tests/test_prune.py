@@ -449,6 +449,16 @@ def test_what_is_pruned_is_a_checkpoint_by_its_name(se, tmp_path):
     assert done.returncode == 2 and ".pt" in done.err and (tmp_path / "fspen.c").read_text() == "int main(void);"
 
 
+def test_an_unreadable_file_costs_no_other_and_not_the_table(se, lists, tmp_path):
+    noisy = lists[1].read_text().splitlines()
+    (tmp_path / "noisy.scp").write_text("\n".join([*noisy[:-1], f"{noisy[-1].split()[0]} /nowhere.wav"]) + "\n")
+    options = ["--method", "magnitude", "--amount", 0.1, "--list", tmp_path / "noisy.scp", *lists[2:]]
+    done = se("prune", "fspen", tmp_path / "p.pt", *options)
+    assert done.returncode == 1 and done.out.count("\n") == 3 and "/nowhere.wav" in done.err
+    assert f"{len(noisy) - 1} done, 1 failed" in done.err
+    assert se("prune", "fspen", tmp_path / "p.pt", *options, "--max-fail", 1).returncode == 0
+
+
 def test_gains_are_scored_against_the_noisy_signals(se, lists, tmp_path):
     options = ["--method", "magnitude", "--amount", 0.1, *lists[:-1], "si_sdri", "--json"]
     done = se("prune", "fspen", tmp_path / "p.pt", *options)

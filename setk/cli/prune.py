@@ -49,6 +49,7 @@ def prune(
     list_: Annotated[Optional[str], shell.option("--list", group=shell.METRICS, metavar="LIST", help="Wav list on which the pruned model is compared with the dense one.")] = None,
     ref: Annotated[Optional[str], shell.option(group=shell.METRICS, metavar="LIST", help="With --list: the clean list, for scores and for taylor.")] = None,
     metrics: Annotated[str, shell.option(group=shell.METRICS, metavar="A,B,…", help="With --ref: metrics of se-score, by commas.")] = "pesq_wb,stoi,si_sdr",
+    max_fail: shell.MaxFail = 0,
     as_json: shell.Json = False,
 ) -> None:
     # fmt: on
@@ -63,7 +64,7 @@ def prune(
     if method is Method.part:
         if without is None:
             raise UserError("--method part needs --without NAME, the mechanism to take out")
-        shell.only(ctx, "with --method part", "checkpoint", "out", "method", "without", "list_", "ref", "metrics", "as_json")
+        shell.only(ctx, "with --method part", "checkpoint", "out", "method", "without", "list_", "ref", "metrics", "max_fail", "as_json")
     elif without is not None:
         raise UserError("--without is for --method part")
     elif sum(x is not None for x in (amount, target_macs, target_params)) != 1:
@@ -78,11 +79,12 @@ def prune(
     if out.suffix != ".pt":
         raise UserError(f"{out}: a checkpoint has the suffix .pt")
     if list_ is None:
-        shell.refuse(ctx, "without --list", "ref", "metrics")
+        shell.refuse(ctx, "without --list", "ref", "metrics", "max_fail")
     if ref is None:
         shell.refuse(ctx, "without --ref", "metrics")
     from setk import metrics as measures
     from setk.compress import pruned
+    from setk.engines import TorchEngine, parity
 
     names = measures.select(measures.listed(metrics)) if ref else ()
     utts = pruned.locations(list_, ref) if list_ else {}
@@ -101,19 +103,25 @@ def prune(
     )
     for name, (before, after) in done.widths.items():
         shell.note(f"se-prune: {name}: {after} of {before} units")
-    rows = pruned.cost_rows([done.dense, done.pruned])
+    rows, failures = pruned.cost_rows([done.dense, done.pruned]), shell.Failures("se-prune", max_fail)
     if utts:
-        outputs = pruned.Outputs(done.dense.model, done.pruned.model, names)
-        waves = pruned.signals(utts, done.dense.model.sample_rate)
-        for utt, signals in zip(utts, shell.progress(waves, len(utts), "se-prune")):
-            for name, reason in outputs.add(*signals).items():
-                shell.note(f"se-prune: {utt}: {name}: {reason}")
-        for row, columns in zip(rows, outputs.columns()):
+        noisy, clean = ({utt: places[k] for utt, places in utts.items() if k < len(places)} for k in (0, 1))
+        engines = (TorchEngine(candidate.model) for candidate in (done.dense, done.pruned))
+        compared = []
+        for row in shell.progress(
+            parity.compare(*engines, noisy.items(), names=names, clean=clean), len(utts), "se-prune"
+        ):
+            compared.append(row)
+            if row.error:
+                failures.add(row.utt, row.error)
+        for row, columns in zip(rows, pruned.output_columns(compared, names)):
             row |= columns
     shell.print_rows(rows, as_json)
     if method is Method.magnitude:
         zeros = rows[0]["params_nonzero"] - rows[1]["params_nonzero"]
         shell.note(f"se-prune: {out}: {zeros} more weights are zero; zeros do not make a model faster")
+    if utts:
+        failures.finish(len(utts) - failures.count)
 
 
 def main() -> None:

@@ -6,24 +6,21 @@ import copy
 import math
 import os
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
-import numpy as np
 import torch
 
-from setk import checkpoint, engines, metrics
+from setk import checkpoint, engines
 from setk.audio import Location
 from setk.core.errors import AudioError, UserError
 from setk.core.files import check_distinct
 from setk.compress import pruning, units
 from setk.cost import macs as mac_rules, timing
 from setk.data import lists
-from setk.metrics import sdr
+from setk.engines.parity import Parity
 from setk.models import Model, count_parameters
 
 ROUNDS = 2  # of timing one model and then the other, so that other load of the machine affects both
-
-
 CALIBRATION_S = 2.0  # of each utterance, for importance by gradients, which need all activations at once
 NORMS = {"l1": 1, "l2": 2}
 
@@ -156,9 +153,7 @@ def locations(noisy: str, clean: str | None) -> dict[str, tuple[Location, ...]]:
     return {utt: (location, references[utt]) for utt, location in found.items()}
 
 
-def signals(
-    utts: Mapping[str, tuple[Location, ...]], rate: int, seconds: float = math.inf
-) -> Iterator[tuple[torch.Tensor, ...]]:
+def signals(utts: Mapping[str, tuple[Location, ...]], rate: int, seconds: float) -> Iterator[tuple[torch.Tensor, ...]]:
     """The signals [n] of each utterance, the first `seconds` of them. Raises AudioError on the first that cannot be read."""
     for utt, places in utts.items():
         waves = [location.read_mono(rate)[0] for location in places]
@@ -168,39 +163,14 @@ def signals(
         yield tuple(torch.from_numpy(x[:end]) for x in waves)
 
 
-class Outputs:
-    """Outputs of the dense and the pruned model, compared: the SNR in dB of the second to the first, and scores of both.
-
-    add() accepts one utterance; columns() returns the columns of the two rows, means over all utterances.
-    """
-
-    def __init__(self, dense: Model, pruned: Model, names: Sequence[str]):
-        self.models, self.names = (dense, pruned), tuple(names)
-        self.snrs: list[float] = []
-        self.scores: tuple[list[list[float]], list[list[float]]] = ([], [])
-
-    def add(self, noisy: torch.Tensor, clean: torch.Tensor | None = None) -> dict[str, str]:
-        """Enhance and score noisy [n] against clean [n]. Returns metric -> reason of the scores that are nan."""
-        with torch.inference_mode():
-            outputs = [model.enhance(noisy[None])[0].double().numpy() for model in self.models]
-        snr = sdr.snr(*outputs)
-        if math.isfinite(snr):
-            self.snrs.append(snr)
-        missing: dict[str, str] = {}
-        if self.names:
-            for table, output in zip(self.scores, outputs):
-                values, reasons = metrics.compute(
-                    clean.numpy(), output, self.models[0].sample_rate, self.names, noisy=noisy.numpy()
-                )
-                table.append(list(values.values()))
-                missing |= reasons
-        return missing
-
-    def columns(self) -> Iterable[dict[str, float]]:
-        """`snr_db` (infinite for equal outputs) and the mean of each metric: of the dense model, then of the pruned."""
-        snr = float(np.mean(self.snrs)) if self.snrs else math.inf
-        for value, table in zip((math.inf, snr), self.scores):
-            yield {"snr_db": value} | {name: _mean([row[i] for row in table]) for i, name in enumerate(self.names)}
+def output_columns(rows: Sequence[Parity], names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """`snr_db` of the pruned model's outputs to those of the dense one (infinite for equal ones), and the mean of each metric: the
+    columns of the dense model, then of the pruned one. Utterances without a value do not count."""
+    snrs = [row.snr for row in rows if math.isfinite(row.snr)]
+    dense, pruned = (
+        {name: _mean([row.scores[k].get(name, math.nan) for row in rows]) for name in names} for k in (0, 1)
+    )
+    return {"snr_db": math.inf} | dense, {"snr_db": _mean(snrs) if snrs else math.inf} | pruned
 
 
 def _mean(scores: Sequence[float]) -> float:

@@ -16,13 +16,19 @@ from setk.scoring import summary
 
 
 class Parity(NamedTuple):
-    """One utterance: `snr` in dB of B's output to A's (inf if they are equal, nan without outputs), and by metric the score of B
-    less that of A. `error`: why one is nan."""
+    """One utterance: `snr` in dB of B's output to A's (inf if they are equal, nan without outputs), and by metric the scores of A
+    and of B. `error`: why one is nan."""
 
     utt: str
     snr: float
-    gains: dict[str, float]
+    scores: tuple[dict[str, float], dict[str, float]]
     error: str = ""
+
+    @property
+    def gains(self) -> dict[str, float]:
+        """By metric the score of B less that of A."""
+        a, b = self.scores
+        return {name: b[name] - a[name] for name in a}
 
 
 def compare(
@@ -47,10 +53,10 @@ def compare(
                 raise AudioError("is not in the list of clean speech")
             speech = clean[utt].read_mono(a.sample_rate)[0] if names else None
         except AudioError as e:
-            yield Parity(utt, np.nan, {}, str(e))
+            yield Parity(utt, np.nan, ({}, {}), str(e))
             continue
         outputs = _enhanced(a, noisy), _enhanced(b, noisy)
-        yield Parity(utt, sdr.snr(*outputs), *_gains(speech, outputs, noisy, a.sample_rate, names))
+        yield Parity(utt, sdr.snr(*outputs), *_scores(speech, outputs, noisy, a.sample_rate, names))
 
 
 def words(rows: Iterable[Parity]) -> list[str]:
@@ -62,15 +68,14 @@ def words(rows: Iterable[Parity]) -> list[str]:
     return summary.words({name: summary.summarise(values) for name, values in columns.items()})
 
 
-def _gains(
+def _scores(
     clean: np.ndarray | None, outputs: Sequence[np.ndarray], noisy: np.ndarray, rate: int, names: Sequence[str]
-) -> tuple[dict[str, float], str]:
-    """The scores of the second of `outputs` less those of the first, and why some are nan."""
+) -> tuple[tuple[dict[str, float], dict[str, float]], str]:
+    """The scores of both `outputs`, and why some are nan."""
     if not names:
-        return {}, ""
+        return ({}, {}), ""
     (first, missing), (second, more) = (metrics.compute(clean, out, rate, names, noisy=noisy) for out in outputs)
-    gains = {name: second[name] - first[name] for name in names}
-    return gains, "; ".join(f"{name}: {reason}" for name, reason in (missing | more).items())
+    return (first, second), "; ".join(f"{name}: {reason}" for name, reason in (missing | more).items())
 
 
 def _enhanced(engine: Engine, wave: np.ndarray) -> np.ndarray:

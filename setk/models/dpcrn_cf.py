@@ -65,7 +65,7 @@ class Config:
     one_sided: bool = False  # taps in the past only
     level_range: tuple[
         float, ...
-    ] = ()  # dBFS: lowest and highest level that the network sees; (): any. See nn/level.py
+    ] = ()  # lowest and highest level in dBFS that the network sees (nn/level.py); empty: any
 
 
 class DPCRNCF(Model):

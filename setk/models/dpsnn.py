@@ -57,7 +57,7 @@ class Config:
     segment_reset: float = 0.0  # seconds after which neurons are reset, whole hops; 0: never
     level_range: tuple[
         float, ...
-    ] = ()  # dBFS: lowest and highest level that the network sees; (): any. See nn/level.py
+    ] = ()  # lowest and highest level in dBFS that the network sees (nn/level.py); empty: any
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those above
 
 

@@ -115,7 +115,7 @@ class Config:
     subband_norm: bool = True  # BatchNorm in the sub-band encoder
     level_range: tuple[
         float, ...
-    ] = ()  # dBFS: lowest and highest level that the network sees; (): any. See nn/level.py
+    ] = ()  # lowest and highest level in dBFS that the network sees (nn/level.py); empty: any
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
 
 

@@ -57,7 +57,7 @@ class Config:
     compression: float = 0.3  # exponent of the magnitude inside the network; 1 = none
     level_range: tuple[
         float, ...
-    ] = ()  # dBFS: lowest and highest level that the network sees; (): any. See nn/level.py
+    ] = ()  # lowest and highest level in dBFS that the network sees (nn/level.py); empty: any
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
 
 
