@@ -42,7 +42,7 @@ def hashes(path: Path, flags: list[list[str]]) -> set[str]:
 
 def test_both_forms_return_the_bits_of_the_same_weights_as_float(small):
     path, facts = small
-    assert facts["parity"] > rounding.LEAST_PARITY and facts["float_parity"] > rounding.LEAST_PARITY
+    assert facts["parity"] > rounding.LEAST_PROGRAM_PARITY and facts["float_parity"] > rounding.LEAST_PROGRAM_PARITY
     assert 25 < facts["snr_db"] < 60
     text = path.read_text()
     assert f"SNR: {facts['snr_db']:.1f} dB" in text and f"Parity: {facts['parity']:.1f} dB" in text
@@ -53,7 +53,7 @@ def test_both_forms_return_the_bits_of_the_same_weights_as_float(small):
 def test_other_models_keep_their_bits(tmp_path, name):
     path = tmp_path / f"{name}.c"
     facts = build.export_c(included(".onnx")[name], path, weights="int8")
-    assert facts["parity"] > rounding.LEAST_PARITY and facts["snr_db"] > 15
+    assert facts["parity"] > rounding.LEAST_PROGRAM_PARITY and facts["snr_db"] > 15
     assert hashes(path, [[KEPT]]) == {facts["sha256"]}
 
 

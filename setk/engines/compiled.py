@@ -20,6 +20,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
+from setk.audio.pcm import from_int16, to_int16
 from setk.audio.stft import Frames
 from setk.core.errors import UserError
 from setk.core.files import sha256
@@ -150,14 +151,15 @@ class CompiledEngine:
     def run(
         self, frames: np.ndarray, state: list[tuple[np.ndarray, int]], active: np.ndarray | None = None
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, int]]]:
-        x = _int16(frames) if self._integer else np.ascontiguousarray(frames, np.float32)
+        # What is no number is silence.
+        x = to_int16(np.nan_to_num(frames))[0] if self._integer else np.ascontiguousarray(frames, np.float32)
         out = np.zeros_like(x)
         scratch = self._scratch.memory.ctypes.data
         for channel, (_, stream) in enumerate(state):
             if active is None or active[channel]:
                 for t in range(x.shape[1]):
                     self._process(stream, scratch, x[channel, t].ctypes.data, out[channel, t].ctypes.data)
-        return (out.astype(np.float32) / 32768 if self._integer else out), state
+        return (from_int16(out) if self._integer else out), state
 
     def restart(self, state: list[tuple[np.ndarray, int]], channel: int) -> None:
         self._reset(state[channel][1])
@@ -169,11 +171,6 @@ class CompiledEngine:
         if limit is not None:
             self._set_limit(state[0][1], round(limit) if self._integer else limit)
         return self.run(samples.reshape(1, -1, self.hop), state)[0].ravel()
-
-
-def _int16(x: np.ndarray) -> np.ndarray:
-    """The nearest samples of 16 bits; silence where x is not a number."""
-    return np.clip(np.rint(32768 * np.nan_to_num(x)), -32768, 32767).astype(np.int16)
 
 
 def _memory(size: int) -> np.ndarray:

@@ -10,11 +10,9 @@ from setk.core.errors import UserError
 from setk.metrics import sdr
 from setk.native.translate import Translated
 
-Output = Callable[
-    [np.ndarray], np.ndarray
-]  # samples [n], n whole hops, as a program returns them: [n], late by its delay
-
-LEAST_PARITY = 110.0  # dB of `parity` between a model and its program
+# Samples [n], n whole hops, as a program returns them: [n], late by its delay.
+Output = Callable[[np.ndarray], np.ndarray]
+LEAST_PROGRAM_PARITY = 110.0  # dB of `parity` between a model and its program
 
 
 def reference(engine: Any, samples: np.ndarray, delay: int) -> np.ndarray:
@@ -43,8 +41,8 @@ def parity(expected: Output, found: Output, translated: Translated) -> float:
 
 
 def require(found: float, complaint: str) -> None:
-    """Raise UserError if a parity is below LEAST_PARITY."""
-    if not found >= LEAST_PARITY:
+    """Raise UserError if a parity is below LEAST_PROGRAM_PARITY."""
+    if not found >= LEAST_PROGRAM_PARITY:
         raise UserError(f"{complaint} by more than rounding (SNR {found:.1f} dB)")
 
 

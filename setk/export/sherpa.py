@@ -22,10 +22,12 @@ from setk.core.errors import UserError
 from setk.core.files import atomic_open
 from setk.export import LEAST_PARITY
 from setk.export.onnx import OPSET, _quiet
+from setk.metrics import sdr
 from setk.models import Model
 from setk.nn.exporting import exporting
 
 WINDOWS = {0.5: "hann_sqrt", 1.0: "hann"}  # power of the Hann window -> its name in the metadata
+PARITY_FRAMES = 40
 STATES = ("conv_cache", "tra_cache", "inter_cache")
 
 
@@ -117,19 +119,18 @@ def _metadata(model: Model, transform: STFT, shapes: dict[str, tuple[int, ...]])
     return {key: str(value) for key, value in values.items()}
 
 
-def _parity(model: Model, gain: float, content: bytes, shapes: list[tuple[int, ...]], frames: int = 40) -> float:
-    """SNR in dB of the graph's output to the model's over frames of noise."""
+def _parity(model: Model, gain: float, content: bytes, shapes: list[tuple[int, ...]]) -> float:
+    """SNR in dB of the graph's output to the model's over PARITY_FRAMES frames of noise."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    x = torch.randn(1, frames, *model.transform.shape, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, PARITY_FRAMES, *model.transform.shape, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = gain * model(x, model.init_state(1))[0].numpy()
     states = [np.zeros(shape, np.float32) for shape in shapes]
     found = []
-    for t in range(frames):
+    for t in range(PARITY_FRAMES):
         feed = {"mix": np.ascontiguousarray(x[:, t : t + 1].numpy().transpose(0, 2, 1, 3)), **dict(zip(STATES, states))}
         enh, *states = session.run(None, feed)
         found.append(enh.transpose(0, 2, 1, 3))
-    error = np.sum((np.concatenate(found, axis=1) - expected) ** 2, dtype=float)
-    return float(10 * np.log10(np.sum(expected**2, dtype=float) / max(error, 1e-30)))
+    return sdr.snr(expected, np.concatenate(found, axis=1))

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from setk.audio import from_int16
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
 from setk.engines.compiled import CompiledEngine, compiler
@@ -28,14 +29,8 @@ SAME_BITS, KEPT = "-ffp-contract=off", "-DSETK_WEIGHTS_INT8"
 
 def test_signal(hops: int, hop: int) -> np.ndarray:
     """What test_signal() of template.c computes."""
-    random, samples = 1, np.empty((hops, hop), np.float32)
-    for h in range(hops):
-        for i in range(hop):
-            random = (random * 1664525 + 1013904223) & 0xFFFFFFFF
-            samples[h, i] = (
-                np.float32((random >> 16) - 32768) / np.float32(32768) * np.float32(0.02) * np.float32(1 + h % 8)
-            )
-    return samples.ravel()
+    noise, loudness = emit.loud_noise(hops, hop)
+    return (from_int16(noise) * np.float32(0.02) * loudness.astype(np.float32)).ravel()
 
 
 @dataclass
@@ -174,24 +169,19 @@ def _title(translated: Translated) -> str:
 
 def comment(translated: Translated, facts: dict[str, Any]) -> str:
     """The comment at the top of the .c."""
-    about, size = translated.about, facts["bytes"]
-    latency = 1000 * translated.transform.latency(about["lookahead"]) / about["sample_rate"]
-    source = about["provenance"].get("sha256") or "not known"
+    about = translated.about
+    latency_ms = 1000 * translated.transform.latency(about["lookahead"]) / about["sample_rate"]
     hops = about["sample_rate"] / translated.transform.hop
-    lines = [
+    return emit.comment(
         _title(translated),
-        "",
-        f"Checkpoint: SHA-256 {source}",
-        f"Cost: {facts['multiply_adds']} multiply-adds per hop, {facts['multiply_adds'] * hops / 1e6:.1f} M per second",
-        f"Memory: {size['constants']} bytes of constants, {size['state']} of state for each stream, {size['scratch']} of scratch",
-        f"Algorithmic latency: {latency:.1f} ms",
+        about["provenance"].get("sha256"),
+        emit.Cost(facts["multiply_adds"], hops, facts["bytes"], latency_ms),
         *_compared(facts),
         f"Output of the self-test's {TEST_HOPS} hops as float, with -ffp-contract=off on any processor: SHA-256 {facts['sha256'] or 'not known'}",
         "",
         "Compile with -O2 or -O3 and -march=native or what the device has; -DSETK_SELFTEST: a test; -DSETK_MAIN: a filter for raw",
         "16-bit samples; -DSETK_SCALAR: no vectors. Do not use -ffast-math.",
-    ]
-    return "/* " + "\n * ".join(lines).replace(" * \n", " *\n") + "\n */"
+    )
 
 
 def _compared(facts: dict[str, Any]) -> list[str]:

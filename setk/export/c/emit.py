@@ -87,6 +87,15 @@ def multiply_adds(words: np.ndarray) -> int:
     return total
 
 
+class Cost(NamedTuple):
+    """What a program costs; `multiply_adds` are of a hop."""
+
+    multiply_adds: int
+    hops_per_second: float
+    bytes: Mapping[str, int]
+    latency_ms: float
+
+
 class History(NamedTuple):
     """The newest `past` samples before a hop in the state of a program, from `at` on; `split`: the even ones before the odd."""
 
@@ -193,6 +202,31 @@ def kernels(programs: Sequence[np.ndarray]) -> str:
             _CASE.sub(lambda case: case[0] if case[1] in used | functions or case[1] in SPACES_IN_TEXT else "", kept)
         )
     return "\n".join(parts)
+
+
+def loud_noise(hops: int, hop: int) -> tuple[np.ndarray, np.ndarray]:
+    """What test_signal() of the templates is made of: noise of -32768 ... 32767 [hops, hop], and how loud each hop is [hops, 1]."""
+    random, noise = 1, np.empty(hops * hop, np.int64)
+    for i in range(len(noise)):
+        random = (random * 1664525 + 1013904223) & 0xFFFFFFFF
+        noise[i] = (random >> 16) - 32768
+    return noise.reshape(hops, hop), 1 + np.arange(hops)[:, None] % 8
+
+
+def comment(title: str, checkpoint: str | None, cost: Cost, *more: str) -> str:
+    """The comment at the top of a .c."""
+    per_second = cost.multiply_adds * cost.hops_per_second / 1e6
+    size = cost.bytes
+    lines = [
+        title,
+        "",
+        f"Checkpoint: SHA-256 {checkpoint or 'not known'}",
+        f"Cost: {cost.multiply_adds} multiply-adds per hop, {per_second:.1f} M per second",
+        f"Memory: {size['constants']} bytes of constants, {size['state']} of state for each stream, {size['scratch']} of scratch",
+        f"Algorithmic latency: {cost.latency_ms:.1f} ms",
+        *more,
+    ]
+    return "/* " + "\n * ".join(lines).replace(" * \n", " *\n") + "\n */"
 
 
 def about_text(

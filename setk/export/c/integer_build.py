@@ -12,7 +12,7 @@ from typing import Any, Iterable, Mapping, Sequence
 import numpy as np
 import torch
 
-from setk.audio import Location
+from setk.audio import Location, from_int16, to_int16
 from setk.core.errors import UserError
 from setk.engines import TorchEngine
 from setk.export.c import emit
@@ -23,6 +23,7 @@ from setk.export.c.integer_program import OPERATIONS, POINTS, Integers
 from setk.export.c.integer_reference import Reference
 from setk.export.c.integer_tables import tables
 from setk.export.rounding import reference
+from setk.metrics import sdr
 from setk.models.fspen import FSPEN
 
 LEAST_SNR = 20.0  # dB to the float model; int8 weights leave about 40 of FSPEN
@@ -134,24 +135,19 @@ class Form:
 
     def write(self, source: Path, compared: str, hashed: str) -> None:
         """Write the .c and the .h."""
-        program, transform = self.program, self.model.transform
-        size = memory(program, transform.hop)
-        hops = self.model.sample_rate / transform.hop
-        lines = [
+        program, transform, rate = self.program, self.model.transform, self.model.sample_rate
+        size, latency_ms = memory(program, transform.hop), 1000 * transform.latency(0) / rate
+        head = emit.comment(
             self._title(),
-            "",
-            f"Checkpoint: SHA-256 {self.about['sha256'] or 'not known'}",
-            f"Cost: {program.multiply_adds} multiply-adds per hop, {program.multiply_adds * hops / 1e6:.1f} M per second",
-            f"Memory: {size['constants']} bytes of constants, {size['state']} of state for each stream, {size['scratch']} of scratch",
-            f"Algorithmic latency: {1000 * transform.latency(0) / self.model.sample_rate:.1f} ms",
+            self.about["sha256"],
+            emit.Cost(program.multiply_adds, rate / transform.hop, size, latency_ms),
             "Weights: int8, a step for each output channel; activations and states: int16; no floating point",
             f"SNR: {compared}",
             f"Output of the self-test's {TEST_HOPS} hops as int16, on any processor: SHA-256 {hashed}",
             "",
             "Compile with -O2 and -mcpu=... of the device; -DSETK_SELFTEST: a test; -DSETK_MAIN: a filter for raw 16-bit samples;",
             "-DSETK_SCALAR: without the DSP instructions of Cortex-M.",
-        ]
-        head = "/* " + "\n * ".join(lines).replace(" * \n", " *\n") + "\n */"
+        )
         kernels = [emit.text(name, "setk.export.c") for name in KERNELS]
         points = f"#define POINTS {POINTS}"
         body = self._filled(emit.text("integer_template.c", "setk.export.c"))
@@ -185,12 +181,8 @@ def memory(program: Integers, hop: int) -> dict[str, int]:
 
 def test_signal(hops: int, hop: int) -> np.ndarray:
     """What test_signal() of integer_template.c computes."""
-    random, samples = 1, np.empty((hops, hop), np.int16)
-    for h in range(hops):
-        for i in range(hop):
-            random = (random * 1664525 + 1013904223) & 0xFFFFFFFF
-            samples[h, i] = int(((random >> 16) - 32768) * (1 + h % 8) / 50)
-    return samples.ravel()
+    noise, loudness = emit.loud_noise(hops, hop)
+    return np.trunc(noise * loudness / 50).astype(np.int16).ravel()
 
 
 def export_integer(
@@ -242,23 +234,19 @@ def export_integer(
 
 def run(compiled: CompiledEngine, samples: np.ndarray, limit: int | None = None) -> np.ndarray:
     """What a compiled form makes of int16 samples [n], n whole hops."""
-    y = compiled.process(samples.astype(np.float32) / 32768, limit)
-    return (y * 32768).astype(np.int16)
+    return to_int16(compiled.process(from_int16(samples), limit))[0]
 
 
 def snr(model: FSPEN, inputs: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> float:
     """SNR in dB of integer outputs to the float model's, both of int16 signals, the delay left out."""
-    delay, signal, error = model.transform.overlap, 0.0, 0.0
-    for x, y in zip(inputs, outputs, strict=True):
-        expected = 32768 * reference(TorchEngine(model), x.astype(np.float32) / 32768, delay)[delay:].astype(np.float64)
-        signal += float(np.square(expected).sum())
-        error += float(np.square(y[delay:] - expected).sum())
-    return 10 * float(np.log10(signal / max(error, 1e-30)))
+    delay = model.transform.overlap
+    expected = [32768 * reference(TorchEngine(model), from_int16(x), delay)[delay:].astype(np.float64) for x in inputs]
+    return sdr.snr(np.concatenate(expected), np.concatenate([y[delay:] for y in outputs]))
 
 
 def _samples(wave: np.ndarray, hop: int) -> np.ndarray:
     """int16 of whole hops."""
-    return np.clip(np.rint(wave[: len(wave) // hop * hop] * 32768), -32768, 32767).astype(np.int16)
+    return to_int16(wave[: len(wave) // hop * hop])[0]
 
 
 def _examples() -> Iterable[Any]:

@@ -19,6 +19,7 @@ from setk.export import LEAST_PARITY
 from setk.engines.compiled import build, compiler
 from setk.export.c.build import export_c
 from setk.export.ladspa.host import Plugin
+from setk.metrics import sdr
 
 NUMBERS = (
     0xF00000,
@@ -81,5 +82,4 @@ def _parity(engine: Any, plugin: Plugin) -> float:
     noise = (0.05 * np.random.default_rng(0).standard_normal((1, 2 * engine.sample_rate))).astype(np.float32)
     stream = Stream(engine, engine.sample_rate, 1)
     expected = np.concatenate([stream.push(noise), stream.flush()], axis=1)
-    error = plugin.run(noise, engine.sample_rate) - expected
-    return float(10 * np.log10(np.sum(expected**2, dtype=float) / max(np.sum(error**2, dtype=float), 1e-30)))
+    return sdr.snr(expected, plugin.run(noise, engine.sample_rate))
