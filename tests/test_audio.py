@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import soundfile
 
 from setk import audio
 from setk.audio import Location
@@ -122,6 +123,46 @@ def broken(tmp_path):
     }
 
 
+ENCODED = [("ogg", "VORBIS"), ("ogg", "OPUS"), ("aiff", "PCM_16"), ("aiff", "PCM_24"), ("au", "PCM_16"), ("w64", "FLOAT"), ("flac", "PCM_16"), ("caf", "PCM_16")]  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix, subtype", ENCODED)
+def test_a_cut_file_is_not_a_shorter_one(tmp_path, rng, caplog, suffix, subtype):
+    path = tmp_path / f"a.{suffix}"
+    soundfile.write(path, 0.1 * rng.standard_normal(16000 * 3), 16000, subtype)
+    whole = path.read_bytes()
+    assert audio.probe(path).frames == audio.read(path)[0].shape[1] == 48000 and not caplog.records
+    path.write_bytes(whole[: rng.integers(len(whole) // 4, len(whole) - 100)])
+    for read in (audio.read, audio.probe):
+        if suffix == "flac" and read is audio.probe:  # states its length at its beginning
+            continue
+        with pytest.raises(AudioError, match="truncated|malformed"):
+            read(path)
+
+
+def test_recordings_that_were_joined_are_not_the_first_of_them(tmp_path, rng, caplog):
+    for suffix, subtype in (("ogg", "VORBIS"), ("ogg", "OPUS"), ("flac", "PCM_16")):
+        path = tmp_path / f"{subtype}.{suffix}"
+        soundfile.write(path, 0.1 * rng.standard_normal(16000 * 6), 16000, subtype)
+        path.write_bytes(2 * path.read_bytes())
+        if suffix == "ogg":
+            with pytest.raises(AudioError, match="several recordings"):
+                audio.read(path)
+        else:
+            assert audio.read(path)[0].shape[1] == 96000 and "are not read" in caplog.text
+
+
+def test_samples_after_those_that_a_wav_states_are_named(tmp_path, caplog):
+    pcm = audio.to_int16(tone(n=16000))[0].tobytes()
+    chunk = b"LIST" + (4000).to_bytes(4, "little") + bytes(4000)
+    for n, rest in ((16000, b""), (15999, bytes(300)), (16000, chunk)):
+        (tmp_path / "a.wav").write_bytes(audio.wav_header(16000, 1, n) + pcm[: 2 * n] + rest)
+        assert audio.read(tmp_path / "a.wav")[0].shape[1] == n and not caplog.records, rest[:8]
+    # A recorder states how much it has so far, and is killed.
+    (tmp_path / "a.wav").write_bytes(audio.wav_header(16000, 1, 4000) + pcm)
+    assert audio.read(tmp_path / "a.wav")[0].shape[1] == 4000 and "24000 bytes follow" in caplog.text
+
+
 def test_broken_files_are_named_with_the_reason(tmp_path):
     for name, reason in broken(tmp_path).items():
         location = name if name.endswith("|") else str(tmp_path / name)
@@ -197,7 +238,6 @@ def test_standard_output_is_valid_wav_for_others():
         "with audio.Writer('-', 16000, 2) as w:\n  [w.write(np.full((2, 100), 0.25, 'f4')) for _ in range(3)]"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
-    import soundfile
 
     x, rate = soundfile.read(io.BytesIO(out))
     assert rate == 16000 and x.shape == (300, 2) and (x == 0.25).all()

@@ -13,6 +13,7 @@ from typing import BinaryIO, Iterator
 
 import numpy as np
 
+from setk.audio.complete import shortcoming
 from setk.audio.pcm import check_finite
 from setk.audio.wav import Info, WavReader, check_limits, read_exactly
 from setk.core.errors import AudioError, Truncated
@@ -22,6 +23,7 @@ STANDARD_INPUT = "standard input"
 _UNKNOWN = 1 << 62  # libsndfile states a length beyond this for a stream without one
 # A program that writes to a pipe states a length before it knows it: sox, for one, estimates that of an mp3.
 _EARLY_S = 1.0
+_READ_AHEAD = 1 << 16  # bytes after the last sample that decoders may leave: their buffers, and tags
 _log = logging.getLogger("setk")
 
 
@@ -39,7 +41,7 @@ def decode(stream: BinaryIO, name: str, frames: int, pipe: bool | None = None) -
             begin = read_exactly(stream, 4)
             if begin in _RIFF:
                 wav = WavReader(stream, name, begin)
-                info, blocks = wav.info, _closing(stream, wav.blocks(frames), name)
+                info, blocks = wav.info, _wav_blocks(stream, wav, frames)
             else:
                 info, blocks = _decode_other(stream, name, frames, begin)
         return info, (_until_early_end(blocks, name) if pipe else blocks)
@@ -57,9 +59,11 @@ def _reading(name: str) -> Iterator[None]:
         raise AudioError(f"{name}: {e.strerror or e}") from None
 
 
-def _closing(stream: BinaryIO, blocks: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
-    with stream, _reading(name):
-        yield from blocks
+def _wav_blocks(stream: BinaryIO, wav: WavReader, frames: int) -> Iterator[np.ndarray]:
+    with stream, _reading(wav.name):
+        yield from wav.blocks(frames)
+        if wav.info.frames is not None and stream.seekable() and not wav.at_chunk():
+            _warn_of_rest(stream, wav.name, wav.info.rate * wav.align // 10)
 
 
 def _until_early_end(blocks: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
@@ -85,6 +89,7 @@ def _decode_other(stream: BinaryIO, name: str, frames: int, begin: bytes = b"") 
     stream.seek(0)
     if not stream.read(1):
         raise AudioError(f"{name}: is empty")
+    fault = shortcoming(stream)
     stream.seek(0)
     _check_header(name)
     try:
@@ -95,7 +100,7 @@ def _decode_other(stream: BinaryIO, name: str, frames: int, begin: bytes = b"") 
     if info.frames is None:
         # soundfile goes to where it has read to, which fails at an end that libsndfile does not know.
         f.seekable = lambda: False
-    return info, _read_blocks(f, stream, name, frames, pipe)
+    return info, _read_blocks(f, stream, name, frames, pipe, fault)
 
 
 class _Source:
@@ -116,7 +121,7 @@ def _length(frames: int) -> int | None:
     return frames if frames < _UNKNOWN else None
 
 
-def _read_blocks(f, stream: BinaryIO, name: str, frames: int, pipe: bool) -> Iterator[np.ndarray]:
+def _read_blocks(f, stream: BinaryIO, name: str, frames: int, pipe: bool, fault: str | None) -> Iterator[np.ndarray]:
     import soundfile
 
     done, damaged = 0, False
@@ -132,6 +137,9 @@ def _read_blocks(f, stream: BinaryIO, name: str, frames: int, pipe: bool) -> Ite
             done += len(x)
             yield check_finite(np.ascontiguousarray(x.T), name)
         if done >= f.frames:
+            if fault:
+                raise Truncated(f"{name}: {fault}", None)
+            _warn_of_rest(stream, name)
             return
         if _length(f.frames) is not None:
             raise Truncated(
@@ -142,6 +150,15 @@ def _read_blocks(f, stream: BinaryIO, name: str, frames: int, pipe: bool) -> Ite
             raise AudioError(f"{name}: is damaged after {done} samples; make the file again")
         if pipe:
             raise Truncated(f"{name}: states no length, so a cut end cannot be detected; read {done} samples", None)
+
+
+def _warn_of_rest(stream: BinaryIO, name: str, most: int = _READ_AHEAD) -> None:
+    """Warn of more than `most` bytes after what was read: of files that were joined byte by byte, and of wavs whose writer was killed
+    after it had stated a length, a reader sees as many samples as the first header states."""
+    read = stream.tell()
+    left = stream.seek(0, os.SEEK_END) - read
+    if left > most:
+        _log.warning("%s: %d bytes follow the samples that its header states, and are not read", name, left)
 
 
 def probe_file(stream: BinaryIO, name: str) -> Info:
@@ -165,6 +182,8 @@ def _probe(stream: BinaryIO, name: str) -> Info:
     if not stream.peek(1):  # type: ignore[attr-defined]
         raise AudioError(f"{name}: is empty")
     _check_header(name)
+    if fault := shortcoming(stream):
+        raise AudioError(f"{name}: {fault}")
     try:
         info = soundfile.info(name)
     except soundfile.LibsndfileError as e:

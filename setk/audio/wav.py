@@ -79,7 +79,7 @@ class WavReader:
             raise AudioError(f"{name}: is empty")
         if head[:4] not in (b"RIFF", b"RF64") or head[8:12] != b"WAVE":
             raise AudioError(f"{name}: is not a wav file")
-        self._read_chunks(8 + struct.unpack("<I", head[4:8])[0])
+        self._read_chunks(8 + _size(head))
 
     def _read_chunks(self, total: int) -> None:
         """Read the header up to the first sample; it states `total` bytes of the file."""
@@ -90,7 +90,7 @@ class WavReader:
             read += 8
             if len(head) < 8:
                 raise AudioError(f"{self.name}: {_TRUNCATED_HEADER}")
-            kind, size = head[:4], struct.unpack("<I", head[4:])[0]
+            kind, size = head[:4], _size(head)
             if kind == b"data":
                 break
             body = read_exactly(self.stream, size + size % 2)
@@ -141,6 +141,20 @@ class WavReader:
                 f"{self.name}: is truncated: {self._size - seen} bytes of audio are missing; make the file again",
                 (self._size - seen) / self.align / self.info.rate,
             )
+
+    def at_chunk(self) -> bool:
+        """Whether what follows the samples, in a stream that can seek, begins as a chunk does, or is nothing. The position stays."""
+        at = self.stream.tell()
+        self.stream.seek(at + (self._size or 0) % 2)
+        head = self.stream.read(8)
+        here = self.stream.tell()
+        left = self.stream.seek(0, 2) - here
+        self.stream.seek(at)
+        return len(head) < 8 or (head[:4].isascii() and head[:4].decode("ascii").isprintable() and _size(head) <= left)
+
+
+def _size(head: bytes) -> int:
+    return struct.unpack("<I", head[4:8])[0]
 
 
 def read_exactly(stream: BinaryIO, size: int) -> bytes:
