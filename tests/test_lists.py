@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
+import soundfile
 
 from setk import audio
 from setk.audio import Location
@@ -159,6 +160,19 @@ def test_a_folder_is_a_wav_list(folder):
     (folder / "empty").mkdir()
     with pytest.raises(UserError, match="has no audio files"):
         lists.read_wavs(folder / "empty")
+
+
+def test_a_folder_leaves_no_recording_out_silently(tmp_path, se):
+    samples = np.full(100, 0.1, np.float32)
+    for k, (suffix, kind) in enumerate(
+        [("aif", "AIFF"), ("oga", "OGG"), ("w64", "W64"), ("wave", "WAV"), ("AU", "AU")]
+    ):
+        soundfile.write(tmp_path / f"u{k}.{suffix}", samples, 16000, format=kind)
+    for name in ("a.m4a", "b.m4a", "notes.txt", ".hidden.wma"):
+        (tmp_path / name).write_bytes(b"x")
+    done = se("prep", "list", tmp_path)
+    assert [line.split()[0] for line in done.out.splitlines()] == ["u0", "u1", "u2", "u3", "u4"]
+    assert "left out 2 .m4a" in done.err and "txt" not in done.err and "wma" not in done.err
 
 
 def test_relative_paths_are_taken_from_here_or_else_from_the_folder_of_the_list(folder, tmp_path, monkeypatch):

@@ -45,7 +45,8 @@ def list_(
 ):
     """Print the wav list of a folder: utt-id and path of each audio file.
 
-    The id is the path within the folder without its suffix, with '-' for '/' and '_' for white space.
+    The id is the path within the folder without its suffix, with '-' for '/' and '_' for white space. Files of these kinds are
+    listed: wav, wave, flac, ogg, oga, opus, mp3, aiff, aif, aifc, au, caf, rf64, w64.
     """
     from setk.data.index import IndexedList
     from setk.data.lists import Faults, format_list

@@ -11,12 +11,14 @@ C order; any order is read.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
 import tempfile
 import unicodedata
 from array import array
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Iterable, Iterator, Mapping, TypeVar
@@ -25,7 +27,11 @@ from setk.audio import Location
 from setk.core.errors import UserError
 from setk.core.files import check_readable, finish_replacement, write_lines
 
-SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aiff")  # of the audio files of a folder
+# Of the audio files of a folder.
+SUFFIXES = tuple(".wav .wave .flac .ogg .oga .opus .mp3 .aiff .aif .aifc .au .caf .rf64 .w64".split())
+# Of recordings that setk cannot read.
+_OTHERS = frozenset(".aac .amr .ape .m4a .mka .pcm .raw .sph .webm .wma .wv".split())
+_log = logging.getLogger("setk")
 T = TypeVar("T")
 
 Faults = list[tuple[str, str]]  # (utterance or path, why it cannot be used)
@@ -150,7 +156,7 @@ def read_list(path: str | os.PathLike) -> dict[str, str]:
 def open_wavs(path: str | os.PathLike, allow_commands: bool = False) -> Iterator[tuple[str, Location]]:
     """Yield (utt, Location) of a wav list, of standard input for `-`, or of the audio files in a folder.
 
-    With `allow_commands` the locations may run shell commands. Raises UserError as `open_list` and `find_wavs` do,
+    With `allow_commands` the locations may run shell commands. Raises UserError as `open_list` and `walk_wavs` do,
     and on a file in a folder whose name cannot be in a list.
     """
     if os.path.isdir(path):
@@ -226,14 +232,6 @@ def make_id(relative: str) -> str:
     return check_id("".join("_" if c.isspace() else c for c in stem).replace("/", "-"))
 
 
-def find_wavs(place: str | os.PathLike, allow_commands: bool = False) -> tuple[dict[str, Location], Faults]:
-    """id -> Location of the audio files in a folder, as `walk_wavs` finds them, or of a wav list; and unusable names."""
-    if not os.path.isdir(place):
-        return read_wavs(place, allow_commands), []
-    faults: Faults = []
-    return {utt: Location.parse(path) for utt, path in walk_wavs(place, faults)}, faults
-
-
 def walk_wavs(place: str | os.PathLike, faults: Faults) -> Iterator[tuple[str, str]]:
     """Yield (utt, path) of the audio files in a folder, except hidden ones; unusable names are appended to `faults`.
 
@@ -274,12 +272,18 @@ def list_of_folder(place: str | os.PathLike, faults: Faults | None = None) -> Bi
 
 
 def _audio_files(place: str) -> Iterator[str]:
-    seen = {os.path.realpath(place)}
+    seen, others = {os.path.realpath(place)}, Counter()
     for folder, below, files in os.walk(place, followlinks=True):
         below[:] = sorted(d for d in below if not d.startswith(".") and _is_new(os.path.join(folder, d), seen))
-        for file in sorted(files):
-            if not file.startswith(".") and os.path.splitext(file)[1].lower() in SUFFIXES:
+        for file in sorted(file for file in files if not file.startswith(".")):
+            suffix = os.path.splitext(file)[1].lower()
+            if suffix in SUFFIXES:
                 yield os.path.join(folder, file)
+            elif suffix in _OTHERS:
+                others[suffix] += 1
+    if others:
+        counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        _log.warning("%s: left out %s, which setk cannot read; convert them to wav or FLAC", place, counts)
 
 
 def _is_new(folder: str, seen: set[str]) -> bool:

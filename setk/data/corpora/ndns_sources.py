@@ -17,7 +17,7 @@ from setk.core.files import write_text
 from setk.core.pool import ordered_map
 from setk.core.provenance import Claim
 from setk.core.rng import rng
-from setk.data.lists import Faults, find_wavs
+from setk.data.lists import Faults, walk_wavs
 
 RATE = 16000
 SETS = {"train": "training_set", "valid": "validation_set", "test": "test_set_1"}
@@ -105,11 +105,11 @@ def split_sources(
     Claim(root, settings, "numpy", "soundfile", "soxr")()
     if check_sources(mine):
         return []
-    rows, faults = [], []
+    rows: list[Source] = []
+    faults: Faults = []
     for kind, place in zip(KINDS, places):
-        found, bad = find_wavs(place)
+        found = dict(walk_wavs(place, faults))
         groups = _Groups()
-        faults += bad
         for (utt, path), (digest, error) in zip(found.items(), ordered_map(_inspect, found.values(), jobs)):
             if error:
                 faults.append((utt, error))
