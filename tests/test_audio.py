@@ -21,6 +21,16 @@ def tone(n=1600, channels=1, seed=0):
     return (np.random.default_rng(seed).standard_normal((channels, n)) * 0.1).astype(np.float32)
 
 
+def test_sound_that_16_bits_do_not_hold_is_named(tmp_path, caplog, rng):
+    faint = 1e-5 * rng.uniform(-1, 1, 1000)
+    audio.write(tmp_path / "float.wav", faint, 16000, "FLOAT")
+    audio.write(tmp_path / "silent.wav", 0 * faint, 16000)
+    audio.write(tmp_path / "quiet.wav", 10 * faint, 16000)
+    assert not caplog.records
+    audio.write(tmp_path / "a.wav", faint, 16000)
+    assert "a.wav: is silent" in caplog.text
+
+
 @pytest.mark.parametrize(
     "suffix, subtype, error",
     [

@@ -143,7 +143,7 @@ def test_choices_are_all_taken_and_nothing_else():
     assert {spread.at(u) for u in np.linspace(0, 1, 100, endpoint=False)} == {0, 5, -2.5}
 
 
-@pytest.mark.parametrize("text", ["", "a", "1:2:3", "5:1", "1,,2", "nan", "0:inf", ":"])
+@pytest.mark.parametrize("text", ["", "a", "1:2:3", "5:1", "1,,2", "nan", "0:inf", ":", "1e9", "-1e4:0"])
 def test_bad_ranges_are_refused_by_name(text):
     with pytest.raises(UserError, match="--snr"):
         Spread.parse(text, "--snr")

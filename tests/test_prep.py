@@ -537,6 +537,25 @@ def harm_text(path, rng):
     path.write_text("this is no audio at all")
 
 
+def written_snr(out, utt):
+    noisy, clean = (audio.read_mono(out / kind / f"{utt}.wav")[0].astype(np.float64) for kind in ("noisy", "clean"))
+    return mixing.rms_level(clean) - mixing.rms_level(noisy - clean)
+
+
+@pytest.mark.parametrize("snr, level, exact", [(20, -40, True), (20, -55, True), (-20, -55, True), (40, -60, False)])
+def test_an_snr_that_16_bits_change_is_named(se, talk, snr, level, exact):
+    done = se("prep", *MIX[:-2], "--snr", snr, "--level", level, "out", cwd=talk)
+    assert done.returncode == 0, done.err
+    utts = list(DataDir(talk / "out").pairs())
+    assert all(abs(written_snr(talk / "out", utt) - snr) < 0.1 for utt in utts) == exact
+    assert ("below -82 dBFS" in done.err) != exact
+
+
+def test_mixtures_at_the_lowest_level_are_named(se, talk):
+    done = se("prep", *MIX[:-2], "--snr", 5, "--level", -100, "out", cwd=talk)
+    assert done.returncode == 0 and "7 mixtures have speech or noise below -82 dBFS" in done.err
+
+
 def harm_nan(path, rng):
     audio.write(path, np.full(3000, np.nan, np.float32), 16000, "FLOAT")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import stat
@@ -24,8 +25,10 @@ from setk.audio.wav import LARGEST, Info, wav_header
 from setk.core.errors import AudioError, UserError
 from setk.core.files import atomic_path
 
+_log = logging.getLogger("setk")
 _SYSTEM_ERROR = 2  # SF_ERR_SYSTEM of libsndfile: the operating system's, which it does not name
 _BYTES = {"PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+_SOUND = 1e-6  # -120 dBFS; what a model makes of silence is below
 _FLOATS = ("FLOAT", "DOUBLE")
 SUBTYPES = ("PCM_16", "PCM_24", "PCM_32", "FLOAT")
 Source = str | os.PathLike | Location
@@ -88,6 +91,7 @@ class Writer:
     ):
         self.path, self.rate, self.channels, self.subtype, self.raw = str(path), rate, channels, subtype, raw
         self.clipped = self._frames = 0
+        self._sound = self._kept = False  # in what is written as PCM_16, and in the file
         self._stack = contextlib.ExitStack()
         self._live = self.path == "-" or _is_pipe(self.path)
         if not self._live:
@@ -139,13 +143,18 @@ class Writer:
                 self._stack.__exit__(type(e), e, e.__traceback__)
                 raise
         self._stack.__exit__(kind, error, trace)
+        if kind is None and self._sound and not self._kept:
+            _log.warning("%s: is silent, as all of its sound is below what 16 bits hold", self.path)
 
     def write(self, x: np.ndarray) -> None:
         """Append float [channels, n]."""
         self._frames += x.shape[1]
         if self.subtype == "PCM_16":
-            x, clipped = to_int16(x)
+            pcm, clipped = to_int16(x)
             self.clipped += clipped
+            self._sound |= bool(np.abs(x).max(initial=0) > _SOUND)
+            self._kept |= bool(pcm.any())
+            x = pcm
         elif self.subtype not in _FLOATS:
             # libsndfile clips what does not fit 32 bits, and cuts the rest off.
             self.clipped += int(np.count_nonzero((x >= 1) | (x < -1)))

@@ -113,19 +113,25 @@ def mix(
         out,
         *lists,
         Spread.parse(snr, "--snr"),  # type: ignore[call-arg]
-        Spread.parse(level, "--level") if level else None,
+        Spread.parse(level, "--level", highest=0.0) if level else None,
         active_level,
         seed,
         rate,
         allow_commands,
     )
-    failures, done = shell.Failures("se-prep", max_fail), 0
+    failures, done, faint = shell.Failures("se-prep", max_fail), 0, 0
     total = len(plan.speech) if part is None else None
     speakers = IndexedList(utt2spk) if utt2spk else None
     for row in shell.progress(mixtures.write_mixtures(plan, speakers, part, jobs), total, "mix"):
         done += not row.error
+        faint += row.is_faint
         if row.error:
             failures.add(row.utt, row.error)
+    if faint:
+        shell.note(
+            f"se-prep: {out}: {faint} mixtures have speech or noise below -82 dBFS, whose SNR 16 bits change by more than 0.1 dB; "
+            "raise --level"
+        )
     if not mixtures.is_complete(plan):
         shell.note(f"se-prep: {out}: the lists will be written by the job that makes the last mixture")
     failures.finish(done)

@@ -80,6 +80,9 @@ def _active_samples(envelope: np.ndarray, threshold: float, hangover: int) -> in
     return int(np.minimum(gaps, hangover + 1).sum())
 
 
+LOWEST_DB = -100.0  # of an SNR and of a level; one step of 16 bits is at -90 dBFS
+
+
 @dataclass(frozen=True)
 class Spread:
     """Where a quantity is drawn from: evenly from `low` ... `high`, or one of `values` if there are any."""
@@ -89,14 +92,17 @@ class Spread:
     values: tuple[float, ...] = ()
 
     @classmethod
-    def parse(cls, text: str, name: str) -> Spread:
-        """`0:20` is a range, `0,5,10` a choice, `5` one value; `name` is used in messages. Raises UserError on anything else."""
+    def parse(cls, text: str, name: str, highest: float = 100.0) -> Spread:
+        """`0:20` is a range, `0,5,10` a choice, `5` one value, of LOWEST_DB ... `highest`; `name` is used in messages. Raises UserError
+        on anything else."""
         try:
             numbers = tuple(float(part) for part in text.split(":" if ":" in text else ","))
         except ValueError:
             numbers = ()
         if not numbers or not all(map(math.isfinite, numbers)) or (":" in text and len(numbers) != 2):
             raise UserError(f"{name} {text}: write a range as in 0:20, or values as in 0,5,10,15 (dB)")
+        if not LOWEST_DB <= min(numbers) <= max(numbers) <= highest:
+            raise UserError(f"{name} {text}: must be {LOWEST_DB:g} to {highest:g} dB")
         if ":" not in text:
             return cls(values=numbers)
         if numbers[0] > numbers[1]:

@@ -35,7 +35,7 @@ from setk.core.provenance import Claim, Made, part_name
 from setk.core.rng import rng
 
 # A noise this quiet would need a gain that amplifies its rounding errors: another is drawn.
-_SILENCE_DB, _DRAWS = -80.0, 10
+_SILENCE_DB, _FAINT_DB, _DRAWS = -80.0, -82.0, 10
 _ROWS = "*of*.tsv"
 _BROKEN_ROWS = "is damaged or of another version; remove the output folder"
 
@@ -88,6 +88,13 @@ class Row:
     peak_scaled: int = 0
     frames: int = 0
     error: str = ""
+
+    @property
+    def is_faint(self) -> bool:
+        """Whether speech or noise is so quiet that 16 bits, which add noise of -98 dBFS to their difference, move the SNR by more than
+        0.1 dB."""
+        noise_db = self.level_db - 10 * math.log10(1 + 10 ** (self.snr_db / 10))
+        return min(noise_db, noise_db + self.snr_db) < _FAINT_DB
 
     @classmethod
     def parse(cls, line: str) -> Row:
@@ -307,6 +314,8 @@ def mix_one(task: Task, out: Path, rate: int, active: bool) -> tuple[Row, str]:
         if rir is not None and not rir.any():
             raise AudioError(f"{room[1]}: is silent, or has no samples; remove it from the list of rooms")
         mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, rate, active, rir)
+        if not audio.to_int16(mixed.noisy)[0].any():
+            raise AudioError(f"its mixture is silent in 16 bits (level {mixed.level_db:.1f} dBFS); raise --level")
     except AudioError as e:
         for path in _wavs(out, task.utt):  # of an earlier run, from sources that have changed since
             path.unlink(missing_ok=True)
