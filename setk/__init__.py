@@ -46,19 +46,20 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_LAZY})
 
 
-def load(spec: str | os.PathLike, *, trust: bool = False) -> Enhancer:
+def load(spec: str | os.PathLike, *, trust: bool = False, stft: str | None = None) -> Enhancer:
     """Load a model: an included name (`se-enhance --list-models`), or the path of a checkpoint, .onnx or .ts.
 
     The result has `enhance(noisy, rate)`, `stream(rate, channels)`, `name`, `sample_rate` (Hz), `causal`, `latency_ms` and
     `parameters`. An included model runs without torch where it exists as ONNX. A .ts is a program that can run any code:
-    it needs `trust=True`. Raises UserError on what is not a trained model.
+    it needs `trust=True`. `stft`: the transform of an .onnx of another project, "WINDOW,HOP,TYPE[,RATE]" as in "512,256,sqrt-hann";
+    None: that of its metadata. Raises UserError on what is not a trained model.
 
     >>> setk.load("fspen").latency_ms
     32.0
     """
     from setk.engines import Enhancer
 
-    return Enhancer(os.fspath(spec), trust=trust)
+    return Enhancer(os.fspath(spec), trust=trust, stft=stft)
 
 
 def enhance(spec: str | os.PathLike, noisy: np.ndarray, rate: int, *, trust: bool = False) -> np.ndarray:

@@ -490,6 +490,15 @@ def test_wasm_returns_the_same_bits(exported, tmp_path, name):
     assert done.stdout.strip() == exported(name)[1]["sha256"], done.stderr
 
 
+@pytest.mark.skipif(not shutil.which("g++"), reason="no g++")
+def test_a_program_compiles_as_cpp_without_a_warning(exported, tmp_path):
+    for name in ("fspen", "dpsnn", "dpcrn_cf"):
+        path, _ = exported(name)
+        build = ["g++", "-x", "c++", "-std=c++11", "-Wall", "-Wextra", "-Werror", "-O1", "-c", str(path)]
+        done = subprocess.run([*build, "-o", str(tmp_path / "a.o")], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+
+
 def run_self_test(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import numpy as np
 import onnx
@@ -79,6 +80,8 @@ def test_a_generated_file_computes_what_it_states(se, tmp_path, rng, shape, meta
     y, rate = audio.read(tmp_path / "out.wav")
     gain = 1.5 if metadata.get("window_type") == "hann" else 1.0
     assert rate == 16000 and y.shape == x.shape and snr(gain * expected_of(x, transform), y) > 100
+    again = pickle.loads(pickle.dumps(setk.load(path, stft=stft))).enhance(x, 16000)
+    assert np.allclose(y, again, atol=1e-6)
 
 
 @pytest.mark.full

@@ -246,6 +246,18 @@ def test_rate_resamples_both_sides(se, corpus):
     assert done.returncode == 0 and all(float(row["si_sdr"]) > 10 for row in table(done.out).values())
 
 
+@pytest.mark.parametrize("rate", [8000, 11025])
+def test_a_sample_of_the_coarser_rate_is_no_difference_in_length(se, corpus, rate):
+    path, clean = (corpus / f"{kind} übung" / "b 1.wav" for kind in ("noisy", "clean"))
+    x, _ = audio.read_mono(str(path))
+    for length in (7999, 7998, 7997):
+        audio.write(clean, audio.read_mono(str(clean))[0][:length], 16000)
+        audio.write(path, audio.resample(x[:length], 16000, rate), rate)
+        assert scored(se, corpus, "--rate", 16000).returncode == 0
+    audio.write(path, audio.resample(x[:7900], 16000, rate), rate)
+    assert "lengths differ" in scored(se, corpus, "--rate", 16000).err
+
+
 def test_ids_in_one_list_only(se, corpus):
     clean, noisy = ((corpus / f"{n}.scp").read_text().splitlines(keepends=True) for n in ("clean", "noisy"))
     (corpus / "clean.scp").write_text("".join(clean[1:]))

@@ -219,7 +219,7 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
         "--by",
         tmp_path / "utt2snr",
         "--bins",
-        "0,10",
+        "5,10",
         "--summary",
         summary,
         "--expect",
@@ -227,7 +227,7 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
         cwd=ROOT,
     )
     assert done.returncode == 0, done.err
-    assert list(json.loads(summary.read_text())["groups"][str(tmp_path / "utt2snr")]) == ["0 to 10", "10 and above"]
+    assert list(json.loads(summary.read_text())["groups"][str(tmp_path / "utt2snr")]) == ["below 5", "10 and above"]
     done = se(
         *scored,
         "--expect",

@@ -26,12 +26,13 @@ class Enhancer:
     stream with an algorithmic latency of `latency_ms`; for the others it is None.
     """
 
-    def __init__(self, spec: str, *, trust: bool = False):
-        self.spec, self._trust, self.engine = spec, trust, open_engine(spec, trust=trust)
+    def __init__(self, spec: str, *, trust: bool = False, stft: str | None = None):
+        self.spec, self._options = spec, {"trust": trust, "stft": stft}
+        self.engine = open_engine(spec, trust=trust, stft=stft)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies, and other processes, load the model again: what computes it holds memory of this process."""
-        return partial(Enhancer, trust=self._trust), (self.spec,)
+        return partial(Enhancer, **self._options), (self.spec,)
 
     def __repr__(self) -> str:
         latency = "not causal" if self.latency_ms is None else f"{self.latency_ms:g} ms"

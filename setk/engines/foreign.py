@@ -53,7 +53,7 @@ def _stated(metadata: Mapping[str, str], path: Path) -> tuple[STFT, int] | None:
     if kind is None or not all(value.isdecimal() for value in values.values()):
         raise UserError(
             f"{path}: its metadata states the transform {metadata.get('window_type')}, {', '.join(map(str, values.values()))}, "
-            "which setk cannot use; state it with --stft WINDOW,HOP,TYPE"
+            "which setk cannot use; state it with --stft (in Python: stft=) WINDOW,HOP,TYPE"
         )
     numbers = {key: int(value) for key, value in values.items()}
     return _stft(
@@ -91,7 +91,7 @@ class ForeignEngine:
         if stated is None:
             raise UserError(
                 f"{path}: was not written by se-quant export, and its metadata has no transform; "
-                "state it with --stft WINDOW,HOP,TYPE, as in 512,256,sqrt-hann"
+                "state it with --stft (in Python: stft=) WINDOW,HOP,TYPE, as in 512,256,sqrt-hann"
             )
         self.transform, self.sample_rate = stated
         self.lookahead = _lookahead(metadata, path)

@@ -87,7 +87,7 @@ static void map(const int32_t *p, const Memory *memory)
     const ptrdiff_t n[3] = {p[2], p[3], p[4]}, step[2] = {p[6], p[7]};
     float *y = to(memory, p[5]);
     const int sources = (p[-1] - 8) / 4; /* p[-1] is the length of the row */
-    Source s[3] = {{0}};
+    Source s[3] = {{0, {0, 0, 0}}, {0, {0, 0, 0}}, {0, {0, 0, 0}}};
     for (int i = 0; i < sources; i++) {
         const int32_t *q = p + 8 + 4 * i;
         s[i].at = from(memory, q[0]);

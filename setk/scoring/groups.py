@@ -16,10 +16,11 @@ from setk.scoring.table import Table, read_table
 
 class Groups:
     """The group of each utterance, of a list of any length: a number, ABSENT without one, 16 bytes per utterance. `names` are those of the
-    groups by number."""
+    groups by number, `ordered` as tables show them: intervals and numbers rise, then other names."""
 
-    def __init__(self, index: HashIndex, numbers: array, names: Sequence[str]):
+    def __init__(self, index: HashIndex, numbers: array, names: Sequence[str], edges: Sequence[float] | None = None):
         self.names, self._index, self._numbers = names, index, np.frombuffer(numbers, np.int32)
+        self.ordered = [name for name in bin_names(edges) if name in names] if edges else sorted(names, key=_rank)
 
     @classmethod
     def of(cls, group_of: Mapping[str, str]) -> Groups:
@@ -38,6 +39,14 @@ class Groups:
         if not len(self._numbers):
             return lines
         return np.where(lines == ABSENT, ABSENT, self._numbers[lines])
+
+
+def _rank(group: str) -> tuple[float, str]:
+    try:
+        value = float(group)
+    except ValueError:
+        value = math.inf
+    return (math.inf if math.isnan(value) else value, group)
 
 
 def _numbered(groups: Iterable[str | None]) -> tuple[array, list[str]]:
@@ -64,12 +73,13 @@ def read_groups(spec: str, bins: str | None = None) -> Groups:
         if metric not in table.names:
             raise UserError(f"--by {spec}: {path} has no column {metric}")
         values = table.column(metric).tolist()
-        return Groups(table.index, *_numbered(bin_name(v, edges) if edges else repr(v) for v in values))
+        return Groups(table.index, *_numbered(bin_name(v, edges) if edges else repr(v) for v in values), edges)
     listed = IndexedList(spec)
     rows = (listed.read(line) for line in range(len(listed)))
     return Groups(
         listed.index,
         *_numbered(_binned(utt, group, edges, f"--by {spec}") if edges else group for utt, group in rows),
+        edges,
     )
 
 

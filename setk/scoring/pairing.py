@@ -104,20 +104,20 @@ def signals(pair: Pair, how: How) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
     Raises AudioError if reference and estimate cannot be compared.
     """
     if pair.alone:
-        est, rate = _read(pair.est, how)
+        est, rate, _ = _read(pair.est, how)
         return est, est, None, rate, ""
     if pair.ref is None:
         raise AudioError("is not in the list of references")
     if pair.est is None:
         raise AudioError("is in the list of references, but not in that of the enhanced files")
-    ref, rate = _read(pair.ref, how)
-    signals = [ref, _like(ref, rate, pair.est, "estimate", how)]
+    ref, rate, grain = _read(pair.ref, how)
+    signals = [ref, _like(ref, rate, grain, pair.est, "estimate", how)]
     fault = ""
     if any(metrics.METRICS[name].gain_of for name in how.names):
         try:
             if pair.noisy is None:
                 raise AudioError("is not in the list of noisy files")
-            signals.append(_like(ref, rate, pair.noisy, "noisy signal", how))
+            signals.append(_like(ref, rate, grain, pair.noisy, "noisy signal", how))
         except AudioError as e:
             fault = str(e)
     n = min(map(len, signals))
@@ -125,19 +125,22 @@ def signals(pair: Pair, how: How) -> tuple[np.ndarray, np.ndarray, np.ndarray | 
     return ref, est, noisy, rate, fault
 
 
-def _read(location: Location, how: How) -> tuple[np.ndarray, int]:
+def _read(location: Location, how: How) -> tuple[np.ndarray, int, int]:
+    """A signal, its rate, and how many samples a sample of the file has become: its length is known no better."""
     x, rate = location.read_mono()
-    return (audio.resample(x, rate, how.rate), how.rate) if how.rate else (x, rate)
+    if how.rate in (0, rate):
+        return x, rate, 0
+    return audio.resample(x, rate, how.rate), how.rate, math.ceil(how.rate / rate)
 
 
-def _like(ref: np.ndarray, rate: int, location: Location, who: str, how: How) -> np.ndarray:
+def _like(ref: np.ndarray, rate: int, grain: int, location: Location, who: str, how: How) -> np.ndarray:
     """Read a signal to compare with `ref` [n]; AudioError if the rates differ, or the lengths by more than the tolerance."""
-    x, found = _read(location, how)
+    x, found, other = _read(location, how)
     if found != rate:
         raise AudioError(
             f"the reference is at {rate} Hz, the {who} at {found} Hz; --rate {min(rate, found)} resamples both"
         )
-    if abs(len(ref) - len(x)) > how.tolerance * rate:
+    if abs(len(ref) - len(x)) > max(how.tolerance * rate, grain, other):
         raise AudioError(
             f"lengths differ: the reference has {len(ref)} samples ({len(ref) / rate:.3f} s), the {who} "
             f"{len(x)} ({len(x) / rate:.3f} s); {_advice(ref, x, rate, who)}"

@@ -116,18 +116,10 @@ class Scores:
         return {name: summarise(np.frombuffer(column)[chosen]) for name, column in self._columns.items()}
 
     def _by_group(self, table: str) -> dict[str, dict]:
-        """The means of each group; groups are sorted, numbers as numbers."""
-        members, names = np.frombuffer(self._members[table], np.int32), self._tables[table].names
-        present = {names[number]: number for number in np.unique(members) if number != ABSENT}
-        return {group: self._means(members == present[group]) for group in sorted(present, key=group_order)}
-
-
-def group_order(group: str) -> tuple[float, str]:
-    try:
-        value = float(group)
-    except ValueError:
-        value = math.inf
-    return (math.inf if math.isnan(value) else value, group)
+        """The means of each group."""
+        members, groups = np.frombuffer(self._members[table], np.int32), self._tables[table]
+        present = {groups.names[number]: number for number in np.unique(members) if number != ABSENT}
+        return {name: self._means(members == present[name]) for name in groups.ordered if name in present}
 
 
 def named(what: str, count: int, first: Sequence[str]) -> list[str]:

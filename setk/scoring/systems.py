@@ -18,9 +18,9 @@ from setk.core.errors import UserError
 from setk.core.files import atomic_path
 from setk.data.index import ABSENT
 from setk.scoring.compare import compare
-from setk.scoring.groups import Groups, bin_names, parse_bins, read_groups
+from setk.scoring.groups import Groups, read_groups
 from setk.scoring.specs import COSTS, QUOTED, System, parse, read_published
-from setk.scoring.summary import group_order, summarise
+from setk.scoring.summary import summarise
 
 _log = logging.getLogger("setk")
 
@@ -109,7 +109,7 @@ def table(
             _log.warning(
                 "%s has no group for %d of the utterances of %s; 'all' leaves them out", path, without, systems[0].name
             )
-    return "\n\n".join(by_group(systems, name, groups, bins) for name in names for groups in groupings)
+    return "\n\n".join(by_group(systems, name, groups) for name in names for groups in groupings)
 
 
 def overview(
@@ -138,11 +138,10 @@ def overview(
     return markdown(header, rows)
 
 
-def by_group(systems: Sequence[System], metric: str, groups: Groups, bins: str | None = None) -> str:
+def by_group(systems: Sequence[System], metric: str, groups: Groups) -> str:
     """A Markdown table of one metric: a row per system, a column per group of utterances with the number of its scores, and one
     for all of them."""
-    order = bin_names(parse_bins(bins)) if bins else sorted(groups.names, key=group_order)
-    shown = [name for name in order if name in groups.names]
+    shown = groups.ordered
     rows, counts = [], []
     for system in systems:
         column, numbers = system.scores.column(metric), groups.numbers_of(system.scores)

@@ -43,7 +43,8 @@ FLOAT_FORM = {
     "PROCESS_NAME": "PREFIX_process",
     "ALIGNMENT_NOTE": ", aligned as float",
     "LIMIT_TYPE": "float",
-    "PROCESS_TEXT": """/* Read one hop of samples between -1 and 1, and write one. `in` and `out` may be the same. */
+    "PROCESS_TEXT": """/* Read one hop of samples between -1 and 1, and write one. `in` and `out` may be the same. `scratch` need not be cleared. A sample
+ * that is NaN, infinite, denormal or beyond +-10000 counts as silence. */
 void PREFIX_process(PREFIX_state *state, void *scratch, const float *in, float *out);
 
 /* The same for 16-bit samples; the output is rounded and limited. */""",

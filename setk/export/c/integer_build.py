@@ -36,7 +36,8 @@ INTEGER_FORM = {
     "PROCESS_NAME": "PREFIX_process_s16",
     "ALIGNMENT_NOTE": "",
     "LIMIT_TYPE": "int",
-    "PROCESS_TEXT": "/* Read one hop of 16-bit samples, and write one, by integer arithmetic alone. `in` and `out` may be the same. */",
+    "PROCESS_TEXT": """/* Read one hop of 16-bit samples, and write one, by integer arithmetic alone. `in` and `out` may be the same. `scratch` need
+ * not be cleared. */""",
 }
 # C++ has no tentative definitions, so the tables come before the functions that read them.
 TABLES_NOTE = """/* Tables of 2^(i / 256) in Q30, log2(1 + i / 256) in Q24, sigmoid(i / 32 - 8) in Q16, e^(-i / 64) in Q15, and
