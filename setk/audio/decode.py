@@ -210,8 +210,10 @@ def _unreadable(name: str, error) -> str:
             f"{name}: is not an audio file that setk can read; send wav or FLAC, whose length a pipe need not know, "
             "or samples without a header with --raw"
         )
+    reason = f"{name}: is not an audio file that setk can read ({error.error_string.rstrip('.')}); "
+    if name.endswith("|"):
+        return reason + "have the command write wav or FLAC"
     wav = Path(name).with_suffix(".wav").name
     return (
-        f"{name}: is not an audio file that setk can read ({error.error_string.rstrip('.')}); convert it to wav or FLAC; "
-        f"the sound of a video: ffmpeg -i {shlex.quote(name)} -vn {shlex.quote(wav)}"
+        f"{reason}convert it to wav or FLAC; the sound of a video: ffmpeg -i {shlex.quote(name)} -vn {shlex.quote(wav)}"
     )

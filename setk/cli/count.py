@@ -69,7 +69,7 @@ def count(
     if layers and not as_json:
         shell.only(ctx, "with --layers, except with --json", "models", "layers", "convention", "seconds")
     if not timed:
-        shell.refuse(ctx, "without --time or --target", "trust")
+        shell.refuse(ctx, "without --time or, for a .c, --target", "trust")
     if list_ is None:
         shell.refuse(ctx, "without --list", "published_rates")
     from setk.cost import table

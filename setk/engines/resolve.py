@@ -49,7 +49,6 @@ def open(
     spec: str | os.PathLike,
     *,
     trust: bool = False,
-    untrained: bool = False,
     settings: Sequence[str] = (),
     stft: str | None = None,
 ) -> Engine:
@@ -57,9 +56,8 @@ def open(
 
     An included model that exists as .onnx runs from it: by setk's own kernels if these were built and the model is causal,
     otherwise by ONNX Runtime, which also runs an .onnx that is named by its path. `trust` allows TorchScript, C and
-    shared libraries, which can execute any code. `untrained` also accepts a preset or a YAML config, with random weights.
-    `settings`, "key=value", change the config of a checkpoint, which torch then runs (see `model`).
-    `stft` states the transform of an .onnx that setk did not write (see ForeignEngine). Raises UserError.
+    shared libraries, which can execute any code. `settings`, "key=value", change the config of a checkpoint, which torch then
+    runs (see `model`). `stft` states the transform of an .onnx that setk did not write (see ForeignEngine). Raises UserError.
 
     >>> engine = open("fspen")
     """
@@ -81,13 +79,10 @@ def open(
         return _open_program(Path(spec), trust)
     path = _path(spec)
     if path is None:
-        loaded = model(spec)
-        if not untrained:
-            raise UserError(
-                f"{spec}: has no weights to run; train it with se-train, or use an included model "
-                "(se-enhance --list-models)"
-            )
-        return TorchEngine(loaded.model)
+        model(spec)  # may have another fault
+        raise UserError(
+            f"{spec}: has no weights to run; train it with se-train, or use an included model (se-enhance --list-models)"
+        )
     if path.suffix == ".onnx":
         return _onnx(path, stft)
     return TorchEngine(path)
@@ -224,7 +219,12 @@ def _path(spec: str) -> Path | None:
     if spec.endswith(YAML):
         return None
     if Path(spec).suffix in (".c", ".so"):
-        raise UserError(f"{spec}: has no model of torch in it; use the checkpoint that it was exported from")
+        if not Path(spec).is_file():
+            raise UserError(f"{spec}: no such file")
+        raise UserError(
+            f"{spec}: has no model of torch in it; use the checkpoint that it was exported from, or, for the cost of a .c on a "
+            "device, se-count --target"
+        )
     if Path(spec).suffix in FOREIGN:
         raise UserError(f"{spec}: is {FOREIGN[Path(spec).suffix]}, or use the checkpoint that it was exported from")
     if spec.endswith(".ts") or pretrained.is_file_name(spec):
