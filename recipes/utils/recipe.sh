@@ -61,7 +61,7 @@ done
 cd -- "$OLDPWD"
 . "$SETK_ROOT/recipes/utils/parse_options.sh"
 cd -- "$SETK_ROOT"
-(($# == 0)) || { echo "${0##*/}: $1 is no option; did you mean --root $1?" >&2; exit 2; }
+(($# == 0)) || { echo "${0##*/}: $1 is not an option; did you mean --root $1?" >&2; exit 2; }
 for word in stage stop_stage nj; do
     [[ ${!word} =~ ^[0-9]+$ ]] || { echo "${0##*/}: --${word/_/-} ${!word}: must be a whole number" >&2; exit 2; }
 done

@@ -104,7 +104,7 @@ def _decode_other(stream: BinaryIO, name: str, frames: int, begin: bytes = b"") 
 
 
 class _Source:
-    """A byte stream as libsndfile reads it: what a damaged header makes it seek to, before the beginning, is no exception."""
+    """A byte stream as libsndfile reads it: what a damaged header makes it seek to, before the beginning, raises nothing."""
 
     def __init__(self, stream: BinaryIO):
         self._stream = stream

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
-SECONDS_BETWEEN_LINES = 30  # of progress, where standard error is no terminal
+SECONDS_BETWEEN_LINES = 30  # of progress, where standard error is not a terminal
 OK, SOME_FAILED, USAGE = 0, 1, 2
 # What the operating system reports of a place that cannot be written (or read): one line, no traceback.
 OUTPUT_ERRORS = tuple(

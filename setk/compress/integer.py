@@ -76,7 +76,7 @@ class Fixed:
 
 
 class Reference:
-    """An int8 ONNX file of se-quant export as a program of integers. Raises UserError if it has operators that are no part
+    """An int8 ONNX file of se-quant export as a program of integers. Raises UserError if it has operators that are not part
     of a Conv-TasNet."""
 
     def __init__(self, path: Path):

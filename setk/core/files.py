@@ -46,7 +46,7 @@ def check_readable(path: str | os.PathLike) -> None:
 
 def check_distinct(outputs: Mapping[str, str | os.PathLike | None], inputs: Iterable[str | os.PathLike | None]) -> None:
     """Raise UserError if two of the files to write are one, or one is an input, under whatever name. `outputs` are by option; None,
-    `-` and devices are no files."""
+    `-` and devices are not files."""
     read = {os.path.realpath(path): path for path in inputs if path and os.path.isfile(path)}
     written: dict[str, str] = {}
     for option, path in outputs.items():

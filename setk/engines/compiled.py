@@ -151,7 +151,7 @@ class CompiledEngine:
     def run(
         self, frames: np.ndarray, state: list[tuple[np.ndarray, int]], active: np.ndarray | None = None
     ) -> tuple[np.ndarray, list[tuple[np.ndarray, int]]]:
-        # What is no number is silence.
+        # NaN is silence.
         x = to_int16(np.nan_to_num(frames))[0] if self._integer else np.ascontiguousarray(frames, np.float32)
         out = np.zeros_like(x)
         scratch = self._scratch.memory.ctypes.data

@@ -26,7 +26,7 @@ def reference(engine: Any, samples: np.ndarray, delay: int) -> np.ndarray:
 
 def parity(expected: Output, found: Output, translated: Translated) -> float:
     """SNR in dB of one program's output to another's, on noise at levels 50 dB apart: the median of frames of 64 ms, for
-    a spike that rounding flips is no fault of the program but changes what a spiking network does for a while."""
+    a spike that rounding flips is not a fault of the program but changes what a spiking network does for a while."""
     generator, ratios = np.random.default_rng(0), []
     rate, hop, delay = translated.about["sample_rate"], translated.transform.hop, translated.delay
     for level in np.logspace(-3, -0.5, 6):

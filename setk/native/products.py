@@ -207,7 +207,7 @@ def _panels(weights: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def _across(memory: Memory, x: np.ndarray, n: int, needed: np.ndarray | None) -> list[Run] | None:
-    """The segments of x if its rows lie next to each other, so that they can be the columns of the product, and that is no dearer."""
+    """The segments of x if its rows lie next to each other, so that they can be the columns of the product, and that costs no more."""
     batch, m, k = x.shape
     if m < 8 or needed is not None or (x == ZERO).any():
         return None

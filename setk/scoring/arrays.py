@@ -31,7 +31,7 @@ def score(
 
     `metrics`: names as `se-score --list-metrics` lists them. `noisy` [n], the unprocessed signal, is for the metrics that
     are a gain over it. The scores equal those of se-score to the last bit. Raises UserError on an unknown metric, on one
-    that needs `noisy` or a package, and on arrays that are not mono audio. Signals that cannot be compared are no error: their
+    that needs `noisy` or a package, and on arrays that are not mono audio. Signals that cannot be compared raise nothing: their
     scores are nan.
 
     >>> scores = setk.score(clean, enhanced, 16000, ["pesq_wb", "stoi"])

@@ -59,7 +59,7 @@ def average(
     """
     check_distinct({"OUT": out}, paths)
     if out.exists() and "mean_of" not in checkpoint.read(out)["provenance"]:
-        raise UserError(f"{out}: exists, and is no mean of checkpoints; OUT comes first, and must be a new file")
+        raise UserError(f"{out}: exists, and is not a mean of checkpoints; OUT comes first, and must be a new file")
     found = [checkpoint.load(path) for path in paths]
     model, about = found[-1]
     for path, (_, other) in zip(paths, found):

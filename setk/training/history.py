@@ -1,4 +1,4 @@
-"""history.tsv and curves.png: a row per validation, rewritten whole each time."""
+"""history.tsv and curves.png: a row per validation, written again at each."""
 
 from __future__ import annotations
 

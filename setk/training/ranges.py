@@ -56,7 +56,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "save_every": (1, _STEPS),
     "workers": (0, 1024),
 }
-# Pairs that are no interval: the others begin with the lower value.
+# Pairs that are not an interval: the others begin with the lower value.
 UNORDERED = ("betas",)
 
 

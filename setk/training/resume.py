@@ -12,7 +12,7 @@ from setk.core.errors import UserError
 from setk.training.settings import Settings
 
 
-# What a run is begun with that is no setting, as messages call it.
+# What a run is begun with that is not a setting, as messages call it.
 WHERE = {"data": "the training data", "valid": "the validation set", "--init": "--init"}
 
 

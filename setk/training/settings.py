@@ -1,4 +1,4 @@
-"""What a training is made of: the YAML conf, resolved."""
+"""What a training is made of: a YAML config, resolved."""
 
 from __future__ import annotations
 

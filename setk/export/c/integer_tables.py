@@ -18,5 +18,5 @@ def tables() -> dict[str, np.ndarray]:
         "cosine_table": np.cos(2 * np.pi * np.arange(POINTS) / POINTS) * 2**30,
     }
     rounded = {name: np.rint(values).astype(np.int64) for name, values in exact.items()}
-    rounded["power_table"][-1] -= 1  # 2^31 is no int32
+    rounded["power_table"][-1] -= 1  # 2^31 is beyond int32
     return rounded

@@ -28,7 +28,7 @@ typedef struct PREFIX_state PREFIX_state;
 PREFIX_state *PREFIX_init(void *memory);
 
 /* Reduce noise by at most so many dB: the input, as late as the output, stays in it that far below its level. 0 passes the input,
- * 200 and more is no limit, which is the start. For any time between calls. */
+ * 200 and more removes the limit, as at the start. For any time between calls. */
 void PREFIX_set_limit(PREFIX_state *state, LIMIT_TYPE decibels);
 
 /* Return to silence, as before the first sample. The limit stays. */
