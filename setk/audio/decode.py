@@ -14,12 +14,11 @@ from typing import BinaryIO, Iterator
 import numpy as np
 
 from setk.audio.complete import shortcoming
-from setk.audio.pcm import check_finite
+from setk.audio.pcm import STANDARD_INPUT, check_finite
 from setk.audio.wav import Info, WavReader, check_limits, read_exactly
 from setk.core.errors import AudioError, Truncated
 
 _RIFF = (b"RIFF", b"RF64")
-STANDARD_INPUT = "standard input"
 _UNKNOWN = 1 << 62  # libsndfile states a length beyond this for a stream without one
 # A program that writes to a pipe states a length before it knows it: sox, for one, estimates that of an mp3.
 _EARLY_S = 1.0

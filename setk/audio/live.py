@@ -9,7 +9,7 @@ from typing import BinaryIO, Callable, Iterator
 
 import numpy as np
 
-from setk.audio.pcm import check_headerless, from_int16
+from setk.audio.pcm import STANDARD_INPUT, check_headerless, from_int16
 from setk.audio.wav import Info, WavReader
 from setk.core.errors import UserError
 
@@ -33,12 +33,13 @@ class LiveSource:
         stream: BinaryIO,
         raw: Info | None = None,
         on_drop: Callable[[float], None] = lambda seconds: None,
-        name: str = "standard input",
     ):
-        self._descriptor, self._name, self._on_drop = stream.fileno(), name, on_drop
+        self._descriptor, self._on_drop = stream.fileno(), on_drop
         if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-            raise UserError(f"{name} is a file, and --live drops all that waits; remove --live, or use a pipe")
-        self._wav = None if raw else WavReader(_Unbuffered(self._descriptor), name)
+            raise UserError(
+                f"{STANDARD_INPUT} is a file, and --live drops all that waits; remove --live, or use a pipe"
+            )
+        self._wav = None if raw else WavReader(_Unbuffered(self._descriptor), STANDARD_INPUT)
         self.info = raw or self._wav.info
         self._align = self._wav.align if self._wav else 2 * self.info.channels
         self._left = None if self.info.frames is None else self.info.frames * self._align
@@ -61,7 +62,7 @@ class LiveSource:
         size = _READ if self._left is None else min(_READ, self._left)
         data = os.read(self._descriptor, size) if size else b""
         if self._begins:
-            check_headerless(data, self._name)
+            check_headerless(data, STANDARD_INPUT)
             self._begins = False
         if self._left is not None:
             self._left -= len(data)

@@ -8,6 +8,7 @@ import numpy as np
 
 from setk.core.errors import AudioError
 
+STANDARD_INPUT = "standard input"
 PCM, FLOAT, A_LAW, MU_LAW = 1, 3, 6, 7  # format codes of a wav
 
 
@@ -113,10 +114,10 @@ def check_headerless(data: bytes, name: str) -> None:
         raise AudioError(f"{name}: begins as a wav, FLAC or Ogg file does, not as samples; leave out --raw")
 
 
-def raw_blocks(stream: BinaryIO, channels: int, frames: int, name: str = "standard input") -> Iterator[np.ndarray]:
+def raw_blocks(stream: BinaryIO, channels: int, frames: int) -> Iterator[np.ndarray]:
     """Yield float32 [channels, 1 ... frames] of headerless 16-bit little-endian samples as they arrive. Raises AudioError if they
     begin with the header of a file."""
     for i, data in enumerate(byte_blocks(stream, 2 * channels, frames)):
         if i == 0:
-            check_headerless(data, name)
+            check_headerless(data, STANDARD_INPUT)
         yield from_int16(np.frombuffer(data, "<i2")).reshape(-1, channels).T

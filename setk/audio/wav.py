@@ -43,9 +43,9 @@ def check_limits(info: Info, name: str) -> Info:
     return info
 
 
-def wav_header(rate: int, channels: int, frames: int | None, bits: int = 16) -> bytes:
-    """The 44 bytes of a PCM wav header; `frames` None leaves the sizes open, for a pipe, and so do more than it can state."""
-    align = channels * bits // 8
+def wav_header(rate: int, channels: int, frames: int | None) -> bytes:
+    """The 44 bytes of the header of a wav of 16 bits; `frames` None leaves the sizes open, for a pipe, and so do more than it can state."""
+    align = 2 * channels
     # sox, ffmpeg and libsndfile all accept this one of the sizes that mean "until the end"; sox warns of others.
     size = 0x7FFFF000 if frames is None or frames * align > LARGEST else frames * align
     return struct.pack(
@@ -60,7 +60,7 @@ def wav_header(rate: int, channels: int, frames: int | None, bits: int = 16) -> 
         rate,
         rate * align,
         align,
-        bits,
+        16,
         b"data",
         size,
     )

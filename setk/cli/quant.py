@@ -47,7 +47,6 @@ def quant() -> None:
 )
 @wraps(se_train)
 def train(**options: Any) -> None:
-    """Run se-train, which trains quantized models too."""
     shell.note("se-quant: 'se-quant train' is se-train; write se-train")
     se_train(**options)
 

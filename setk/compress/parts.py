@@ -17,19 +17,19 @@ LEAST = {"pesq_wb": 0.005, "stoi": 0.0005, "si_sdr": 0.02}  # differences below 
 Pair = tuple[np.ndarray, np.ndarray]  # noisy, clean [n] at the model's rate
 
 
-def part_out(model: Model, pairs: Sequence[Pair], names: Sequence[str] = JUDGES) -> Iterator[dict[str, Any]]:
+def part_out(model: Model, pairs: Sequence[Pair]) -> Iterator[dict[str, Any]]:
     """Rows of mean scores over `pairs`: `without` is "" for the complete model, then each of `model.parts`.
 
     The rows of parts also have `lost`, the metrics by which the model is worse without the part.
     """
-    complete = mean_scores(model, pairs, names)
+    complete = mean_scores(model, pairs)
     yield {"without": "", **complete}
     for part in model.parts:
-        scores = mean_scores(copy.deepcopy(model).without(part), pairs, names)
+        scores = mean_scores(copy.deepcopy(model).without(part), pairs)
         yield {"without": part, **scores, "lost": worse(scores, complete)}
 
 
-def mean_scores(model: Model | None, pairs: Sequence[Pair], names: Sequence[str] = JUDGES) -> dict[str, float]:
+def mean_scores(model: Model | None, pairs: Sequence[Pair]) -> dict[str, float]:
     """Mean scores of a model over `pairs`; of the noisy signals without a model. An utterance without a score is left out."""
     rows = []
     for noisy, clean in pairs:
@@ -37,9 +37,9 @@ def mean_scores(model: Model | None, pairs: Sequence[Pair], names: Sequence[str]
         if model is not None:
             with torch.inference_mode():
                 estimate = model.enhance(torch.from_numpy(noisy)[None])[0].numpy()
-        scores, _ = metrics.compute(clean, estimate, 16000 if model is None else model.sample_rate, names)
-        rows.append([scores[name] for name in names])
-    return dict(zip(names, np.nanmean(rows, 0).tolist()))
+        scores, _ = metrics.compute(clean, estimate, 16000 if model is None else model.sample_rate, JUDGES)
+        rows.append([scores[name] for name in JUDGES])
+    return dict(zip(JUDGES, np.nanmean(rows, 0).tolist()))
 
 
 def worse(scores: Mapping[str, float], reference: Mapping[str, float]) -> list[str]:
@@ -48,6 +48,6 @@ def worse(scores: Mapping[str, float], reference: Mapping[str, float]) -> list[s
     return [name for name, value in reference.items() if sign[name] * (scores[name] - value) < -LEAST.get(name, 0)]
 
 
-def contributes(lost: Sequence[str], names: Sequence[str] = JUDGES) -> bool:
+def contributes(lost: Sequence[str]) -> bool:
     """Whether a part does its work: without it, most metrics are worse. One alone may be what the loss is a model of."""
-    return len(lost) > len(names) / 2
+    return len(lost) > len(JUDGES) / 2

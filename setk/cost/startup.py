@@ -14,11 +14,10 @@ from typing import Iterator, Sequence
 from setk.engines import Loaded
 
 RATE_BYTES = 2 * 16000  # one second of s16le, whatever the model's rate
+SECONDS = 10
 
 
-def startup(
-    model: Loaded | str, causal: bool, options: Sequence[str] = (), seconds: int = 10
-) -> dict[str, float | None]:
+def startup(model: Loaded | str, causal: bool, options: Sequence[str] = ()) -> dict[str, float | None]:
     """`start_s`: seconds from the start of `se-enhance MODEL - -`, with further `options`, to its first audio; `peak_mib`: its peak memory.
 
     `peak_mib` is None where there is no /proc: getrusage would add the memory of this process. A model that is not
@@ -33,11 +32,11 @@ def startup(
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
-        feeder = threading.Thread(target=child.stdin.write, args=(bytes(RATE_BYTES * seconds),))
+        feeder = threading.Thread(target=child.stdin.write, args=(bytes(RATE_BYTES * SECONDS),))
         feeder.start()
         child.stdout.read(1)
         first = time.perf_counter() - start
-        child.stdout.read(RATE_BYTES * (seconds - 1))  # the rest fits into the pipe, so that neither end waits
+        child.stdout.read(RATE_BYTES * (SECONDS - 1))  # the rest fits into the pipe, so that neither end waits
         peak = _peak_mib(child.pid)
         feeder.join()
         child.communicate()

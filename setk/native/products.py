@@ -31,7 +31,7 @@ def product(
     bias = np.zeros((1, n), np.float32) if bias is None else bias.reshape(-1, n)
     if sparse and batch == m == 1:
         return sparse_product(memory, x, weights, bias)
-    across = None if rows else _across(memory, x, n, needed)
+    across = None if rows else _across(x, n, needed)
     if across is not None:
         return _transposed(memory, across, weights, bias, (batch, m, n))
     out = memory.new((batch, m, n))
@@ -206,7 +206,7 @@ def _panels(weights: np.ndarray) -> tuple[np.ndarray, int]:
     return np.ascontiguousarray(padded.reshape(b, k, -1, PANEL).transpose(0, 2, 1, 3)), k * PANEL
 
 
-def _across(memory: Memory, x: np.ndarray, n: int, needed: np.ndarray | None) -> list[Run] | None:
+def _across(x: np.ndarray, n: int, needed: np.ndarray | None) -> list[Run] | None:
     """The segments of x if its rows lie next to each other, so that they can be the columns of the product, and that costs no more."""
     batch, m, k = x.shape
     if m < 8 or needed is not None or (x == ZERO).any():

@@ -9,7 +9,7 @@ import numpy as np
 from setk.native.places import PANEL, Memory, Read, Unsupported, Write, affine, materialise
 
 
-def frames(memory: Memory, transform: Any, rate: int) -> np.ndarray:
+def frames(memory: Memory, transform: Any) -> np.ndarray:
     """Addresses [1, 1, *shape] of the newest frame, which the program's first row computes."""
     if type(transform).__name__ == "Frames":
         history = memory.buffer("state", transform.window)

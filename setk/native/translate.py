@@ -65,7 +65,7 @@ def _program(graph: reader.Graph, about: dict[str, Any], transform: Transform, i
     memory = Memory()
     translator = Translator(graph, memory)
     names = list(graph.inputs)
-    translator.places[names[0]] = transforms.frames(memory, transform, about["sample_rate"])
+    translator.places[names[0]] = transforms.frames(memory, transform)
     outputs = list(graph.outputs)
     pairs = list(zip(names[1:], outputs[1:], strict=True))
     for (name, following), state in zip(pairs, about["state"], strict=True):

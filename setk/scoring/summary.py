@@ -23,35 +23,35 @@ _MANY = 20_000
 NAMED = 10  # utterances that a remark names
 
 
-def bootstrap_means(values: np.ndarray, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
-    """Means of `resamples` draws, with replacement, of as many values as `values` [n] has: [resamples].
+def bootstrap_means(values: np.ndarray) -> np.ndarray:
+    """Means of RESAMPLES draws, with replacement, of as many values as `values` [n] has: [RESAMPLES].
 
     With more than 20,000 values they are equidistant quantiles of the distribution of such means, by its Cornish-Fisher expansion with
     the skewness (P. Hall, The Bootstrap and Edgeworth Expansion, 1992, section 2.5). What it leaves out is far smaller than the
     error of drawing, unless a few values are so large that they decide the mean; these are drawn.
     """
-    if len(values) > _MANY and (means := _expanded_means(values, resamples)) is not None:
+    if len(values) > _MANY and (means := _expanded_means(values)) is not None:
         return means
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     rows = max(1, _BATCH // len(values))
-    means = np.empty(resamples)
-    for start in range(0, resamples, rows):
-        stop = min(resamples, start + rows)
+    means = np.empty(RESAMPLES)
+    for start in range(0, RESAMPLES, rows):
+        stop = min(RESAMPLES, start + rows)
         means[start:stop] = values[rng.integers(len(values), size=(stop - start, len(values)))].mean(axis=1)
     return means
 
 
-def _expanded_means(values: np.ndarray, resamples: int) -> np.ndarray | None:
+def _expanded_means(values: np.ndarray) -> np.ndarray | None:
     """Quantiles of the bootstrap mean of `values` [n]; None where a few values decide it."""
     n, mean, deviation = len(values), float(values.mean()), float(values.std())
     if not deviation:
-        return np.full(resamples, mean)
+        return np.full(RESAMPLES, mean)
     standard = (values - mean) / deviation
     skewness, kurtosis = float((standard**3).mean()) / math.sqrt(n), float((standard**4).mean()) / n
     if abs(skewness) > 0.1 or kurtosis > 0.01:
         return None
     inverse = NormalDist().inv_cdf
-    z = np.array([inverse((i + 0.5) / resamples) for i in range(resamples)])
+    z = np.array([inverse((i + 0.5) / RESAMPLES) for i in range(RESAMPLES)])
     return mean + deviation / math.sqrt(n) * (z + skewness * (z**2 - 1) / 6)
 
 

@@ -70,7 +70,7 @@ def read_table(path: str) -> Table:
     utterance, a value that is not a number.
     """
     name = "standard input" if path == "-" else path
-    file = _open(path, name)
+    file = _open(path)
     head = file.readline()
     if not head.strip(b"\n"):
         raise UserError(f"{name}:1: is empty; expected a score table of se-score")
@@ -93,7 +93,7 @@ def read_table(path: str) -> Table:
     return Table(names, np.frombuffer(values).reshape(-1, len(names)), index, ids)
 
 
-def _open(path: str, name: str) -> BinaryIO:
+def _open(path: str) -> BinaryIO:
     """The bytes of a table, in a file that can be read at any place."""
     check_readable(path)
     try:
