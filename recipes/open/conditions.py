@@ -23,12 +23,12 @@ from setk.data.lists import read_list
 from setk.engines import Enhancer
 from setk.metrics import compute
 from setk.scoring.summary import summarise
+from setk.scoring.systems import digits_of, heading, markdown, mean_cell
 
 RATE = 16000
 LEVEL = -35.0
 METRICS = ("pesq_wb", "si_sdr")
 COLUMNS = (*(f"{condition}_{name}" for condition in ("quiet", "long", "clean") for name in METRICS), "noise_left")
-SHOWN = {"pesq_wb": ".2f", "stoi": ".3f", "si_sdr": ".2f"}  # by SNR and by noise
 
 
 def level(x: np.ndarray) -> float:
@@ -70,54 +70,31 @@ def values(rows: dict[str, dict[str, str]], column: str, utts) -> list[float]:
     return [float(rows[utt].get(column) or "nan") for utt in utts if utt in rows]
 
 
-def cell(found: list[float], form: str = ".2f", interval: bool = False) -> str:
-    m = summarise(found)
-    if m["mean"] is None:
-        return "-"
-    bounds = f" [{m['low']:{form}}, {m['high']:{form}}]" if interval and m["low"] is not None else ""
-    return f"{m['mean']:{form}}{bounds}"
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows])
+def mean(found: list[float], metric: str) -> str:
+    """The mean alone, without its interval."""
+    value = summarise(found)["mean"]
+    return "-" if value is None else f"{value:.{digits_of(metric)}f}"
 
 
 def beyond_the_mean(scores: dict, conditions: dict) -> str:
     """The table of quiet, long and clean input and of noise alone."""
     rows = []
     for name, found in conditions.items():
-        usual = [
-            cell(values(scores[name], column, found), interval=True) if name in scores else ""
-            for column in ("pesq_wb", "si_sdr")
-        ]
-        rows.append([name, *usual, *(cell(values(found, column, found), interval=True) for column in COLUMNS)])
-    return table(
-        [
-            "model",
-            "PESQ-WB",
-            "SI-SDR, dB",
-            "quiet: PESQ-WB",
-            "quiet: SI-SDR, dB",
-            "long: PESQ-WB",
-            "long: SI-SDR, dB",
-            "clean in: PESQ-WB",
-            "clean in: SI-SDR, dB",
-            "noise alone, dB",
-        ],
-        rows,
-    )
+        usual = [values(scores.get(name, {}), metric, found) for metric in METRICS]
+        measured = [values(found, column, found) for column in COLUMNS]
+        rows.append([name, *(mean_cell(summarise(column), "") if column else "" for column in [*usual, *measured])])
+    titles = [heading(metric) for metric in METRICS]
+    conditions_of = [f"{condition}: {title}" for condition in ("quiet", "long", "clean in") for title in titles]
+    return markdown(["model", *titles, *conditions_of, "noise alone, dB"], rows)
 
 
 def grouped(scores: dict, groups: dict[str, list[str]], metric: str) -> str:
     """Means of a metric by group of utterances, of each model."""
     header = ["model", *(f"{name} ({len(utts)})" for name, utts in groups.items())]
-    return table(
-        header,
-        [
-            [name, *(cell(values(rows, metric, utts), SHOWN[metric]) for utts in groups.values())]
-            for name, rows in scores.items()
-        ],
-    )
+    rows = []
+    for name, found in scores.items():
+        rows.append([name, *(mean(values(found, metric, utts), metric) for utts in groups.values())])
+    return markdown(header, rows)
 
 
 def by(pairs: dict[str, dict[str, str]], column: str, key) -> dict[str, list[str]]:
@@ -144,9 +121,9 @@ def section(results: Path, pairs: dict[str, dict[str, str]]) -> str:
         beyond_the_mean(scores, conditions),
         "",
     ]
-    for metric, shown in (("pesq_wb", "PESQ-WB"), ("si_sdr", "SI-SDR, dB")) if pairs else ():
+    for metric in METRICS if pairs else ():
         parts += [
-            f"## {shown}, by SNR and by noise",
+            f"## {heading(metric)}, by SNR and by noise",
             "",
             "By SNR of the input in dB:",
             "",

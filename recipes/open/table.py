@@ -9,32 +9,14 @@ import csv
 import itertools
 import json
 import sys
-
-from setk.cli import shell
 from pathlib import Path
 from typing import Any
 
-METRICS = {
-    "pesq_wb": "PESQ-WB",
-    "stoi": "STOI",
-    "estoi": "ESTOI",
-    "si_sdr": "SI-SDR, dB",
-    "csig": "CSIG",
-    "cbak": "CBAK",
-    "covl": "COVL",
-    "dnsmos_sig": "SIG",
-    "dnsmos_bak": "BAK",
-    "dnsmos_ovrl": "OVRL",
-}
-OF_PEERS = {
-    "pesq_wb": ".2f",
-    "stoi": ".3f",
-    "estoi": ".3f",
-    "si_sdr": ".2f",
-    "dnsmos_sig": ".2f",
-    "dnsmos_bak": ".2f",
-    "dnsmos_ovrl": ".2f",
-}
+from setk.cli import shell
+from setk.scoring.systems import digits_of, heading, markdown, mean_cell, short
+
+METRICS = "pesq_wb stoi estoi si_sdr csig cbak covl dnsmos_sig dnsmos_bak dnsmos_ovrl".split()
+OF_PEERS = "pesq_wb stoi estoi si_sdr dnsmos_sig dnsmos_bak dnsmos_ovrl".split()
 TEXT = """# The included models on one test set
 
 60 pairs of real recorded speech and noise at 2.5 to 17.5 dB, of speakers and noise files that are in neither training
@@ -89,14 +71,6 @@ def rows_of(results: Path) -> dict[str, dict]:
     return dict(sorted(found.items(), key=lambda item: item[1]["count"].get("macs_per_second", 0)))
 
 
-def line(*cells: str) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    return "\n".join([line(*header), "|---" * len(header) + "|", *(line(*row) for row in rows)])
-
-
 def read_tsv(path: Path) -> list[dict[str, str]]:
     """Rows of a tab-separated table; none without the file."""
     if not path.exists():
@@ -111,25 +85,6 @@ def published(name: str, papers: list[dict[str, str]]) -> str:
         row["model"]: row["figures"] for row in papers if name == row["model"] or name.startswith(row["model"] + "-")
     }
     return known[max(known, key=len)] if known else ""
-
-
-def score(metrics: dict, name: str) -> str:
-    """`mean [low, high]` of one metric."""
-    m = metrics[name]
-    digits = 3 if name in ("stoi", "estoi") else 2
-    if m["mean"] is None:
-        return "-"
-    return f"{m['mean']:.{digits}f}" + (
-        f" [{m['low']:.{digits}f}, {m['high']:.{digits}f}]" if m["low"] is not None else ""
-    )
-
-
-def short(n: float) -> str:
-    """A count with three digits: 86354 -> 86.4 k."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if n >= size:
-            return f"{n / size:.3g} {unit}"
-    return f"{n:g}"
 
 
 def number(value: float | None, form: str) -> str:
@@ -156,7 +111,7 @@ def cost_row(name: str, row: dict) -> list[str]:
 
 def peer_row(peer: dict[str, str]) -> list[str]:
     counts = [short(float(peer[name])) if peer[name] else "" for name in ("params", "macs_per_second")]
-    scores = [format(float(peer[name]), form) if peer[name] else "" for name, form in OF_PEERS.items()]
+    scores = [f"{float(peer[name]):.{digits_of(name)}f}" if peer[name] else "" for name in OF_PEERS]
     return [peer["system"], peer["trained_on"], *counts, *scores]
 
 
@@ -225,20 +180,17 @@ def main(results: str, picture: str) -> None:
     models = rows_of(Path(results))
     papers, peers = (read_tsv(Path(results) / f"{name}.tsv") for name in ("published", "peers"))
     draw(models, peers, Path(results) / "training.tsv", Path(picture))
-    scores = [
-        [
-            name,
-            *(score(row["scores"]["metrics"], m) if m in row["scores"]["metrics"] else "" for m in METRICS),
-            published(name, papers),
-        ]
-        for name, row in models.items()
-    ]
+    scores = []
+    for name, row in models.items():
+        means = row["scores"]["metrics"]
+        cells = [mean_cell(means[metric], metric) if metric in means else "" for metric in METRICS]
+        scores.append([name, *cells, published(name, papers)])
     scores.sort(key=lambda row: row[0] != "noisy")
     costs = [cost_row(name, row) for name, row in models.items() if row["count"]]
     print(
         TEXT.format(
-            scores=table(["model", *METRICS.values(), "the paper"], scores),
-            costs=table(
+            scores=markdown(["model", *map(heading, METRICS), "the paper"], scores),
+            costs=markdown(
                 [
                     "model",
                     "params",
@@ -256,8 +208,8 @@ def main(results: str, picture: str) -> None:
             sections="".join(path.read_text() + "\n" for path in sorted(Path(results).glob("*.md"))),
             machine=(Path(results) / "machine").read_text().strip(),
             picture=Path(picture).name,
-            peers=table(
-                ["system", "trained on", "params", "MACs/s", *(METRICS[name] for name in OF_PEERS)],
+            peers=markdown(
+                ["system", "trained on", "params", "MACs/s", *map(heading, OF_PEERS)],
                 [peer_row(row) for row in peers],
             ),
             metrics=",".join(METRICS),

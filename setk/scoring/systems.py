@@ -134,7 +134,7 @@ def overview(
         rows.append(row)
     header = ["system", *costs.values()]
     for metric in metrics:
-        header += [_heading(metric), *([f"{_heading(metric)} against {base.name}"] if base else [])]
+        header += [heading(metric), *([f"{heading(metric)} against {base.name}"] if base else [])]
     return markdown(header, rows)
 
 
@@ -148,7 +148,7 @@ def by_group(systems: Sequence[System], metric: str, groups: Groups) -> str:
         numbers = numbers[: len(column)]
         members = [*(numbers == groups.names.index(name) for name in shown), numbers != ABSENT]
         means = [summarise(column[chosen]) for chosen in members]
-        rows.append([system.name, *(_mean(mean, metric) for mean in means)])
+        rows.append([system.name, *(mean_cell(mean, metric) for mean in means)])
         if metric in system.scores.names:
             counts.append([mean["scored"] for mean in means])
     headings = (f"{name} ({_range(scored)})" for name, scored in zip(shown, zip(*counts)))
@@ -199,7 +199,7 @@ def plot(systems: Sequence[System], metrics: Sequence[str], path: Path) -> None:
         axes.plot([x for x, _, _ in points], [y for _, y, _ in points], marker="o")
         for x, y, name in points:
             axes.annotate(name, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
-        axes.set(title=_heading(metric), xlabel="million MACs per second")
+        axes.set(title=heading(metric), xlabel="million MACs per second")
         axes.grid(alpha=0.3)
     with atomic_path(path) as tmp:
         figure.savefig(tmp, format="png", dpi=100, metadata={"Software": None})
@@ -244,8 +244,8 @@ def _cost(system: System, key: str) -> str:
     if key.startswith("hop_us"):
         return f"{cost:.0f} us"
     if key == "params" and nonzero not in (None, cost):
-        return f"{_short(cost)} ({_short(nonzero)} non-zero)"
-    return _short(cost)
+        return f"{short(cost)} ({short(nonzero)} non-zero)"
+    return short(cost)
 
 
 def _range(counts: Sequence[int]) -> str:
@@ -253,17 +253,17 @@ def _range(counts: Sequence[int]) -> str:
     return "-".join(str(count) for count in sorted({min(counts), max(counts)}))
 
 
-def _heading(metric: str) -> str:
+def heading(metric: str) -> str:
     return HEADINGS.get(metric, metric)
 
 
-def _digits(metric: str) -> int:
+def digits_of(metric: str) -> int:
     return 3 if metric in ("stoi", "estoi") else 2
 
 
-def _mean(m: Mapping[str, Any], metric: str) -> str:
+def mean_cell(m: Mapping[str, Any], metric: str) -> str:
     """`mean [low, high]`; `-` without scores."""
-    digits = _digits(metric)
+    digits = digits_of(metric)
     if m["mean"] is None:
         return "-"
     interval = f" [{m['low']:.{digits}f}, {m['high']:.{digits}f}]" if m["low"] is not None else ""
@@ -272,11 +272,11 @@ def _mean(m: Mapping[str, Any], metric: str) -> str:
 
 def _mean_of(system: System, metric: str) -> str:
     """The mean of a metric, and that of each seed if there are several."""
-    cell = _mean(summarise(system.scores.column(metric)), metric)
+    cell = mean_cell(summarise(system.scores.column(metric)), metric)
     if len(system.seeds) < 2:
         return cell
     seeds = (summarise(seed.column(metric))["mean"] for seed in system.seeds)
-    return f"{cell}; seeds " + ", ".join("-" if mean is None else f"{mean:.{_digits(metric)}f}" for mean in seeds)
+    return f"{cell}; seeds " + ", ".join("-" if mean is None else f"{mean:.{digits_of(metric)}f}" for mean in seeds)
 
 
 def _difference(base: System, system: System, metric: str) -> str:
@@ -285,7 +285,7 @@ def _difference(base: System, system: System, metric: str) -> str:
     if metric not in base.scores.names or metric not in system.scores.names:
         return "-"
     c = next(compare(base.scores, system.scores, [metric]))
-    digits = _digits(metric)
+    digits = digits_of(metric)
     if not c.n:
         return "-"
     cell = f"{c.diff:+.{digits}f}"
@@ -298,7 +298,7 @@ def _difference(base: System, system: System, metric: str) -> str:
     return cell
 
 
-def _short(n: float | None) -> str:
+def short(n: float | None) -> str:
     """A count with three digits: 86354 -> 86.4 k; empty for None."""
     if n is None:
         return ""
