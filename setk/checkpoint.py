@@ -29,17 +29,18 @@ from setk.pretrained import find as find
 FORMAT = 1
 # What zipfile and torch's interpreter of a pickle raise for damaged bytes.
 _DAMAGED = (
-    *(
-        pickle.UnpicklingError,
-        zipfile.BadZipFile,
-        zlib.error,
-        struct.error,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        LookupError,
-    ),
-    *(AttributeError, TypeError, AssertionError, OverflowError),
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    OverflowError,
 )
 
 

@@ -164,7 +164,7 @@ def test_little_to_compare(se, tmp_path):
         (("-", "-"), "standard input"),
         (("a.tsv", "a.tsv", "--jobs", "2"), "--jobs does not apply with --compare"),
         (("a.tsv", "a.tsv", "--noisy", "n"), "--noisy does not apply with --compare without --html"),
-        (("a.tsv", "a.tsv", "a.tsv"), "two systems have one name: a, a, a; write NAME=SCORES.tsv"),
+        (("a.tsv", "a.tsv", "a.tsv"), "two systems are called 'a'; name one of them, as in other=a.tsv"),
         (("a.tsv", "a.tsv", "b.tsv"), "b.tsv: no such score table"),
         (("a.tsv",), "requires 2 arguments"),
         (("a.tsv", "nowhere.tsv"), "nowhere.tsv: no such score table"),

@@ -31,6 +31,13 @@ LAYERS = [
 TORCHLESS = LAYERS[: LAYERS.index("nn")]
 
 
+def test_contributing_has_the_layers_in_their_order():
+    text = (SETK.parent / "CONTRIBUTING.md").read_text()
+    block = text.partition("\nsetk/\n")[2].partition("```")[0]
+    names = [line.split()[0].removesuffix("/").removesuffix(".py") for line in block.splitlines()]
+    assert [name for name in names if name != "configs"] == LAYERS
+
+
 def layer_of(path: Path) -> str:
     return path.relative_to(SETK).parts[0].removesuffix(".py")
 

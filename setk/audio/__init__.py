@@ -11,6 +11,11 @@ from setk.audio.io import (
     write as write,
 )
 from setk.audio.location import Location as Location, check_mono as check_mono
-from setk.audio.pcm import from_int16 as from_int16, raw_blocks as raw_blocks, to_int16 as to_int16
+from setk.audio.pcm import (
+    FULL_SCALE as FULL_SCALE,
+    from_int16 as from_int16,
+    raw_blocks as raw_blocks,
+    to_int16 as to_int16,
+)
 from setk.audio.resample import resample as resample, resampled_length as resampled_length
 from setk.audio.wav import Info as Info, WavReader as WavReader, wav_header as wav_header

@@ -8,6 +8,7 @@ import numpy as np
 
 from setk.core.errors import AudioError
 
+FULL_SCALE = 32767 / 32768  # the greatest sample of 16 bits
 STANDARD_INPUT = "standard input"
 PCM, FLOAT, A_LAW, MU_LAW = 1, 3, 6, 7  # format codes of a wav
 

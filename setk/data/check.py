@@ -17,13 +17,12 @@ from setk import audio
 from setk.audio import Location
 from setk.core.errors import AudioError, UserError
 from setk.data.copies import Place, SeenAudio
-from setk.data.datadir import LISTS, TABLES, TEXTS, DataDir, described
+from setk.data.datadir import LISTS, TABLES, TEXTS, DataDir, described, seconds as as_text
 from setk.data.index import ABSENT, IndexedList
 from setk.data.lists import Table
 from setk.core.pool import ordered_map
 
 FAULT, REMARK = "fault", "remark"  # a remark does not exclude the utterance
-_FULL_SCALE = 32767 / 32768
 _CLIPPED_RUN = 3  # samples in a row at full scale
 _DROP = "make the file again, or drop it with se-prep fix"
 _CONVERT = "convert the list with se-prep resample LIST OUT, or drop it with se-prep fix"
@@ -232,7 +231,7 @@ def _examine(task: Task) -> tuple[int, str, Findings]:
 
 def _clipped_samples(x: np.ndarray) -> int:
     """Samples of [n] in runs of at least _CLIPPED_RUN at full scale."""
-    flat = np.concatenate([[False], np.abs(x) >= _FULL_SCALE, [False]])
+    flat = np.concatenate([[False], np.abs(x) >= audio.FULL_SCALE, [False]])
     starts, ends = np.flatnonzero(np.diff(flat.astype(np.int8))).reshape(-1, 2).T
     runs = ends - starts
     return int(runs[runs >= _CLIPPED_RUN].sum())
@@ -287,7 +286,7 @@ def _good_rows(data: DataDir, found: Found, name: str) -> Iterator[tuple[str, st
         seconds = found.seconds_of(stream, utt)
         if not math.isnan(seconds):
             if name == "utt2dur":
-                yield utt, f"{seconds:.4f}"
+                yield utt, as_text(seconds)
             elif name in (*LISTS, *TEXTS) or _is_number(value):
                 yield utt, value
 

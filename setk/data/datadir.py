@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -151,9 +151,13 @@ def write_sources(
     return {name: len(table) for name, table in tables.items()}
 
 
-def seconds(frames: int, rate: int) -> str:
+def seconds(duration: float) -> str:
     """A duration as utt2dur has it."""
-    return f"{frames / rate:.4f}"
+    return f"{duration:.4f}"
+
+
+# Shows progress: (items, how many or None, what they are) -> the items.
+Watch = Callable[[Iterable, "int | None", str], Iterable]
 
 
 @dataclass

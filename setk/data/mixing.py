@@ -13,6 +13,7 @@ from typing import Sequence
 
 import numpy as np
 
+from setk.audio.pcm import FULL_SCALE
 from setk.core.errors import UserError
 from setk.core.numerics import from_db, to_db
 
@@ -269,8 +270,7 @@ def _common_gain(noisy: np.ndarray, clean: np.ndarray, level_db: float | None) -
     level = rms_level(noisy)
     gain = 1.0 if level_db is None or level == -math.inf else from_db(level_db - level)
     peak = max(np.abs(x).max(initial=0.0) for x in (noisy, clean)) * gain
-    limit = 32767 / 32768
-    return (gain * limit / peak, True) if peak > limit else (gain, False)
+    return (gain * FULL_SCALE / peak, True) if peak > FULL_SCALE else (gain, False)
 
 
 def reverberate(speech: np.ndarray, rir: np.ndarray, rate: int) -> tuple[np.ndarray, np.ndarray]:

@@ -358,7 +358,7 @@ def _write_directory(plan: Plan, rows: Rows, spk: IndexedList | None) -> None:
         "noisy.scp": column(lambda row: _wavs(plan.out, row.utt)[0]),
         "clean.scp": column(lambda row: _wavs(plan.out, row.utt)[1]),
         "utt2snr": column(lambda row: row.snr_db),
-        "utt2dur": column(lambda row: seconds(row.frames, plan.rate)),
+        "utt2dur": column(lambda row: seconds(row.frames / plan.rate)),
     }
     if spk:
         tables["utt2spk"] = ((utt, speaker) for utt, speaker in column(lambda row: spk.get(row.utt)) if speaker)

@@ -53,7 +53,7 @@ def pairs(
         {
             "noisy.scp": column(lambda line, place: left.location(place)),
             "clean.scp": column(lambda line, place: right.location(right.read(partner[line])[1])),
-            "utt2dur": column(lambda line, place: f"{durations[line]:.4f}"),
+            "utt2dur": column(lambda line, place: seconds(durations[line])),
         },
     )
     return count, faults
@@ -90,7 +90,7 @@ def _look(pair: _Pair) -> tuple[int, str, float, str]:
         for place in places:
             if not place.can_be_read_again():
                 raise AudioError(f"{place}: is a pipe, which can be read only once; save it as a file")
-        return line, utt, float(pair_duration(*places)), ""
+        return line, utt, pair_duration(*places), ""
     except AudioError as e:
         return line, utt, math.nan, str(e)
 
@@ -102,8 +102,8 @@ def _alone(table: IndexedList, other: IndexedList, where: str | os.PathLike) -> 
         yield utt, f"{table.location(place)}: has no partner in {where}"
 
 
-def pair_duration(noisy: str, clean: str) -> str:
-    """The duration of a pair by its headers. Raises AudioError if one cannot be read or the two differ."""
+def pair_duration(noisy: str, clean: str) -> float:
+    """The duration of a pair in seconds, by its headers. Raises AudioError if one cannot be read or the two differ."""
     a, b = (audio.probe(place) for place in (noisy, clean))
     if a != b:
         raise AudioError(
@@ -112,4 +112,4 @@ def pair_duration(noisy: str, clean: str) -> str:
         )
     if not a.frames:
         raise AudioError(f"{noisy}: has no samples")
-    return seconds(a.frames, a.rate)
+    return a.frames / a.rate

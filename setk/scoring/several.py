@@ -34,8 +34,8 @@ def compare_systems(texts: Sequence[str]) -> Compared:
     systems of more than two have one name."""
     systems = [specs.parse(text) for text in texts]
     first, *others = systems
-    if len(systems) > 2 and len({system.name for system in systems}) < len(systems):
-        raise UserError(f"two systems have one name: {', '.join(s.name for s in systems)}; write NAME=SCORES.tsv")
+    if len(systems) > 2:
+        specs.check_names(system.name for system in systems)
     metrics, shared = list(first.scores.names), np.ones(len(first.scores), bool)
     for other in others:
         both = common_metrics(first.scores, other.scores)

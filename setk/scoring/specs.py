@@ -55,6 +55,15 @@ def split(spec: str) -> tuple[str, list[str]]:
     return name, [files] if Path(files).is_file() else files.split(",")
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raise UserError if two systems have one name."""
+    seen = set()
+    for name in names:
+        if name in seen:
+            raise UserError(f"two systems are called '{name}'; name one of them, as in other={name}.tsv")
+        seen.add(name)
+
+
 def files(texts: Iterable[str]) -> list[str]:
     """The files of several systems."""
     return [file for spec in texts for file in split(spec)[1]]

@@ -19,7 +19,7 @@ from setk.core.files import atomic_path
 from setk.data.index import ABSENT
 from setk.scoring.compare import compare
 from setk.scoring.groups import Groups, read_groups
-from setk.scoring.specs import COSTS, QUOTED, System, parse, read_published
+from setk.scoring.specs import COSTS, QUOTED, System, check_names, parse, read_published
 from setk.scoring.summary import summarise
 
 _log = logging.getLogger("setk")
@@ -89,8 +89,7 @@ def table(
     if bins and not by:
         raise UserError("--bins needs --by")
     systems = [parse(spec) for spec in specs]
-    for name in (name for i, name in enumerate(s.name for s in systems) if name in [s.name for s in systems[:i]]):
-        raise UserError(f"two systems are called '{name}'; name one of them, as in other={name}.tsv")
+    check_names(system.name for system in systems)
     names = metrics_of(systems, metrics)
     for remark in _unlike(systems, names):
         _log.warning(remark)

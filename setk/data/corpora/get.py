@@ -20,19 +20,19 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Generator, Iterable, Iterator, Sequence
+from typing import Generator, Iterator, Sequence
 
 import setk
 from setk.core.config import nearest
 from setk.core.errors import UserError
 from setk.core.files import make_dir, write_text
 from setk.data.corpora.archives import CORPORA, GB, Archive, Corpus
+from setk.data.datadir import Watch
 
 BLOCK = 1 << 20
 TRIES = 4  # connections without a new byte, after which a download is given up
 TIMEOUT_S = 60
 PAUSE_S = 1.0  # before the second connection; doubled each time
-Watch = Callable[[Iterable, "int | None", str], Iterable]
 _DAMAGE = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, OSError)
 
 

@@ -18,14 +18,14 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, Iterable, Iterator
+from typing import Callable, Iterator
 
 from setk import audio
 from setk.audio import mixture as onthefly
 from setk.audio.mixture import Part
 from setk.core.errors import AudioError, UserError
 from setk.core.pool import ordered_map
-from setk.data.datadir import Report, seconds
+from setk.data.datadir import Report, Watch, seconds
 from setk.data.lists import check_id, check_location
 from setk.data.pairs import pair_duration
 
@@ -91,9 +91,6 @@ class _Entry:
     clean: str = ""
     duration: str = ""
     error: str = ""
-
-
-Watch = Callable[[Iterable, int, str], Iterable]
 
 
 def librimix(
@@ -305,7 +302,7 @@ def _look(mixture: Mixture) -> _Entry:
         noisy, clean = map(check_location, mixture.pair)
         duration = pair_duration(noisy, clean)
         audio.check_mono(noisy, (info := audio.probe(noisy)).channels, info.rate, mixture.rate)
-        return _Entry(mixture, noisy, clean, duration)
+        return _Entry(mixture, noisy, clean, seconds(duration))
     except UserError as e:
         return _Entry(mixture, error=str(e))
 
@@ -325,7 +322,7 @@ def _on_the_fly(mixture: Mixture) -> _Entry:
     }[mixture.target]
     length = -(-(min if mixture.mode == "min" else max)(lengths) * mixture.rate // _SOURCE_RATE)
     noisy, clean = (onthefly.Mixture(length, mixture.rate, parts).text() for parts in (noisy, clean))
-    return _Entry(mixture, noisy, clean, seconds(length, mixture.rate))
+    return _Entry(mixture, noisy, clean, seconds(length / mixture.rate))
 
 
 def _noise(path: str, gain: float, reach: int) -> Part:

@@ -16,18 +16,16 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Iterable
 
 from setk import audio
 from setk.core.errors import AudioError, UserError
 from setk.core.pool import ordered_map
 from setk.data.corpora.ndns_sources import KINDS, NAME, RATE, SETS, check_sources, digest
-from setk.data.datadir import Report
+from setk.data.datadir import Report, Watch, seconds
 from setk.data.lists import check_location
 from setk.data.pairs import pair_duration
 
 COUNT = 60000  # clips per set
-Watch = Callable[[Iterable, int, str], Iterable]
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def _look(clip: _Clip) -> _Clip:
         digests = tuple(digest(path) for path in (clip.clean, clip.noise) if os.path.exists(path))
     except AudioError as e:
         return replace(clip, error=str(e))
-    return replace(clip, duration=duration, digests=digests)
+    return replace(clip, duration=seconds(duration), digests=digests)
 
 
 def _check_overlap(sets: dict[str, list[_Clip]]) -> None:

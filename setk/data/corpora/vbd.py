@@ -10,11 +10,11 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Callable, Iterable
+from typing import Iterable
 
 from setk.audio import Location
 from setk.data.pairs import match
-from setk.data.datadir import Report, seconds
+from setk.data.datadir import Report, Watch, seconds
 from setk.data.convert import Converted, convert_all
 from setk.core.errors import UserError
 from setk.data.lists import take_part
@@ -32,7 +32,7 @@ def vbd(
     jobs: int = 1,
     part: str | None = None,
     resampler: str = "soxr",
-    watch: Callable[[Iterable, int, str], Iterable] = lambda items, total, what: items,
+    watch: Watch = lambda items, total, what: items,
     rate: int = RATE,
 ) -> Report:
     """Write OUT/{train,valid,test} at `rate` Hz, and under OUT/wav16k (of 16000 Hz) the wavs that are not at this rate yet.
@@ -142,7 +142,7 @@ def _convert(
     jobs: int,
     resampler: str,
     part: str | None,
-    watch: Callable,
+    watch: Watch,
     report: Report,
     utts: list[str],
 ) -> dict[str, dict[str, str]]:
@@ -166,7 +166,7 @@ def _convert(
     return {
         "noisy.scp": {utt: noisy[utt].path for utt in good},
         "clean.scp": {utt: clean[utt].path for utt in good},
-        "utt2dur": {utt: seconds(noisy[utt].frames, rate) for utt in good},
+        "utt2dur": {utt: seconds(noisy[utt].frames / rate) for utt in good},
         "utt2spk": {utt: _speaker(utt) for utt in good},
     }
 

@@ -27,13 +27,11 @@ from setk.core import provenance
 from setk.core.errors import AudioError, UserError
 from setk.core.files import atomic_path, make_dir
 from setk.core.pool import ordered_map
-from setk.data.datadir import DataDir
+from setk.data.datadir import DataDir, described
 from setk.data.features import Feature, Pcm
 from setk.data.index import ABSENT, IndexedList
 from setk.data.lists import take_part, write_list
 from setk.data.shards.format import FORMAT, STREAMS, VERSION, check_dataset, fixed, text_of
-
-DESCRIBED = ("pairs", "speech")  # sets that utt2spk and utt2snr describe
 
 
 @dataclass(frozen=True)
@@ -149,12 +147,13 @@ def plan_shards(
         first = lists[streams[0]]
         if not len(first):
             raise UserError(f"{data.path}: lists no utterances for {name}; se-prep check reports what is wrong")
-        if speakers and name in DESCRIBED:
+        if speakers and streams[0] == described("utt2spk", data.streams):
             _require(data, first, speakers, "utt2spk", "speaker")
-        if kinds and name == "noise":
+        if kinds and streams[0] == described("noise2kind", data.streams):
             _require(data, first, kinds, "noise2kind", "kind")
     for name, streams in sets.items():
         first, *others = (lists[stream] for stream in streams)
+        spoken, noise = (streams[0] == described(table, data.streams) for table in ("utt2spk", "noise2kind"))
         lines, of = first.sorted(), -(-len(first) // size)
         for number in range(1, of + 1):
             own = list(islice(lines, size))
@@ -163,9 +162,9 @@ def plan_shards(
             for utt, value in own:
                 rest = (other.location(other.get(utt), data.allow_commands) for other in others)
                 places.append((first.location(value, data.allow_commands), *rest))
-            snr = tuple(_snr_of(data, u, snrs) if name in DESCRIBED else float("nan") for u in ids)
-            spk = tuple(speakers.get(u) for u in ids) if speakers and name in DESCRIBED else ()
-            kind = tuple(kinds.get(u) for u in ids) if name == "noise" and kinds else ()
+            snr = tuple(_snr_of(data, u, snrs) if spoken else float("nan") for u in ids)
+            spk = tuple(speakers.get(u) for u in ids) if speakers and spoken else ()
+            kind = tuple(kinds.get(u) for u in ids) if kinds and noise else ()
             path = out / f"{name}.{number}.h5"
             yield ShardJob(name, number, of, path, rate, ids, tuple(places), snr, spk, feature, resampler, kind)
 

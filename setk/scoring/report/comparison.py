@@ -8,10 +8,10 @@ from typing import Any, Mapping, NamedTuple, Sequence
 
 from setk import metrics
 from setk.audio import Location
-from setk.core.errors import UserError
 from setk.core.files import write_text
 from setk.scoring.compare import Comparison
 from setk.scoring.report import bounds, media, number, page, text, utterances
+from setk.scoring.specs import check_names
 from setk.scoring.summary import summarise
 from setk.scoring.table import Table
 
@@ -40,8 +40,7 @@ def write_comparison(
     differences to the first. `utts` and `names`: the utterances and metrics that all tables have. Raises UserError if two
     rows have one name.
     """
-    if len({row.name for row in rows}) < len(rows):
-        raise UserError(f"two systems have one name: {', '.join(row.name for row in rows)}; write NAME=SCORES.tsv")
+    check_names(row.name for row in rows)
     systems = [row for row in rows if row.scores]
     by = "pesq_wb" if "pesq_wb" in names else names[0]
     columns = [_column(system, by, utts) for system in systems]
