@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # EffiFusion-GAN, the small preset, on a few hours of open speech and noise, mixed on the fly: how the included effifusion_gan-small was
-# trained, in four trainings. The last three are by Muon, with the losses `snr` and `envelope` beside those of MP-SENet, and the last with
-# `perceptual` and `residual` too.
+# trained, in five trainings. All but the first are by Muon, with the losses `snr` and `envelope` beside those of MP-SENet, the last two with
+# `perceptual` and `residual` too, and the last with 4 % of clean speech.
 # fspen.sh describes the corpus.
 #
 #   bash recipes/open/effifusion_gan.sh --root CORPUS --more CORPUS_MORE
@@ -15,4 +15,6 @@ further=(optimizer=muon 'betas=[0.9, 0.99]' segment=1.5 losses.snr=0.5)
 train_first second effifusion_gan_open "${further[@]}" losses.envelope=0.5 ema=0.995 seed=2 steps=375 lr=1.0e-3 valid_every=375
 further+=(losses.envelope=1.0 lr_end=1.0e-6)
 train_first third effifusion_gan_open "${further[@]}" seed=3 steps=500 lr=7.0e-4 valid_every=250
-run_stages "${further[@]}" losses.snr=0.8 losses.perceptual=0.4 losses.residual=0.3 ema=0.995 seed=11 steps=1200 lr=8.0e-4 valid_every=600
+further+=(losses.snr=0.8 losses.perceptual=0.4 losses.residual=0.3 ema=0.995 lr=8.0e-4)
+train_first fourth effifusion_gan_open "${further[@]}" seed=11 steps=1200 valid_every=600
+run_stages "${further[@]}" mixing.clean_only=0.04 seed=12 steps=1500 valid_every=750
