@@ -104,21 +104,15 @@ def score(
     expected = {} if expect is None else expectations.parse(expect)
     expectations.check_names(expected, names)
     files = files or []
-    alone = ref is None and len(files) == 1 and not measures.need_reference(names)
-    if ref is None and len(files) != 2 and not alone:
-        raise UserError("write 'se-score clean.wav enhanced.wav', or 'se-score --ref clean.scp enhanced.scp' for lists")
     if ref is None:
         shell.refuse(ctx, "without --ref, which is for lists", "jobs", "part")
-    elif len(files) != 1:
-        raise UserError("with --ref, give one wav list: se-score --ref clean.scp enhanced.scp, or - for standard input")
     if [ref, noisy, *files, *(by or [])].count("-") > 1:
         raise UserError("only one of the inputs can be standard input")
+    if ref is None:
+        pairs = pairing.single(*_pair(files, measures.need_reference(names)), noisy, allow_commands)
+    else:
+        pairs = pairing.listed(ref, _list(files), noisy, part, allow_commands, jobs)
     groups = {path: groupings.read_groups(path, bins) for path in by or []}
-    pairs = (
-        pairing.single(None if alone else files[0], files[-1], noisy, allow_commands)
-        if ref is None
-        else pairing.listed(ref, files[0], noisy, part, allow_commands, jobs)
-    )
     how = pairing.How(names, check_rate(rate, "--rate") if rate else 0, tolerance, extras)
     sample = verifying.Sample(how, verify) if verify else None
     failures = shell.Failures("se-score", max_fail)
@@ -164,6 +158,21 @@ def _keep_inputs(pair: Pair, outputs: Mapping[str, Path | None]) -> None:
         for option, path in outputs.items():
             if path and place.reads(path):
                 raise UserError(f"{option} {path}: is the input {place}; choose another file to write")
+
+
+def _pair(files: list[str], need_reference: bool) -> tuple[str | None, str]:
+    """The clean and the enhanced file; None for the first where metrics need no reference."""
+    if len(files) == 1 and not need_reference:
+        return None, files[0]
+    if len(files) != 2:
+        raise UserError("write 'se-score clean.wav enhanced.wav', or 'se-score --ref clean.scp enhanced.scp' for lists")
+    return files[0], files[1]
+
+
+def _list(files: list[str]) -> str:
+    if len(files) != 1:
+        raise UserError("with --ref, give one wav list: se-score --ref clean.scp enhanced.scp, or - for standard input")
+    return files[0]
 
 
 def _list_metrics(extras: Extras, jsonl: bool) -> None:
