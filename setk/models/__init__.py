@@ -13,7 +13,7 @@ import os
 import sys
 from importlib import import_module, util
 from pathlib import Path
-from typing import Any, Callable, ClassVar, Iterable, Mapping, Sequence
+from typing import Annotated, Any, Callable, ClassVar, Iterable, Mapping, Sequence, get_type_hints
 
 import torch
 from torch import nn
@@ -218,17 +218,18 @@ def rebuild(path: str | os.PathLike, about: Mapping[str, Any]) -> Model:
     return build(about["model"], about["config"], about.get("quantization"))
 
 
-# Limits of the integers in a model's config: of those that count layers, and of all others.
-COUNTS = ("blocks", "dpe_blocks", "repeats", "encoders", "heads", "splitter", "groups")
+Count = Annotated[int, "of layers"]  # the type of a config's key whose value says how often something is there
+# Limits of the integers in a model's config: of a Count, of a rate in Hz, and of all others.
 MOST_LAYERS, WIDEST, FASTEST = 64, 4096, 192_000
 
 
 def check_sizes(values: Any, name: str) -> Any:
     """Return a model's config. Raises UserError on sizes far beyond any model's, for which memory and time would not suffice; the
     defaults of a Config are its author's."""
+    kinds = get_type_hints(type(values), include_extras=True)
     for field in dataclasses.fields(values):
         value = getattr(values, field.name)
-        most = MOST_LAYERS if field.name in COUNTS else FASTEST if field.name == "rate" else WIDEST
+        most = MOST_LAYERS if kinds[field.name] == Count else FASTEST if field.name == "rate" else WIDEST
         sizes = value if isinstance(value, tuple) else (value,)
         if len(sizes) > WIDEST:
             raise UserError(f"model {name}: {field.name}: has {len(sizes)} values; at most {WIDEST}")

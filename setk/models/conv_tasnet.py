@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import Frames
-from setk.models import Model, State, Widths
+from setk.models import Count, Model, State, Widths
 from setk.nn.parts import central, constant, weight_of
 from setk.nn.quantization import Add, Multiply, Signal, Subtract
 
@@ -55,9 +55,9 @@ class Config:
     hidden: int = 512  # H
     skip: int = 128  # Sc
     kernel: int = 3  # P
-    blocks: int = 8  # X: blocks of a repeat, with dilations 1, 2, 4 ...
-    repeats: int = 3  # R
-    splitter: int = 1  # planes of 8 bits that the input is split into, 1 (not split) or 2
+    blocks: Count = 8  # X: blocks of a repeat, with dilations 1, 2, 4 ...
+    repeats: Count = 3  # R
+    splitter: Count = 1  # planes of 8 bits that the input is split into, 1 (not split) or 2
     residual: bool = False  # whether the rounding of the output is encoded and decoded again
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): `hidden`
 

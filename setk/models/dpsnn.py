@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import Frames
-from setk.models import Model, State, Widths
+from setk.models import Count, Model, State, Widths
 from setk.nn.level import at_known_level, check_range
 from setk.nn.parts import constant
 from setk.nn.spiking import BASE, GAIN, AdaptiveRecurrent, Binary, LeakyConv, Readout, SteadyLinear, take_dormant
@@ -51,7 +51,7 @@ class Config:
     encoder: int = 256  # N: features of a frame
     width: int = 256  # B: spikes between blocks
     hidden: int = 256  # H: leaky neurons of a block, a multiple of B
-    blocks: int = 1  # X
+    blocks: Count = 1  # X
     context: float = 0.01  # seconds of the past that a block's convolution sees, whole hops
     suppression: float = 0.0  # what the readout must exceed to reach the mask; more saves synaptic operations
     segment_reset: float = 0.0  # seconds after which neurons are reset, whole hops; 0: never

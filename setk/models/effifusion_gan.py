@@ -44,7 +44,7 @@ import torch
 from torch import Tensor, nn
 
 from setk.audio.stft import STFT
-from setk.models import Model, State, Widths
+from setk.models import Count, Model, State, Widths
 from setk.nn.conformer import Attention, Convolution, FeedForward
 from setk.nn.parts import central, constant
 
@@ -56,8 +56,8 @@ FFN, UNITS = 4, 2  # widths of a conformer's parts, in channels
 @dataclass(frozen=True)
 class Config:
     channels: int = 64
-    blocks: int = 4
-    heads: int = 4
+    blocks: Count = 4
+    heads: Count = 4
     kernels: tuple[int, ...] = (3, 3, 5, 7)  # widths in frequency; each takes an equal part of the channels
     attended: int = 31  # frames, or bins, of a conformer's convolution
     separable: bool = True  # False: standard convolutions, of a single width

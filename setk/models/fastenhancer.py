@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import STFT, compress
-from setk.models import Model, State, Widths
+from setk.models import Count, Model, State, Widths
 from setk.nn.gru import GroupedGRU
 
 POWER = 0.3
@@ -46,11 +46,11 @@ POWER = 0.3
 @dataclass(frozen=True)
 class Config:
     channels: int = 24  # C1, channels of the convolutions
-    encoders: int = 2  # e, convolutions of width 3 in the encoder, and in the decoder
-    blocks: int = 2  # K, RNNFormer blocks
+    encoders: Count = 2  # e, convolutions of width 3 in the encoder, and in the decoder
+    blocks: Count = 2  # K, RNNFormer blocks
     features: int = 20  # C2, channels inside the RNNFormer
     bands: int = 16  # F2, bands inside the RNNFormer
-    heads: int = 4  # of attention
+    heads: Count = 4  # of attention
     rate: int = 16000  # sample rate [Hz]
     window: int = 512  # STFT window [samples]
     hop: int = 256  # STFT hop [samples]

@@ -52,7 +52,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import STFT, check_power, compress, magnitude
-from setk.models import Model, State, Widths
+from setk.models import Count, Model, State, Widths
 from setk.nn.gru import GroupedGRU, PathLinear
 from setk.nn.level import check_range, spectra_at_known_level
 from setk.nn.parts import constant
@@ -106,8 +106,8 @@ KEPT = _kept()
 
 @dataclass(frozen=True)
 class Config:
-    groups: int = 8  # P: inter-frame GRUs per block; divides 32
-    dpe_blocks: int = 3  # D: dual-path blocks with path extension
+    groups: Count = 8  # P: inter-frame GRUs per block; divides 32
+    dpe_blocks: Count = 3  # D: dual-path blocks with path extension
     compression: float = 0.3  # exponent of the magnitude inside the network; 1 = none
     norm_inter: bool = True  # LayerNorm after the inter-frame branch too
     norm_bands: bool = True  # LayerNorm over bands and channels; false: over channels

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from setk.audio.stft import STFT
-from setk.models import Model, State, Widths
+from setk.models import Count, Model, State, Widths
 from setk.nn.gru import GroupedGRU
 
 RATE, BINS = 16000, 257
@@ -49,7 +49,7 @@ DILATIONS = (1, 2, 5)
 @dataclass(frozen=True)
 class Config:
     channels: int = 16  # channels inside the network
-    blocks: int = 2  # grouped dual-path RNNs
+    blocks: Count = 2  # grouped dual-path RNNs
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those that follow from channels
 
 
