@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
 from setk.core.errors import UserError
+from setk.native import protobuf
 
 # Fields of the messages of onnx.proto that are read here, by number.
 _TENSOR, _CONTROL, _FUNCTION = "tensor", "control flow", "function"
@@ -28,10 +29,6 @@ _REFUSED: Mapping[str, str] = {
     _CONTROL: "has control flow (Loop, If, Scan), which setk does not run; export it without",
     _FUNCTION: "has local functions, which setk does not run; inline them (onnx.inliner)",
 }
-
-
-class Damaged(ValueError):
-    """Bytes that are not a protobuf message."""
 
 
 def runtime_errors() -> tuple[type[Exception], ...]:
@@ -66,7 +63,7 @@ def open_session(path: Path) -> Any:
     try:
         # A tensor in another file has an entry "location": most files need no look at each tensor.
         found = _refused(memoryview(data), "model", tensors=b"location" in data)
-    except Damaged:
+    except protobuf.Damaged:
         raise UserError(f"{path}: cannot be run (its messages are damaged); export it again") from None
     if found:
         raise UserError(f"{path}: {_REFUSED[found]}")
@@ -97,7 +94,7 @@ def _bound_memory() -> None:
 
 def _refused(data: memoryview, kind: str, tensors: bool) -> str | None:
     """The key of _REFUSED of what a message of `kind` holds; None if nothing. `tensors`: look at those too. Raises Damaged."""
-    for number, value in _fields(data):
+    for number, value in protobuf.fields(data):
         if kind == _TENSOR:
             if number == _EXTERNAL_DATA or number == _DATA_LOCATION and value != 0:
                 return _TENSOR
@@ -109,42 +106,6 @@ def _refused(data: memoryview, kind: str, tensors: bool) -> str | None:
             if found := _refused(value, below, tensors):
                 return found
     return None
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(number, value) of each field of a protobuf message; a value is an integer or bytes. Raises Damaged."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(data, at)
-            yield number, value
-            continue
-        if wire == 2:
-            size, at = _varint(data, at)
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-        else:
-            raise Damaged(f"wire type {wire}")
-        if at + size > len(data):
-            raise Damaged("a field is longer than its message")
-        yield number, data[at : at + size]
-        at += size
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """A variable-length integer at `at`, and the position after it."""
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(data):
-            break
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise Damaged("an integer is cut off")
 
 
 def check_run(session: Any, path: Path, frames: Sequence[int | None], states: Sequence[tuple[int, ...]]) -> None:

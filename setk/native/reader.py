@@ -1,6 +1,6 @@
 """The parts of an ONNX file that the generator needs, read without the onnx package, whose import takes half a second.
 
-Format: https://protobuf.dev/programming-guides/encoding and onnx.proto of https://github.com/onnx/onnx (field numbers below).
+Format: onnx.proto of https://github.com/onnx/onnx, whose field numbers are below.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import struct
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
 import numpy as np
+
+from setk.native import protobuf
 
 TYPES = {1: np.float32, 2: np.uint8, 3: np.int8, 6: np.int32, 7: np.int64, 9: np.bool_, 11: np.float64}
 
@@ -47,7 +49,7 @@ def read(path: Path) -> Graph:
         model = _message(path.read_bytes())
         graph = _message(model[7][0])
         _check(model)
-    except (IndexError, KeyError, struct.error) as e:
+    except (protobuf.Damaged, IndexError, KeyError, struct.error) as e:
         raise ValueError(f"not an ONNX file, or damaged ({e})") from None
     tensors = [_tensor(raw) for raw in graph.get(5, [])]
     return Graph(
@@ -63,7 +65,7 @@ def metadata(path: Path) -> dict[str, Any]:
     """The facts that se-quant export stores in a file. Raises ValueError if there are none."""
     try:
         return json.loads(_properties(_message(path.read_bytes()))["setk"])
-    except (IndexError, KeyError) as e:
+    except (protobuf.Damaged, IndexError, KeyError) as e:
         raise ValueError(f"not a file of se-quant export ({e})") from None
 
 
@@ -76,7 +78,7 @@ def check(data: bytes) -> None:
     """Raise ValueError if an ONNX file is not as se-quant export wrote it. Files of earlier versions state no checksum."""
     try:
         _check(_message(data))
-    except (IndexError, KeyError) as e:
+    except (protobuf.Damaged, IndexError, KeyError) as e:
         raise ValueError(f"damaged ({e})") from None
 
 
@@ -95,43 +97,11 @@ def _properties(model: dict[int, list[Any]]) -> dict[str, str]:
     return {_text(p, 1): _text(p, 2) for p in messages}
 
 
-def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
-    """(field number, value): an int for varint and fixed fields, bytes for the rest."""
-    at = 0
-    while at < len(data):
-        key, at = _varint(data, at)
-        kind = key & 7
-        if kind == 0:
-            value, at = _varint(data, at)
-        elif kind == 2:
-            size, at = _varint(data, at)
-            if at + size > len(data):
-                raise IndexError("a field ends after the file")
-            value, at = data[at : at + size], at + size
-        elif kind in (1, 5):
-            size = 8 if kind == 1 else 4
-            value, at = data[at : at + size], at + size
-        else:
-            raise IndexError(f"wire type {kind}")
-        yield key >> 3, value
-
-
 def _message(data: bytes) -> dict[int, list[Any]]:
     fields: dict[int, list[Any]] = {}
-    for number, value in _fields(data):
+    for number, value in protobuf.fields(data):
         fields.setdefault(number, []).append(value)
     return fields
-
-
-def _varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, at
-        shift += 7
 
 
 def _signed(value: int) -> int:
@@ -147,7 +117,7 @@ def _numbers(values: list[Any]) -> list[int]:
             continue
         at = 0
         while at < len(value):
-            number, at = _varint(value, at)
+            number, at = protobuf.varint(value, at)
             found.append(_signed(number))
     return found
 
