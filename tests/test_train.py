@@ -941,7 +941,7 @@ def test_init_takes_weights_of_the_same_model_only(work, whole):
         ("step=3", "did you mean 'steps'"),
         ("model=fspn", "did you mean 'fspen'"),
         ("losses.l3=1", "'l3' is unknown"),
-        ("optimizer=sgd", "adamw or muon"),
+        ("optimizer=sgd", "adamw, muon"),
         ("best=pesq_wb", "not among the metrics"),
         ("best={stoi: 1, lsd: 1}", "'lsd' is not among the metrics"),
         ("mixing={clean_only: 0.6, noise_only: 0.6}", "clean_only and noise_only"),

@@ -118,7 +118,12 @@ class Settings:
     # What may differ between a run and its continuation without changing a number of it; patience, to go on after all.
     FREE = ("device", "workers", "save_every", "patience")
 
-    PRECISIONS = ("float32", "tf32", "bf16")
+    # The values of keys that have few.
+    CHOICES = {
+        "optimizer": ("adamw", "muon"),
+        "schedule": ("cosine", "exponential"),
+        "precision": ("float32", "tf32", "bf16"),
+    }
 
     @property
     def weights(self) -> dict[str, float]:
@@ -165,8 +170,7 @@ def resolve(conf: str, overrides: Sequence[str] = (), init: str | None = None) -
 
 def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
     from setk import models
-    from setk.metrics import METRICS, select
-    from setk.training.losses import LOSSES
+    from setk.metrics import select
 
     values = config.override(config.read_yaml(config.find(conf)), overrides)
     values = _one_length(values, overrides)
@@ -180,30 +184,15 @@ def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
         raise UserError(
             f"{conf}: steps {settings.steps} and epochs {settings.epochs:g}: set exactly one of them, above 0"
         )
-    for name in settings.losses:
-        if name not in LOSSES:
-            raise UserError(f"{conf}: losses: '{name}' is unknown; known: {', '.join(LOSSES)}")
-    for name in select(settings.metrics):
-        if METRICS[name].gain_of:
-            raise UserError(
-                f"{conf}: metrics: '{name}' compares with the noisy signal; take '{METRICS[name].gain_of}', which ranks models the same way"
-            )
-    if not settings.losses:
-        raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
-    if settings.best is None:
-        chosen = {name: weight for name, weight in BALANCED.items() if name in settings.metrics}
-        settings = dataclasses.replace(settings, best=chosen or settings.metrics[0])
-    for name in settings.weights:
-        if name not in settings.metrics:
-            raise UserError(f"{conf}: best: '{name}' is not among the metrics {', '.join(settings.metrics)}")
+    for key, known in Settings.CHOICES.items():
+        if getattr(settings, key) not in known:
+            raise UserError(f"{conf}: {key}: '{getattr(settings, key)}' is unknown; known: {', '.join(known)}")
+    _check_losses(conf, settings)
+    settings = _with_best(conf, settings)
     if settings.mixing.clean_only + settings.mixing.noise_only > 1:
         raise UserError(
             f"{conf}: mixing: clean_only and noise_only are probabilities of the same draw; lower one, their sum is above 1"
         )
-    if settings.optimizer not in ("adamw", "muon"):
-        raise UserError(f"{conf}: optimizer: '{settings.optimizer}' is unknown; adamw or muon")
-    if settings.schedule not in ("cosine", "exponential"):
-        raise UserError(f"{conf}: schedule: '{settings.schedule}' is unknown; cosine or exponential")
     if settings.discriminator:
         select(("pesq_wb",))
         if settings.segment < 0.25:
@@ -212,10 +201,34 @@ def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
         _check_observed(conf, settings)
     if settings.pruning:
         _check_pruning(conf, settings.pruning, init)
-    if settings.precision not in Settings.PRECISIONS:
-        raise UserError(
-            f"{conf}: precision: '{settings.precision}' is unknown; known: {', '.join(Settings.PRECISIONS)}"
-        )
+    return settings
+
+
+def _check_losses(conf: str, settings: Settings) -> None:
+    from setk.training.losses import LOSSES
+
+    if not settings.losses:
+        raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
+    for name in settings.losses:
+        if name not in LOSSES:
+            raise UserError(f"{conf}: losses: '{name}' is unknown; known: {', '.join(LOSSES)}")
+
+
+def _with_best(conf: str, settings: Settings) -> Settings:
+    """The settings with weights of metrics by which checkpoints are chosen. Raises UserError on metrics that cannot choose."""
+    from setk.metrics import METRICS, select
+
+    for name in select(settings.metrics):
+        if METRICS[name].gain_of:
+            raise UserError(
+                f"{conf}: metrics: '{name}' compares with the noisy signal; take '{METRICS[name].gain_of}', which ranks models the same way"
+            )
+    if settings.best is None:
+        chosen = {name: weight for name, weight in BALANCED.items() if name in settings.metrics}
+        settings = dataclasses.replace(settings, best=chosen or settings.metrics[0])
+    for name in settings.weights:
+        if name not in settings.metrics:
+            raise UserError(f"{conf}: best: '{name}' is not among the metrics {', '.join(settings.metrics)}")
     return settings
 
 
