@@ -150,6 +150,15 @@ def test_a_cut_file_is_not_a_shorter_one(tmp_path, rng, caplog, suffix, subtype)
             read(path)
 
 
+@pytest.mark.parametrize("magic", [b"OggS", b"FORM\0\0\0\0AIFF", b"riff", b".snd", b"dns.", b"fLaC", b"caff"])
+def test_the_beginning_of_a_header_is_not_audio(tmp_path, rng, magic):
+    for length in range(len(magic), 80):
+        (tmp_path / "a").write_bytes(magic + rng.bytes(length - len(magic)))
+        for read in (audio.read, audio.probe):
+            with pytest.raises(AudioError):
+                read(tmp_path / "a")
+
+
 def test_recordings_that_were_joined_are_not_the_first_of_them(tmp_path, rng, caplog):
     for suffix, subtype in (("ogg", "VORBIS"), ("ogg", "OPUS"), ("flac", "PCM_16")):
         path = tmp_path / f"{subtype}.{suffix}"

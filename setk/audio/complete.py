@@ -6,6 +6,7 @@ import struct
 from typing import BinaryIO, Callable
 
 _UNKNOWN = 0x7F000000  # programs that do not know the size write one from here on
+_MOST_CHUNKS = 10_000  # a damaged header may state any number of empty ones
 _BEGINS, _ENDS = 2, 4  # flags of an Ogg page
 
 
@@ -65,20 +66,24 @@ def _find_samples(
 ) -> str | None:
     """Walk the chunks from `start` on. `entry` of a header: whether the samples follow, their bytes, and those to the next chunk."""
     at = start
-    while at + header <= size:
+    for _ in range(_MOST_CHUNKS):
+        if at + header > size:
+            return "is truncated: it has no samples; make the file again"
         stream.seek(at)
         is_samples, length, step = entry(stream.read(header))
         at += header
         if is_samples:
             return _missing(length, size - at)
         at += max(step, 0)
-    return "is truncated: it has no samples; make the file again"
+    return None
 
 
 def _au(stream: BinaryIO, size: int) -> str | None:
     stream.seek(0)
-    order = ">" if stream.read(4) == b".snd" else "<"
-    offset, length = struct.unpack(order + "II", stream.read(8))
+    head = stream.read(12)
+    if len(head) < 12:
+        return "is truncated: its header is not complete; make the file again"
+    offset, length = struct.unpack(">II" if head[:4] == b".snd" else "<II", head[4:])
     return _missing(length, size - offset)
 
 

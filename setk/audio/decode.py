@@ -22,6 +22,7 @@ _RIFF = (b"RIFF", b"RF64")
 _UNKNOWN = 1 << 62  # libsndfile states a length beyond this for a stream without one
 # A program that writes to a pipe states a length before it knows it: sox, for one, estimates that of an mp3.
 _EARLY_S = 1.0
+_STATED_ONCE = ("FLAC", "MP3")  # of which the beginning states how many samples there are
 _READ_AHEAD = 1 << 16  # bytes after the last sample that decoders may leave: their buffers, and tags
 _log = logging.getLogger("setk")
 
@@ -138,7 +139,8 @@ def _read_blocks(f, stream: BinaryIO, name: str, frames: int, pipe: bool, fault:
         if done >= f.frames:
             if fault:
                 raise Truncated(f"{name}: {fault}", None)
-            _warn_of_rest(stream, name)
+            if f.format in _STATED_ONCE:
+                _warn_of_rest(stream, name)
             return
         if _length(f.frames) is not None:
             raise Truncated(

@@ -144,7 +144,8 @@ class Writer:
                 raise
         self._stack.__exit__(kind, error, trace)
         if kind is None and self._sound and not self._kept:
-            _log.warning("%s: is silent, as all of its sound is below what 16 bits hold", self.path)
+            name = "standard output" if self.path == "-" else self.path
+            _log.warning("%s: is silent, as all of its sound is below what 16 bits hold", name)
 
     def write(self, x: np.ndarray) -> None:
         """Append float [channels, n]."""
@@ -152,8 +153,9 @@ class Writer:
         if self.subtype == "PCM_16":
             pcm, clipped = to_int16(x)
             self.clipped += clipped
-            self._sound |= bool(np.abs(x).max(initial=0) > _SOUND)
-            self._kept |= bool(pcm.any())
+            if not self._kept:
+                self._sound |= bool(np.abs(x).max(initial=0) > _SOUND)
+                self._kept = bool(pcm.any())
             x = pcm
         elif self.subtype not in _FLOATS:
             # libsndfile clips what does not fit 32 bits, and cuts the rest off.
