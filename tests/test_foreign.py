@@ -17,6 +17,7 @@ from setk.audio.stft import STFT, StreamTransform
 from setk.core.errors import UserError
 from setk.data.lists import read_list, write_list
 from setk.engines import foreign
+from setk.metrics.sdr import snr
 
 NOISY = {utt: str(ROOT / path) for utt, path in list(read_list(MINI / "test/noisy.scp").items())[:3]}
 SHERPA = {"n_fft": 512, "hop_length": 256, "window_length": 512, "window_type": "hann_sqrt", "sample_rate": 16000}
@@ -53,10 +54,6 @@ def expected_of(x, transform):
     frames = np.concatenate([stream.analysis(x), stream.flush()], axis=1)
     before = np.concatenate([np.zeros_like(frames[:, :1]), frames[:, :-1]], axis=1)
     return stream.synthesis((frames + before) / 2)
-
-
-def snr(reference, x):
-    return 10 * np.log10(np.sum(reference**2, dtype=float) / np.sum((x - reference) ** 2, dtype=float))
 
 
 @pytest.mark.parametrize(
