@@ -173,6 +173,8 @@ def test_a_folder_leaves_no_recording_out_silently(tmp_path, se):
     done = se("prep", "list", tmp_path)
     assert [line.split()[0] for line in done.out.splitlines()] == ["u0", "u1", "u2", "u3", "u4"]
     assert "left out 2 .m4a" in done.err and "txt" not in done.err and "wma" not in done.err
+    listed = se("prep", "list", "--help").out.replace(",", " ").replace(".", " ").split()
+    assert {suffix[1:] for suffix in lists.SUFFIXES} <= set(listed)
 
 
 def test_relative_paths_are_taken_from_here_or_else_from_the_folder_of_the_list(folder, tmp_path, monkeypatch):

@@ -80,9 +80,9 @@ def beyond_the_mean(scores: dict, conditions: dict) -> str:
     """The table of quiet, long and clean input and of noise alone."""
     rows = []
     for name, found in conditions.items():
-        usual = [values(scores.get(name, {}), metric, found) for metric in METRICS]
-        measured = [values(found, column, found) for column in COLUMNS]
-        rows.append([name, *(mean_cell(summarise(column), "") if column else "" for column in [*usual, *measured])])
+        columns = {metric: values(scores.get(name, {}), metric, found) for metric in METRICS}
+        columns |= {column: values(found, column, found) for column in COLUMNS}
+        rows.append([name, *(mean_cell(summarise(of), column) if of else "" for column, of in columns.items())])
     titles = [heading(metric) for metric in METRICS]
     conditions_of = [f"{condition}: {title}" for condition in ("quiet", "long", "clean in") for title in titles]
     return markdown(["model", *titles, *conditions_of, "noise alone, dB"], rows)

@@ -9,7 +9,7 @@ from setk.cli import shell
 from setk.core.errors import UserError
 from setk.scoring.compare import compare
 from setk.scoring.specs import System, parse
-from setk.scoring.systems import HEADINGS
+from setk.scoring.systems import heading
 
 
 def supported(base: System, system: System, metric: str) -> int:
@@ -40,7 +40,7 @@ def main(metrics: str, name: str, *specs: str) -> None:
             for words, sign in (("above", 1), ("below", -1), ("not shown to differ from", 0))
             if (known := [other for other, found in signs.items() if found == sign])
         ]
-        print(f"- {HEADINGS.get(metric, metric)}: " + "; ".join(parts) + ".")
+        print(f"- {heading(metric)}: " + "; ".join(parts) + ".")
     if len(base.seeds) < 2:
         print("\nOne seed each: a difference between trainings may be that of their seeds.")
 

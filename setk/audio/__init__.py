@@ -13,6 +13,7 @@ from setk.audio.io import (
 from setk.audio.location import Location as Location, check_mono as check_mono
 from setk.audio.pcm import (
     FULL_SCALE as FULL_SCALE,
+    LOST as LOST,
     from_int16 as from_int16,
     raw_blocks as raw_blocks,
     to_int16 as to_int16,

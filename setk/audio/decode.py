@@ -24,6 +24,7 @@ _UNKNOWN = 1 << 62  # libsndfile states a length beyond this for a stream withou
 _EARLY_S = 1.0
 _STATED_ONCE = ("FLAC", "MP3")  # of which the beginning states how many samples there are
 _READ_AHEAD = 1 << 16  # bytes after the last sample that decoders may leave: their buffers, and tags
+_SLACK_S = 0.1  # of sound after the samples of a wav that is not worth a word
 _log = logging.getLogger("setk")
 
 
@@ -62,8 +63,11 @@ def _reading(name: str) -> Iterator[None]:
 def _wav_blocks(stream: BinaryIO, wav: WavReader, frames: int) -> Iterator[np.ndarray]:
     with stream, _reading(wav.name):
         yield from wav.blocks(frames)
-        if wav.info.frames is not None and stream.seekable() and not wav.at_chunk():
-            _warn_of_rest(stream, wav.name, wav.info.rate * wav.align // 10)
+        if wav.info.frames is None or not stream.seekable():
+            return
+        left = _left(stream)
+        if left > _SLACK_S * wav.info.rate * wav.align and not wav.at_chunk(left):
+            _warn_of_rest(wav.name, left)
 
 
 def _until_early_end(blocks: Iterator[np.ndarray], name: str) -> Iterator[np.ndarray]:
@@ -139,8 +143,8 @@ def _read_blocks(f, stream: BinaryIO, name: str, frames: int, pipe: bool, fault:
         if done >= f.frames:
             if fault:
                 raise Truncated(f"{name}: {fault}", None)
-            if f.format in _STATED_ONCE:
-                _warn_of_rest(stream, name)
+            if f.format in _STATED_ONCE and (left := _left(stream)) > _READ_AHEAD:
+                _warn_of_rest(name, left)
             return
         if _length(f.frames) is not None:
             raise Truncated(
@@ -153,13 +157,18 @@ def _read_blocks(f, stream: BinaryIO, name: str, frames: int, pipe: bool, fault:
             raise Truncated(f"{name}: states no length, so a cut end cannot be detected; read {done} samples", None)
 
 
-def _warn_of_rest(stream: BinaryIO, name: str, most: int = _READ_AHEAD) -> None:
-    """Warn of more than `most` bytes after what was read: of files that were joined byte by byte, and of wavs whose writer was killed
-    after it had stated a length, a reader sees as many samples as the first header states."""
-    read = stream.tell()
-    left = stream.seek(0, os.SEEK_END) - read
-    if left > most:
-        _log.warning("%s: %d bytes follow the samples that its header states, and are not read", name, left)
+def _left(stream: BinaryIO) -> int:
+    """Bytes from the position to the end; the position stays."""
+    at = stream.tell()
+    left = stream.seek(0, os.SEEK_END) - at
+    stream.seek(at)
+    return left
+
+
+def _warn_of_rest(name: str, left: int) -> None:
+    """Of files that were joined byte by byte, and of wavs whose writer was killed after it had stated a length, a reader sees as many
+    samples as the first header states."""
+    _log.warning("%s: %d bytes follow the samples that its header states, and are not read", name, left)
 
 
 def probe_file(stream: BinaryIO, name: str) -> Info:

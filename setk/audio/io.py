@@ -20,7 +20,7 @@ from typing import BinaryIO, Iterator
 import numpy as np
 
 from setk.audio.location import Location
-from setk.audio.pcm import to_int16
+from setk.audio.pcm import LOST, to_int16
 from setk.audio.wav import LARGEST, Info, wav_header
 from setk.core.errors import AudioError, UserError
 from setk.core.files import atomic_path
@@ -91,7 +91,7 @@ class Writer:
     ):
         self.path, self.rate, self.channels, self.subtype, self.raw = str(path), rate, channels, subtype, raw
         self.clipped = self._frames = 0
-        self._sound = self._kept = False  # in what is written as PCM_16, and in the file
+        self._peak = 0.0  # of what is written as PCM_16, as far as it is not above LOST
         self._stack = contextlib.ExitStack()
         self._live = self.path == "-" or _is_pipe(self.path)
         if not self._live:
@@ -143,7 +143,7 @@ class Writer:
                 self._stack.__exit__(type(e), e, e.__traceback__)
                 raise
         self._stack.__exit__(kind, error, trace)
-        if kind is None and self._sound and not self._kept:
+        if kind is None and _SOUND < self._peak <= LOST:
             name = "standard output" if self.path == "-" else self.path
             _log.warning("%s: is silent, as all of its sound is below what 16 bits hold", name)
 
@@ -151,12 +151,10 @@ class Writer:
         """Append float [channels, n]."""
         self._frames += x.shape[1]
         if self.subtype == "PCM_16":
-            pcm, clipped = to_int16(x)
+            if self._peak <= LOST:
+                self._peak = max(self._peak, float(np.abs(x).max(initial=0)))
+            x, clipped = to_int16(x)
             self.clipped += clipped
-            if not self._kept:
-                self._sound |= bool(np.abs(x).max(initial=0) > _SOUND)
-                self._kept = bool(pcm.any())
-            x = pcm
         elif self.subtype not in _FLOATS:
             # libsndfile clips what does not fit 32 bits, and cuts the rest off.
             self.clipped += int(np.count_nonzero((x >= 1) | (x < -1)))

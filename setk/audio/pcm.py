@@ -9,6 +9,7 @@ import numpy as np
 from setk.core.errors import AudioError
 
 FULL_SCALE = 32767 / 32768  # the greatest sample of 16 bits
+LOST = 0.5 / 32768  # a signal whose peak is not above this is silent in 16 bits
 STANDARD_INPUT = "standard input"
 PCM, FLOAT, A_LAW, MU_LAW = 1, 3, 6, 7  # format codes of a wav
 

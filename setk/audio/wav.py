@@ -142,15 +142,11 @@ class WavReader:
                 (self._size - seen) / self.align / self.info.rate,
             )
 
-    def at_chunk(self) -> bool:
-        """Whether what follows the samples, in a stream that can seek, begins as a chunk does, or is nothing. The position stays."""
-        at = self.stream.tell()
-        self.stream.seek(at + (self._size or 0) % 2)
-        head = self.stream.read(8)
-        here = self.stream.tell()
-        left = self.stream.seek(0, 2) - here
-        self.stream.seek(at)
-        return len(head) < 8 or (head[:4].isascii() and head[:4].decode("ascii").isprintable() and _size(head) <= left)
+    def at_chunk(self, left: int) -> bool:
+        """Whether the `left` bytes after the samples begin as a chunk does; reads its header."""
+        filled = (self._size or 0) % 2
+        head = read_exactly(self.stream, filled + 8)[filled:]
+        return head[:4].isascii() and head[:4].decode("ascii").isprintable() and _size(head) <= left
 
 
 def _size(head: bytes) -> int:

@@ -129,8 +129,8 @@ def mix(
             failures.add(row.utt, row.error)
     if faint:
         shell.note(
-            f"se-prep: {out}: {faint} mixtures have speech or noise below -82 dBFS, whose SNR 16 bits change by more than 0.1 dB; "
-            "raise --level"
+            f"se-prep: {out}: {faint} mixtures have speech or noise below {mixtures.FAINT_DB:g} dBFS, whose SNR 16 bits change by more "
+            "than 0.1 dB; raise --level"
         )
     if not mixtures.is_complete(plan):
         shell.note(f"se-prep: {out}: the lists will be written by the job that makes the last mixture")

@@ -87,7 +87,7 @@ def prune(
     from setk.engines import TorchEngine, parity
 
     names = measures.select(measures.listed(metrics)) if ref else ()
-    utts = pruned.locations(list_, ref) if list_ else {}
+    noisy, clean = pruned.locations(list_, ref) if list_ else ({}, {})
     done = pruned.prune(
         checkpoint,
         out,
@@ -99,17 +99,17 @@ def prune(
         importance=importance.value,
         multiple=multiple,
         without=without,
-        utts=utts,
+        noisy=noisy,
+        clean=clean,
     )
     for name, (before, after) in done.widths.items():
         shell.note(f"se-prune: {name}: {after} of {before} units")
     rows, failures = pruned.cost_rows([done.dense, done.pruned]), shell.Failures("se-prune", max_fail)
-    if utts:
-        noisy, clean = ({utt: places[k] for utt, places in utts.items() if k < len(places)} for k in (0, 1))
+    if noisy:
         engines = (TorchEngine(candidate.model) for candidate in (done.dense, done.pruned))
         compared = []
         for row in shell.progress(
-            parity.compare(*engines, noisy.items(), names=names, clean=clean), len(utts), "se-prune"
+            parity.compare(*engines, noisy.items(), names=names, clean=clean), len(noisy), "se-prune"
         ):
             compared.append(row)
             if row.error:
@@ -120,8 +120,8 @@ def prune(
     if method is Method.magnitude:
         zeros = rows[0]["params_nonzero"] - rows[1]["params_nonzero"]
         shell.note(f"se-prune: {out}: {zeros} more weights are zero; zeros do not make a model faster")
-    if utts:
-        failures.finish(len(utts) - failures.count)
+    if noisy:
+        failures.finish(len(noisy) - failures.count)
 
 
 def main() -> None:

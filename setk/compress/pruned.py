@@ -53,14 +53,15 @@ def prune(
     importance: str = "l1",
     multiple: int | None = None,
     without: str | None = None,
-    utts: Mapping[str, tuple[Location, ...]] | None = None,
+    noisy: Mapping[str, Location] = {},
+    clean: Mapping[str, Location] = {},
 ) -> Pruned:
     """Write the checkpoint that MODEL names to `out` with its least important weights zero (`method` "magnitude") or without
     its least important units ("structured"), or with its mechanism `without` doing nothing ("part").
 
     Exactly one of `amount` (part to remove), `target_macs` (per second) and `target_params` is needed; targets up to 1 are
     parts of the dense model's, and for structured pruning only. `floor`: part of each layer or group to keep. `importance`:
-    "l1" or "l2" norms, or "taylor", gradients on `utts` (see `locations`). `multiple`: widths are rounded to it (None: what
+    "l1" or "l2" norms, or "taylor", gradients on the pairs in `noisy` and `clean`. `multiple`: widths are rounded to it (None: what
     suits the model's kernels). None of these is for "part". Raises UserError where that is not possible.
     """
     dense, file, about, _ = engines.model(spec, weights=True)
@@ -84,7 +85,13 @@ def prune(
             )
         target = _target(dense, target_macs, target_params)
         model, done = pruning.prune_structured(
-            dense, groups, _importance(dense, groups, importance, utts), floor, multiple, amount=amount, **target
+            dense,
+            groups,
+            _importance(dense, groups, importance, noisy, clean),
+            floor,
+            multiple,
+            amount=amount,
+            **target,
         )
         facts |= {"importance": importance, **done}
     checkpoint.save(out, model, {}, **facts)
@@ -92,10 +99,10 @@ def prune(
 
 
 def _importance(
-    dense: Model, groups: list[units.Group], kind: str, utts: Mapping[str, tuple[Location, ...]] | None
+    dense: Model, groups: list[units.Group], kind: str, noisy: Mapping[str, Location], clean: Mapping[str, Location]
 ) -> list[torch.Tensor]:
     if kind == "taylor":
-        return pruning.taylor_importance(dense, groups, signals(utts, dense.sample_rate, CALIBRATION_S))
+        return pruning.taylor_importance(dense, groups, _signals(noisy, clean, dense.sample_rate))
     return pruning.norm_importance(dense, groups, NORMS[kind])
 
 
@@ -139,28 +146,30 @@ def cost_rows(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     return rows
 
 
-def locations(noisy: str, clean: str | None) -> dict[str, tuple[Location, ...]]:
-    """utt -> locations of the noisy and, if `clean` is a list, the clean signal. Raises UserError where one is missing."""
+def locations(noisy: str, clean: str | None) -> tuple[dict[str, Location], dict[str, Location]]:
+    """utt -> location of the noisy and of the clean signals, the latter empty without a list. Raises UserError where one is missing."""
     found = lists.read_wavs(noisy)
     if not found:
         raise UserError(f"{noisy}: lists nothing")
     if clean is None:
-        return {utt: (location,) for utt, location in found.items()}
+        return found, {}
     references = lists.read_wavs(clean)
     for utt in found:
         if utt not in references:
             raise UserError(f"{clean}: lacks {utt}, which {noisy} lists")
-    return {utt: (location, references[utt]) for utt, location in found.items()}
+    return found, references
 
 
-def signals(utts: Mapping[str, tuple[Location, ...]], rate: int, seconds: float) -> Iterator[tuple[torch.Tensor, ...]]:
-    """The signals [n] of each utterance, the first `seconds` of them. Raises AudioError on the first that cannot be read."""
-    for utt, places in utts.items():
-        waves = [location.read_mono(rate)[0] for location in places]
-        if len({len(x) for x in waves}) > 1:
-            raise AudioError(f"{utt}: the noisy signal has {len(waves[0])} samples, the clean one {len(waves[1])}")
-        end = int(min(len(waves[0]), seconds * rate))
-        yield tuple(torch.from_numpy(x[:end]) for x in waves)
+def _signals(
+    noisy: Mapping[str, Location], clean: Mapping[str, Location], rate: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Noisy and clean [n] of each utterance, the first CALIBRATION_S. Raises AudioError on the first that cannot be read."""
+    end = int(CALIBRATION_S * rate)
+    for utt, location in noisy.items():
+        x, y = (place.read_mono(rate)[0] for place in (location, clean[utt]))
+        if len(x) != len(y):
+            raise AudioError(f"{utt}: the noisy signal has {len(x)} samples, the clean one {len(y)}")
+        yield torch.from_numpy(x[:end]), torch.from_numpy(y[:end])
 
 
 def output_columns(rows: Sequence[Parity], names: Sequence[str]) -> tuple[dict[str, float], dict[str, float]]:

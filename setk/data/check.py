@@ -212,7 +212,7 @@ def _examine(task: Task) -> tuple[int, str, Findings]:
             fault(entry, f"{entry.value}: has no samples")
         elif not x.any():
             fault(entry, f"{entry.value}: is silent")
-        elif not audio.to_int16(x)[0].any():
+        elif np.abs(x).max() <= audio.LOST:
             fault(entry, f"{entry.value}: is below what 16 bits hold, and would be silent in shards")
         else:
             if clipped := _clipped_samples(x[0]):

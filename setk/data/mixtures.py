@@ -35,7 +35,8 @@ from setk.core.provenance import Claim, Made, part_name
 from setk.core.rng import rng
 
 # A noise this quiet would need a gain that amplifies its rounding errors: another is drawn.
-_SILENCE_DB, _FAINT_DB, _DRAWS = -80.0, -82.0, 10
+_SILENCE_DB, _DRAWS = -80.0, 10
+FAINT_DB = -82.0  # of speech and noise, below which 16 bits change their SNR
 _ROWS = "*of*.tsv"
 _BROKEN_ROWS = "is damaged or of another version; remove the output folder"
 
@@ -94,7 +95,7 @@ class Row:
         """Whether speech or noise is so quiet that 16 bits, which add noise of -98 dBFS to their difference, move the SNR by more than
         0.1 dB."""
         noise_db = self.level_db - 10 * math.log10(1 + 10 ** (self.snr_db / 10))
-        return min(noise_db, noise_db + self.snr_db) < _FAINT_DB
+        return min(noise_db, noise_db + self.snr_db) < FAINT_DB
 
     @classmethod
     def parse(cls, line: str) -> Row:
@@ -314,7 +315,7 @@ def mix_one(task: Task, out: Path, rate: int, active: bool) -> tuple[Row, str]:
         if rir is not None and not rir.any():
             raise AudioError(f"{room[1]}: is silent, or has no samples; remove it from the list of rooms")
         mixed = mixing.mix(speech, noise, drawn.snr_db, drawn.level_db, rate, active, rir)
-        if not audio.to_int16(mixed.noisy)[0].any():
+        if np.abs(mixed.noisy).max(initial=0) <= audio.LOST:
             raise AudioError(f"its mixture is silent in 16 bits (level {mixed.level_db:.1f} dBFS); raise --level")
     except AudioError as e:
         for path in _wavs(out, task.utt):  # of an earlier run, from sources that have changed since

@@ -63,9 +63,7 @@ FLOOR = 1e-8  # of power: 80 dB below a bin of magnitude 1
 @dataclass(frozen=True)
 class Config:
     one_sided: bool = False  # taps in the past only
-    level_range: tuple[
-        float, ...
-    ] = ()  # lowest and highest level in dBFS that the network sees (nn/level.py); empty: any
+    level_range: tuple[float, ...] = ()  # lowest and highest dBFS that the network sees (nn/level.py); empty: any
 
 
 class DPCRNCF(Model):

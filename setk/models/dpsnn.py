@@ -55,9 +55,7 @@ class Config:
     context: float = 0.01  # seconds of the past that a block's convolution sees, whole hops
     suppression: float = 0.0  # what the readout must exceed to reach the mask; more saves synaptic operations
     segment_reset: float = 0.0  # seconds after which neurons are reset, whole hops; 0: never
-    level_range: tuple[
-        float, ...
-    ] = ()  # lowest and highest level in dBFS that the network sees (nn/level.py); empty: any
+    level_range: tuple[float, ...] = ()  # lowest and highest dBFS that the network sees (nn/level.py); empty: any
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): those above
 
 

@@ -113,9 +113,7 @@ class Config:
     norm_bands: bool = True  # LayerNorm over bands and channels; false: over channels
     decoder_1x1: bool = False  # 1x1 conv between skip and transposed conv
     subband_norm: bool = True  # BatchNorm in the sub-band encoder
-    level_range: tuple[
-        float, ...
-    ] = ()  # lowest and highest level in dBFS that the network sees (nn/level.py); empty: any
+    level_range: tuple[float, ...] = ()  # lowest and highest dBFS that the network sees (nn/level.py); empty: any
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
 
 

@@ -55,9 +55,7 @@ class Config:
     dense_3x3: bool = False  # 3x3 convs over all channels, not depth-wise
     shared_depthwise: bool = False  # one 7x7 conv before the splits, not one before each
     compression: float = 0.3  # exponent of the magnitude inside the network; 1 = none
-    level_range: tuple[
-        float, ...
-    ] = ()  # lowest and highest level in dBFS that the network sees (nn/level.py); empty: any
+    level_range: tuple[float, ...] = ()  # lowest and highest dBFS that the network sees (nn/level.py); empty: any
     widths: tuple[int, ...] = ()  # of a pruned model, in the order of `units`; (): the paper's
 
 

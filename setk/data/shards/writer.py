@@ -143,17 +143,21 @@ def plan_shards(
     sets = sets_of(data)
     lists = data.indexed()
     speakers, snrs, kinds = (lists.get(name) for name in ("utt2spk", "utt2snr", "noise2kind"))
+
+    def describes(table: str, streams: tuple[str, ...]) -> bool:
+        return described(table, data.streams) == streams[0]
+
     for name, streams in sets.items():
         first = lists[streams[0]]
         if not len(first):
             raise UserError(f"{data.path}: lists no utterances for {name}; se-prep check reports what is wrong")
-        if speakers and streams[0] == described("utt2spk", data.streams):
+        if speakers and describes("utt2spk", streams):
             _require(data, first, speakers, "utt2spk", "speaker")
-        if kinds and streams[0] == described("noise2kind", data.streams):
+        if kinds and describes("noise2kind", streams):
             _require(data, first, kinds, "noise2kind", "kind")
     for name, streams in sets.items():
         first, *others = (lists[stream] for stream in streams)
-        spoken, noise = (streams[0] == described(table, data.streams) for table in ("utt2spk", "noise2kind"))
+        spoken, noise = (describes(table, streams) for table in ("utt2spk", "noise2kind"))
         lines, of = first.sorted(), -(-len(first) // size)
         for number in range(1, of + 1):
             own = list(islice(lines, size))
