@@ -115,6 +115,8 @@ def broken(tmp_path):
         "truncated.flac": flac[: len(flac) // 2],
         "empty.wav": b"",
         "text.wav": b"hello there, no audio",
+        "list.scp": b"utt1 some where/a.wav\nutt2 some where/b.wav\n",
+        "commands.scp": b"utt1 sox a.wav -t wav - |\n",
         "none.flac": b"fLaC",
     }
     for name, content in files.items():
@@ -125,6 +127,8 @@ def broken(tmp_path):
         "truncated.flac": "truncated|not an audio file",
         "empty.wav": "empty",
         "text.wav": "not an audio file",
+        "list.scp": "is a wav list",
+        "commands.scp": "is a wav list",
         "none.flac": "not an audio file",
         "nan.wav": "NaN",
         "missing.wav": "no such file",

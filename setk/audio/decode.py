@@ -99,7 +99,7 @@ def _decode_other(stream: BinaryIO, name: str, frames: int, begin: bytes = b"") 
     try:
         f = soundfile.SoundFile(_Source(stream))
     except soundfile.LibsndfileError as e:
-        raise AudioError(_unreadable(name, e)) from None
+        raise AudioError(_unreadable(stream, name, e)) from None
     info = check_limits(Info(f.samplerate, f.channels, _length(f.frames)), name)
     if info.frames is None:
         # soundfile goes to where it has read to, which fails at an end that libsndfile does not know.
@@ -197,7 +197,7 @@ def _probe(stream: BinaryIO, name: str) -> Info:
     try:
         info = soundfile.info(name)
     except soundfile.LibsndfileError as e:
-        raise AudioError(_unreadable(name, e)) from None
+        raise AudioError(_unreadable(stream, name, e)) from None
     found = check_limits(Info(info.samplerate, info.channels, _length(info.frames)), name)
     if found.frames is not None:
         return found
@@ -214,7 +214,15 @@ def _check_header(name: str) -> None:
         )
 
 
-def _unreadable(name: str, error) -> str:
+def _is_wav_list(stream: BinaryIO) -> bool:
+    """Whether the first line is an id and a path or command."""
+    stream.seek(0)
+    line = stream.read(4096).partition(b"\n")[0].decode(errors="replace")
+    utt, _, place = line.strip().partition(" ")
+    return line.isprintable() and bool(utt) and (place.endswith("|") or bool(Path(place).suffix))
+
+
+def _unreadable(stream: BinaryIO, name: str, error) -> str:
     if name == STANDARD_INPUT:
         return (
             f"{name}: is not an audio file that setk can read; send wav or FLAC, whose length a pipe need not know, "
@@ -223,6 +231,8 @@ def _unreadable(name: str, error) -> str:
     reason = f"{name}: is not an audio file that setk can read ({error.error_string.rstrip('.')}); "
     if name.endswith("|"):
         return reason + "have the command write wav or FLAC"
+    if _is_wav_list(stream):
+        return f"{name}: is a wav list, not audio; give it to --list (se-score: --ref)"
     wav = Path(name).with_suffix(".wav").name
     return (
         f"{reason}convert it to wav or FLAC; the sound of a video: ffmpeg -i {shlex.quote(name)} -vn {shlex.quote(wav)}"
