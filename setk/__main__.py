@@ -22,7 +22,7 @@ def main() -> int:
         print(usage())
         return 0
     if command not in COMMANDS:
-        from setk.core.config import nearest
+        from setk.core.errors import nearest
 
         print(f"setk: no command is called '{command}'; {nearest(command, COMMANDS)}", file=sys.stderr)
         return 2

@@ -131,7 +131,7 @@ def test_input_may_be_float_or_int16_with_or_without_channels():
         (lambda m: setk.load("fspen-79k"), "has no weights"),
         (lambda m: setk.load("fspem"), "did you mean 'fspen'"),
         (lambda m: setk.score(np.zeros((2, 9)), np.zeros(9), 16000), "expected one channel"),
-        (lambda m: setk.score(np.zeros(9), np.zeros(9), 16000, ["stio"]), "did you mean stoi"),
+        (lambda m: setk.score(np.zeros(9), np.zeros(9), 16000, ["stio"]), "did you mean 'stoi'"),
         (lambda m: setk.score(np.zeros(9), np.zeros(9), 16000, ["si_sdri"]), "needs the noisy signal"),
         (lambda m: setk.count("fspen", "thop"), "no convention"),
         (lambda m: setk.export("fspen", "x.txt"), "must end in"),

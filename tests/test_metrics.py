@@ -380,7 +380,7 @@ def test_float32_scores_like_float64(pair):
 
 def test_select():
     assert metrics.select(["stoi", "si_sdr", "stoi"]) == ("stoi", "si_sdr")
-    with pytest.raises(UserError, match="did you mean stoi"):
+    with pytest.raises(UserError, match="did you mean 'stoi'"):
         metrics.select(["stio"])
     with pytest.raises(UserError, match="no metrics"):
         metrics.select([])

@@ -313,7 +313,7 @@ def test_bad_lists_are_usage_errors(se, corpus, line, reason, pipe):
         (("--ref", "-", "-"), "standard input"),
         (("--ref", "a"), "one wav list"),
         (("--ref", "nowhere.scp", "b.scp"), "no such list"),
-        (("--metrics", "stio", "a", "b"), "did you mean stoi"),
+        (("--metrics", "stio", "a", "b"), "did you mean 'stoi'"),
         (("--metrics", ",", "a", "b"), "no metrics"),
         (("--ref", CLEAN, NOISY, "--shard", "3/2"), "3/2"),
         (("a.wav", "b.wav", "--shard", "1/2"), "for lists"),

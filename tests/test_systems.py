@@ -246,7 +246,7 @@ def test_a_scored_list_is_grouped_into_bins(tmp_path, se):
         (["--table", "md", "n.tsv,none.json"], ["none.json", "se-count MODEL --json"]),
         (["--table", "md", "n.tsv,n.json"], ["n.json", "not JSON"]),
         (["--table", "md", "n.tsv", "--metrics", "stoi"], ["'stoi'", "si_sdr"]),
-        (["--table", "md", "n.tsv", "--against", "x"], ["--against x", "there are n"]),
+        (["--table", "md", "n.tsv", "--against", "x"], ["--against x", "known: n"]),
         (["--table", "tsv", "n.tsv", "--by", "n.tsv:si_sdr"], ["Markdown"]),
         (["--table", "md", "n.tsv", "--bins", "1,2"], ["--bins needs --by"]),
         (["--table", "md", "n.tsv", "--by", "n.tsv:si_sdr", "--bins", "2,1"], ["--bins 2,1", "rise"]),

@@ -7,17 +7,16 @@ values, nested at most 20 deep.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 import os
 import types
 import typing
 from pathlib import Path
-from typing import Any, Iterable, Mapping, Sequence, TypeVar
+from typing import Any, Mapping, Sequence, TypeVar
 
 import yaml
 
-from setk.core.errors import UserError
+from setk.core.errors import UserError, nearest
 from setk.core.files import check_readable
 
 T = TypeVar("T")
@@ -105,12 +104,6 @@ def read_yaml(path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: has no 'key: value' lines")
     return data
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to say of a name that is none of `known`: the nearest, or all of them."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    return f"did you mean {near[0]!r}?" if near else "known: " + (", ".join(known) or "none")
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str) -> T:

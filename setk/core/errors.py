@@ -1,4 +1,8 @@
-"""The exceptions that a user can act on."""
+"""The exceptions that a user can act on, and what to say of an unknown name."""
+
+from __future__ import annotations
+
+from typing import Iterable
 
 
 class UserError(Exception):
@@ -22,3 +26,12 @@ class Truncated(AudioError):
 
     def __reduce__(self):
         return Truncated, (str(self), self.seconds)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """What to say of a name that is none of `known`: the nearest, or all of them."""
+    import difflib
+
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else "known: " + (", ".join(known) or "none")

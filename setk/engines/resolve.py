@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 from setk import pretrained
-from setk.core.errors import UserError
+from setk.core.errors import UserError, nearest
 from setk.engines.base import Engine
 from setk.engines import native
 from setk.engines.native import NativeEngine
@@ -233,10 +233,9 @@ def _path(spec: str) -> Path | None:
     if spec in included:
         return included[spec]
     from setk import models
-    from setk.core import config
 
     if spec in models.presets():
         return None
     raise UserError(
-        f"no model is called '{spec}'; {config.nearest(spec, sorted({*included, *models.presets()}))}; or use the path of a file"
+        f"no model is called '{spec}'; {nearest(spec, sorted({*included, *models.presets()}))}; or use the path of a file"
     )

@@ -22,14 +22,13 @@ a difference of two scores. `composite` is a formula over other scores, so that 
 
 from __future__ import annotations
 
-import difflib
 import math
 from importlib import util
 from typing import Iterable, Sequence
 
 import numpy as np
 
-from setk.core.errors import UserError
+from setk.core.errors import UserError, nearest
 from setk.metrics import bss, composite, dnsmos, lsd, pesq, sdr, segmental, stoi
 from setk.metrics.metric import Extras, Metric, Scores, undefined
 
@@ -60,11 +59,7 @@ def select(names: Iterable[str], extras: Extras = Extras()) -> tuple[str, ...]:
         raise UserError(f"no metrics named; there are {', '.join(METRICS)}")
     for name in names:
         if name not in METRICS:
-            near = difflib.get_close_matches(name, METRICS, 1)
-            raise UserError(
-                f"metric '{name}' is unknown; "
-                + (f"did you mean {near[0]}?" if near else f"there are {', '.join(METRICS)}")
-            )
+            raise UserError(f"metric '{name}' is unknown; {nearest(name, METRICS)}")
         if reason := availability(name, extras):
             raise UserError(f"{name} {reason}, or choose other --metrics")
     return names

@@ -20,7 +20,7 @@ from torch import nn
 
 from setk.core import config, registry
 from setk.audio.stft import Transform
-from setk.core.errors import UserError
+from setk.core.errors import UserError, nearest
 from setk.nn.quantization import Scheme, quantize, unquantized
 
 State = tuple[torch.Tensor, ...]
@@ -183,7 +183,7 @@ def _imported(name: str, path: Path) -> Any:
 
 
 def unknown(name: str, known: Iterable[str]) -> UserError:
-    return UserError(f"no model is called '{name}'; {config.nearest(name, known)}")
+    return UserError(f"no model is called '{name}'; {nearest(name, known)}")
 
 
 def presets() -> dict[str, tuple[str, Any]]:

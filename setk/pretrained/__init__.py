@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, Iterator
 
-from setk.core.errors import UserError
+from setk.core.errors import UserError, nearest
 
 SUFFIXES = (".pt", ".onnx")
 INDEX = Path(__file__).with_name("index.json")
@@ -29,11 +29,7 @@ def find(spec: str) -> Path:
         return Path(spec)
     known = included()
     if spec not in known:
-        from setk.core import config
-
-        raise UserError(
-            f"no trained model is called '{spec}'; {config.nearest(spec, known)}; or use the path of a file"
-        )
+        raise UserError(f"no trained model is called '{spec}'; {nearest(spec, known)}; or use the path of a file")
     return known[spec]
 
 

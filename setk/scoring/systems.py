@@ -14,7 +14,7 @@ from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from setk.core.errors import UserError
+from setk.core.errors import UserError, nearest
 from setk.core.files import atomic_path
 from setk.data.index import ABSENT
 from setk.scoring.compare import compare
@@ -226,9 +226,7 @@ def _named(systems: Sequence[System], name: str) -> System:
     for system in systems:
         if system.name == name:
             return system
-    raise UserError(
-        f"--against {name}: no system has that name; there are {', '.join(system.name for system in systems)}"
-    )
+    raise UserError(f"--against {name}: no system has that name; {nearest(name, [system.name for system in systems])}")
 
 
 def _cost(system: System, key: str) -> str:

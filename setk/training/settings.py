@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Mapping, Sequence
 
 from setk.core import config
-from setk.core.errors import UserError
+from setk.core.errors import UserError, nearest
 from setk.nn.quantization import Scheme
 from setk.training import ranges
 
@@ -185,8 +185,9 @@ def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
             f"{conf}: steps {settings.steps} and epochs {settings.epochs:g}: set exactly one of them, above 0"
         )
     for key, known in Settings.CHOICES.items():
-        if getattr(settings, key) not in known:
-            raise UserError(f"{conf}: {key}: '{getattr(settings, key)}' is unknown; known: {', '.join(known)}")
+        value = getattr(settings, key)
+        if value not in known:
+            raise UserError(f"{conf}: {key}: '{value}' is unknown; {nearest(value, known)}")
     _check_losses(conf, settings)
     settings = _with_best(conf, settings)
     if settings.mixing.clean_only + settings.mixing.noise_only > 1:
@@ -211,7 +212,7 @@ def _check_losses(conf: str, settings: Settings) -> None:
         raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
     for name in settings.losses:
         if name not in LOSSES:
-            raise UserError(f"{conf}: losses: '{name}' is unknown; known: {', '.join(LOSSES)}")
+            raise UserError(f"{conf}: losses: '{name}' is unknown; {nearest(name, LOSSES)}")
 
 
 def _with_best(conf: str, settings: Settings) -> Settings:

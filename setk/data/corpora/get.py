@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Generator, Iterator, Sequence
 
 import setk
-from setk.core.config import nearest
-from setk.core.errors import UserError
+from setk.core.errors import UserError, nearest
 from setk.core.files import make_dir, write_text
 from setk.data.corpora.archives import CORPORA, GB, Archive, Corpus
 from setk.data.datadir import Watch

@@ -18,7 +18,7 @@ from typing import Any, Iterable, Mapping, Sequence
 
 from setk import metrics
 from setk.audio import Location
-from setk.core.errors import UserError
+from setk.core.errors import UserError, nearest
 from setk.core.files import write_text
 from setk.scoring.report import media
 from setk.scoring.report.histogram import histogram
@@ -49,7 +49,7 @@ def write_report(
     names = list(summary["metrics"])
     by = by or ("pesq_wb" if "pesq_wb" in names else names[0])
     if by not in names:
-        raise UserError(f"'{by}' is not in the table, so it cannot order the report; known: {', '.join(names)}")
+        raise UserError(f"'{by}' is not in the table, so it cannot order the report; {nearest(by, names)}")
     low, high = _extremes(rows, by, worst, best)
     write_text(
         path,
