@@ -157,6 +157,17 @@ def test_a_bad_id_changes_nothing(tmp_path):
     assert lists(tmp_path) == before and os.listdir(tmp_path) == sorted(before, key=os.listdir(tmp_path).index)
 
 
+@pytest.mark.parametrize(
+    "tables, words", [(["utt2spk"], "not a complete"), (["noisy.scp", "clean.scp", "utt2spd"], "'utt2spk'")]
+)
+def test_tables_that_are_no_data_directory_replace_none(tmp_path, tables, words):
+    DataDir.write(tmp_path, {"noisy.scp": {"a": "n.wav"}, "clean.scp": {"a": "c.wav"}})
+    before = lists(tmp_path)
+    with pytest.raises(UserError, match=words):
+        DataDir.write(tmp_path, {name: {"a": "b"} for name in tables})
+    assert lists(tmp_path) == before
+
+
 @pytest.mark.parametrize("value", ["", " ", "x\nb y.wav", "x.wav ", "x\0.wav", os.fsdecode(b"\xff.wav")])
 def test_a_value_that_a_line_cannot_hold_is_refused(tmp_path, value):
     with pytest.raises(UserError, match="^a: .* cannot be in a list"):

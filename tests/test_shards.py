@@ -403,6 +403,19 @@ def test_a_shard_whose_wavs_went_bad_since_is_not_taken_for_the_new_one(tmp_path
         Shards(tmp_path / "out", "pairs")
 
 
+def test_a_mistyped_option_costs_no_shard(tmp_path, rng, se):
+    write_pairs(tmp_path, rng, 4)
+    command = ("prep", "shards", tmp_path, tmp_path / "out", "--shard-size", 2)
+    assert se(*command).returncode == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("*.h5")}
+    assert se(*command, "--rate", 48000).returncode == 1
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+    with pytest.raises(UserError, match="not complete"):
+        Shards(tmp_path / "out", "pairs")
+    assert "2 kept" in (done := se(*command)).err and done.returncode == 0
+    assert len(Shards(tmp_path / "out", "pairs").ids) == 4
+
+
 def test_nan_found_while_copying_leaves_no_file(tmp_path, rng, se):
     write_pairs(tmp_path, rng, 3)
     path = Path(read_list(tmp_path / "clean.scp")["u1"])

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from conftest import COMMANDS, MINI, PATIENCE, ROOT, SMALL, command, stopping
-from setk import checkpoint, models
+from setk import audio, checkpoint, models
 from setk.core.errors import UserError
 from setk.training import loop
 
@@ -124,6 +124,97 @@ def test_a_finished_run_is_left_alone(work, whole):
     before = {p.name: p.stat().st_mtime_ns for p in whole.glob("*.pt")}
     finish(work, whole)
     assert before == {p.name: p.stat().st_mtime_ns for p in whole.glob("*.pt")}
+
+
+def test_a_finished_run_without_its_best_checkpoint_says_so(work, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "gone")
+    (tmp_path / "gone/best.pt").unlink()
+    assert "best.pt: is gone" in finish(work, tmp_path / "gone", code=2).err
+
+
+def test_the_validation_set_may_move(work, whole, tmp_path):
+    """As the training data may: on another machine both lie elsewhere. Pairs of other lengths are another set."""
+    shutil.copytree(whole, tmp_path / "moved")
+    (tmp_path / "valid").mkdir()
+    for name in ("noisy", "clean"):
+        lines = [line.split(" ", 1) for line in (work / f"valid/{name}.scp").read_text().splitlines()]
+        for utt, path in lines:
+            shutil.copy(path, tmp_path / f"{name}_{utt}.flac")
+        (tmp_path / f"valid/{name}.scp").write_text("".join(f"{u} {tmp_path}/{name}_{u}.flac\n" for u, _ in lines))
+    elsewhere = ("train", work / "conf.yaml", "--train", work / "shards", "--valid", tmp_path / "valid", "--out")
+    assert COMMANDS(*elsewhere, tmp_path / "moved").returncode == 0
+    for name in ("noisy", "clean"):
+        path = tmp_path / f"{name}_{lines[0][0]}.flac"
+        x, rate = audio.read_mono(str(path))
+        audio.write(path, x[1:], rate)
+    refused = COMMANDS(*elsewhere, tmp_path / "moved")
+    assert refused.returncode == 2 and "the validation set" in refused.err
+
+
+def test_a_fresh_start_from_the_own_best_model_survives_a_kill(work, whole, tmp_path):
+    """best.pt, which --fresh removes, is in the state of step 0 from the first moment."""
+    out = tmp_path / "own"
+    shutil.copytree(whole, out)
+    begun = weights(out / "best.pt")
+    more = ("--set", "steps=15")
+    code = (
+        "import os, sys\nfrom setk.training import loop\nloop.Run.go = lambda run, valid: os.kill(os.getpid(), 9)\n"
+        "from setk.cli.train import main\nmain()"
+    )
+    argv = map(str, arguments(work, out, "--init", out / "best.pt", "--fresh", *more))
+    killed = subprocess.run([sys.executable, "-P", "-c", code, *argv], capture_output=True, text=True)
+    assert killed.returncode == -9 and not (out / "best.pt").exists(), killed.stderr
+    assert all(torch.equal(x, begun[name]) for name, x in checkpoint.read(out / "resume.pt")["smoothed"].items())
+    finish(work, out, "--init", out / "best.pt", *more)
+
+
+def test_the_mean_of_a_training_is_not_overwritten_by_average(work, whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "mean")
+    shutil.copy(whole / "average.pt", tmp_path / "mean/best.pt")
+    done = COMMANDS(
+        "train",
+        "average",
+        tmp_path / "mean/best.pt",
+        whole / "last.pt",
+        whole / "average.pt",
+        "--valid",
+        work / "valid",
+    )
+    assert done.returncode == 2 and "OUT comes first" in done.err
+
+
+@pytest.mark.parametrize(
+    "option, words", [("--valid", "lists no utterances"), ("--metrics", "'si_sdri' compares with the noisy signal")]
+)
+def test_average_checks_what_it_scores_with(work, whole, tmp_path, option, words):
+    for name in ("noisy", "clean"):
+        (tmp_path / f"{name}.scp").touch()
+    given = {
+        "--valid": work / "valid",
+        "--metrics": "stoi",
+        option: {"--valid": tmp_path, "--metrics": "si_sdri"}[option],
+    }
+    done = COMMANDS(
+        "train",
+        "average",
+        tmp_path / "out.pt",
+        whole / "last.pt",
+        whole / "best.pt",
+        *(x for pair in given.items() for x in pair),
+    )
+    assert done.returncode == 2 and words in done.err and not (tmp_path / "out.pt").exists()
+
+
+@pytest.mark.parametrize("empty", ["noisy clean", "speech", "noise"])
+def test_empty_lists_are_refused(work, tmp_path, empty):
+    from setk.training.data import open_sources
+
+    if "clean" not in empty:
+        shutil.copytree(work / "mixed", tmp_path, dirs_exist_ok=True)
+    for name in empty.split():
+        (tmp_path / f"{name}.scp").write_text("")
+    with pytest.raises(UserError, match=f"the lists of .*{empty.split()[0]}.* name no utterances"):
+        open_sources(tmp_path)
 
 
 def test_a_finished_run_reports_the_score_of_best_pt_again(work, whole, tmp_path):
@@ -338,7 +429,6 @@ def test_no_included_config_chooses_by_what_its_loss_models(name):
 
 
 def test_a_training_is_as_long_as_steps_or_epochs_say_and_the_last_setting_wins(work):
-    from setk.core.errors import UserError
     from setk.training.settings import in_steps, resolve
 
     conf = str(work / "conf.yaml")
@@ -401,10 +491,19 @@ def test_a_run_that_goes_on_after_all_forgets_the_mean_of_its_early_end(work):
     finish(work, early, *settings, "--set=patience=1")
     ended = checkpoint.read(early / "best.pt")
     # At this rate the mean is no better; where it is, this is what the early end leaves.
-    checkpoint.write(early / "best.pt", {**ended, "provenance": {**ended["provenance"], "mean_of": [1, 2]}})
+    checkpoint.write(early / "best.pt", {**ended, "provenance": {**ended["provenance"], "mean_of_steps": [1, 2]}})
     finish(work, early, *settings)
     assert_same_run(whole, early)
-    assert "mean_of" not in checkpoint.read(early / "best.pt")["provenance"]
+    assert "mean_of_steps" not in checkpoint.read(early / "best.pt")["provenance"]
+
+
+@pytest.mark.parametrize("name", ["meta", "mps", "gpu"])
+def test_a_device_that_setk_does_not_use_is_refused(name):
+    from setk.core.errors import UserError
+    from setk.training.ranks import pick_device
+
+    with pytest.raises(UserError, match=f"device '{name}' is unknown; auto, cpu or cuda"):
+        pick_device(name)
 
 
 def test_a_dry_run_tells_what_training_would_take_and_writes_nothing(work):
@@ -517,7 +616,9 @@ def test_a_step_without_a_finite_gradient_leaves_weights_and_statistics_as_they_
     "overrides, words",
     [
         (["precision=fp16"], "float32, tf32, bf16"),
-        (["ema=1"], "ema=1: 1 is outside"),
+        (["ema=1"], "ema=1: 1 is outside 0 ... below 1"),
+        (["losses={}"], "losses: {compressed_magnitude"),
+        (["metrics=[stoi]", "best={stoi: 0}"], "all weights are 0"),
         (["accumulate=0"], "accumulate=0: 0 is outside"),
         (["accumulate=3"], "cannot be divided evenly"),
     ],

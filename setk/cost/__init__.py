@@ -9,7 +9,7 @@ from setk.cost import legacy, macs, ptflops
 from setk.cost.ledger import Layer
 from setk.cost.timing import timing
 from setk.engines import Engine
-from setk.core.errors import UserError, nearest
+from setk.core.errors import UserError
 from setk.models import Model, count_parameters
 
 CONVENTIONS = {"setk": macs.layers, "ptflops": ptflops.layers, "legacy": legacy.layers}
@@ -22,7 +22,7 @@ def layers(model: Model, convention: str = "setk", seconds: float = 1.0) -> list
     with it.
     """
     if convention not in CONVENTIONS:
-        raise UserError(f"no convention is called '{convention}'; {nearest(convention, CONVENTIONS)}")
+        raise UserError(f"no convention is called '{convention}'; known: {', '.join(CONVENTIONS)}")
     return CONVENTIONS[convention](model, seconds)
 
 

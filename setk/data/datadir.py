@@ -15,7 +15,7 @@ from typing import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from setk.audio import Location
-from setk.core.errors import UserError
+from setk.core.errors import UserError, nearest
 from setk.core.files import finish_replacement, replace_together
 from setk.data.index import ABSENT, IndexedList
 from setk.data.lists import Faults, Table, format_list, read_list, read_wavs
@@ -23,6 +23,7 @@ from setk.data.lists import Faults, Table, format_list, read_list, read_wavs
 PAIR = ("noisy", "clean")
 MIXED = ("speech", "noise")
 LISTS = ("noisy.scp", "clean.scp", "speech.scp", "noise.scp", "rir.scp")
+_NEEDS = "it needs noisy.scp and clean.scp, or speech.scp and noise.scp"
 TABLES = ("utt2dur", "utt2spk", "utt2snr", "noise2kind")
 TEXTS = ("utt2spk", "noise2kind")  # the other tables hold numbers
 
@@ -50,9 +51,7 @@ class DataDir:
         finish_replacement(self.path)
         kinds = [kind for kind in (PAIR, MIXED) if all((self.path / f"{s}.scp").is_file() for s in kind)]
         if not kinds:
-            raise UserError(
-                f"{path}: is not a data directory: it needs noisy.scp and clean.scp, or speech.scp and noise.scp"
-            )
+            raise UserError(f"{path}: is not a data directory: {_NEEDS}")
         self.streams: tuple[str, ...] = kinds[0]
         if self.streams == MIXED and (self.path / "rir.scp").is_file():
             self.streams += ("rir",)
@@ -65,8 +64,17 @@ class DataDir:
 
         The directory is replaced as a unit: if the process is killed, the directory has either all old or all new
         lists. Lists and tables of an earlier run that are not in `tables` are removed, since they may be of other
-        utterances. Raises UserError on an id that cannot be one.
+        utterances. Raises UserError, and writes nothing, on an id that cannot be one, on a name that is none of these, and
+        without the lists of either kind.
         """
+        if unknown := tables.keys() - {*LISTS, *TABLES}:
+            raise UserError(
+                f"{path}: '{min(unknown)}' is not a list or table of a data directory; {nearest(min(unknown), [*LISTS, *TABLES])}"
+            )
+        if not any(tables.keys() >= {f"{stream}.scp" for stream in kind} for kind in (PAIR, MIXED)):
+            raise UserError(
+                f"{path}: {', '.join(tables)}: not a complete data directory, which replaces the lists there; {_NEEDS}"
+            )
         replace_together(
             path, {name: format_list(table) for name, table in tables.items()}, {*LISTS, *TABLES} - tables.keys()
         )

@@ -252,7 +252,7 @@ def config_values(name: str, preset: str | None, overrides: Mapping[str, Any]) -
     """Resolved config of model `name`: `preset`'s values (defaults for None) with `overrides` on top."""
     cls = model_class(name)
     if preset is not None and preset not in cls.presets:
-        raise unknown(preset, cls.presets)
+        raise UserError(f"{name} has no preset called '{preset}'; {nearest(preset, cls.presets)}")
     base = config.plain(cls.presets[preset] if preset else cls.Config())
     return config.plain(config.build(cls.Config, {**base, **overrides}, f"model {name}"))
 

@@ -32,7 +32,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
-from setk.core.errors import UserError, nearest
+from setk.core.errors import UserError
 from setk.nn.gru import GroupedGRU
 from setk.nn.matrices import NORMS, matrices
 
@@ -48,7 +48,7 @@ class Scheme:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise UserError(f"quantization: method '{self.method}' is unknown; {nearest(self.method, METHODS)}")
+            raise UserError(f"quantization: method '{self.method}' is unknown; known: {', '.join(METHODS)}")
         if self.observe < 1:
             raise UserError(f"quantization: observe {self.observe}: 1 or more")
 

@@ -14,7 +14,8 @@ from setk.core.errors import UserError
 from setk.core.files import check_distinct
 from setk.models import Model
 from setk.training.ranks import joined
-from setk.training.validation import validate
+from setk.training.settings import check_metrics
+from setk.training.validation import check_pairs, validate
 
 
 class Smoothed:
@@ -57,6 +58,7 @@ def average(
 
     Raises UserError if the checkpoints are not of one model, and if `out` is one of them or another file than a mean.
     """
+    check_metrics(metrics, "--metrics")
     check_distinct({"OUT": out}, paths)
     if out.exists() and "mean_of" not in checkpoint.read(out)["provenance"]:
         raise UserError(f"{out}: exists, and is not a mean of checkpoints; OUT comes first, and must be a new file")
@@ -69,6 +71,7 @@ def average(
             about.get("quantization"),
         ):
             raise UserError(f"{path}: not the same model, or not the same config, as {paths[-1]}")
+    check_pairs(pairs, model.sample_rate)
     model.load_state_dict(mean_weights([source.state_dict() for source, _ in found]))
     with joined("cpu") as ranks:
         scores = validate(model, dict(pairs), metrics, ranks, say)

@@ -46,6 +46,10 @@ class WavSource:
 
     def __init__(self, streams: dict[str, dict[str, Location]], kinds: dict[str, str] | None = None):
         self.streams = streams
+        if not all(streams.values()):
+            raise UserError(
+                f"the lists of {', '.join(streams)} name no utterances; se-prep check reports what is wrong"
+            )
         self.ids = sorted(next(iter(streams.values())), key=str.encode)  # as those of shards
         self.kind = [kinds[utt] for utt in self.ids] if kinds else []
         infos = [[table[utt].probe() for table in streams.values()] for utt in self.ids]

@@ -93,16 +93,15 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:
-    check_pairs(valid, run.model.sample_rate)
+    known_by = check_pairs(valid, run.model.sample_rate)
     if run.ranks.first:
         _keep_own_config(run)
-    run.begin_with(init, valid)
-    begun = begin_from(init, run.s) if init and fresh else None  # may be what is deleted now
+    run.begin_with(init, known_by)
     if fresh and run.ranks.first:
-        run.clear()
+        run.start_over(begin_from(init, run.s) if init else None)
     run.ranks.any(False)  # nobody reads what the first still clears
     if not run.resume() and init:
-        run.start_from(begun or begin_from(init, run.s))
+        run.start_from(begin_from(init, run.s))
     if run.s.warmup >= run.s.steps:
         run.say(
             f"warning: warmup: its {run.s.warmup} steps do not end within the {run.s.steps} of the training, so lr is not reached"
@@ -154,6 +153,7 @@ def rehearse(
 
 def _estimate(run: Run, valid: Pairs) -> dict[str, float]:
     """Parameters, hours of data, epochs, speed, and the hours that training would take."""
+    check_pairs(valid, run.model.sample_rate)
     some = dict(list(valid.items())[: 4 * run.ranks.world])
     with closing(loader(run.data, range(REHEARSED + 2), run.s.workers, run.ranks)) as steps:
         for k, batches in enumerate(steps):

@@ -69,7 +69,8 @@ def check(settings: Any, where: str) -> None:
         values = value if isinstance(value, tuple) else (value,)
         for one in values:
             if not low <= one <= high:
-                raise UserError(f"{where}: {key}: {one:g} is outside {low:g} ... {high:g}")
+                most = "below 1" if (low, high) == BELOW_ONE else f"{high:g}"
+                raise UserError(f"{where}: {key}: {one:g} is outside {low:g} ... {most}")
         if key not in UNORDERED and list(values) != sorted(values):
             raise UserError(f"{where}: {key}: {list(values)} is reversed; write the lower value first")
 

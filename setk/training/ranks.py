@@ -130,8 +130,11 @@ def pick_device(name: str, local_rank: int = 0) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        known = device.type in ("cpu", "cuda")
     except RuntimeError:
-        raise UserError(f"device '{name}' is unknown; auto, cpu or cuda") from None
+        known = False
+    if not known:
+        raise UserError(f"device '{name}' is unknown; auto, cpu or cuda")
     if device.type == "cuda":
         if not torch.cuda.is_available():
             raise UserError("device cuda: no GPU is to be seen here; use device=cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import shutil
 import signal
 import time
@@ -18,6 +19,7 @@ from setk.core import config
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
 from setk.core.rng import rng
+from setk.pretrained import is_file_name
 from setk.training.averages import Smoothed, mean_weights
 from setk.training.data import TrainingData, loader
 from setk.training.history import History
@@ -118,12 +120,12 @@ class Run:
         kept = {k: v for k, v in config.plain(self.s).items() if k not in Settings.FREE}
         return {**kept, "data": self.data.digest, **self._begun}
 
-    def begin_with(self, init: str | None, valid: Pairs) -> None:
-        """Note what the run starts from and validates on."""
-        listed = sorted((utt, *map(str, pair)) for utt, pair in valid.items())
+    def begin_with(self, init: str | None, valid: Mapping[str, object]) -> None:
+        """Note what the run starts from, and what each pair that it validates on is known by (`check_pairs`)."""
+        listed = repr(sorted(valid.items())).encode(errors="surrogateescape")
         self._begun = {
-            "--init": init,
-            "valid": hashlib.sha256(repr(listed).encode(errors="surrogateescape")).hexdigest(),
+            "--init": os.path.abspath(init) if init and is_file_name(init) else init,
+            "valid": hashlib.sha256(listed).hexdigest(),
         }
 
     def start_from(self, begun: models.Model) -> None:
@@ -131,11 +133,14 @@ class Run:
         for model in (self.model, self.result):
             model.load_state_dict(begun.state_dict())
 
-    def clear(self) -> None:
-        """Remove what an earlier run left."""
+    def start_over(self, begun: models.Model | None) -> None:
+        """Remove what an earlier run left. The weights of `begun`, whose file may be part of that, are in the state of step 0."""
+        self.states.clear()
+        if begun:
+            self.start_from(begun)
+            self.save()
         for name in ("history.tsv", "best.pt", "last.pt", "average.pt"):
             (self.out / name).unlink(missing_ok=True)
-        self.states.clear()
         self._keep_candidates(set())
 
     def save(self) -> None:
@@ -183,7 +188,8 @@ class Run:
         self.hours = state["hours"]
         self.history.restore(state["history"])
         self._candidates_before = set(self.candidates)
-        self.say(f"resuming {self.out} at step {self.step} of {self.s.steps}")
+        if self.step:
+            self.say(f"resuming {self.out} at step {self.step} of {self.s.steps}")
         return True
 
     def go(self, valid: Pairs) -> int:
@@ -226,7 +232,7 @@ class Run:
     def _forget_mean(self) -> None:
         """Undo the mean of an end that patience made, and that is none now: best.pt is the best validation again."""
         best = self.out / "best.pt"
-        if best.exists() and "mean_of" in checkpoint.read(best)["provenance"]:
+        if best.exists() and "mean_of_steps" in checkpoint.read(best)["provenance"]:
             step = self.history.rows[self.ranking[0]]["step"]
             with atomic_path(best) as copy:
                 shutil.copyfile(self.out / "average" / f"{step}.pt", copy)
@@ -360,10 +366,14 @@ class Run:
                 + "  ".join(f"{n} {v:.3f}" for n, v in scores.items())
             )
             if self.s.merit(scores) > self.s.merit(best):
-                self._write("best.pt", mean, scores, mean_of=steps)
-            self._write("average.pt", mean, scores, mean_of=steps)
+                self._write("best.pt", mean, scores, mean_of_steps=steps)
+            self._write("average.pt", mean, scores, mean_of_steps=steps)
         kept = self.out / "best.pt"
-        if self.ranking and kept.exists():  # it can be a mean, which is in no row of history
+        if self.ranking and self.ranks.first:  # it can be a mean, which is in no row of history
+            if not kept.exists():
+                raise UserError(
+                    f"{kept}: is gone, and the training has ended; use another --out, or --fresh to start over"
+                )
             scores = checkpoint.read(kept)["scores"]["valid"]
             best = {name: scores[name] for name in best}
         early = f"no better {' and '.join(best)} in {self.s.patience} validations; " if self.step < self.s.steps else ""

@@ -187,7 +187,7 @@ def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
     for key, known in Settings.CHOICES.items():
         value = getattr(settings, key)
         if value not in known:
-            raise UserError(f"{conf}: {key}: '{value}' is unknown; {nearest(value, known)}")
+            raise UserError(f"{conf}: {key}: '{value}' is unknown; known: {', '.join(known)}")
     _check_losses(conf, settings)
     settings = _with_best(conf, settings)
     if settings.mixing.clean_only + settings.mixing.noise_only > 1:
@@ -209,7 +209,7 @@ def _check_losses(conf: str, settings: Settings) -> None:
     from setk.training.losses import LOSSES
 
     if not settings.losses:
-        raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{magnitude: 1.0}}'")
+        raise UserError(f"{conf}: losses: at least one is needed, as in 'losses: {{compressed_magnitude: 1.0}}'")
     for name in settings.losses:
         if name not in LOSSES:
             raise UserError(f"{conf}: losses: '{name}' is unknown; {nearest(name, LOSSES)}")
@@ -217,20 +217,27 @@ def _check_losses(conf: str, settings: Settings) -> None:
 
 def _with_best(conf: str, settings: Settings) -> Settings:
     """The settings with weights of metrics by which checkpoints are chosen. Raises UserError on metrics that cannot choose."""
-    from setk.metrics import METRICS, select
-
-    for name in select(settings.metrics):
-        if METRICS[name].gain_of:
-            raise UserError(
-                f"{conf}: metrics: '{name}' compares with the noisy signal; take '{METRICS[name].gain_of}', which ranks models the same way"
-            )
-    if settings.best is None:
+    check_metrics(settings.metrics, f"{conf}: metrics")
+    if not settings.best:
         chosen = {name: weight for name, weight in BALANCED.items() if name in settings.metrics}
         settings = dataclasses.replace(settings, best=chosen or settings.metrics[0])
     for name in settings.weights:
         if name not in settings.metrics:
             raise UserError(f"{conf}: best: '{name}' is not among the metrics {', '.join(settings.metrics)}")
+    if not any(settings.weights.values()):
+        raise UserError(f"{conf}: best: all weights are 0, so no checkpoint is better than another")
     return settings
+
+
+def check_metrics(names: Sequence[str], where: str) -> None:
+    """Raise UserError on a metric that is unknown, or that compares with the noisy signal."""
+    from setk.metrics import METRICS, select
+
+    for name in select(names):
+        if plain := METRICS[name].gain_of:
+            raise UserError(
+                f"{where}: '{name}' compares with the noisy signal; take '{plain}', which ranks models the same way"
+            )
 
 
 def check_defined(settings: Settings, rate: int) -> None:

@@ -16,28 +16,35 @@ from setk.training.ranks import Ranks
 MOST_FAULTS = 5  # that are named
 
 
-def check_pairs(pairs: Mapping[str, tuple[str, str]], rate: int) -> None:
-    """Raise UserError, with the first faults, if a pair of files (utt -> noisy, clean) is not mono at `rate` Hz and of one length."""
-    faults = [fault for utt, pair in pairs.items() if (fault := _fault(pair, rate))]
+def check_pairs(pairs: Mapping[str, tuple[str, str]], rate: int) -> dict[str, int | tuple[str, str]]:
+    """What each pair (utt -> noisy, clean) is known by wherever it lies: the samples of its files, or its commands as they are. Raises
+    UserError, with the first faults, if files are not mono at `rate` Hz and of one length, and without any pair."""
+    if not pairs:
+        raise UserError("--valid: lists no utterances; se-prep check reports what is wrong")
+    known_by: dict[str, int | tuple[str, str]] = {}
+    faults = []
+    for utt, pair in pairs.items():
+        try:
+            known_by[utt] = _samples(pair, rate) if all(Location.parse(text).is_file for text in pair) else pair
+        except AudioError as e:
+            faults.append(str(e))
     if faults:
         more = f"; and {len(faults) - MOST_FAULTS} more" if len(faults) > MOST_FAULTS else ""
         raise UserError(
             f"--valid: {'; '.join(faults[:MOST_FAULTS])}{more}; se-prep check names all faults, se-prep fix removes them"
         )
+    return known_by
 
 
-def _fault(pair: tuple[str, str], rate: int) -> str:
+def _samples(pair: tuple[str, str], rate: int) -> int:
     locations = [Location.parse(text) for text in pair]
-    if not all(location.is_file for location in locations):
-        return ""  # to probe a command is to run it
-    try:
-        infos = [location.probe() for location in locations]
-        for location, info in zip(locations, infos):
-            audio.check_mono(location, info.channels, info.rate, rate)
-    except AudioError as e:
-        return str(e)
+    infos = [location.probe() for location in locations]
+    for location, info in zip(locations, infos):
+        audio.check_mono(location, info.channels, info.rate, rate)
     noisy, clean = (info.frames for info in infos)
-    return "" if noisy == clean else f"{pair[0]}: has {noisy} samples, and {pair[1]} {clean}"
+    if noisy != clean:
+        raise AudioError(f"{pair[0]}: has {noisy} samples, and {pair[1]} {clean}")
+    return noisy
 
 
 def validate(

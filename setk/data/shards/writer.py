@@ -106,8 +106,8 @@ def write_shards(
 
     `part` = "k/n" writes every n-th file from the k-th. Shards that are complete and made from the same inputs
     are kept. Every utterance must be mono, and at `rate` Hz unless a `resampler` (see `audio.resample`) converts it;
-    a shard with one that is not fails and names them all. A shard that is out of date, and the list, are removed before it is made
-    again; the lists are written by the job that finds all shards complete.
+    a shard with one that is not fails and names them all. Where a shard is out of date the list is removed; a shard of other
+    inputs is replaced when the new one is complete. The lists are written by the job that finds all shards complete.
     """
     if size < 1:
         raise UserError(f"--shard-size {size}: must be at least 1 utterance")
@@ -225,9 +225,11 @@ def make_shard(job: ShardJob) -> ShardDone:
                 int(f["samples"][:].sum() if "samples" in f else f["offset"][-1]) / job.rate,
             )
         return done
-    # The old shard is removed first: if its utterances turn out bad, it must not be mistaken for the new one.
+    # Without the list the set is not complete. A shard of other inputs stays until the new one is there, since a mistyped option must not
+    # cost a set; one of the same, whose wavs have changed since, would be taken for the new one if these turn out bad.
     job.list_path.unlink(missing_ok=True)
-    job.path.unlink(missing_ok=True)
+    if _made_of(job.path)[0] == job.inputs:
+        job.path.unlink()
     try:
         samples = np.array(_each(job, done, _probe_utterance), np.int64)
         offset = np.cumsum([0, *map(job.feature.rows, samples.tolist())], dtype=np.int64)
