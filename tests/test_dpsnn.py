@@ -6,6 +6,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 import time
 
 import numpy as np
@@ -480,6 +481,33 @@ def test_a_value_of_the_config_is_set_by_the_commands(se, trained, tmp_path):
 
 
 # Through the commands.
+
+
+@pytest.mark.parametrize("layer, count, longest", [("readout", 9, 0.5), ("adaptive", 7, 0.1)])
+def test_slow_neurons_remember_for_longer(tmp_path, trained, layer, count, longest):
+    """The least used neurons of a layer get the time constants; what they do is as stated, and all others are as they were."""
+    out = tmp_path / "slow.pt"
+    script = [sys.executable, "-P", ROOT / "recipes/open/slow_neurons.py", trained, out, layer, count, longest]
+    subprocess.run(list(map(str, script)), check=True)
+    (before, _), (after, about) = checkpoint.load(trained), checkpoint.load(out)
+    assert about["provenance"]["slow"] == {layer: [count, longest]}
+    old, new = (model.readout if layer == "readout" else model.blocks[0].srnn for model in (before, after))
+    slow = old.alpha != new.alpha
+    taus = -0.0025 / torch.sigmoid(new.alpha[slow].detach().double()).log()
+    assert int(slow.sum()) == count and float(taus.max()) == pytest.approx(longest, rel=1e-3)
+    assert torch.equal(old.dense.weight[~slow], new.dense.weight[~slow])
+    if layer == "readout":
+        used = before.mask.weight.norm(dim=0)
+        assert used[slow].max() <= used[~slow].min()
+        with torch.no_grad():
+            before.mask.weight[:, slow] = 0
+            wave = 0.1 * torch.randn(1, 8000)
+            assert torch.equal(before.enhance(wave), after.enhance(wave))
+    else:
+        per_hop = [(1 - torch.sigmoid(some.alpha))[slow] * some.recurrent.weight[slow, 0] for some in (old, new)]
+        part = (per_hop[1] / per_hop[0]).detach()
+        assert float(part.max()) == pytest.approx(1, rel=1e-3) and float(part.min()) < 0.9
+        assert torch.equal(before.readout.dense.weight, after.readout.dense.weight)
 
 
 @pytest.fixture(scope="module")

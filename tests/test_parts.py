@@ -22,6 +22,7 @@ torch.set_num_threads(1)
 
 # Known findings: parts whose loss does not cost two of three metrics.
 IDLE_PARTS: dict[str, set[str]] = {
+    "dpsnn": {"adaptation"},
     "effifusion_gan-small": {"phase"},
     "fqse-small": {"residual"},
     "lite_rtse": {"magnitude-residual", "multi-order", "phase"},

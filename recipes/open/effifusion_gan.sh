@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # EffiFusion-GAN, the small preset, on a few hours of open speech and noise, mixed on the fly: how the included effifusion_gan-small was
-# trained, in five trainings. All but the first are by Muon, with the losses `snr` and `envelope` beside those of MP-SENet, the last two with
-# `perceptual` and `residual` too, and the last with 4 % of clean speech.
+# trained, in six trainings. All but the first are by Muon, with the losses `snr` and `envelope` beside those of MP-SENet, the last three
+# with `perceptual` and `residual` too, and the last two with 4 % of clean speech.
 # fspen.sh describes the corpus.
 #
 #   bash recipes/open/effifusion_gan.sh --root CORPUS --more CORPUS_MORE
@@ -17,4 +17,6 @@ further+=(losses.envelope=1.0 lr_end=1.0e-6)
 train_first third effifusion_gan_open "${further[@]}" seed=3 steps=500 lr=7.0e-4 valid_every=250
 further+=(losses.snr=0.8 losses.perceptual=0.4 losses.residual=0.3 ema=0.995 lr=8.0e-4)
 train_first fourth effifusion_gan_open "${further[@]}" seed=11 steps=1200 valid_every=600
-run_stages "${further[@]}" mixing.clean_only=0.04 seed=12 steps=1500 valid_every=750
+further+=(mixing.clean_only=0.04)
+train_first fifth effifusion_gan_open "${further[@]}" seed=12 steps=1500 valid_every=750
+run_stages "${further[@]}" seed=13 steps=1700 valid_every=850
