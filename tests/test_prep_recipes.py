@@ -193,6 +193,27 @@ def test_a_float_model_that_was_interrupted_is_trained_to_its_end_by_the_same_la
         assert ("slurm.sh --gpu 4" in words) == unfinished and words[-1] == f"init {tmp_path}/float/best.pt"
 
 
+@pytest.mark.parametrize(
+    ("options", "places"),
+    [
+        ([], ["--valid", "data/mini/valid"]),
+        (["--data", "/mine", "--stage", "2"], ["--valid", "/mine/valid"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["librimix/fqse.sh", "librimix/qat.sh"])
+def test_without_a_root_the_float_model_is_trained_first_on_the_same_data(recipe, tmp_path, name, options, places):
+    # A launcher that prints the training, and fails there, so that nothing is trained.
+    launcher = tmp_path / "launcher"
+    launcher.write_text('#!/bin/bash\n[[ "$*" == *se-train* ]] || exit 0\nprintf "%s\\n" "$@"\nexit 1\n')
+    launcher.chmod(0o755)
+    done = recipe(name, "--dir", "exp/q", "--shards", "shards", "--cmd", launcher, "--stop-stage", 2, *options)
+    words = done.stdout.splitlines()
+    assert "se-train" in words and "conv_tasnet" in words, done.stderr
+    at = words.index("--valid")
+    assert words[at : at + 2] == places and words[words.index("--train") + 1] == f"{tmp_path}/shards"
+    assert ("--set=preset=conv_tasnet-small" in words) == (not options)
+
+
 def test_a_model_is_not_pruned_in_another_way_where_a_training_began_from_it(tmp_path):
     script = tmp_path / "recipe.sh"
     script.write_text(f"""conf=fspen; . {ROOT}/recipes/utils/recipe.sh vbd x

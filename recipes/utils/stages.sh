@@ -54,12 +54,18 @@ unfinished() {
 # init_from RECIPE FOLDER: start from the best model of another recipe of this corpus, whose experiment is FOLDER; by default it
 # is next to dir. The recipe runs first if it has not finished a model there yet. Sets `float` to the experiment.
 init_from() {
+    local places=(--shards "$shards")
     float=$2
     if [[ ! $float ]]; then
         float=$(dirname -- "$dir")/$([[ $label != mini ]] || echo "${CORPUS}_")$1
     fi
+    # Without --data, the other recipe uses data/mini too. Data without a root are prepared.
+    if [[ $label != mini ]]; then
+        places+=(--data "$data")
+        [[ $root ]] || places+=(--stage $((stage > 1 ? stage : 1)))
+    fi
     if [[ ! $init ]] && due 2 && { [[ ! -e $float/best.pt ]] || unfinished "$float"; }; then
-        bash "recipes/$CORPUS/$1.sh" --root "$root" ${more:+--more "$more"} --dir "$float" --data "$data" --shards "$shards" \
+        bash "recipes/$CORPUS/$1.sh" --root "$root" ${more:+--more "$more"} --dir "$float" "${places[@]}" \
             --nj "$nj" --train-cmd "$train_cmd" --cpu-cmd "$cpu_cmd" --stop-stage 5
     fi
     init=${init:-$float/best.pt}
