@@ -222,6 +222,10 @@ def test_an_awkward_tree_is_used_as_far_as_it_is_good(own, tmp_path, se):
         (["--clean", ".", "--noise", ".", "--clips", "1,2"], "three numbers"),
         (["--clean", ".", "--noise", ".", "--group", "("], "regular expression"),
         (["--clean", ".", "--noise", "."], "has no audio files"),
+        (["--clips", "5,1,1"], "--clips does not apply without --clean and --noise"),
+        (["--group", "x"], "--group does not apply"),
+        (["--seed", "1"], "--seed does not apply"),
+        (["--part", "1/2"], "--part does not apply"),
     ],
 )
 def test_usage(tmp_path, se, options, words):

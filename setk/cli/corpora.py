@@ -125,6 +125,7 @@ def librimix(
 
 # fmt: off
 def ndns(
+    ctx: typer.Context,
     root: Annotated[Path, typer.Argument(help="Folder of training_set, validation_set and test_set_1, existing or to be made.")],
     out: Out,
     clean: Annotated[Optional[Path], typer.Option(metavar="DIR", help="Make the sets in ROOT first, of this speech ...")] = None,
@@ -143,6 +144,8 @@ def ndns(
 
     if (clean is None) != (noise is None):
         raise UserError("--clean and --noise need each other: clips are made of both")
+    if not clean:
+        shell.refuse(ctx, "without --clean and --noise", "clips", "group", "seed", "part")
     failures, made, named = shell.Failures("se-prep", max_fail), 0, set()
     if clean:
         counts = synthesis.parse_counts(clips)
