@@ -517,6 +517,24 @@ def test_kinds_of_noises_go_with_sources_to_check_split_and_shards(talk, se):
     )
 
 
+def test_noises_without_a_kind_are_refused_and_a_fault(talk, se):
+    noises = sorted(read_list(talk / "noise.scp"))
+    write_list(talk / "kinds", {noises[-1]: "hum"})
+    make = ["prep", "sources", "out", "--speech", "speech.scp", "--noise", "noise.scp"]
+    done = se(*make, "--noise2kind", "kinds", cwd=talk)
+    missing = len(noises) - 1
+    assert done.returncode == 2 and f"kinds: {noises[0]} has no kind ({missing} of {len(noises)} noises" in done.err
+    assert not (talk / "out").exists() and se(*make, cwd=talk).returncode == 0
+    shutil.copy(talk / "kinds", talk / "out/noise2kind")
+    done = se("prep", "check", "out", cwd=talk)
+    assert done.returncode == 1 and [(f["utt"], f["grade"]) for f in faults(done)] == [(noises[0], "fault")]
+    assert f"{missing} noises" in done.out
+    # A fix drops them, as it does every utterance with a fault.
+    assert se("prep", "fix", "out", cwd=talk).returncode == 0
+    assert list(DataDir(talk / "out").noise_kinds()) == list(DataDir(talk / "out").wavs("noise")) == [noises[-1]]
+    assert se("prep", "check", "out", cwd=talk).returncode == 0
+
+
 # --- check and fix ---------------------------------------------------------------------------------------------------
 
 

@@ -144,7 +144,8 @@ def write_sources(
 ) -> dict[str, int]:
     """Write a data directory of lists (or folders) of speech, noise and room impulse responses, to be mixed during training.
 
-    Returns the number of lines of its tables by name. Raises UserError if one is empty, or two lists of a kind have the same id.
+    Returns the number of lines of its tables by name. Raises UserError if one is empty, two lists have the same id, or a noise has no
+    kind in `noise2kind`.
     """
     lists = {"speech.scp": speech, "noise.scp": noise, "rir.scp": rir, "utt2spk": utt2spk, "noise2kind": noise2kind}
     tables: dict[str, IndexedList] = {}
@@ -153,6 +154,13 @@ def write_sources(
             tables[name] = IndexedList.merged(places) if name in LISTS else IndexedList(places)
             if not len(tables[name]):
                 raise UserError(f"{name}: no utterances; give lists that have some")
+    if kinds := tables.get("noise2kind"):
+        missing = np.flatnonzero(tables["noise.scp"].lines_in(kinds) == ABSENT)
+        if len(missing):
+            first = min(tables["noise.scp"].read(line)[0] for line in missing)
+            raise UserError(
+                f"{noise2kind}: {first} has no kind ({len(missing)} of {len(tables['noise.scp'])} noises have none); complete the table"
+            )
     DataDir.write(
         path, {name: table.locations() if name in LISTS else table.sorted() for name, table in tables.items()}
     )
