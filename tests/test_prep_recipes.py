@@ -134,6 +134,8 @@ def test_a_fault_of_the_training_stops_the_recipe_before_hours_of_preparation(re
         ("vbd/fspen.sh", ["--stage", "3", "--stop-stage", "3"], "--stage 3: there is no such stage"),
         ("vbd/fspen.sh", ["--data", "mine"], "stage 0 prepares it from --root"),
         ("vbd/fspen.sh", ["--shards", "a/JOBS"], "a path with JOB in it"),
+        ("vbd/fspen.sh", ["--cmd", "nope.sh --mem 4G"], "--cmd nope.sh --mem 4G: no such launcher"),
+        ("vbd/fspen.sh", ["--cpu-cmd", "./nope.sh"], "--cpu-cmd ./nope.sh: no such launcher"),
         ("ndns/prepare.sh", ["--clean", "c", "--noise", "n"], "--clean needs --root"),
     ],
 )

@@ -73,6 +73,11 @@ nj=$((10#$nj)) stage=$((10#$stage)) stop_stage=$((10#$stop_stage))
     { echo "${0##*/}: --stage $stage: there is no such stage; the stages are $STAGES" >&2; exit 2; }
 
 train_cmd=${cmd:-$train_cmd} cpu_cmd=${cmd:-$cpu_cmd}
+for word in train_cmd cpu_cmd; do
+    read -r launcher _ <<< "${!word}"
+    command -v -- "$launcher" > /dev/null ||
+        { [[ ! $cmd ]] || word=cmd; echo "${0##*/}: --${word/_/-} ${!word}: no such launcher; give one such as run.sh or slurm.sh" >&2; exit 2; }
+done
 
 # In a config, lists of words may have line breaks.
 for word in set tune prune models; do
