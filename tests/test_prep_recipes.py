@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import shlex
 import subprocess
 import sys
 
@@ -214,6 +215,30 @@ def test_without_a_root_the_float_model_is_trained_first_on_the_same_data(recipe
     at = words.index("--valid")
     assert words[at : at + 2] == places and words[words.index("--train") + 1] == f"{tmp_path}/shards"
     assert ("--set=preset=conv_tasnet-small" in words) == (not options)
+
+
+@pytest.mark.parametrize(("data", "folder"), [("/d a/vbd", "ex p/it's"), ("/data/vbd", "exp/vf")])
+def test_the_commands_of_a_result_can_be_pasted(tmp_path, data, folder):
+    script = tmp_path / "recipe.sh"
+    script.write_text(f"""conf=fspen; . {ROOT}/recipes/utils/recipe.sh vbd fspen "$@"
+        mkdir -p "$dir"; se-score() {{ :; }}; figures() {{ printf '1\\t0\\t1 M\\n'; }}; python=figures
+        metrics_of() {{ echo sdri; }}; result_table""")
+    argv = ["bash", script, "--data", data, "--dir", tmp_path / folder, "--stage", "6"]
+    done = subprocess.run(argv, capture_output=True, text=True, env={**os.environ, "VBD_ROOT": ""})
+    lines = [line.strip() for line in done.stdout.splitlines() if line.startswith("    se-")]
+    lists = [f"{data}/test/{name}.scp" for name in ("clean", "noisy")]
+    score = ["se-score", "--ref", *lists, "--metrics", "sdri", "--noisy", lists[1], "--summary", "noisy.json"]
+    assert shlex.split(lines[0]) == score, done.stderr
+    assert shlex.split(lines[1])[:6] == [
+        "se-enhance",
+        f"{tmp_path / folder}/best.pt",
+        "--list",
+        lists[1],
+        "--out",
+        "enhanced",
+    ]
+    assert shlex.split(lines[3]) == ["se-count", f"{tmp_path / folder}/fspen.onnx", "--json"]
+    assert " " in data or not any("'" in line for line in lines)
 
 
 def test_a_model_is_not_pruned_in_another_way_where_a_training_began_from_it(tmp_path):

@@ -284,9 +284,13 @@ metrics_of() { # SCORES.tsv
 
 # The table of the noisy input, the model and the published rows, and the commands that compute each number.
 result_table() {
-    local about scored failed stft metrics systems published=()
+    local about scored failed stft metrics systems clean noisy model onnx runs published=()
+    clean=$(as_word "$test/clean.scp") noisy=$(as_word "$test/noisy.scp")
+    model=$(as_word "$dir/best.pt") onnx=$(as_word "$dir/$NAME.onnx")
+    runs=$model
+    ! quantized || runs=$onnx
     metrics=$(metrics_of "$dir/noisy.tsv")
-    [[ $metrics != *sdri* ]] || metrics+=" --noisy $test/noisy.scp"
+    [[ $metrics != *sdri* ]] || metrics+=" --noisy $noisy"
     about=$("$python" recipes/utils/figures.py "$dir")
     IFS=$'\t' read -r scored failed stft <<< "$about"
     systems=("noisy=$dir/noisy.tsv" "**${shown:-$NAME}, here**=$dir/enhanced.tsv,$dir/count.json,$dir/count.ptflops.json,$dir/export.json")
@@ -318,12 +322,21 @@ END
 
 These commands compute each number:
 
-    se-score --ref $test/clean.scp $test/noisy.scp --metrics $metrics --summary noisy.json
-    se-enhance $(quantized && echo "$dir/$NAME.onnx" || echo "$dir/best.pt") --list $test/noisy.scp --out enhanced | se-score --ref $test/clean.scp - --metrics $metrics --summary enhanced.json
-    se-count $dir/best.pt --json --list $test/noisy.scp
-    se-count $dir/$NAME.onnx --json
-    se-count $dir/best.pt --json --convention ptflops
+    se-score --ref $clean $noisy --metrics $metrics --summary noisy.json
+    se-enhance $runs --list $noisy --out enhanced | se-score --ref $clean - --metrics $metrics --summary enhanced.json
+    se-count $model --json --list $noisy
+    se-count $onnx --json
+    se-count $model --json --convention ptflops
 END
+}
+
+# As a shell reads it: quoted only where it must be.
+as_word() {
+    if [[ $1 =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]]; then
+        echo "$1"
+    else
+        echo "${1@Q}"
+    fi
 }
 
 # by_snr SYSTEM=SCORES.tsv...: a section of RESULTS.md: output SI-SDR by that of the input. Systems without scores are left out.
