@@ -262,6 +262,30 @@ def test_a_stopped_launcher_stops_its_jobs_and_no_log_claims_an_end(tmp_path, la
             path.unlink()
 
 
+def test_the_log_of_a_running_job_is_not_emptied(tmp_path, launcher):
+    if not shutil.which("flock"):
+        pytest.skip("no flock here (Debian: util-linux)")
+    logs = [tmp_path / f"x.{i}.log" for i in (1, 2)]
+    place = ["--max-jobs", 2, "JOB=1:2", "x.JOB.log", "sh", "-c"]
+    work = "echo begun; test JOB = 1 || until test -e go; do sleep 0.1; done"
+    process = launcher(*place, work, start=True)
+    try:
+        wait_for(lambda: all(log.exists() and "\nbegun" in log.read_text() for log in logs), "two jobs at work")
+        wait_for(lambda: trailer(logs[0]) == 0, "the end of the first")
+        # A job outlives a launcher that is killed.
+        if launcher.name == "run.sh":
+            process.kill()
+        for pick in ("all", "incomplete"):
+            code, err = launcher("--pick", pick, *place, "echo again")
+            assert code == 2 and "x.2.log: a job that is still running writes that log" in err
+        assert trailer(logs[0]) == 0 and "\nbegun" in logs[1].read_text()
+    finally:
+        (tmp_path / "go").touch()
+        wait_for(lambda: trailer(logs[1]) == 0, "the end of the second")
+        process.communicate(timeout=PATIENCE)
+    assert launcher(*place, "echo again") == (0, "")
+
+
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

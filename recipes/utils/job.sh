@@ -39,6 +39,10 @@ end_program() {
 }
 program=${1##*/}
 
+# A lock on the log while the program, or what it started, has it open: launchers do not empty it then. Some systems have no locks.
+log=/proc/$$/fd/1
+[[ ! -f $log ]] || flock -x -w 10 1 2>/dev/null
+
 line=
 for word; do
     [[ $word =~ ^[A-Za-z0-9_./:=,@%+-]+$ ]] || word=${word@Q}
@@ -61,7 +65,6 @@ done
 [[ -z $stopped ]] || exit "$stopped"
 
 # If the program did not end its last line, the trailer still starts on a line of its own.
-log=/proc/$$/fd/1
 if [[ -f $log && $(tail -c 1 "$log" | tr '\0' x) ]]; then
     echo
 fi
@@ -71,4 +74,6 @@ if [[ $requeue && $code != 0 ]]; then
 fi
 printf '# Accounting: time=%d threads=%d\n' "$SECONDS" "$threads"
 printf '# Ended (code %d) at %(%a %b %d %H:%M:%S %Z %Y)T, elapsed time %d seconds\n' "$code" -1 "$SECONDS"
+# Also where something that the program started still has the log open.
+[[ ! -f $log ]] || flock -u 1 2>/dev/null
 ((code == 0))

@@ -154,8 +154,17 @@ if [[ $pick != all ]]; then
 fi
 
 # Called by each launcher when it can start jobs, and before it starts any: the trailer of an earlier run must not be read as that
-# of a job that has not run yet.
+# of a job that has not run yet. A job that still runs, such as one whose launcher was killed, holds a lock on its log (job.sh).
 empty_logs() {
+    local rc
+    for i in "${jobs[@]}"; do
+        log_of "$i"
+        [[ -f $REPLY && -s $REPLY ]] || continue
+        # Of a job that was just stopped, the last process may need a moment to end. Where there are no locks, the code is another one.
+        rc=0
+        flock -x -w 1 -E 75 -- "$REPLY" true 2>/dev/null || rc=$?
+        ((rc != 75)) || die "$REPLY: a job that is still running writes that log; wait for its end, or stop it (fuser lists its processes)"
+    done
     for i in "${jobs[@]}"; do
         log_of "$i"
         [[ $REPLY != */* || -d ${REPLY%/*} ]] || mkdir -p -- "${REPLY%/*}" || exit 2
