@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import runpy
 import shlex
+import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 from conftest import MINI, PATIENCE, ROOT
+from slurm import wait_for
 
 from setk.data import shards
 from setk.data.datadir import DataDir
@@ -185,7 +188,7 @@ def test_a_float_model_that_was_interrupted_is_trained_to_its_end_by_the_same_la
         (tmp_path / "float" / name).touch()
     (tmp_path / "float/config.yaml").write_text("steps: 20\n")
     script.write_text(f"""conf=fspen; . {ROOT}/recipes/utils/recipe.sh librimix x "$@"
-        bash() {{ printf '%s\\n' "$@"; }}
+        bash() {{ printf '%s\\n' "$@"; }}; bound=()
         init_from conv_tasnet {tmp_path}/float; echo "init $init" """)
     for step, unfinished in (("10", True), ("20", False)):
         (tmp_path / "float/history.tsv").write_text(f"step\thours\n{step}\t0.1\n")
@@ -215,6 +218,25 @@ def test_without_a_root_the_float_model_is_trained_first_on_the_same_data(recipe
     at = words.index("--valid")
     assert words[at : at + 2] == places and words[words.index("--train") + 1] == f"{tmp_path}/shards"
     assert ("--set=preset=conv_tasnet-small" in words) == (not options)
+
+
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="no setpriv here (Debian: util-linux)")
+def test_a_signal_to_the_recipe_alone_ends_what_it_runs(tmp_path):
+    launcher = tmp_path / "launcher"
+    launcher.write_text(f"""#!/bin/bash
+        cd {tmp_path}; trap 'touch ended; exit 1' TERM; touch begun; until [[ -e go ]]; do sleep 0.1; done""")
+    launcher.chmod(0o755)
+    # fqse.sh runs conv_tasnet.sh, which runs the launcher.
+    argv = ["bash", ROOT / "recipes/librimix/fqse.sh", "--dir", tmp_path / "q", "--cmd", launcher]
+    env = {**os.environ, "LIBRIMIX_ROOT": ""}
+    process = subprocess.Popen([*argv, "--data", tmp_path, "--stage", "2"], stderr=subprocess.DEVNULL, env=env)
+    try:
+        wait_for((tmp_path / "begun").exists, "the launcher")
+        process.terminate()
+        assert process.wait(PATIENCE) == -signal.SIGTERM
+        wait_for((tmp_path / "ended").exists, "the launcher to be ended")
+    finally:
+        (tmp_path / "go").touch()
 
 
 @pytest.mark.parametrize(("data", "folder"), [("/d a/vbd", "ex p/it's"), ("/data/vbd", "exp/vf")])

@@ -21,7 +21,7 @@ train_first sixth lite_rtse_open "${further[@]}" seed=8 steps=160 valid_every=16
 if [[ ! $own_init ]]; then
     mkdir -p "$dir/log"
     # shellcheck disable=SC2086
-    ! due 2 || $cpu_cmd "$dir/log/no_residual.log" se-prune "$init" "$dir/no_residual.pt" --method part --without magnitude-residual
+    ! due 2 || "${bound[@]}" $cpu_cmd "$dir/log/no_residual.log" se-prune "$init" "$dir/no_residual.pt" --method part --without magnitude-residual
     init=$dir/no_residual.pt
 fi
 further+=(lr_end=1.0e-6)

@@ -28,7 +28,7 @@ for part in dense $parts; do
         if due 3; then
             target=$(awk "BEGIN {printf \"%.0f\", $part * $dense}")
             # shellcheck disable=SC2086
-            pruned_before "$at" "$at" "$before" "$target" $prune || $cpu_cmd "$at/log/prune.log" to.sh "$at/prune.tsv" \
+            pruned_before "$at" "$at" "$before" "$target" $prune || "${bound[@]}" $cpu_cmd "$at/log/prune.log" to.sh "$at/prune.tsv" \
                 se-prune "$before" "$at/start.pt" --method structured --target-macs "$target" \
                 --list "$valid/noisy.scp" --ref "$valid/clean.scp" $prune
             train_in "$at" "$at/log/train.log" "$at/start.pt" "${settings[@]}"

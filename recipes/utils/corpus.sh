@@ -60,7 +60,7 @@ prepare_ndns() {
 # The wavs by nj jobs, then the lists by one.
 by_jobs() { # PROG ARG…
     # shellcheck disable=SC2086
-    $cpu_cmd JOB=1:"$nj" "$dir/log/prepare.JOB.log" "$@" --part JOB/"$nj"
+    "${bound[@]}" $cpu_cmd JOB=1:"$nj" "$dir/log/prepare.JOB.log" "$@" --part JOB/"$nj"
     "$@" --jobs "$nj"
 }
 

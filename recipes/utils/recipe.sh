@@ -78,6 +78,9 @@ for word in train_cmd cpu_cmd; do
     command -v -- "$launcher" > /dev/null ||
         { [[ ! $cmd ]] || word=cmd; echo "${0##*/}: --${word/_/-} ${!word}: no such launcher; give one such as run.sh or slurm.sh" >&2; exit 2; }
 done
+# Launchers end with the recipe, also where a signal ends it alone: bash would leave them running.
+bound=()
+! setpriv --pdeathsig TERM true 2>/dev/null || bound=(setpriv --pdeathsig TERM)
 
 # In a config, lists of words may have line breaks.
 for word in set tune prune models; do

@@ -65,7 +65,7 @@ init_from() {
         [[ $root ]] || places+=(--stage $((stage > 1 ? stage : 1)))
     fi
     if [[ ! $init ]] && due 2 && { [[ ! -e $float/best.pt ]] || unfinished "$float"; }; then
-        bash "recipes/$CORPUS/$1.sh" --root "$root" ${more:+--more "$more"} --dir "$float" "${places[@]}" \
+        "${bound[@]}" bash "recipes/$CORPUS/$1.sh" --root "$root" ${more:+--more "$more"} --dir "$float" "${places[@]}" \
             --nj "$nj" --train-cmd "$train_cmd" --cpu-cmd "$cpu_cmd" --stop-stage 5
     fi
     init=${init:-$float/best.pt}
@@ -75,7 +75,7 @@ init_from() {
 average_into() {
     mkdir -p "$1/log"
     # shellcheck disable=SC2086
-    ! due 2 || $cpu_cmd "$1/log/mean.log" se-train average "$1/best.pt" "$init" "${@:2}" --valid "$valid"
+    ! due 2 || "${bound[@]}" $cpu_cmd "$1/log/mean.log" se-train average "$1/best.pt" "$init" "${@:2}" --valid "$valid"
     init=$1/best.pt
 }
 
@@ -100,7 +100,7 @@ prepare_stage() {
 shard_stage() {
     log "stage 1: write shards"
     # shellcheck disable=SC2086
-    $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$shards" --rate "$RATE" --part JOB/"$nj"
+    "${bound[@]}" $cpu_cmd JOB=1:"$nj" "$dir/log/shards.JOB.log" se-prep shards "$train" "$shards" --rate "$RATE" --part JOB/"$nj"
 }
 
 # train_in DIR LOG INIT [KEY=VALUE...]: one training, on SETK_RANKS processes on each of SETK_NODES nodes.
@@ -112,7 +112,7 @@ train_in() {
         trainer=("$python" -P -m torch.distributed.run --standalone --nproc-per-node "$SETK_RANKS" -m setk train)
     fi
     # shellcheck disable=SC2086
-    $train_cmd "$2" "${trainer[@]}" "$conf" --train "$shards" --valid "$valid" --out "$1" ${3:+--init "$3"} "${@:4}"
+    "${bound[@]}" $train_cmd "$2" "${trainer[@]}" "$conf" --train "$shards" --valid "$valid" --out "$1" ${3:+--init "$3"} "${@:4}"
 }
 
 # training_settings [KEY=VALUE...]: sets `settings` to --set options: these, then those of data/mini, then the user's.
@@ -167,7 +167,7 @@ prune_stage() {
     if ! pruned_before "$dir" "$dir/pruned" "$dir/best.pt" $prune; then
         head -n 32 "$valid/noisy.scp" > "$dir/prune.scp"
         # shellcheck disable=SC2086
-        $cpu_cmd "$dir/log/prune.log" to.sh "$dir/prune.tsv" se-prune "$dir/best.pt" "$dir/pruned.pt" \
+        "${bound[@]}" $cpu_cmd "$dir/log/prune.log" to.sh "$dir/prune.tsv" se-prune "$dir/best.pt" "$dir/pruned.pt" \
             --list "$dir/prune.scp" --ref "$valid/clean.scp" $prune
     fi
     training_settings "$@"
@@ -201,7 +201,7 @@ export_model() {
 # enhance_list MODEL DIR [OPTION...]: the noisy test set in DIR/enhanced, its list in DIR/enhanced.scp.
 enhance_list() {
     # shellcheck disable=SC2086
-    $cpu_cmd JOB=1:"$nj" "$2/log/enhance.JOB.log" merge.sh JOB/"$nj" "$2/enhanced.scp" \
+    "${bound[@]}" $cpu_cmd JOB=1:"$nj" "$2/log/enhance.JOB.log" merge.sh JOB/"$nj" "$2/enhanced.scp" \
         se-enhance "$1" --list "$test/noisy.scp" --out "$2/enhanced" --part JOB/"$nj" "${@:3}"
     rm -f -- "$2"/enhanced.scp.*
 }
