@@ -154,6 +154,15 @@ def test_settings_may_have_line_breaks_and_a_config_is_relative_to_where_the_use
     assert done.returncode == 0 and "--set=steps=2 --set=lr=1e-3" in done.stdout, done.stderr
 
 
+def test_a_refused_resume_names_the_options_of_a_recipe(recipe, tmp_path):
+    launcher = tmp_path / "launcher"
+    for refusal, named in (("out: was begun with another value of 'lr'", True), ("no memory", False)):
+        launcher.write_text(f'#!/bin/bash\necho "{refusal}" > "$1"\nexit 1\n')
+        launcher.chmod(0o755)
+        done = recipe("vbd/fspen.sh", "--dir", "exp", "--train-cmd", launcher, "--stage", 2)
+        assert done.returncode == 1 and ("use another --dir" in done.stderr) == named, done.stderr
+
+
 def test_prepared_data_need_no_root(recipe, tmp_path):
     done = recipe(
         "vbd/fspen.sh", "--data", "mine", "--dir", "exp", "--train-cmd", "echo", "--stage", 2, "--stop-stage", 2

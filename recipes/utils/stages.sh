@@ -112,7 +112,11 @@ train_in() {
         trainer=("$python" -P -m torch.distributed.run --standalone --nproc-per-node "$SETK_RANKS" -m setk train)
     fi
     # shellcheck disable=SC2086
-    "${bound[@]}" $train_cmd "$2" "${trainer[@]}" "$conf" --train "$shards" --valid "$valid" --out "$1" ${3:+--init "$3"} "${@:4}"
+    "${bound[@]}" $train_cmd "$2" "${trainer[@]}" "$conf" --train "$shards" --valid "$valid" --out "$1" ${3:+--init "$3"} "${@:4}" || {
+        local code=$?
+        ! grep -qs 'was begun with another value of' "$2" || log "a recipe has no --out and no --fresh; use another --dir"
+        exit "$code"
+    }
 }
 
 # training_settings [KEY=VALUE...]: sets `settings` to --set options: these, then those of data/mini, then the user's.
