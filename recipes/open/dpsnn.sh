@@ -11,6 +11,7 @@ conf=dpsnn_open
 # shellcheck source=recipes/utils/recipe.sh
 . "$(dirname "$0")/../utils/recipe.sh" open dpsnn "$@"
 
+mini_set='steps=100'
 awake=(ema=0.99 losses.envelope=2.0 losses.compressed_magnitude=0.5 losses.spikes=1.0e-4 losses.readout=1.0e-4 losses.dormant=0.5)
 train_first first dpsnn_open
 train_first second dpsnn_open "${awake[@]}" seed=3 steps=600 warmup=50 lr=2.0e-3 lr_end=2.0e-5 valid_every=600
@@ -35,7 +36,7 @@ slow() { # LAYER COUNT SECONDS: give the least used neurons of a layer time cons
     [[ ! $own_init ]] || return 0
     mkdir -p "$dir/log"
     # shellcheck disable=SC2086
-    ! due 2 || $cpu_cmd "$dir/log/slow_$1.log" "$python" -P recipes/open/slow_neurons.py "$init" "$dir/slow_$1.pt" "$@"
+    ! due 2 || "${bound[@]}" $cpu_cmd "$dir/log/slow_$1.log" "$python" -P recipes/open/slow_neurons.py "$init" "$dir/slow_$1.pt" "$@"
     init=$dir/slow_$1.pt
 }
 

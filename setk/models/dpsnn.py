@@ -25,6 +25,8 @@ Deviations and readings:
     the slope of its surrogate is negative so far below the threshold, and the L1 terms silence the rest before it learns;
   - even so half of the recurrent neurons, and more of the readout, fall silent within fifty steps of training, and the same slope
     keeps them so. The loss `dormant` acts on the membranes of neurons that never fire, and all but a few stay alive;
+  - time constants start at one half per hop, 3.6 ms, and training hardly moves them, so little but the recurrence knows what the noise was.
+    In the included weights some are of up to one second (recipes/open/slow_neurons.py);
   - a loss that ignores scale leaves the output's level free. Nothing here restores it: train with one that does not.
 """
 
