@@ -13,7 +13,7 @@ from setk.training.settings import Settings
 
 
 # What a run is begun with that is not a setting, as messages call it.
-WHERE = {"data": "the training data", "valid": "the validation set", "--init": "--init"}
+WHERE = {"data": "the training data", "pairs": "the validation set", "begun_from": "--init"}
 
 
 class States:

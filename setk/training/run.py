@@ -124,8 +124,8 @@ class Run:
         """Note what the run starts from, and what each pair that it validates on is known by (`check_pairs`)."""
         listed = repr(sorted(valid.items())).encode(errors="surrogateescape")
         self._begun = {
-            "--init": os.path.abspath(init) if init and is_file_name(init) else init,
-            "valid": hashlib.sha256(listed).hexdigest(),
+            "begun_from": os.path.abspath(init) if init and is_file_name(init) else init,
+            "pairs": hashlib.sha256(listed).hexdigest(),
         }
 
     def start_from(self, begun: models.Model) -> None:
