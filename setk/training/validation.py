@@ -25,6 +25,7 @@ def check_pairs(pairs: Mapping[str, tuple[str, str]], rate: int) -> dict[str, in
     faults = []
     for utt, pair in pairs.items():
         try:
+            # To probe a command is to run it.
             known_by[utt] = _samples(pair, rate) if all(Location.parse(text).is_file for text in pair) else pair
         except AudioError as e:
             faults.append(str(e))
