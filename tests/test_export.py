@@ -20,6 +20,7 @@ from setk.export import onnx
 from setk.cost import macs
 from setk.core.errors import UserError
 from setk.data.lists import read_list, write_list
+from setk.metrics.sdr import snr
 
 torch.set_num_threads(1)
 
@@ -320,4 +321,9 @@ def test_a_running_level_is_exported_too(tmp_path, rng, name):
         x = gain * moving_noise(rng, 2)
         with torch.no_grad():
             offline = model.enhance(torch.from_numpy(x)).numpy()
-        assert np.abs(streamed(engine, x, rng) - offline).max() < 1e-4 * np.abs(offline).max()
+        output = streamed(engine, x, rng)
+        if name == "dpsnn":
+            # A spike flips where rounding decides, and is remembered: 36 dB and more. Without the level it is less than -10 dB.
+            assert snr(offline[0], output[0]) > 30
+        else:
+            assert np.abs(output - offline).max() < 1e-4 * np.abs(offline).max()
