@@ -183,6 +183,15 @@ def test_the_mean_of_a_training_is_not_overwritten_by_average(work, whole, tmp_p
     assert done.returncode == 2 and "OUT comes first" in done.err
 
 
+def test_an_included_model_can_be_averaged_by_its_name(work, tmp_path):
+    done = COMMANDS(
+        "train", "average", tmp_path / "mean.pt", "fspen", "fspen", "--valid", work / "valid", "--metrics", "stoi"
+    )
+    assert done.returncode == 0, done.err
+    included = weights(ROOT / "setk/pretrained/fspen.pt")
+    assert all(torch.equal(x, included[name]) for name, x in weights(tmp_path / "mean.pt").items())
+
+
 @pytest.mark.parametrize(
     "option, words", [("--valid", "lists no utterances"), ("--metrics", "'si_sdri' compares with the noisy signal")]
 )

@@ -24,7 +24,7 @@ se-train curves exp/mine > curves.tsv
 @shell.command(app, examples="se-train average mean.pt exp/a/best.pt exp/b/best.pt --valid data/valid")
 def average(
     out: Annotated[Path, typer.Argument(help="Checkpoint to write.")],
-    checkpoints: Annotated[list[Path], typer.Argument(metavar="CHECKPOINT", help="Checkpoints of one model, two or more.")],
+    checkpoints: Annotated[list[str], typer.Argument(metavar="MODEL", help="Checkpoints, or included models, of one model: two or more.")],
     valid: Annotated[Path, typer.Option(help="Data directory of pairs, to score the result on.")],
     metrics: Annotated[str, typer.Option(metavar="A,B,…", help="Metrics of that score.")] = "pesq_wb,stoi,si_sdr",
 ) -> None:
@@ -34,7 +34,7 @@ def average(
     The mean of a model and of what it became in a further training with another loss keeps most of what each is better at
     (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
     """
-    from setk import metrics as measures
+    from setk import checkpoint, metrics as measures
     from setk.core.errors import UserError
     from setk.data.datadir import DataDir
     from setk.training import averages
@@ -42,7 +42,7 @@ def average(
     if len(checkpoints) < 2:
         raise UserError("average: name two checkpoints or more after OUT")
     scores = averages.average(
-        out, checkpoints, DataDir(valid).pairs(), measures.select(measures.listed(metrics)), shell.note
+        out, [checkpoint.find(spec) for spec in checkpoints], DataDir(valid).pairs(), measures.select(measures.listed(metrics)), shell.note
     )
     shell.note(f"se-train: {out}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
 
