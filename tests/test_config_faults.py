@@ -88,7 +88,7 @@ def test_included_configs_are_in_range(name):
 
 def test_every_number_of_a_training_has_a_range():
     complete = dataclasses.replace(
-        settings.Settings("fspen"), quantization=settings.Scheme(), discriminator=settings.Adversary(), pruning=settings.Pruning(),
+        settings.Settings("fspen"), quantization=settings.Scheme(), discriminator=settings.Adversary(), teacher=settings.Teaching("fspen"), pruning=settings.Pruning(),
         augment=settings.Augment(snr=(0.0, 1.0)),
     )  # fmt: skip
     assert {key for key, _ in ranges.numbers(complete)} - ranges.RANGES.keys() == set()

@@ -308,7 +308,7 @@ def test_muon_goes_on_with_the_same_bits(work):
 def test_a_state_from_before_a_setting_goes_on_with_its_default(work, whole):
     terminate(work, work / "older")
     state = checkpoint.read(work / "older" / "resume.pt")
-    for key in ("optimizer", "discriminator", "pairs", "begun_from"):
+    for key in ("optimizer", "discriminator", "teacher", "pairs", "begun_from"):
         del state["identity"][key]
     state["identity"] |= {"valid": "of the paths", "--init": None}  # as states were made
     del state["identity"]["mixing"]["high_voice"]

@@ -32,21 +32,39 @@ def spectra_of(transform: Transform) -> STFT:
 
 
 class Example:
-    """A batch as losses see it: `estimate` and `clean` [B, n] at equalised level, compressed spectra, computed
-    once, and the model's `extras`. `frames` [B, T, *shape] are what the model put out."""
+    """A batch as losses see it: `estimate`, `reference` and `clean` [B, n] at equalised level, compressed spectra, computed
+    once, and the model's `extras`. `frames` [B, T, *shape] are what the model put out.
+
+    Errors are differences from the reference: the clean signal, or that between it and the output of a teacher. `perceptual`, the
+    discriminator and labels such as those of `pitch` know the clean signal alone.
+    """
 
     def __init__(
-        self, transform: Transform, noisy: Tensor, clean: Tensor, frames: Tensor, extras: Mapping[str, Tensor]
+        self,
+        transform: Transform,
+        noisy: Tensor,
+        clean: Tensor,
+        frames: Tensor,
+        extras: Mapping[str, Tensor],
+        reference: Tensor | None = None,
     ):
         gain = 1 / (noisy.square().mean(-1, keepdim=True) + 1e-8).sqrt()
         self.stft = spectra_of(transform)
         self.estimate = transform.synthesis(frames, clean.shape[-1]) * gain
         self.clean = clean * gain
+        self.reference = self.clean if reference is None else reference * gain
         self.extras = extras
         self._spectrum = frames * gain[..., None, None] if isinstance(transform, STFT) else None
 
     @cached_property
     def target(self) -> Tensor:
+        """Compressed spectrum of the reference."""
+        return (
+            self.clean_target if self.reference is self.clean else compress(self.stft.analysis(self.reference), POWER)
+        )
+
+    @cached_property
+    def clean_target(self) -> Tensor:
         """Compressed spectrum of the clean signal."""
         return compress(self.stft.analysis(self.clean), POWER)
 
@@ -94,27 +112,27 @@ def phase(e: Example) -> Tensor:
 
 def l1(e: Example) -> Tensor:
     """Mean absolute error of the waveform."""
-    return (e.estimate - e.clean).abs().mean()
+    return (e.estimate - e.reference).abs().mean()
 
 
 def mse(e: Example) -> Tensor:
     """Mean square error of the waveform."""
-    return (e.estimate - e.clean).square().mean()
+    return (e.estimate - e.reference).square().mean()
 
 
 def snr(e: Example) -> Tensor:
     """Negative log10 of the signal-to-noise ratio, a mean over items: -SNR / 10 dB. Level counts, unlike in SI-SDR."""
-    error = (e.estimate - e.clean).square().mean(-1)
-    return torch.log10((error + 1e-4) / (e.clean.square().mean(-1) + 1e-4)).mean()
+    error = (e.estimate - e.reference).square().mean(-1)
+    return torch.log10((error + 1e-4) / (e.reference.square().mean(-1) + 1e-4)).mean()
 
 
 def si_sdr(e: Example) -> Tensor:
     """Negative log10 of the scale-invariant SDR, zero-mean, a mean over items (Le Roux et al. 2019)."""
     estimate = e.estimate - e.estimate.mean(-1, keepdim=True)
-    clean = e.clean - e.clean.mean(-1, keepdim=True)
-    scale = (estimate * clean).sum(-1, keepdim=True) / (clean.square().sum(-1, keepdim=True) + 1e-4)
-    error = (estimate - scale * clean).square().mean(-1)
-    return torch.log10((error + 1e-4) / ((scale * clean).square().mean(-1) + 1e-4)).mean()
+    reference = e.reference - e.reference.mean(-1, keepdim=True)
+    scale = (estimate * reference).sum(-1, keepdim=True) / (reference.square().sum(-1, keepdim=True) + 1e-4)
+    error = (estimate - scale * reference).square().mean(-1)
+    return torch.log10((error + 1e-4) / ((scale * reference).square().mean(-1) + 1e-4)).mean()
 
 
 def hybrid(e: Example) -> Tensor:
@@ -133,9 +151,9 @@ def multi_resolution_stft(e: Example) -> Tensor:
     Parallel WaveGAN, 2020). Magnitudes are floored 60 dB below those of noise at the level of the noisy signal."""
     terms = []
     for stft in RESOLUTIONS:
-        estimate, clean = (magnitude(stft.analysis(wave), 1e-2).flatten(1) for wave in (e.estimate, e.clean))
-        convergence = torch.linalg.vector_norm(clean - estimate, dim=1) / torch.linalg.vector_norm(clean, dim=1)
-        terms.append(convergence.mean() + (clean.log() - estimate.log()).abs().mean())
+        estimate, reference = (magnitude(stft.analysis(wave), 1e-2).flatten(1) for wave in (e.estimate, e.reference))
+        convergence = torch.linalg.vector_norm(reference - estimate, dim=1) / torch.linalg.vector_norm(reference, dim=1)
+        terms.append(convergence.mean() + (reference.log() - estimate.log()).abs().mean())
     return torch.stack(terms).mean()
 
 
@@ -154,9 +172,9 @@ def residual(e: Example) -> Tensor:
     """
     # The square of the noisy signal has a mean of 1, see `Example`.
     mean = math.log10(float(np.square(e.stft.analysis_window, dtype=np.float64).sum()))
-    estimate, clean = (2 / POWER * torch.log10(magnitude(s, 1e-3)) - mean for s in (e.consistent, e.target))
-    without_speech = clean < -2
-    excess = (estimate - clean.clamp(min=-5)).clamp(min=0) * without_speech
+    estimate, reference = (2 / POWER * torch.log10(magnitude(s, 1e-3)) - mean for s in (e.consistent, e.target))
+    without_speech = reference < -2
+    excess = (estimate - reference.clamp(min=-5)).clamp(min=0) * without_speech
     return (excess.mean((1, 2)) / (without_speech.float().mean((1, 2)) + 1e-3)).mean()
 
 
@@ -166,20 +184,22 @@ def envelope(e: Example) -> Tensor:
 
     STOI works at 10 kHz with frames of 25.6 ms; here these are the STFT's, and bands reach to 150 Hz ... 4.3 kHz at 16 kHz.
     """
-    bands = _third_octaves(e.stft.points, e.clean.device)
-    estimate, clean = ((e.stft.analysis(wave).square().sum(-1) @ bands + 1e-6).sqrt() for wave in (e.estimate, e.clean))
-    count = max(2, min(clean.shape[1], round(0.384 * RATE / e.stft.hop)))
+    bands = _third_octaves(e.stft.points, e.reference.device)
+    estimate, reference = (
+        (e.stft.analysis(wave).square().sum(-1) @ bands + 1e-6).sqrt() for wave in (e.estimate, e.reference)
+    )
+    count = max(2, min(reference.shape[1], round(0.384 * RATE / e.stft.hop)))
     step = max(1, count // 4)
     # [B, segments, bands, count]
-    estimate, clean = (x.unfold(1, count, step) for x in (estimate, clean))
-    level = clean.square().sum((2, 3))
+    estimate, reference = (x.unfold(1, count, step) for x in (estimate, reference))
+    level = reference.square().sum((2, 3))
     heard = (level > 1e-4 * level.amax(1, keepdim=True)).float()[..., None]
-    scale = (clean.square().sum(-1, keepdim=True) / (estimate.square().sum(-1, keepdim=True) + 1e-6)).sqrt()
-    estimate = torch.minimum(estimate * scale, clean * (1 + 10 ** (15 / 20)))
-    estimate, clean = (x - x.mean(-1, keepdim=True) for x in (estimate, clean))
-    energy = estimate.square().sum(-1) * clean.square().sum(-1)
+    scale = (reference.square().sum(-1, keepdim=True) / (estimate.square().sum(-1, keepdim=True) + 1e-6)).sqrt()
+    estimate = torch.minimum(estimate * scale, reference * (1 + 10 ** (15 / 20)))
+    estimate, reference = (x - x.mean(-1, keepdim=True) for x in (estimate, reference))
+    energy = estimate.square().sum(-1) * reference.square().sum(-1)
     # A band in which neither signal moves counts as equal.
-    correlation = ((estimate * clean).sum(-1) + 1e-4) / ((energy + 1e-12).sqrt() + 1e-4)
+    correlation = ((estimate * reference).sum(-1) + 1e-4) / ((energy + 1e-12).sqrt() + 1e-4)
     part = (1 - correlation).mean(-1, keepdim=True)
     return ((part * heard).sum((1, 2)) / (heard.sum((1, 2)) + 1e-3)).mean()
 

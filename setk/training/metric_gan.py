@@ -23,7 +23,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from setk.audio.stft import compress, magnitude
 from setk.models import Model
 from setk.training.labels import Labels
-from setk.training.losses import Example, POWER, spectra_of, weighted
+from setk.training.losses import POWER, spectra_of, weighted
 from setk.training.objective import Batch, Learner, Loss, Objective, optimizer_for
 from setk.training.ranks import Ranks
 from setk.training.settings import Settings
@@ -92,9 +92,9 @@ class MetricGAN(Objective):
 
     def loss(self, enhance: Callable, noisy: Tensor, clean: Tensor) -> Loss:
         frames, extras = enhance(noisy)
-        e = Example(self.model.transform, noisy, clean, frames, extras)
+        e = self.example(noisy, clean, frames, extras)
         loss, terms = weighted(self.settings.losses, e)
-        metric = (1 - self.judge(magnitude(e.target), magnitude(e.consistent))).square().mean()
+        metric = (1 - self.judge(magnitude(e.clean_target), magnitude(e.consistent))).square().mean()
         self._made.append(torch.stack([e.clean, e.estimate]).detach())
         return loss + self.settings.discriminator.weight * metric, {**terms, "metric": metric}
 

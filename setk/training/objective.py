@@ -24,6 +24,7 @@ from typing import Any, Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from setk import checkpoint
 from setk.core.errors import UserError
 from setk.models import Model, State
 from setk.nn.quantization import ActivationQuantizer
@@ -95,7 +96,8 @@ class Enhancer(nn.Module):
     def __init__(self, model: Model, settings: Settings):
         super().__init__()
         self.model, self.narrow = model, settings.precision == "bf16"
-        self.context = settings.context / settings.segment  # in examples
+        # In examples; one that is not causal, which only a teacher can be then, keeps nothing of what it heard.
+        self.context = settings.context / settings.segment if model.causal else 0.0
 
     def forward(self, noisy: Tensor) -> tuple[Tensor, Mapping[str, Tensor]]:
         """noisy [B, n] -> frames [B, T, *shape] in float32, and the model's extras."""
@@ -116,6 +118,27 @@ class Enhancer(nn.Module):
         _, after = self.model(before, self.model.init_state(len(before)))
         fresh = self.model.init_state(begin)
         return tuple(torch.cat(halves, axis) for *halves, axis in zip(fresh, after, self.model.state_axes))
+
+
+class Teacher:
+    """A trained model whose output is part of what another learns to put out (knowledge distillation, Hinton et al. 2015), at
+    `weight`. Raises UserError if it works at another rate than the model that learns."""
+
+    def __init__(self, settings: Settings, rate: int, device: torch.device):
+        taught = settings.teacher
+        model, about = checkpoint.load(checkpoint.find(taught.model))
+        if model.sample_rate != rate:
+            raise UserError(
+                f"teacher: {taught.model} works at {model.sample_rate} Hz, the model that learns at {rate} Hz; name another"
+            )
+        self.weight, self.sha256 = taught.weight, about["sha256"]
+        self.transform, self._enhance = model.transform, Enhancer(model.eval().to(device), settings)
+
+    @torch.no_grad()
+    def reference(self, noisy: Tensor, clean: Tensor) -> Tensor:
+        """The signal [B, n] between clean and the teacher's output that losses compare with."""
+        frames, _ = self._enhance(noisy)
+        return torch.lerp(clean, self.transform.synthesis(frames, clean.shape[-1]), self.weight)
 
 
 def optimizer_for(model: nn.Module, settings: Settings) -> torch.optim.AdamW:
@@ -165,6 +188,7 @@ class Objective:
         if settings.compile:
             enhance.compile()
         self.learners = {"model": Learner(enhance, optimizer_for(model, settings), settings, ranks)}
+        self.teacher = Teacher(settings, model.sample_rate, ranks.device) if settings.teacher else None
         self.masks = Masks(model, settings.pruning, settings.steps) if settings.pruning else None
         self.learners["model"].seen = self.pruned
 
@@ -197,7 +221,12 @@ class Objective:
     def loss(self, enhance: Callable, noisy: Tensor, clean: Tensor) -> Loss:
         """The loss of noisy and clean [B, n], and its terms."""
         frames, extras = enhance(noisy)
-        return weighted(self.settings.losses, Example(self.model.transform, noisy, clean, frames, extras))
+        return weighted(self.settings.losses, self.example(noisy, clean, frames, extras))
+
+    def example(self, noisy: Tensor, clean: Tensor, frames: Tensor, extras: Mapping[str, Tensor]) -> Example:
+        """What losses see of a batch and of what the model made of it."""
+        reference = self.teacher.reference(noisy, clean) if self.teacher else None
+        return Example(self.model.transform, noisy, clean, frames, extras, reference)
 
     def hold(self) -> None:
         """Have the layers that do not learn use their statistics as they are."""

@@ -33,6 +33,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "losses": (-1e9, 1e9),
     "discriminator.weight": (0.0, 1e6),
     "discriminator.delay": (1, 10_000),
+    "teacher.weight": PROBABILITY,
     "pruning.amount": PROBABILITY,
     "pruning.start": PROBABILITY,
     "pruning.end": PROBABILITY,

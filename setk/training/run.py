@@ -118,6 +118,8 @@ class Run:
     def identity(self) -> dict[str, Any]:
         """What a continuation must have in common with the run that it continues."""
         kept = {k: v for k, v in config.plain(self.s).items() if k not in Settings.FREE}
+        if self.objective.teacher:  # its file may move
+            kept["teacher"] |= {"model": self.objective.teacher.sha256[:16]}
         return {**kept, "data": self.data.digest, **self._begun}
 
     def begin_with(self, init: str | None, valid: Mapping[str, object]) -> None:
@@ -342,6 +344,7 @@ class Run:
                     steps=self.s.steps,
                     settings=config.plain(self.s),
                     data=self.data.digest,
+                    **({"teacher": self.objective.teacher.sha256} if self.objective.teacher else {}),
                     **facts,
                 )
 

@@ -61,6 +61,14 @@ class Adversary:
 
 
 @dataclass(frozen=True)
+class Teaching:
+    """A trained model whose output is part of what the losses compare with; see docs/training.md, "From a better model"."""
+
+    model: str  # an included model or a checkpoint, at the same rate
+    weight: float = 0.7  # part of its output in the signal that losses compare with; the rest is the clean signal
+
+
+@dataclass(frozen=True)
 class Pruning:
     """Which weights are zero, by magnitude, while and after the model learns; see training/pruning.py."""
 
@@ -102,6 +110,7 @@ class Settings:
     discriminator: Adversary | None = (
         None  # PESQ is computed in as many processes as there are workers, but at least one
     )
+    teacher: Teaching | None = None
     pruning: Pruning | None = None
     mixing: Mixing = Mixing()
     augment: Augment = Augment()
@@ -198,6 +207,8 @@ def _resolve(conf: str, overrides: Sequence[str], init: str | None) -> Settings:
         select(("pesq_wb",))
         if settings.segment < 0.25:
             raise UserError(f"{conf}: segment: PESQ, which the discriminator learns, needs 0.25 s or more")
+    if settings.teacher:
+        _check_teacher(conf, settings.teacher)
     if settings.steps:
         _check_observed(conf, settings)
     if settings.pruning:
@@ -296,6 +307,15 @@ def _config_of(conf: str, model: Any, init: str | None) -> dict[str, Any]:
     if about["model"] != model:
         raise UserError(f"--init {init}: holds {about['model']}, not {model}, the model of the config")
     return about["config"]
+
+
+def _check_teacher(conf: str, teacher: Teaching) -> None:
+    from setk import pretrained
+
+    try:
+        pretrained.find(teacher.model)
+    except UserError as e:
+        raise UserError(f"{conf}: teacher: model: {e}") from None
 
 
 def _check_pruning(conf: str, p: Pruning, init: str | None) -> None:
