@@ -62,7 +62,9 @@ def load(spec: str | os.PathLike, *, trust: bool = False, stft: str | None = Non
     return Enhancer(os.fspath(spec), trust=trust, stft=stft)
 
 
-def enhance(spec: str | os.PathLike, noisy: np.ndarray, rate: int, *, trust: bool = False) -> np.ndarray:
+def enhance(
+    spec: str | os.PathLike, noisy: np.ndarray, rate: int, *, trust: bool = False, stft: str | None = None
+) -> np.ndarray:
     """Load a model and enhance `noisy` [n] or [channels, n], float with full scale 1.0 or int16, at `rate` Hz.
 
     Returns float32 of the same shape, sample-aligned; written as 16 bits it has the bytes of se-enhance's output. To enhance
@@ -70,7 +72,7 @@ def enhance(spec: str | os.PathLike, noisy: np.ndarray, rate: int, *, trust: boo
 
     >>> clean = setk.enhance("fspen", noisy, 16000)
     """
-    return load(spec, trust=trust).enhance(noisy, rate)
+    return load(spec, trust=trust, stft=stft).enhance(noisy, rate)
 
 
 def score(

@@ -79,6 +79,7 @@ def test_a_generated_file_computes_what_it_states(se, tmp_path, rng, shape, meta
     assert rate == 16000 and y.shape == x.shape and snr(gain * expected_of(x, transform), y) > 100
     again = pickle.loads(pickle.dumps(setk.load(path, stft=stft))).enhance(x, 16000)
     assert np.allclose(y, again, atol=1e-6)
+    assert np.array_equal(again, setk.enhance(path, x, 16000, stft=stft))
 
 
 @pytest.mark.full
