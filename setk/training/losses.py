@@ -35,8 +35,8 @@ class Example:
     """A batch as losses see it: `estimate`, `reference` and `clean` [B, n] at equalised level, compressed spectra, computed
     once, and the model's `extras`. `frames` [B, T, *shape] are what the model put out.
 
-    Errors are differences from the reference: the clean signal, or that between it and the output of a teacher. `perceptual`, the
-    discriminator and labels such as those of `pitch` know the clean signal alone.
+    Errors are differences from the reference: the clean signal, or that between it and the output of a teacher. What a listener
+    hears (`perceptual`, `residual`, the discriminator) and labels such as those of `pitch` know the clean signal alone: a teacher leaves noise.
     """
 
     def __init__(
@@ -172,9 +172,9 @@ def residual(e: Example) -> Tensor:
     """
     # The square of the noisy signal has a mean of 1, see `Example`.
     mean = math.log10(float(np.square(e.stft.analysis_window, dtype=np.float64).sum()))
-    estimate, reference = (2 / POWER * torch.log10(magnitude(s, 1e-3)) - mean for s in (e.consistent, e.target))
-    without_speech = reference < -2
-    excess = (estimate - reference.clamp(min=-5)).clamp(min=0) * without_speech
+    estimate, clean = (2 / POWER * torch.log10(magnitude(s, 1e-3)) - mean for s in (e.consistent, e.clean_target))
+    without_speech = clean < -2
+    excess = (estimate - clean.clamp(min=-5)).clamp(min=0) * without_speech
     return (excess.mean((1, 2)) / (without_speech.float().mean((1, 2)) + 1e-3)).mean()
 
 
