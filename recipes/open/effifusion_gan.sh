@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # EffiFusion-GAN, the small preset, on a few hours of open speech and noise, mixed on the fly: how the included effifusion_gan-small was
-# trained, in six trainings. All but the first are by Muon, with the losses `snr` and `envelope` beside those of MP-SENet, the last three
-# with `perceptual` and `residual` too, and the last two with 4 % of clean speech.
+# trained, in seven trainings. All but the first are by Muon, with the losses `snr` and `envelope` beside those of MP-SENet, the last four
+# with `perceptual` and `residual` too, and the last three with 4 % of clean speech.
 # fspen.sh describes the corpus.
 #
 #   bash recipes/open/effifusion_gan.sh --root CORPUS --more CORPUS_MORE
@@ -19,4 +19,5 @@ further+=(losses.snr=0.8 losses.perceptual=0.4 losses.residual=0.3 ema=0.995 lr=
 train_first fourth effifusion_gan_open "${further[@]}" seed=11 steps=1200 valid_every=600
 further+=(mixing.clean_only=0.04)
 train_first fifth effifusion_gan_open "${further[@]}" seed=12 steps=1500 valid_every=750
-run_stages "${further[@]}" seed=13 steps=1700 valid_every=850
+train_first sixth effifusion_gan_open "${further[@]}" seed=13 steps=1700 valid_every=850
+run_stages "${further[@]}" seed=14 steps=1800 valid_every=900
