@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# FSPEN on a few hours of open speech and noise, mixed on the fly: how the included fspen was trained. There are seven trainings, each
-# from the best model of the one before: DIR/first without a perceptual loss; DIR/second, DIR/third and DIR/fourth with one; the last three
-# with losses that weigh it against waveform and envelopes: these raise STOI and SI-SDR, and the last brings PESQ back.
+# FSPEN on a few hours of open speech and noise, mixed on the fly: how the included fspen was trained. There are eleven trainings, each
+# from the best model of the one before: DIR/first without a perceptual loss; DIR/second, DIR/third and DIR/fourth with one; three
+# with losses that weigh it against waveform and envelopes: these raise STOI and SI-SDR, and DIR/seventh brings PESQ back; the last four
+# with dpcrn_cf as the teacher, which raises all, and the last of them with more against noise in pauses.
 #
 # CORPUS holds lists/{speech,noise}_train.scp and lists/{valid,test}_{noisy,clean}.scp; CORPUS_MORE (optional) holds further
 # lists/{speech,noise}_train.scp. The paths in them are relative to the folder.
@@ -20,4 +21,9 @@ train_first fourth $perceptual
 train_first fifth "$conf"
 balance=(losses.snr=0.7 losses.envelope=1.0 weight_decay=0.05)
 train_first sixth "$conf" "${balance[@]}" seed=52 steps=2400 lr=8.0e-4 valid_every=800
-run_stages "${balance[@]}" seed=53 steps=600 lr=3.0e-4 lr_end=1.0e-6 losses.perceptual=0.9 valid_every=600
+train_first seventh "$conf" "${balance[@]}" seed=53 steps=600 lr=3.0e-4 lr_end=1.0e-6 losses.perceptual=0.9 valid_every=600
+taught=("${balance[@]}" teacher.model=dpcrn_cf mixing.clean_only=0.04 lr=8.0e-4 lr_end=1.0e-6)
+train_first eighth "$conf" "${taught[@]}" seed=71 steps=500 losses.perceptual=0.9 ema=0.99 valid_every=500
+train_first ninth "$conf" "${taught[@]}" seed=72 steps=650 lr=5.0e-4 losses.perceptual=1.3 ema=0.99 valid_every=650
+train_first tenth "$conf" "${taught[@]}" seed=73 steps=4500 losses.perceptual=1.2 ema=0.995 valid_every=1500
+run_stages "${taught[@]}" seed=74 steps=900 lr=3.0e-4 losses.perceptual=1.4 losses.residual=0.7 ema=0.99 valid_every=900
