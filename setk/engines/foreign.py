@@ -22,7 +22,7 @@ from setk.engines import onnx_graph
 from setk.engines.exported import MAX_FRAMES, MAX_STATE, MAX_WINDOW
 
 POWERS = {"sqrt-hann": 0.5, "hann": 1.0}  # name of a window -> power of the Hann window
-SHERPA_WINDOWS = {"hann_sqrt": "sqrt-hann", "hann": "hann"}
+SHERPA_POWERS = {"hann_sqrt": 0.5, "hann": 1.0}  # the same for the names in sherpa-onnx's metadata
 METADATA = ("window_length", "hop_length", "window_type", "sample_rate", "n_fft")
 RATE = 16000
 
@@ -32,14 +32,14 @@ def parse_stft(text: str) -> tuple[STFT, int]:
     window, hop, kind, rate = (*text.split(","), str(RATE))[:4] if text.count(",") in (2, 3) else ("", "", "", "")
     if not (window.isdecimal() and hop.isdecimal() and rate.isdecimal() and kind in POWERS):
         raise UserError(f"--stft {text}: write WINDOW,HOP,{'|'.join(POWERS)}[,RATE], as in 512,256,sqrt-hann")
-    return _stft(f"--stft {text}", int(window), int(hop), kind, int(rate), int(window))
+    return _stft(f"--stft {text}", int(window), int(hop), POWERS[kind], int(rate), int(window))
 
 
-def _stft(where: str, window: int, hop: int, kind: str, rate: int, points: int) -> tuple[STFT, int]:
+def _stft(where: str, window: int, hop: int, power: float, rate: int, points: int) -> tuple[STFT, int]:
     if not (1 <= hop <= window <= points <= MAX_WINDOW and MIN_RATE <= rate <= MAX_RATE):
         raise UserError(f"{where}: window {window}, hop {hop}, {points} points and {rate} Hz are not possible together")
     try:
-        return STFT(window, hop, points, POWERS[kind]), rate
+        return STFT(window, hop, points, power), rate
     except ValueError as e:
         raise UserError(f"{where}: {e}") from None
 
@@ -49,8 +49,8 @@ def _stated(metadata: Mapping[str, str], path: Path) -> tuple[STFT, int] | None:
     if not {"n_fft", "hop_length"} <= metadata.keys():
         return None
     values = {key: metadata.get(key, "") for key in METADATA}
-    kind = SHERPA_WINDOWS.get(values.pop("window_type"))
-    if kind is None or not all(value.isdecimal() for value in values.values()):
+    power = SHERPA_POWERS.get(values.pop("window_type"))
+    if power is None or not all(value.isdecimal() for value in values.values()):
         raise UserError(
             f"{path}: its metadata states the transform {metadata.get('window_type')}, {', '.join(map(str, values.values()))}, "
             "which setk cannot use; state it with --stft (in Python: stft=) WINDOW,HOP,TYPE"
@@ -60,7 +60,7 @@ def _stated(metadata: Mapping[str, str], path: Path) -> tuple[STFT, int] | None:
         f"{path}: its metadata",
         numbers["window_length"],
         numbers["hop_length"],
-        kind,
+        power,
         numbers["sample_rate"],
         numbers["n_fft"],
     )

@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from setk.audio.stft import STFT
 from setk.core.errors import UserError
 from setk.core.files import atomic_open
+from setk.engines.foreign import SHERPA_POWERS
 from setk.export import LEAST_PARITY
 from setk.export.onnx import OPSET, _quiet
 from setk.metrics import sdr
 from setk.models import Model
 from setk.nn.exporting import exporting
 
-WINDOWS = {0.5: "hann_sqrt", 1.0: "hann"}  # power of the Hann window -> its name in the metadata
+WINDOWS = {power: name for name, power in SHERPA_POWERS.items()}
 PARITY_FRAMES = 40
 STATES = ("conv_cache", "tra_cache", "inter_cache")
 
