@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # EffiFusion-GAN, the small preset, on a few hours of open speech and noise, mixed on the fly: how the included effifusion_gan-small was
-# trained, in seven trainings. All but the first are by Muon, with the losses `snr` and `envelope` beside those of MP-SENet, the last four
-# with `perceptual` and `residual` too, and the last three with 4 % of clean speech.
+# trained, in eight trainings. All but the first are by Muon, with the losses `snr` and `envelope` beside those of MP-SENet, the last five
+# with `perceptual` and `residual` too, the last four with 4 % of clean speech, and the last with dpcrn_cf as the teacher.
 # fspen.sh describes the corpus.
 #
 #   bash recipes/open/effifusion_gan.sh --root CORPUS --more CORPUS_MORE
@@ -20,4 +20,5 @@ train_first fourth effifusion_gan_open "${further[@]}" seed=11 steps=1200 valid_
 further+=(mixing.clean_only=0.04)
 train_first fifth effifusion_gan_open "${further[@]}" seed=12 steps=1500 valid_every=750
 train_first sixth effifusion_gan_open "${further[@]}" seed=13 steps=1700 valid_every=850
-run_stages "${further[@]}" seed=14 steps=1800 valid_every=900
+train_first seventh effifusion_gan_open "${further[@]}" seed=14 steps=1800 valid_every=900
+run_stages "${further[@]}" teacher.model=dpcrn_cf seed=15 steps=1900 valid_every=950

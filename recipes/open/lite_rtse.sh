@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Lite-RTSE on a few hours of open speech and noise, mixed on the fly: how the included lite_rtse was trained, in ten trainings. The
+# Lite-RTSE on a few hours of open speech and noise, mixed on the fly: how the included lite_rtse was trained, in twelve trainings. The
 # loss `hybrid` weighs compressed magnitudes so much that the magnitude residual learns to raise them under the noisy phase, which costs
 # STOI and SI-SDR. The later trainings give it less and less weight, the seventh starts from a residual of zero, the eighth adds losses that
-# hear the noise that is left, and the last two are longer, on segments that continue a recording. fspen.sh describes the corpus.
+# hear the noise that is left, the next two are longer, on segments that continue a recording, and the last two have dpcrn_cf as the
+# teacher, on segments that do not. fspen.sh describes the corpus.
 #
 #   bash recipes/open/lite_rtse.sh --root CORPUS --more CORPUS_MORE
 conf=lite_rtse_open
@@ -30,4 +31,8 @@ further+=(losses.perceptual=1.2 losses.residual=0.6 mixing.high_voice=0.1)
 train_first eighth lite_rtse_open "${further[@]}" seed=10 steps=800 valid_every=400
 further+=(context=2.0 lr=1.0e-3 'mixing.level=[-60,-12]' mixing.clean_only=0.03)
 train_first ninth lite_rtse_open "${further[@]}" seed=62 steps=1500 valid_every=750
-run_stages "${further[@]}" ema=0.995 seed=65 steps=1800 valid_every=900
+further+=(ema=0.995)
+train_first tenth lite_rtse_open "${further[@]}" seed=65 steps=1800 valid_every=900
+further+=(context=0.0 teacher.model=dpcrn_cf)
+train_first eleventh lite_rtse_open "${further[@]}" seed=201 steps=400 valid_every=200
+run_stages "${further[@]}" lr_end=1.0e-4 seed=203 steps=4000 valid_every=1000
