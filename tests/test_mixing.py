@@ -103,6 +103,19 @@ def test_silence_gives_no_nan(rng):
     assert len(mixing.mix(silence[:0], silence[:0], 5.0).noisy) == 0
 
 
+def test_what_is_below_the_level_of_silence_is_not_amplified(rng):
+    sound, rounding = rng.standard_normal(1000) * 0.1, rng.integers(-1, 2, 1000) / 32768
+    assert mixing.rms_level(rounding) < mixing.SILENCE_DB
+    for speech, noise in ((sound, rounding), (rounding, sound)):
+        mixed = mixing.mix(speech, noise, 5.0, level_db=-30.0)
+        np.testing.assert_allclose(mixed.noisy, mixed.gain * (speech + noise), rtol=1e-4, atol=1e-7)
+        assert mixed.snr_db == pytest.approx(mixing.rms_level(speech) - mixing.rms_level(noise))
+        assert mixed.level_db == pytest.approx(-30, abs=0.01)
+    np.testing.assert_allclose(mixing.mix(rounding, rounding, 5.0, level_db=-20.0).noisy, 2 * rounding, rtol=1e-6)
+    room = np.array([1e-3])  # how loud a room is does not decide whether one speaks in it
+    assert mixing.mix(sound, sound, 5.0, rir=room).snr_db == 5.0
+
+
 def test_room_keeps_length_and_alignment_and_the_target_is_its_early_part(rng):
     speech = rng.standard_normal(8000) * 0.1
     rir = np.zeros(4000)

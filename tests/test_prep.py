@@ -369,6 +369,16 @@ def test_a_source_that_changed_is_mixed_again_by_whatever_part(talk, se, rng):
         assert {row["utt"]: row["frames"] for row in rows(talk / "out/mix.tsv")}["s0"] == str(samples)
 
 
+def test_a_part_does_not_declare_mixtures_complete_whose_other_sources_have_changed(talk, se, rng):
+    assert se("prep", *MIX, "out", cwd=talk).returncode == 0
+    for name in ("s 0", "s 1"):  # of the first part and of the second
+        os.utime(wav(talk / f"wav/{name}.wav", rng, 6000), (1e9, 1e9))
+    for part, complete in (("1/2", False), ("2/2", True)):
+        done = se("prep", *MIX, "out", "--part", part, cwd=talk)
+        assert done.returncode == 0 and (talk / "out/clean.scp").exists() == complete, done.err
+    assert {row["utt"]: row["frames"] for row in rows(talk / "out/mix.tsv")}["s1"] == "6000"
+
+
 def test_the_last_row_of_a_job_counts_and_of_two_jobs_one_without_error(tmp_path, rng):
     utts = [f"u{i}" for i in range(12)]
     write_list(tmp_path / "speech.scp", dict.fromkeys(utts, "x.wav"))

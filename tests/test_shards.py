@@ -403,6 +403,32 @@ def test_a_shard_whose_wavs_went_bad_since_is_not_taken_for_the_new_one(tmp_path
         Shards(tmp_path / "out", "pairs")
 
 
+def test_a_part_does_not_declare_a_set_complete_whose_other_shards_are_out_of_date(tmp_path, rng):
+    write_pairs(tmp_path, rng, 4)
+    out = tmp_path / "out"
+    assert len(list(shards.write_shards(DataDir(tmp_path), out, size=2))) == 2
+    for utt in ("u0", "u2"):  # of the first shard and of the second
+        os.utime(read_list(tmp_path / "noisy.scp")[utt], ns=(time.time_ns() + 10**9,) * 2)
+    for part, complete in (("1/2", False), ("2/2", True)):
+        assert [done.state for done in shards.write_shards(DataDir(tmp_path), out, size=2, part=part)] == ["made"]
+        assert (out / "pairs.scp").exists() == complete
+
+
+def test_utterances_are_in_c_order_however_many_shards_there_are(tmp_path, rng):
+    write_pairs(tmp_path, rng, 12, longest=100)
+    list(shards.write_shards(DataDir(tmp_path), tmp_path / "out", size=1))
+    data = Shards(tmp_path / "out", "pairs")
+    assert data.ids == sorted(read_list(tmp_path / "noisy.scp"), key=str.encode)
+    by_name = [
+        Shards(tmp_path / "out", "pairs").ids[int(name.split(".")[1]) - 1]
+        for name in sorted(read_list(tmp_path / "out/pairs.scp"))
+    ]
+    assert [data.ids[i] for i in data.as_listed] == by_name != data.ids
+    for i in (1, 9, 11):
+        path = read_list(tmp_path / "noisy.scp")[data.ids[i]]
+        np.testing.assert_array_equal(data.read(i)["noisy"], audio.read(path)[0][0])
+
+
 def test_a_mistyped_option_costs_no_shard(tmp_path, rng, se):
     write_pairs(tmp_path, rng, 4)
     command = ("prep", "shards", tmp_path, tmp_path / "out", "--shard-size", 2)
@@ -447,6 +473,8 @@ def test_speech_noise_and_rooms_are_sets_of_their_own(tmp_path, rng, se):
         data = Shards(tmp_path / "out", name)
         assert data.streams == (name,) and data.lengths.tolist() == [100, 101, 102, 103, 104]
     (tmp_path / "rir.scp").unlink()
+    assert se("prep", "shards", tmp_path, tmp_path / "out", "--shard-size", 2, "--rate", 8000).returncode == 1
+    assert len(list((tmp_path / "out").glob("rir.*"))) == 4  # no room goes before the others are complete
     assert se("prep", "shards", tmp_path, tmp_path / "out", "--shard-size", 2).returncode == 0
     assert shards.names(tmp_path / "out") == ("speech", "noise") and not list((tmp_path / "out").glob("rir*"))
 

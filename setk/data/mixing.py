@@ -22,6 +22,7 @@ _MARGIN_DB, _HANGOVER_S, _TIME_CONSTANT_S = 15.9, 0.2, 0.03
 _LOWEST = -23  # thresholds are 2^-23 ... 2^-1: those of P.56 for 24 bits, which for 16-bit signals give the same level
 # The part of a room response that is in the target: the direct path and the early reflections.
 EARLY_S = 0.05
+SILENCE_DB = -80.0  # an RMS below it is silence: a gain would amplify rounding errors
 
 
 def rms_level(x: np.ndarray) -> float:
@@ -211,7 +212,7 @@ class Mixed:
     """float32 signals [n] of one mixture, and how it was made.
 
     noisy = reverberant speech + `noise`; `clean` is the target (the same speech, early part only under an RIR).
-    `snr_db` is the resulting SNR: +-inf if noise or speech is silent. `gain` was applied to both speech and noise
+    `snr_db` is the resulting SNR: +-inf if noise or speech is 0. `gain` was applied to both speech and noise
     (level, clipping), `noise_gain` to the noise in total; `level_db` is the RMS of `noisy`. `peak_scaled`:
     `gain` was lowered so that neither `noisy` nor `clean` is clipped.
     """
@@ -240,8 +241,8 @@ def mix(
     The speech level is its RMS, or with `active` its P.56 active level; under an RIR [k], that of the
     reverberant speech, as a microphone has it; measured before any common gain (P.56 thresholds are fixed, so
     its levels do not scale exactly). `level_db` sets the RMS of the mixture (as DNS does); without
-    it the speech keeps its level. If the mixture would clip, all is scaled down together. Silent noise leaves
-    the speech alone; silent speech leaves the noise at its own level.
+    it the speech keeps its level. If the mixture would clip, all is scaled down together. Noise below SILENCE_DB
+    leaves the speech alone, speech below it the noise at its own level, and a mixture below it keeps its level.
     """
     if len(noise) != len(speech):
         raise ValueError(f"noise has {len(noise)} samples, speech {len(speech)}; cut it with loop()")
@@ -250,7 +251,7 @@ def mix(
         heard, target = reverberate(heard, rir, rate)
     speech_level = active_level(heard, rate)[0] if active else rms_level(heard)
     noise_level = rms_level(noise)
-    silent = math.inf in (-speech_level, -noise_level)
+    silent = min(rms_level(speech), noise_level) < SILENCE_DB
     noise_gain = 1.0 if silent else from_db(speech_level - noise_level - snr_db)
     noisy = heard + noise_gain * noise
     gain, peak_scaled = _common_gain(noisy, target, level_db)
@@ -268,7 +269,7 @@ def mix(
 def _common_gain(noisy: np.ndarray, clean: np.ndarray, level_db: float | None) -> tuple[float, bool]:
     """The gain that brings `noisy` to `level_db` while neither clips at 16 bits, and whether clipping lowered it."""
     level = rms_level(noisy)
-    gain = 1.0 if level_db is None or level == -math.inf else from_db(level_db - level)
+    gain = 1.0 if level_db is None or level < SILENCE_DB else from_db(level_db - level)
     peak = max(np.abs(x).max(initial=0.0) for x in (noisy, clean)) * gain
     return (gain * FULL_SCALE / peak, True) if peak > FULL_SCALE else (gain, False)
 

@@ -28,14 +28,13 @@ from setk.data import mixing
 from setk.data.datadir import DataDir, seconds
 from setk.core.files import make_dir, write_lines
 from setk.data.index import ABSENT, HashIndex, IndexedList, Lines
-from setk.data.lists import take_part
+from setk.data.lists import parse_part, take_part
 from setk.data.mixing import Draw, Spread
 from setk.core.pool import ordered_map
 from setk.core.provenance import Claim, Made, part_name
 from setk.core.rng import rng
 
-# A noise this quiet would need a gain that amplifies its rounding errors: another is drawn.
-_SILENCE_DB, _DRAWS = -80.0, 10
+_DRAWS = 10  # of a noise, until one of them is not silent
 FAINT_DB = -82.0  # of speech and noise, below which 16 bits change their SNR
 _ROWS = "*of*.tsv"
 _BROKEN_ROWS = "is damaged or of another version; remove the output folder"
@@ -156,7 +155,7 @@ def write_mixtures(plan: Plan, spk: IndexedList | None, part: str | None = None,
     rows, made, missing = Rows(plan), Made(claim, part), array("l")
     for line in take_part(plan.speech.order(), part):
         row = rows.get(line)
-        if row and not row.error and made.has(_made_of(plan, row, line), *_wavs(plan.out, row.utt)):
+        if row and not row.error and _is_current(plan, row, made, line):
             yield row
         else:
             missing.append(line)
@@ -173,8 +172,20 @@ def write_mixtures(plan: Plan, spk: IndexedList | None, part: str | None = None,
                     made.add(made_of, *_wavs(plan.out, row.utt))
                 yield row
         rows = Rows(plan)
-    if rows.are_complete:
+    if rows.are_complete and (part is None or _others_are_current(plan, rows, Made(claim, part), part)):
         _write_directory(plan, rows, spk)
+
+
+def _others_are_current(plan: Plan, rows: Rows, made: Made, part: str) -> bool:
+    """Whether the mixtures of the other parts are of the sources as they are now, or have failed."""
+    (own, of), order = parse_part(part), plan.speech.order()
+    others = (take_part(order, f"{k}/{of}") for k in range(1, of + 1) if k != own)
+    return all(_is_current(plan, rows.get(line), made, line) for line in chain.from_iterable(others))
+
+
+def _is_current(plan: Plan, row: Row | None, made: Made, line: int) -> bool:
+    """Whether a row is of a failure, or its wavs are there and of the sources as they are now."""
+    return row is not None and (bool(row.error) or made.has(_made_of(plan, row, line), *_wavs(plan.out, row.utt)))
 
 
 def _run_of(path: Path) -> int:
@@ -297,7 +308,7 @@ def mix_one(task: Task, out: Path, rate: int, active: bool) -> tuple[Row, str]:
     try:
         spoken = task.speech.state()
         speech = read(task.speech)
-        if mixing.rms_level(speech) < _SILENCE_DB:
+        if mixing.rms_level(speech) < mixing.SILENCE_DB:
             raise AudioError(f"{task.speech}: is silent, so no SNR can be set; remove it from the list")
         for choice in task.choices:
             drawn, (noise_id, source), room = choice
@@ -305,7 +316,7 @@ def mix_one(task: Task, out: Path, rate: int, active: bool) -> tuple[Row, str]:
             recording = read(source)
             start = mixing.noise_start(len(recording), len(speech), drawn.place)
             noise = mixing.loop(recording, start, len(speech))
-            if mixing.rms_level(noise) >= _SILENCE_DB:
+            if mixing.rms_level(noise) >= mixing.SILENCE_DB:
                 break
         else:
             raise AudioError(

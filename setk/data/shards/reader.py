@@ -27,7 +27,7 @@ def names(folder: str | os.PathLike) -> tuple[str, ...]:
 
 
 class Shards:
-    """The utterances of a set of shards, in C order of ids within each file, files in the order of their list.
+    """The utterances of a set of shards, in C order of their ids; of several sets in one list, one set after the other.
 
         pairs = setk.Shards("shards/vbd/train")
         segment = pairs.read("p226_001", start=16000, count=48000)   # {"noisy": float32 [48000], "clean": ...}
@@ -37,7 +37,7 @@ class Shards:
     the files once. Rows are then read at their place in the file by pread, which has no state that threads or forked
     workers share.
 
-    Attributes: `ids`; `lengths` int64 [n], rows (samples of pcm, else frames); `samples` int64 [n]; `snr` float32 [n]
+    Attributes: `ids`; `as_listed` int64 [n], their indices in the order of the list, which has shard 10 before shard 2; `lengths` int64 [n], rows (samples of pcm, else frames); `samples` int64 [n]; `snr` float32 [n]
     in dB, nan where unknown; `spk` and `kind`, a speaker and a kind of noise per utterance, or empty; `rate` in Hz; `streams`; `settings` of the
     feature. Raises UserError on anything but complete shards of one set with the `feature` pcm, stft or logmel.
     """
@@ -57,6 +57,7 @@ class Shards:
         if not files:
             raise UserError(f"{path}: lists no shards; {REMAKE}")
         _check_set(path, files)
+        listed, files = _in_order(files)
         self._files, self._descriptors = files, {}
         self.rate, self.streams, self.settings, self._row = (
             files[0].rate,
@@ -72,6 +73,7 @@ class Shards:
         self.snr = np.concatenate([f.snr for f in files])
         self._file_of = np.repeat(np.arange(len(files)), [len(f.utts) for f in files])
         self._place = np.concatenate([f.offset[:-1] for f in files])
+        self.as_listed = np.argsort(listed[self._file_of], kind="stable")
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -115,6 +117,13 @@ class Shards:
             if self._descriptors.setdefault(path, opened) != opened:  # another thread was faster
                 os.close(opened)
         return self._descriptors[path]
+
+
+def _in_order(files: list[ShardFile]) -> tuple[np.ndarray, list[ShardFile]]:
+    """Files by number within each folder, folders as they come; and where each was before."""
+    folders = list(dict.fromkeys(f.path.parent for f in files))
+    order = sorted(range(len(files)), key=lambda i: (folders.index(files[i].path.parent), files[i].number))
+    return np.array(order), [files[i] for i in order]
 
 
 def _pread(descriptor: int, size: int, offset: int) -> bytes:

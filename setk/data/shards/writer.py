@@ -1,7 +1,7 @@
 """A data directory to shards.
 
 Utterances are in C order of their ids and go into shards of `size` by that order, so that the files are the same
-however many jobs write them. The list is written when all shards are complete and from the same inputs: it lists
+however many jobs write them. The list is written when all shards are complete and of the sources as they are: it lists
 everything, or does not exist.
 """
 
@@ -13,9 +13,10 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterable, Iterator
 
 import h5py
 import numpy as np
@@ -112,22 +113,31 @@ def write_shards(
     if size < 1:
         raise UserError(f"--shard-size {size}: must be at least 1 utterance")
     check_rate(rate, "--rate")
-    inputs: dict[str, dict[Path, str]] = {}
+    out, complete = make_dir(out), set()
+    plan = partial(plan_shards, data, out, size, rate, feature, resampler)
+    for done in ordered_map(make_shard, take_part(plan(), part), jobs):
+        if done.state != "failed":
+            complete.add(done.path)
+        yield done
+    _list_complete(plan(), complete, out)
 
-    def planned() -> Iterator[ShardJob]:
-        for job in plan_shards(data, make_dir(out), size, rate, feature, resampler):
-            inputs.setdefault(job.name, {})[job.path] = job.inputs
-            yield job
 
-    yield from ordered_map(make_shard, take_part(planned(), part), jobs)
-    for name, shards in inputs.items():
-        if all(_made_of(path)[0] == expected for path, expected in shards.items()):
-            write_list(Path(out) / f"{name}.scp", {path.stem: path for path in shards})
-            for path in Path(out).glob(f"{name}.*.h5"):
-                if path not in shards and re.fullmatch(rf"{name}\.\d+\.h5", path.name):
-                    path.unlink(missing_ok=True)  # of an earlier set with more of them
-    if "speech" in inputs and "rir" not in inputs:  # the rooms of an earlier set
-        for path in (Path(out) / "rir.scp", *Path(out).glob("rir.*.h5")):
+def _list_complete(planned: Iterable[ShardJob], complete: set[Path], out: Path) -> None:
+    """Write the list of each set whose shards are all current, and remove what an earlier set had besides. `complete`
+    are shards that this process has made or found current: those of other parts are looked at."""
+    sets: dict[str, list[Path]] = {}
+    stale: set[str] = set()
+    for job in planned:
+        sets.setdefault(job.name, []).append(job.path)
+        if job.name not in stale and job.path not in complete and not is_current(job):
+            stale.add(job.name)
+    for name in sets.keys() - stale:
+        write_list(out / f"{name}.scp", {path.stem: path for path in sets[name]})
+        for path in out.glob(f"{name}.*.h5"):
+            if path not in sets[name] and re.fullmatch(rf"{name}\.\d+\.h5", path.name):
+                path.unlink(missing_ok=True)  # of an earlier set with more of them
+    if not stale and "speech" in sets and "rir" not in sets:  # the rooms of an earlier set
+        for path in (out / "rir.scp", *out.glob("rir.*.h5")):
             path.unlink(missing_ok=True)
 
 
