@@ -30,6 +30,24 @@ def bash(script: str, *args: str, cwd: Path, env: dict | None = None) -> subproc
     )
 
 
+# ── user_paths.sh ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_teacher_is_relative_to_the_users_folder(tmp_path):
+    (tmp_path / "t.pt").touch()
+    script = f"""set -euo pipefail
+. {UTILS}/user_paths.sh
+set='lr=1e-3 teacher.model=t.pt metrics=[stoi,*] ' tune='teacher.model=dpcrn_cf' prune=
+cd /
+user_teacher set tune prune missing
+printf '%s|' "$set" "$tune" "$prune"
+"""
+    done = bash(script, cwd=tmp_path)
+    assert done.stdout == f"lr=1e-3 teacher.model={tmp_path}/t.pt metrics=[stoi,*]|teacher.model=dpcrn_cf||", (
+        done.stderr
+    )
+
+
 # ── parse_options.sh ────────────────────────────────────────────────────────────────────────────────────────────────
 
 OPTIONS = f"""set -euo pipefail

@@ -91,6 +91,7 @@ done
 user_paths root more dir data shards clean noise out table float grid
 user_files conf init model variants
 user_words models
+user_teacher set tune prune
 # Launchers replace JOB, by which the jobs of a stage differ, wherever it is.
 for word in root more dir data shards; do
     [[ ${!word-} != *JOB* ]] || { echo "${0##*/}: --$word ${!word}: a path with JOB in it cannot be used; rename it" >&2; exit 2; }

@@ -28,3 +28,16 @@ user_words() {
     done
     [[ ! -v $1 ]] || printf -v "$1" %s "${words% }"
 }
+
+# user_teacher NAME...: words KEY=VALUE; the value of teacher.model is as of user_files.
+user_teacher() {
+    local name words i teacher
+    for name; do
+        read -ra words <<< "${!name-}"
+        for i in "${!words[@]}"; do
+            teacher=${words[i]#teacher.model=}
+            [[ $teacher == "${words[i]}" ]] || { user_files teacher; words[i]=teacher.model=$teacher; }
+        done
+        [[ ! -v $name ]] || printf -v "$name" %s "${words[*]}"
+    done
+}
