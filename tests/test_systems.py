@@ -312,6 +312,8 @@ def test_curves_add_up_the_hours_of_parts(tmp_path):
         ("3", "100000", 3.25),
     ]
     assert math.isnan(float(lines[1][5])) and float(lines[1][4]) == 2.0
+    (tmp_path / "exp/history.tsv").write_text("step\tvalid_pesq_wb\n5\t1.5\n")  # of before hours were counted
+    assert curves.table([tmp_path / "exp"]).splitlines()[1] == "exp\t1\t5\tnan\t1.5000"
     with pytest.raises(UserError, match="has no history.tsv"):
         curves.table([tmp_path])
 
@@ -331,6 +333,9 @@ def test_a_released_model_has_its_test_scores(tmp_path, monkeypatch):
         "test": {"pesq_wb": 2.5},
     }
     assert "release" in checkpoint.load(tmp_path / "out.pt")[1]["provenance"]
+    for read in ("best.pt", "noisy.json"):
+        with pytest.raises(UserError, match="is the input"):
+            release.release(tmp_path, tmp_path / read)
     # Among the included models, it gets a line in their index.
     monkeypatch.setattr(pretrained, "__file__", str(tmp_path / "included/__init__.py"))
     monkeypatch.setattr(pretrained, "INDEX", tmp_path / "included/index.json")

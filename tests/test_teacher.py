@@ -15,7 +15,7 @@ from setk.core.errors import UserError
 from setk.data.datadir import DataDir
 from setk.data.lists import write_list
 from setk.training import settings
-from setk.training.losses import Example, LOSSES, weighted
+from setk.training.losses import LOSSES, WITHOUT_REFERENCE, Example, weighted
 from setk.training.metric_gan import MetricGAN
 from setk.training.objective import Enhancer, Objective
 from setk.training.ranks import Ranks
@@ -89,8 +89,8 @@ def test_each_loss_is_of_the_signal_between_the_clean_one_and_the_teachers_outpu
         found = LOSSES[name](objective.example(noisy, clean, frames, {}))
         of = clean if name in HEARD else between
         torch.testing.assert_close(found, LOSSES[name](Example(objective.model.transform, noisy, of, frames, {})))
-        if name not in (*HEARD, "agreement"):
-            assert found != LOSSES[name](Example(objective.model.transform, noisy, clean, frames, {}))
+        alone = LOSSES[name](Example(objective.model.transform, noisy, clean, frames, {}))
+        assert (found == alone) == (name in WITHOUT_REFERENCE)
 
 
 def test_a_teacher_of_weight_0_changes_nothing(work):
@@ -165,6 +165,7 @@ def test_a_teacher_may_need_the_whole_signal(work):
     "setting, words",
     [
         ("teacher={model: nobody}", "--set teacher={model: nobody}: model: no trained model is called 'nobody'"),
+        ("teacher={model: gone.pt}", "--set teacher={model: gone.pt}: model: gone.pt: no such checkpoint"),
         ("teacher={}", "--set teacher={}: 'model' is missing"),
         ("teacher={model: dpcrn_cf, weight: 1.5}", "teacher.weight: 1.5 is outside 0 ... 1"),
         ("teacher.weight=0.5", "'model' is missing"),
@@ -192,6 +193,20 @@ def test_a_teacher_at_another_rate_and_one_that_is_missing_are_refused(work):
         in train(work, work / "gone", "--set", f"teacher={{model: {work / 'gone.pt'}}}", code=2).err
     )
     assert not (work / "rate").exists() and not (work / "gone").exists()
+
+
+def test_a_teacher_that_the_training_would_overwrite_is_refused(work):
+    out = work / "own"
+    train(work, out)
+    before = (out / "best.pt").read_bytes()
+    done = train(work, out, "--fresh", "--set", f"teacher={{model: {out / 'best.pt'}}}", code=2)
+    assert "whose checkpoints this training replaces" in done.err and (out / "best.pt").read_bytes() == before
+
+
+def test_a_teacher_of_which_no_loss_hears_is_told(work):
+    more = ("--set", f"teacher={{model: {work / 'teacher1.pt'}}}", "--set", "losses={perceptual: 1, residual: 1}")
+    assert "teacher: has no effect: perceptual, residual" in train(work, work / "deaf", *more).err
+    assert "no effect" not in train(work, work / "taught", *more[:2]).err
 
 
 @pytest.mark.full

@@ -19,6 +19,7 @@ from conftest import COMMANDS, MINI, PATIENCE, ROOT, SMALL, command, stopping
 from setk import audio, checkpoint, models
 from setk.core.errors import UserError
 from setk.training import loop
+from setk.training.data import TrainingData
 
 TINY = (
     SMALL
@@ -165,7 +166,7 @@ def test_a_fresh_start_from_the_own_best_model_survives_a_kill(work, whole, tmp_
     killed = subprocess.run([sys.executable, "-P", "-c", code, *argv], capture_output=True, text=True)
     assert killed.returncode == -9 and not (out / "best.pt").exists(), killed.stderr
     assert all(torch.equal(x, begun[name]) for name, x in checkpoint.read(out / "resume.pt")["smoothed"].items())
-    finish(work, out, "--init", out / "best.pt", *more)
+    finish(work, out, "--init", out / "best.pt", "--set", "config=init", *more)
 
 
 def test_the_mean_of_a_training_is_not_overwritten_by_average(work, whole, tmp_path):
@@ -332,6 +333,45 @@ def test_a_corrupt_state_falls_back_to_the_one_before(work, whole):
     (out / "resume.pt").write_bytes((out / "resume.pt").read_bytes()[:1000])
     done = finish(work, out)
     assert "falling back" in done.err and "resuming" in done.err
+    assert_same_run(whole, out)
+
+
+def test_states_of_which_none_is_readable_are_not_started_over(work, whole, tmp_path):
+    out = tmp_path / "unreadable"
+    shutil.copytree(whole, out)
+    for name in ("resume.pt", "resume.old.pt"):
+        (out / name).write_bytes(b"PK")
+    before = {path.name: path.read_bytes() for path in out.glob("*.*")}
+    done = finish(work, out, code=2)
+    assert "resume.pt: not a checkpoint" in done.err and "--fresh starts over" in done.err
+    assert {path.name: path.read_bytes() for path in out.glob("*.*")} == before
+    (out / "resume.old.pt").unlink()
+    assert "--fresh starts over" in finish(work, out, code=2).err
+
+
+def _with_mean(out):
+    """Have best.pt be a mean, as it is where that is the best."""
+    best = checkpoint.read(out / "best.pt")
+    checkpoint.write(out / "best.pt", {**best, "provenance": {**best["provenance"], "mean_of_steps": [5, 10]}})
+
+
+def test_a_last_state_that_is_lost_costs_no_mean(work, whole, tmp_path):
+    out = tmp_path / "lost"
+    shutil.copytree(whole, out)
+    _with_mean(out)
+    (out / "average.pt").write_bytes(b"of another end")
+    (out / "resume.pt").write_bytes(b"PK")
+    assert "mean of steps" in finish(work, out).err
+    assert_same_run(whole, out)
+
+
+def test_a_mean_without_any_state_is_no_error(work, whole, tmp_path):
+    out = tmp_path / "stateless"
+    shutil.copytree(whole, out)
+    _with_mean(out)
+    for name in ("resume.pt", "resume.old.pt"):
+        (out / name).unlink()
+    finish(work, out)
     assert_same_run(whole, out)
 
 
@@ -526,6 +566,7 @@ def test_a_dry_run_tells_what_training_would_take_and_writes_nothing(work):
     from setk import models
 
     assert e["parameters"] == models.count_parameters(models.build("fspen", told["config"]["config"]))["params"]
+    assert 100 < e["memory_mib"] < 10000
     assert e["audio_seconds_per_second"] == pytest.approx(e["steps_per_second"] * 2, rel=0.05) and e["hours"] < 1
     assert not (work / "dry").exists()
 
@@ -620,6 +661,22 @@ def test_a_step_without_a_finite_gradient_leaves_weights_and_statistics_as_they_
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
     learner.descend([(x, x)], lambda m, a, b: ((m(a) - b).square().mean(), {}))
     assert all(torch.isfinite(value).all() for value in module.state_dict().values())
+
+
+def test_a_step_without_a_finite_loss_moves_no_range_that_is_observed(work):
+    from setk.nn.quantization import Scheme
+    from setk.training.objective import NotFinite, Objective
+
+    s = settings_of(work, "quantization={method: fqse, observe: 3}")
+    objective = Objective(models.build(s.model, s.config, {"method": "fqse", "observe": 3}), s, alone())
+    assert objective.model.quantization == Scheme("fqse", 3)
+    before = {name: value.clone() for name, value in objective.model.state_dict().items()}
+    noisy = 0.1 * torch.randn(2, 8000)
+    with pytest.raises(NotFinite):
+        objective.update([(noisy, noisy * torch.nan)])
+    assert all(torch.equal(before[name], value) for name, value in objective.model.state_dict().items())
+    objective.update([(noisy, noisy)])
+    assert any(not torch.equal(before[k], v) for k, v in objective.model.state_dict().items() if k.endswith(".hi"))
 
 
 @pytest.mark.parametrize(
@@ -762,6 +819,32 @@ try:
 except UserError as e:
     sys.exit(str(e))
 """
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from setk.core.errors import Killed
+from setk.training import settings
+from setk.training.data import TrainingData, loader
+from setk.training.ranks import Ranks
+
+TrainingData.__getitem__ = lambda data, key: os.kill(os.getpid(), signal.SIGKILL)
+data = TrainingData(Path("shards"), settings.resolve(sys.argv[1], ["device=cpu"]))
+try:
+    next(loader(data, range(2), 1, Ranks(torch.device("cpu"), 0, 1)))
+except Killed as e:
+    sys.exit(str(e))
+"""
+
+
+def test_a_loader_process_that_is_killed_is_one_clear_line(work):
+    argv = [sys.executable, "-c", KILLED, str(work / "conf.yaml")]
+    found = subprocess.run(argv, cwd=work, capture_output=True, text=True, timeout=PATIENCE)
+    assert found.returncode == 1 and re.fullmatch(
+        r"a loader process was killed [^\n]*continues[^\n]*\n", found.stderr
+    ), found.stderr
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -1006,11 +1089,12 @@ def test_pruning_that_no_layer_can_reach_is_refused_before_the_first_step(work, 
     assert "pruning: amount 0.9 is too much with floor 0.1" in told.err and not (tmp_path / "never").exists()
 
 
-def test_what_a_killed_process_left_among_the_candidates_stops_nothing(work, tmp_path):
+def test_what_others_left_among_the_candidates_stops_nothing(work, tmp_path):
     more = ("--set", "steps=2", "--set", "valid_every=1")
     finish(work, tmp_path / "out", *more)
     left = tmp_path / "out/average/.2.0123abcd.99999.tmp.pt"  # of another machine
     left.write_bytes(b"half")
+    (tmp_path / "out/average/copy of 2.pt").write_bytes(b"a user's own")
     finish(work, tmp_path / "out", *more)
     finish(work, tmp_path / "out", *more, "--fresh")
 
@@ -1148,11 +1232,31 @@ def test_fresh_does_not_delete_what_it_starts_from(work, whole):
     assert (out / "best.pt").read_bytes() != before
 
 
+def test_data_in_many_shards_are_known_by_their_earlier_digest(work, tmp_path):
+    from setk.data.datadir import DataDir
+    from setk.data.shards import write_shards
+
+    list(write_shards(DataDir(work / "train"), tmp_path / "shards", size=2))
+    assert len(list((tmp_path / "shards").glob("*.h5"))) > 10
+    more = ("--set", "steps=2", "--set", "average=0")
+    finish(work, tmp_path / "lists", *more, train="train")
+    finish(work, tmp_path / "out", *more, train=tmp_path / "shards")
+    x, y = (weights(tmp_path / name / "last.pt") for name in ("lists", "out"))
+    assert all(torch.equal(x[k], y[k]) for k in x)
+    data = TrainingData(tmp_path / "shards", settings_of(work))
+    assert data.earlier_digest != data.digest
+    state = checkpoint.read(tmp_path / "out/resume.pt")
+    for digest, code in ((data.earlier_digest, 0), ("0" * 64, 2)):
+        state["identity"]["data"] = digest
+        checkpoint.write(tmp_path / "out/resume.pt", state)
+        finish(work, tmp_path / "out", *more, train=tmp_path / "shards", code=code)
+
+
 def test_a_config_of_the_user_is_not_replaced(work, tmp_path):
     (tmp_path / "config.yaml").write_text("# mine\n" + TINY)
     data = ["--train", work / "shards", "--valid", work / "valid", "--out", tmp_path]
     done = COMMANDS("train", tmp_path / "config.yaml", *data, timeout=PATIENCE)
-    assert done.returncode == 2 and "se-train did not write it" in done.err
+    assert done.returncode == 2 and "not what this version of se-train wrote" in done.err
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
     assert (tmp_path / "config.yaml").read_text().startswith("# mine")
 
@@ -1174,6 +1278,22 @@ def test_a_run_is_not_continued_from_another_start_or_on_other_pairs(work, whole
     elsewhere[elsewhere.index(work / "valid")] = work / "other"
     done = COMMANDS(*elsewhere, timeout=PATIENCE)
     assert done.returncode == 2 and "the validation set" in done.err
+
+
+def test_a_start_is_known_by_the_content_of_its_file(work, whole, tmp_path):
+    first, moved = tmp_path / "first.pt", tmp_path / "moved.pt"
+    shutil.copy(whole / "best.pt", first)
+    more = ("--set", "steps=4", "--set", "average=0")
+    finish(work, tmp_path / "out", "--init", first, *more)
+    first.rename(moved)
+    finish(work, tmp_path / "out", "--init", moved, *more)
+    shutil.copy(whole / "last.pt", moved)
+    assert "another value of --init" in finish(work, tmp_path / "out", "--init", moved, *more, code=2).err
+    state = checkpoint.read(tmp_path / "out/resume.pt")
+    state["identity"]["begun_from"] = str(moved)  # as setk 0.1 knew it
+    checkpoint.write(tmp_path / "out/resume.pt", state)
+    finish(work, tmp_path / "out", "--init", moved, *more)
+    assert "another value of --init" in finish(work, tmp_path / "out", "--init", whole / "last.pt", *more, code=2).err
 
 
 def test_two_trainings_do_not_write_into_one_directory(work):

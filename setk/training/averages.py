@@ -63,13 +63,9 @@ def average(
     if out.exists() and "mean_of" not in checkpoint.read(out)["provenance"]:
         raise UserError(f"{out}: exists, and is not a mean of checkpoints; OUT comes first, and must be a new file")
     found = [checkpoint.load(path) for path in paths]
-    model, about = found[-1]
-    for path, (_, other) in zip(paths, found):
-        if (other["model"], other["config"], other.get("quantization")) != (
-            about["model"],
-            about["config"],
-            about.get("quantization"),
-        ):
+    model = found[-1][0]
+    for path, (other, _) in zip(paths, found):
+        if (other.name, other.config, other.quantization) != (model.name, model.config, model.quantization):
             raise UserError(f"{path}: not the same model, or not the same config, as {paths[-1]}")
     check_pairs(pairs, model.sample_rate)
     model.load_state_dict(mean_weights([source.state_dict() for source, _ in found]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from pathlib import Path
 from typing import Sequence
 
@@ -26,11 +27,14 @@ def table(experiments: Sequence[Path], parts: Sequence[str] = (".",)) -> str:
         for part, rows in enumerate(found, 1):
             for row in rows:
                 values = [f"{float(row[name]):.4f}" for name in scores]
-                out.writerow(
-                    [experiment.resolve().name, part, row["step"], f"{before + float(row['hours']):.4f}", *values]
-                )
-            before += float(rows[-1]["hours"])
+                out.writerow([experiment.resolve().name, part, row["step"], f"{before + _hours(row):.4f}", *values])
+            before += _hours(rows[-1])
     return text.getvalue()
+
+
+def _hours(row: dict[str, str]) -> float:
+    """Hours of training up to a validation; nan in a history of before they were counted."""
+    return float(row.get("hours") or math.nan)
 
 
 def _histories(experiment: Path, parts: Sequence[str]) -> list[list[dict[str, str]]]:

@@ -12,7 +12,7 @@ import warnings
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Generator, Iterable, Protocol
+from typing import Any, Generator, Iterable, Iterator, Mapping, Protocol
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ import torch
 from setk.audio import Location, resample
 from setk.core import pool
 from setk.data import datadir, mixing, shards
-from setk.core.errors import UserError
+from setk.core.errors import Killed, UserError
 from setk.core.rng import rng
 from setk.data.mixing import Spread
 from setk.data.shards import Shards
@@ -117,7 +117,7 @@ class TrainingData(torch.utils.data.Dataset):
         # Noises of each kind; empty where kinds are not known.
         self.kinds = mixing.by_kind(self.sources["noise"].kind) if "noise" in self.sources else []
         self.hours = float(main.lengths.sum()) / self.rate / 3600
-        self.digest = self._digest()
+        self.digest = self._digest({})
 
     @property
     def contents(self) -> str:
@@ -130,13 +130,20 @@ class TrainingData(torch.utils.data.Dataset):
             return [f"mixing.{f.name}" for f in fields(Mixing) if getattr(self.s.mixing, f.name) != f.default]
         return [f"augment.{name}" for name in ("remix", "snr") if getattr(self.s.augment, name)]
 
-    def _digest(self) -> str:
-        """Hash of what is in the data by name and length, so that a resumed run notices other data."""
+    @property
+    def earlier_digest(self) -> str:
+        """What `digest` was of the same data in setk 0.1, which took shard 10 before shard 2."""
+        return self._digest({name: s.as_listed for name, s in self.sources.items() if isinstance(s, Shards)})
+
+    def _digest(self, orders: Mapping[str, np.ndarray]) -> str:
+        """Hash of what is in the data by name and length, so that a resumed run notices other data. `orders` are those of
+        the utterances of sources that are not taken as they are."""
         h = hashlib.sha256()
         for name, source in self.sources.items():
-            h.update(repr((name, source.rate, list(zip(source.ids, map(int, source.lengths))))).encode())
+            order = orders.get(name, range(len(source.ids)))
+            h.update(repr((name, source.rate, [(source.ids[i], int(source.lengths[i])) for i in order])).encode())
             if source.kind:
-                h.update(repr(source.kind).encode())
+                h.update(repr([source.kind[i] for i in order]).encode())
         return h.hexdigest()
 
     @lru_cache(maxsize=2)
@@ -265,7 +272,7 @@ def low_pass(x: np.ndarray, cutoff: float) -> np.ndarray:
 def _unit(x: np.ndarray) -> np.ndarray:
     """`x` [n] at unit RMS; silence stays silent."""
     rms = float(np.sqrt(np.mean(np.square(x))))
-    return x / rms if rms else x
+    return x / rms if mixing.rms_level(x) >= mixing.SILENCE_DB else x
 
 
 class _Tried(torch.utils.data.Dataset):
@@ -281,6 +288,18 @@ class _Tried(torch.utils.data.Dataset):
             return UserError(f"{e.filename}: is missing; restore it, and the same command continues")
         except UserError as e:
             return e
+
+
+def _next(batches: Iterator[Any]) -> Any:
+    try:
+        return next(batches)
+    except RuntimeError as e:
+        if "DataLoader worker" not in str(e):
+            raise
+        raise Killed(
+            "a loader process was killed (out of memory?); the same command continues from the last state; "
+            "--set workers=0 needs the least memory"
+        ) from None
 
 
 def loader(
@@ -310,7 +329,7 @@ def loader(
         )
     try:
         for _ in steps:
-            found = [next(batches) for _ in range(each)]
+            found = [_next(batches) for _ in range(each)]
             for batch in found:
                 if isinstance(batch, UserError):
                     raise batch

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import sys
 import time
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any, Callable, Iterator
 
+import torch
 import yaml
 
 from setk import models
@@ -23,6 +25,7 @@ from setk.core import config
 from setk.core.errors import UserError
 from setk.core.files import make_dir, write_text
 from setk.training.data import TrainingData, loader
+from setk.training.losses import WITHOUT_REFERENCE
 from setk.training.objective import Objective
 from setk.training.ranks import RankLost, joined
 from setk.training.run import Pairs, Run
@@ -94,6 +97,7 @@ def alone(out: Path) -> Iterator[None]:
 
 def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:
     known_by = check_pairs(valid, run.model.sample_rate)
+    run.check_teacher()
     if run.ranks.first:
         _keep_own_config(run)
     run.begin_with(init, known_by)
@@ -110,6 +114,8 @@ def _train(run: Run, valid: Pairs, fresh: bool, init: str | None) -> int:
         run.say(
             f"warning: {run.data.name}: has {run.data.contents}, so these settings have no effect: {', '.join(unused)}"
         )
+    if run.s.teacher and not run.s.losses.keys() - WITHOUT_REFERENCE:
+        run.say(f"warning: teacher: has no effect: {', '.join(run.s.losses)} do not compare with its output")
     if choice := run.s.modelled_choice():
         run.say(
             "warning: best: {} alone chooses, which the loss {} models; the default weighs several metrics".format(
@@ -133,7 +139,8 @@ def _keep_own_config(run: Run) -> None:
     text, content = path.read_text(), config.read_yaml(path)
     if text != _dump(content) or not content.keys() >= config.plain(run.s).keys():
         raise UserError(
-            f"{path}: would be replaced by the settings of this training, and se-train did not write it; use another --out"
+            f"{path}: would be replaced by the settings of this training, and is not what this version of se-train wrote; "
+            "use another --out"
         )
 
 
@@ -152,7 +159,7 @@ def rehearse(
 
 
 def _estimate(run: Run, valid: Pairs) -> dict[str, float]:
-    """Parameters, hours of data, epochs, speed, and the hours that training would take."""
+    """Parameters, hours of data, epochs, speed, and the hours and the memory that training would take."""
     check_pairs(valid, run.model.sample_rate)
     some = dict(list(valid.items())[: 4 * run.ranks.world])
     with closing(loader(run.data, range(REHEARSED + 2), run.s.workers, run.ranks)) as steps:
@@ -165,7 +172,7 @@ def _estimate(run: Run, valid: Pairs) -> dict[str, float]:
     began = time.monotonic()
     run.scores_of(run.result, some)
     run.clock.validation = (time.monotonic() - began) * len(valid) / len(some)
-    speed = run.clock.speed()
+    speed, on_gpu = run.clock.speed(), run.ranks.device.type == "cuda"
     return {
         "parameters": models.count_parameters(run.model)["params"],
         "ranks": run.ranks.world,
@@ -175,4 +182,6 @@ def _estimate(run: Run, valid: Pairs) -> dict[str, float]:
         "audio_seconds_per_second": round(speed * run.s.batch * run.s.segment, 1),
         "validation_seconds": round(run.clock.validation, 1),
         "hours": round(run.clock.left(0, run.s) / 3600, 2),
+        "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        **({"gpu_memory_mib": round(torch.cuda.max_memory_allocated() / 2**20)} if on_gpu else {}),
     }

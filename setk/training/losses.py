@@ -258,6 +258,17 @@ def pitch(e: Example) -> Tensor:
 
 
 AT_16_KHZ = ("perceptual", "envelope")  # whose bands are those of RATE
+WITHOUT_REFERENCE = (  # of which a teacher changes nothing
+    "agreement",
+    "perceptual",
+    "residual",
+    "spikes",
+    "readout",
+    "spikes_last_frame",
+    "readout_last_frame",
+    "dormant",
+    "pitch",
+)
 LOSSES: Mapping[str, Callable[[Example], Tensor]] = {
     f.__name__: f
     for f in (

@@ -67,7 +67,8 @@ class Learner:
         Returns that mean as "loss", and those of its terms. Raises NotFinite on all ranks, weights and
         buffers being as they were.
         """
-        buffers = [b.clone() for b in self.module.buffers()]  # a forward pass may have moved statistics
+        moving = [*self.module.buffers(), *_ranges(self.module)]  # a forward pass may move them
+        before = [tensor.detach().clone() for tensor in moving]
         self.optimizer.zero_grad(set_to_none=True)
         sums: dict[str, Tensor] = {}
         with self.seen():
@@ -82,12 +83,19 @@ class Learner:
         means = self.ranks.total(torch.stack(list(sums.values()))) / (len(batches) * self.ranks.world)
         found = dict(zip([*sums, "gradient"], torch.cat([means, norm[None]]).tolist()))
         if not all(map(math.isfinite, found.values())):
-            for buffer, before in zip(self.module.buffers(), buffers):
-                buffer.copy_(before)
+            with torch.no_grad():
+                for tensor, value in zip(moving, before):
+                    tensor.copy_(value)
             raise NotFinite("  ".join(f"{name} {value:.3g}" for name, value in found.items()))
         self.optimizer.step()
         del found["gradient"]
         return found
+
+
+def _ranges(module: nn.Module) -> list[nn.Parameter]:
+    """The ranges of activations that learn, which are observed first."""
+    quantizers = [inner for inner in module.modules() if isinstance(inner, ActivationQuantizer)]
+    return [parameter for quantizer in quantizers for parameter in quantizer.parameters()]
 
 
 class Enhancer(nn.Module):

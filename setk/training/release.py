@@ -8,6 +8,7 @@ from pathlib import Path
 from setk import checkpoint, pretrained
 from setk.core import provenance
 from setk.core.errors import UserError
+from setk.core.files import check_distinct
 
 SUMMARIES = {"test_noisy": "noisy.json", "test": "enhanced.json"}
 
@@ -17,11 +18,13 @@ def release(experiment: Path, out: Path) -> None:
 
     `scores` gets `test_noisy` (the noisy input) and `test`; `provenance.release` has this command and the versions. In the folder of
     the included models, their index is written again.
-    Raises UserError if a summary is missing or is something else.
+    Raises UserError if a summary is missing or is something else, and if `out` is one of the files that are read.
     """
-    content = checkpoint.read(experiment / "best.pt")
-    for name, file in SUMMARIES.items():
-        content["scores"][name] = _means(experiment / file)
+    best, summaries = experiment / "best.pt", {name: experiment / file for name, file in SUMMARIES.items()}
+    check_distinct({"OUT": out}, [best, *summaries.values()])
+    content = checkpoint.read(best)
+    for name, path in summaries.items():
+        content["scores"][name] = _means(path)
     content["provenance"]["release"] = provenance.stamp("torch", "pesq")
     checkpoint.write(out, content)
     if out.resolve().parent == pretrained.INDEX.parent:

@@ -9,6 +9,8 @@ from typing import Any, Callable, Mapping
 from setk import checkpoint, models
 from setk.core import config
 from setk.core.errors import UserError
+from setk.core.files import sha256
+from setk.pretrained import is_file_name
 from setk.training.settings import Settings
 
 
@@ -41,16 +43,43 @@ class States:
             (self.out / name).unlink(missing_ok=True)
 
     def read(self) -> tuple[dict[str, Any] | None, Path | None]:
-        """The newest readable state, and resume.pt if that is damaged."""
-        damaged = None
-        for path in (self.out / "resume.pt", self.out / "resume.old.pt"):
-            if path.exists():
-                try:
-                    return checkpoint.read(path), damaged
-                except UserError as e:
-                    self.say(f"warning: {e}; falling back to the state before it")
-                    damaged = damaged or path
-        return None, damaged
+        """The newest readable state, and that after it if it is damaged. Raises UserError if there are states and none is readable."""
+        states = [path for path in (self.out / "resume.pt", self.out / "resume.old.pt") if path.exists()]
+        errors: list[UserError] = []
+        for path in states:
+            try:
+                found = checkpoint.read(path)
+            except UserError as e:
+                errors.append(e)
+                continue
+            for error in errors:
+                self.say(f"warning: {error}; falling back to the state before it")
+            return found, states[0] if errors else None
+        if errors:
+            raise UserError(f"{errors[0]}; no state is left to continue from; --fresh starts over")
+        return None, None
+
+
+def known_by(init: str, out: Path) -> str | dict[str, str | None]:
+    """What a checkpoint that a training begins with is known by: the name of an included model; of a file its content, or where it is in `out`,
+    whose files change; and its path, for a file that is gone."""
+    if not is_file_name(init):
+        return init
+    path, folder = os.path.realpath(init), os.path.realpath(out)
+    if os.path.commonpath([path, folder]) == folder:
+        return {"path": os.path.relpath(path, folder), "sha256": None}
+    return {"path": os.path.abspath(init), "sha256": sha256(path) if os.path.isfile(path) else None}
+
+
+def _same_start(out: Path, now: Any, before: Any) -> bool:
+    """Whether two values of `known_by` are of one checkpoint. That of a file was its absolute path in setk 0.1."""
+    if not isinstance(now, dict):
+        return before == now
+    if not isinstance(before, dict):
+        return before == os.path.abspath(out / now["path"])
+    if before["sha256"] and now["sha256"]:
+        return before["sha256"] == now["sha256"]
+    return before["path"] == now["path"]
 
 
 def check_identity(out: Path, now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
@@ -61,6 +90,8 @@ def check_identity(out: Path, now: Mapping[str, Any], before: Mapping[str, Any])
     before = settings | {key: before.get(key, now[key]) for key in WHERE}
     if before["model"] == now["model"]:
         before["config"] = models.config_values(now["model"], None, before["config"])
+    if _same_start(out, now["begun_from"], before["begun_from"]):
+        before["begun_from"] = now["begun_from"]
     for key in now:
         if before.get(key) != now[key]:
             what = WHERE.get(key) or f"'{key}' ({before.get(key)} then, {now[key]} now)"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
 import shutil
 import signal
 import time
@@ -19,7 +18,6 @@ from setk.core import config
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
 from setk.core.rng import rng
-from setk.pretrained import is_file_name
 from setk.training.averages import Smoothed, mean_weights
 from setk.training.data import TrainingData, loader
 from setk.training.history import History
@@ -27,7 +25,7 @@ from setk.training.objective import Batch, NotFinite, Objective
 from setk.training.process import keep_heap, set_arithmetic
 from setk.training.progress import Clock, Sums, show_time
 from setk.training.ranks import Ranks
-from setk.training.resume import States, check_identity
+from setk.training.resume import States, check_identity, known_by
 from setk.training.schedule import learning_rate
 from setk.training.settings import Settings, check_defined
 from setk.training.start import build
@@ -84,7 +82,7 @@ class Run:
         self.history, self.sums, self.hours = History(out if ranks.first else None), Sums(), 0.0
         self.clock, self._last_said = Clock(), time.monotonic()
         self._stopped, self._candidates_before = 0, set()
-        self._begun: dict[str, str | None] = {}
+        self._begun: dict[str, Any] = {}
 
     @property
     def result(self) -> models.Model:
@@ -126,9 +124,17 @@ class Run:
         """Note what the run starts from, and what each pair that it validates on is known by (`check_pairs`)."""
         listed = repr(sorted(valid.items())).encode(errors="surrogateescape")
         self._begun = {
-            "begun_from": os.path.abspath(init) if init and is_file_name(init) else init,
+            "begun_from": known_by(init, self.out) if init else None,
             "pairs": hashlib.sha256(listed).hexdigest(),
         }
+
+    def check_teacher(self) -> None:
+        """Raise UserError if the teacher is a file that this training will write."""
+        teacher = self.s.teacher and known_by(self.s.teacher.model, self.out)
+        if isinstance(teacher, dict) and not teacher["sha256"]:
+            raise UserError(
+                f"teacher: {self.s.teacher.model}: is in {self.out}, whose checkpoints this training replaces; copy it to another folder"
+            )
 
     def start_from(self, begun: models.Model) -> None:
         """Take the weights of a model of the same config."""
@@ -167,7 +173,7 @@ class Run:
 
     def _keep_candidates(self, steps: set[int]) -> None:
         for path in (self.out / "average").glob("[!.]*.pt"):  # a killed process leaves hidden ones
-            if int(path.stem) not in steps:
+            if path.stem.isdecimal() and int(path.stem) not in steps:
                 path.unlink()
 
     def resume(self) -> bool:
@@ -181,7 +187,10 @@ class Run:
             damaged.unlink(missing_ok=True)
         if state is None:
             return False
-        check_identity(self.out, self.identity(), state["identity"])
+        before = dict(state["identity"])
+        if before["data"] == self.data.earlier_digest:
+            before["data"] = self.data.digest
+        check_identity(self.out, self.identity(), before)
         self.objective.restore(state["objective"])
         if self.smoothed:
             self.smoothed.model.load_state_dict(state["smoothed"])
@@ -219,22 +228,24 @@ class Run:
         """Whether a signal ended it before its time."""
         s = self.s
         # A run that was stopped while it validated has that to do first.
-        validated = self.history.rows and self.history.rows[-1]["step"] == self.step
-        if self._due() and not validated and not self._validate(valid):
+        validated = bool(self.history.rows) and self.history.rows[-1]["step"] == self.step
+        to_validate = self._due() and not validated
+        if self.ranks.first and (to_validate or not self.ended):
+            self._forget_mean()
+        if to_validate and not self._validate(valid):
             return True
         if self.ended:
             return self._finish(valid)
-        if self.ranks.first:
-            self._forget_mean()
         with closing(loader(self.data, range(self.step, s.steps), s.workers, self.ranks)) as steps:
             if self._updates(steps, valid):
                 return True
         return self._finish(valid)
 
     def _forget_mean(self) -> None:
-        """Undo the mean of an end that patience made, and that is none now: best.pt is the best validation again."""
+        """Undo the mean of an end that is none now, as patience was raised or the last state was lost: best.pt is the best
+        validation again."""
         best = self.out / "best.pt"
-        if best.exists() and "mean_of_steps" in checkpoint.read(best)["provenance"]:
+        if self.ranking and best.exists() and "mean_of_steps" in checkpoint.read(best)["provenance"]:
             step = self.history.rows[self.ranking[0]]["step"]
             with atomic_path(best) as copy:
                 shutil.copyfile(self.out / "average" / f"{step}.pt", copy)

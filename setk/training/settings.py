@@ -303,7 +303,12 @@ def _config_of(conf: str, model: Any, init: str | None) -> dict[str, Any]:
 
     if not init:
         raise UserError(f"{conf}: config: init is that of --init CKPT, which is missing")
-    about = checkpoint.load(checkpoint.find(init))[1]
+    path = checkpoint.find(init)
+    if not path.exists() and (path.parent / "resume.pt").exists():
+        # A training that began with its own best.pt, and has had no validation yet.
+        about = config.read_yaml(path.parent / "config.yaml")
+    else:
+        about = checkpoint.load(path)[1]
     if about["model"] != model:
         raise UserError(f"--init {init}: holds {about['model']}, not {model}, the model of the config")
     return about["config"]
@@ -313,9 +318,11 @@ def _check_teacher(conf: str, teacher: Teaching) -> None:
     from setk import pretrained
 
     try:
-        pretrained.find(teacher.model)
+        path = pretrained.find(teacher.model)
     except UserError as e:
         raise UserError(f"{conf}: teacher: model: {e}") from None
+    if not path.is_file():
+        raise UserError(f"{conf}: teacher: model: {path}: no such checkpoint")
 
 
 def _check_pruning(conf: str, p: Pruning, init: str | None) -> None:
