@@ -188,7 +188,7 @@ class Run:
         if state is None:
             return False
         before = dict(state["identity"])
-        if before["data"] == self.data.earlier_digest:
+        if before.get("data") == self.data.earlier_digest:
             before["data"] = self.data.digest
         check_identity(self.out, self.identity(), before)
         self.objective.restore(state["objective"])
