@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Lite-RTSE on a few hours of open speech and noise, mixed on the fly: how the included lite_rtse was trained, in twelve trainings. The
+# Lite-RTSE on a few hours of open speech and noise, mixed on the fly: how the included lite_rtse was trained, in fourteen trainings. The
 # loss `hybrid` weighs compressed magnitudes so much that the magnitude residual learns to raise them under the noisy phase, which costs
 # STOI and SI-SDR. The later trainings give it less and less weight, the seventh starts from a residual of zero, the eighth adds losses that
-# hear the noise that is left, the next two are longer, on segments that continue a recording, and the last two have dpcrn_cf as the
+# hear the noise that is left, the next two are longer, on segments that continue a recording, and the last four have dpcrn_cf as the
 # teacher, on segments that do not. fspen.sh describes the corpus.
 #
 #   bash recipes/open/lite_rtse.sh --root CORPUS --more CORPUS_MORE
@@ -35,4 +35,7 @@ further+=(ema=0.995)
 train_first tenth lite_rtse_open "${further[@]}" seed=65 steps=1800 valid_every=900
 further+=(context=0.0 teacher.model=dpcrn_cf)
 train_first eleventh lite_rtse_open "${further[@]}" seed=201 steps=400 valid_every=200
-run_stages "${further[@]}" lr_end=1.0e-4 seed=203 steps=4000 valid_every=1000
+train_first twelfth lite_rtse_open "${further[@]}" lr_end=1.0e-4 seed=203 steps=4000 valid_every=1000
+further+=(ema=0.998 steps=4000 valid_every=2000)
+train_first thirteenth lite_rtse_open "${further[@]}" seed=205
+run_stages "${further[@]}" seed=206
