@@ -16,14 +16,14 @@ import struct
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterable
 
 import torch
 
 from setk import models, pretrained
 from setk.core import config, provenance
 from setk.core.errors import UserError
-from setk.core.files import atomic_open, check_readable, sha256, write_text
+from setk.core.files import atomic_open, check_distinct, check_readable, sha256, write_text
 from setk.pretrained import find as find
 
 FORMAT = 1
@@ -60,6 +60,13 @@ def save(path: str | os.PathLike, model: models.Model, scores: dict[str, Any], *
             "provenance": provenance.stamp("torch", **facts),
         },
     )
+
+
+def check_target(out: str | os.PathLike, inputs: Iterable[str | os.PathLike | None]) -> None:
+    """Raise UserError unless `out` can be the name of a checkpoint and is none of the files `inputs`."""
+    if Path(out).suffix != ".pt":
+        raise UserError(f"{out}: a checkpoint has the suffix .pt")
+    check_distinct({"OUT": out}, inputs)
 
 
 def write(path: str | os.PathLike, content: dict[str, Any]) -> None:

@@ -278,7 +278,23 @@ def test_a_page_does_not_replace_a_table_that_is_compared(se, tables, spec):
     for option in ("--noisy", "--ref"):
         done = se("score", "--compare", "a.tsv", "b.tsv", option, "l.scp", "--html", lists, cwd=path.parent)
         assert done.returncode == 2 and "is the input l.scp" in done.err, done.err
-    assert path.read_bytes() == before and lists.read_text() == "u01 none.wav\n"
+    own = path.with_name("own.wav")
+    own.write_bytes(b"a recording")
+    lists.write_text("u01 own.wav\n")
+    done = se("score", "--compare", "a.tsv,l.scp", "b.tsv", "--html", "own.wav", cwd=path.parent)
+    assert done.returncode == 2 and "--html own.wav: is the input own.wav" in done.err, done.err
+    assert path.read_bytes() == before and own.read_bytes() == b"a recording"
+
+
+def test_means_on_a_page_are_over_the_utterances_that_all_have(se, tmp_path):
+    for name, values in (("a", (1.0, 2.0, 3.0, 9.0)), ("b", (1.5, 2.0, 3.5, "nan"))):
+        rows = "".join(f"u{i}\t{value}\t\n" for i, value in enumerate(values))
+        (tmp_path / f"{name}.tsv").write_text("utt\tpesq_wb\terror\n" + rows)
+    assert se("score", "--compare", "a.tsv", "b.tsv", "--html", "p.html", cwd=tmp_path).returncode == 0
+    page = (tmp_path / "p.html").read_text()
+    means = re.findall(r'<th scope="row">(\w)</th><td class="num"><span class="main">([\d.]+)</span>(.*?)</td>', page)
+    assert [mean[:2] for mean in means[:2]] == [("a", "2.000"), ("b", "2.333")]
+    assert all("over 3 of 4" in mean[2] for mean in means[:2]) and "+0.333" in means[1][2]
 
 
 GOOD = f"{HEAD}\nx\t0.5\t1.0\t\n"

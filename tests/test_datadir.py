@@ -149,6 +149,25 @@ def test_a_list_in_a_directory_that_was_left_half_replaced_is_the_new_one(tmp_pa
     assert lists(tmp_path / "data") == {"noisy.scp": "a n.wav\n", "clean.scp": "b new.wav\n"} and not pending.exists()
 
 
+def test_a_replacement_that_others_finished_removes_nothing_of_the_next(tmp_path, monkeypatch):
+    pending = tmp_path / ".replacing"
+    pending.mkdir()
+    (pending / "y").write_text("y")
+    (pending / ".remove").write_text("x")
+
+    def listed_late(folder):
+        """What the folder holds; before this process goes on, another has finished it, and replaced x."""
+        found = os_listdir(folder)
+        monkeypatch.undo()
+        files.replace_together(tmp_path, {"x": ["new"]})
+        return found
+
+    os_listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", listed_late)
+    files.finish_replacement(tmp_path)
+    assert (tmp_path / "x").read_text() == "new" and (tmp_path / "y").exists() and not pending.exists()
+
+
 def test_a_bad_id_changes_nothing(tmp_path):
     DataDir.write(tmp_path, {"noisy.scp": {"a": "n.wav"}, "clean.scp": {"a": "c.wav"}})
     before = lists(tmp_path)

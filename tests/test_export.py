@@ -71,6 +71,43 @@ def test_a_stream_in_onnx_is_the_model_offline(preset, tmp_path, rng):
     assert onnx.parity(model, engine) > 80
 
 
+def test_models_that_compute_nan_and_comparisons_of_nothing_are_refused(se, tmp_path, lists):
+    model, _ = checkpoint.load(checkpoint.find("fspen"))
+    for parameter in list(model.parameters())[-1:]:
+        parameter.data.fill_(torch.nan)
+    checkpoint.save(tmp_path / "nan.pt", model, {})
+    speech, silence = lists
+    for out, more, words in (
+        ("a.onnx", ("--for", "sherpa-onnx"), "SNR nan dB"),
+        ("a.onnx", ("--list", speech), "the output of fspen is NaN or infinite"),
+    ):
+        done = se("quant", "export", tmp_path / "nan.pt", tmp_path / out, *more)
+        assert done.returncode == 2 and words in done.err and not (tmp_path / out).exists(), done.err
+    done = se("quant", "check", tmp_path / "nan.pt", "fspen", "--list", speech)
+    assert done.returncode == 1 and "0 done, 1 failed" in done.err, done.err
+    done = se("quant", "check", "fspen", "fspen", "--list", speech, "--min-snr", "nan")
+    assert done.returncode == 1, done.err
+    done = se("quant", "export", "fspen", tmp_path / "a.onnx", "--list", silence)
+    assert done.returncode == 2 and "all outputs are silent" in done.err, done.err
+
+
+@pytest.fixture
+def lists(tmp_path):
+    """Lists of one signal: speech, and nothing."""
+    audio.write(tmp_path / "silence.wav", np.zeros((1, 8000), np.float32), 16000)
+    (tmp_path / "speech.scp").write_text(f"a {MINI}/valid/noisy/iris_0001.flac\n")
+    (tmp_path / "silence.scp").write_text(f"a {tmp_path}/silence.wav\n")
+    return tmp_path / "speech.scp", tmp_path / "silence.scp"
+
+
+def test_names_that_c_cannot_include_and_open_quotes_are_one_line(se, tmp_path, monkeypatch):
+    done = se("quant", "export", "fspen", tmp_path / 'my"model.c')
+    assert done.returncode == 2 and "C cannot include" in done.err and not os.listdir(tmp_path)
+    monkeypatch.setenv("CC", "'")
+    done = se("quant", "export", "fspen", tmp_path / "model.c")
+    assert done.returncode == 2 and "CC=': cannot be read as words" in done.err
+
+
 @pytest.fixture(scope="module")
 def fspen(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("onnx") / "fspen.onnx"

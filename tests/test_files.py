@@ -71,7 +71,15 @@ def test_hidden_files_of_others_are_left_alone(tmp_path):
     assert write_beside(tmp_path) == mine
 
 
-@pytest.mark.parametrize("stem", ["x" * 251, "é" * 125])
+def test_a_private_file_stays_private(tmp_path):
+    path = tmp_path / "a.txt"
+    files.write_text(path, "old")
+    path.chmod(0o600)
+    files.write_text(path, "new")
+    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "é" * 125, os.fsdecode(b"\xff" * 251)])
 def test_the_longest_name_that_a_file_system_takes_can_be_written(tmp_path, stem):
     files.write_text(tmp_path / f"{stem}.wav", "whole")
     assert os.listdir(tmp_path) == [f"{stem}.wav"]

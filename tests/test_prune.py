@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import COMMANDS, MINI, PATIENCE, ROOT, SMALL, moved_checkpoint, stopping
 
-from setk import checkpoint, models
+from setk import audio, checkpoint, models
 from setk.core import config
 from setk.compress import pruning, units
 from setk.cost import macs
@@ -248,6 +248,38 @@ def test_the_input_is_not_overwritten(se, small, lists, tmp_path, argv):
     done = se(*(names.get(arg, arg) for arg in argv))
     assert done.returncode == 2 and "is the input" in done.err, done.err
     assert (tmp_path / "m.pt").read_bytes() == small.read_bytes()
+
+
+TAYLOR = ["--method", "structured", "--amount", 0.1, "--importance", "taylor", "--ref"]
+
+
+@pytest.mark.parametrize(
+    "argv, list_, out, words",
+    [
+        (["quant", "ptq"], "l.scp", "l.scp", "has the suffix .pt"),
+        (["quant", "ptq"], "l.pt", "l.pt", "is the input"),
+        (["quant", "ptq"], "l.scp", "own.pt", "is the input"),
+        (["prune"], "l.pt", "l.pt", "is the input"),
+        (["prune"], "l.scp", "own.pt", "is the input"),
+    ],
+)
+def test_signals_and_their_list_are_not_overwritten(se, small, tmp_path, argv, list_, out, words):
+    """own.pt is a wav under a misleading name."""
+    audio.write(tmp_path / "own.wav", 0.1 * torch.randn(8000).numpy(), 16000)
+    (tmp_path / "own.wav").rename(tmp_path / "own.pt")
+    (tmp_path / list_).write_text(f"a {tmp_path}/own.pt\n")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    more = [*TAYLOR, tmp_path / list_] if argv == ["prune"] else []
+    done = se(*argv, small, tmp_path / out, "--list", tmp_path / list_, *more)
+    assert done.returncode == 2 and words in done.err, done.err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_silence_gives_no_importance(se, small, tmp_path):
+    audio.write(tmp_path / "s.wav", torch.zeros(8000).numpy(), 16000)
+    (tmp_path / "l.scp").write_text(f"a {tmp_path}/s.wav\n")
+    done = se("prune", small, tmp_path / "o.pt", "--list", tmp_path / "l.scp", *TAYLOR, tmp_path / "l.scp")
+    assert done.returncode == 2 and "give no gradient" in done.err and not (tmp_path / "o.pt").exists(), done.err
 
 
 @pytest.mark.full

@@ -638,6 +638,30 @@ def test_scores_agree_with_the_reference_implementations(se, args, count):
     assert "verify: si_sdr" not in done.err
 
 
+def test_a_reference_that_random_numbers_decide_verifies_nothing(se, tmp_path):
+    clean, rate = audio.read(MINI / "test/clean/mona_0001.flac")
+    gap = clean.copy()
+    gap[:, 8000:24000] = 0
+    for name, x in (("clean", clean), ("gap", gap)):
+        audio.write(tmp_path / f"{name}.wav", x, rate)
+    for _ in range(3):
+        done = se("score", tmp_path / "clean.wav", tmp_path / "gap.wav", "--metrics", "stoi,estoi", "--verify")
+        assert done.returncode == 0 and "verify: estoi: left out 1:" in done.err, done.err
+        assert "verify: stoi: largest difference" in done.err
+
+
+def test_a_file_that_cannot_be_written_is_named_before_anything_is_scored(se, tmp_path):
+    (tmp_path / "file").touch()
+    wav = MINI / "test/clean/mona_0001.flac"
+    for path, words in (
+        (tmp_path, "is a directory"),
+        (tmp_path / "file/s.json", "a file has the name"),
+        ("x" * 300, "a file name of 300"),
+    ):
+        done = se("score", wav, wav, "--metrics", "si_sdr", "--summary", path)
+        assert done.returncode == 2 and words in done.err and not done.out, done.err
+
+
 def test_a_score_that_differs_from_its_reference_is_an_error(se, corpus, monkeypatch):
 
     stoi = verify.REFERENCES["stoi"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -153,10 +154,36 @@ def test_published_rows_follow_in_the_same_columns_as_they_are_written(tables, s
     for text, words in (
         ("system\tx\nA\t1\n", "unknown column 'x'"),
         ("system\tparams\nA\tmany\n", "costs are numbers"),
+        ("system\tpesq_wb\nA\t" + "1" * 140000 + "\n", "field larger than field limit"),
     ):
         file.write_text(text)
         done = se("score", "--table", "md", *specs, "--published", file)
         assert done.returncode == 2 and words in done.err
+
+
+def test_names_with_quotes_and_bars_stay_as_they_are(tables, se):
+    file = tables / "published.tsv"
+    file.write_text('system\tpesq_wb\n"A" net\t2.0\n"B\t2.1\nC|D\t2.2\n')
+    done = se("score", "--table", "md", f"{tables}/noisy.tsv", "--published", file, "--metrics", "pesq_wb")
+    rows = [re.split(r"(?<!\\)\|", line.strip("|")) for line in done.out.splitlines()[2:]]
+    assert [[cell.strip() for cell in row] for row in rows[1:]] == [['"A" net', "2.0"], ['"B', "2.1"], ["C\\|D", "2.2"]]
+
+
+def test_tables_without_scores_and_costs_that_are_no_numbers(tables, se):
+    (tables / "empty.tsv").write_text("utt\tpesq_wb\terror\n")
+    (tables / "nan.tsv").write_text("utt\tpesq_wb\terror\nu0\tnan\tis silent\n")
+    done = se("score", "--table", "md", tables / "empty.tsv", tables / "nan.tsv")
+    assert done.returncode == 0 and "different utterances" not in done.err, done.err
+    for convention in ("ptflops", "setk"):
+        (tables / "bad.json").write_text(json.dumps({"macs_per_second": "x", "convention": convention}))
+        done = se("score", "--table", "md", f"{tables}/noisy.tsv,{tables}/bad.json")
+        assert done.returncode == 2 and "'macs_per_second' is not a number" in done.err
+
+
+def test_intervals_of_large_numbers_keep_their_names():
+    edges = groups.parse_bins("1000000,1000001,1000002.5")
+    assert groups.bin_names(edges) == ["below 1e+06", "1e+06 to 1000001", "1000001 to 1000002.5", "1000002.5 and above"]
+    assert [groups.bin_name(value, edges) for value in (1000000, 1000001)] == groups.bin_names(edges)[1:3]
 
 
 def test_numbers_of_a_table_as_tsv_and_json_are_the_same(tables, se):

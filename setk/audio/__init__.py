@@ -10,7 +10,7 @@ from setk.audio.io import (
     read_mono as read_mono,
     write as write,
 )
-from setk.audio.location import Location as Location, check_mono as check_mono
+from setk.audio.location import Location as Location, check_mono as check_mono, check_unread as check_unread
 from setk.audio.pcm import (
     FULL_SCALE as FULL_SCALE,
     LOST as LOST,

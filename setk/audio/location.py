@@ -13,14 +13,14 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
-from typing import Iterator
+from typing import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from setk.audio import decode
 from setk.audio.mixture import OLD_PREFIX, PREFIX, Mixture
 from setk.audio.wav import Info
-from setk.core.errors import AudioError
+from setk.core.errors import AudioError, UserError
 
 _BLOCK = 1 << 20
 
@@ -236,6 +236,14 @@ class OnTheFlyMixture(Location):
             return self
         parts = tuple(replace(part, path=str(File(part.path).resolve(folder))) for part in mixture.parts)
         return self if parts == mixture.parts else OnTheFlyMixture(replace(mixture, parts=parts).text())
+
+
+def check_unread(outputs: Mapping[str, str | os.PathLike | None], places: Iterable[Location]) -> None:
+    """Raise UserError if a file to write, by its option, is one that a signal is read from."""
+    for place in places:
+        for option, path in outputs.items():
+            if path and place.reads(path):
+                raise UserError(f"{option} {path}: is the input {place}; choose another file to write")
 
 
 def check_mono(name: str, channels: int, found: int, rate: int | None) -> None:

@@ -76,16 +76,16 @@ def prune(
     for option, target in (("--target-macs", target_macs), ("--target-params", target_params)):
         if target is not None and not target > 0:
             raise UserError(f"{option} {target:g}: must be above 0")
-    if out.suffix != ".pt":
-        raise UserError(f"{out}: a checkpoint has the suffix .pt")
     if list_ is None:
         shell.refuse(ctx, "without --list", "ref", "metrics", "max_fail")
     if ref is None:
         shell.refuse(ctx, "without --ref", "metrics")
     from setk import metrics as measures
     from setk.compress import pruned
+    from setk.core.files import check_distinct
     from setk.engines import TorchEngine, parity
 
+    check_distinct({"OUT": out}, [list_, ref])
     names = measures.select(measures.listed(metrics)) if ref else ()
     noisy, clean = pruned.locations(list_, ref) if list_ else ({}, {})
     done = pruned.prune(

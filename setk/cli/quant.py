@@ -13,7 +13,6 @@ import typer
 from setk.cli import shell
 from setk.cli.train import train as se_train
 from setk.core.errors import UserError
-from setk.core.files import check_distinct
 
 app = shell.new_app("""
 se-quant export fspen fspen.onnx
@@ -76,15 +75,16 @@ def ptq(
     """
     import torch
 
-    from setk import checkpoint, engines
+    from setk import audio, checkpoint, engines
     from setk.compress import ptq
     from setk.data import lists
 
     source, file, about, _ = engines.model(model, weights=True)
     if source.quantization:
         raise UserError(f"{model}: is quantized already; use the float checkpoint")
-    check_distinct({"OUT": out}, [file])
+    checkpoint.check_target(out, [file, list_])
     locations = lists.read_wavs(list_, allow_commands).values()
+    audio.check_unread({"OUT": out}, locations)
 
     def waves() -> Iterator[torch.Tensor]:
         for location in locations:
@@ -116,8 +116,8 @@ def export(
     ctx: typer.Context,
     model: Source,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="File to write: OUT.onnx, OUT.ts for TorchScript, OUT.c and OUT.h, or OUT.html, a page for browsers.")],
-    frames: Annotated[int, typer.Option(min=1, help="Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, help="Signals that a call accepts, for servers.")] = 1,
+    frames: Annotated[int, typer.Option(min=1, max=65536, help="Frames that a call accepts: 1 is live; 16 and more suit files. A model that is not causal accepts any number.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=65536, help="Signals that a call accepts, for servers.")] = 1,
     weights: Annotated[Weights, shell.option(group=shell.OUTPUT, help="Of C: float, or int8 with a step for each output channel, whose constants have a third of the size.")] = Weights.float,
     runtime: Annotated[Optional[str], shell.option("--for", group=shell.OUTPUT, metavar="RUNTIME", help="Write for another runtime: sherpa-onnx (OUT.onnx, for phones and many languages), or ladspa (OUT.so, a plugin for PipeWire, ffmpeg and audio editors; needs a C compiler).")] = None,
     list_: Annotated[Optional[str], shell.option("--list", group=shell.INPUT, metavar="LIST", help="Wav list on which the file is compared with MODEL, for .onnx and .ts. Without it: white noise. With --integer: noisy speech, from which the ranges of activations come.")] = None,
@@ -226,7 +226,7 @@ def check(
         rows.append(row)
         if row.error:
             failures.add(row.utt, row.error)
-        elif row.snr < min_snr:
+        elif not row.snr >= min_snr:
             failures.add(row.utt, f"SNR {row.snr:.1f} dB, below {min_snr:g}")
         else:
             good += 1
@@ -266,7 +266,7 @@ def import_(
     from setk import checkpoint
     from setk.export import importers
 
-    check_distinct({"OUT": out}, [source])
+    checkpoint.check_target(out, [source])
     model, facts = importers.load(source)
     checkpoint.save(out, model, {}, **facts)
     shell.note(f"se-quant: {out}: {model.name}, from a checkpoint in the layout of {facts['layout']}")

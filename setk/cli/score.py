@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Mapping, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -13,7 +13,6 @@ from setk.core.errors import UserError
 
 if TYPE_CHECKING:
     from setk.metrics import Extras
-    from setk.scoring.pairing import Pair
 
 app = shell.new_app()
 EXAMPLES = """
@@ -75,8 +74,9 @@ def score(
             shell.refuse(ctx, "with --compare without --html", "noisy", "ref", "allow_commands")
         return _compare([*compare, *(files or [])], jsonl, html, noisy, ref, allow_commands)
     from setk import metrics as measures
+    from setk.audio import check_unread
     from setk.audio.arrays import check_rate
-    from setk.core.files import check_distinct
+    from setk.core.files import check_distinct, check_name
     from setk.scoring import expect as expectations, groups as groupings, pairing, rows as library, specs, systems
     from setk.scoring import verify as verifying
     from setk.scoring.summary import Scores
@@ -86,6 +86,8 @@ def score(
     models = [dnsmos_model, dnsmos_p808_model]
     outputs = {"--summary": summary, "--html": html, "--png": png}
     check_distinct(outputs, [ref, noisy, *named, *tables, published, *models])
+    for path in filter(None, outputs.values()):
+        check_name(path)
     if table:
         shell.only(ctx, "with --table", "table", "metrics", "by", "bins", "against", "published", "png", "files")
         names = measures.listed(metrics) if metrics else None
@@ -123,7 +125,7 @@ def score(
     ):
         scores.add(row)
         if summary or html:
-            _keep_inputs(row.pair, outputs)
+            check_unread(outputs, filter(None, (row.pair.ref, row.pair.est, row.pair.noisy)))
         if html:
             rows.append(row)
         if sample:
@@ -150,14 +152,6 @@ def score(
     failures.finish(scores.utterances - failures.count)
     if unmet or not same:
         raise typer.Exit(shell.SOME_FAILED)
-
-
-def _keep_inputs(pair: Pair, outputs: Mapping[str, Path | None]) -> None:
-    """Raise UserError if a file to write, by its option, is one that the signals of a pair are read from."""
-    for place in filter(None, (pair.ref, pair.est, pair.noisy)):
-        for option, path in outputs.items():
-            if path and place.reads(path):
-                raise UserError(f"{option} {path}: is the input {place}; choose another file to write")
 
 
 def _pair(files: list[str], need_reference: bool) -> tuple[str | None, str]:

@@ -11,9 +11,8 @@ from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 import torch
 
 from setk import checkpoint, engines
-from setk.audio import Location
+from setk.audio import Location, check_unread
 from setk.core.errors import AudioError, UserError
-from setk.core.files import check_distinct
 from setk.compress import pruning, units
 from setk.cost import macs as mac_rules, timing
 from setk.data import lists
@@ -67,7 +66,8 @@ def prune(
     dense, file, about, _ = engines.model(spec, weights=True)
     if dense.quantization and method != "part":
         raise UserError(f"{spec}: is quantized; prune the checkpoint that it was made from, then quantize the result")
-    check_distinct({"OUT": out}, [file])
+    checkpoint.check_target(out, [file])
+    check_unread({"OUT": out}, [*noisy.values(), *clean.values()])
     facts: dict[str, Any] = {"method": method, "source": about["provenance"], "sha256": about["sha256"]}
     if method == "part":
         model, facts["without"] = copy.deepcopy(dense).without(without), without

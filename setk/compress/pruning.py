@@ -100,6 +100,8 @@ def taylor_importance(model: Model, groups: Sequence[Group], pairs: Iterable[tup
                 # What acts on a unit: its weights times their gradient sum to the unit's output times its gradient.
                 change = sum(m.of((w := parameters[m.name]).detach() * w.grad).sum(1) for m in lane if m.reads)
                 total[i] += torch.as_tensor(change).square()
+    if not any(total.any() for total in sums):
+        raise UserError("taylor: the signals of --list and --ref give no gradient: there are none, or they are silent")
     return [s.sqrt() for s in sums]
 
 

@@ -30,12 +30,15 @@ _PENDING, _REMOVE = ".replacing", ".remove"
 
 
 def check_name(path: str | os.PathLike) -> None:
-    """Raise UserError if the name of a file to write is longer than file systems allow, or is that of a directory."""
+    """Raise UserError if the name of a file to write is longer than file systems allow, or is that of a directory, or is below a file."""
     name = os.path.basename(os.fspath(path))
     if (size := len(os.fsencode(name))) > _LONGEST_NAME:
         raise UserError(f"{name[:60]}...: a file name of {size} bytes, more than {_LONGEST_NAME}; use a shorter id")
     if os.path.isdir(path):
         raise UserError(f"{path}: is a directory; give the name of a file to write")
+    parent = os.path.dirname(os.fspath(path))
+    if os.path.exists(parent) and not os.path.isdir(parent):
+        raise UserError(f"{parent}: a file has the name of this directory; choose another name")
 
 
 def check_readable(path: str | os.PathLike) -> None:
@@ -114,6 +117,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
             yield tmp
             # Data must be on disk before the name is: after a power cut a renamed file may otherwise be empty.
             _sync(tmp)
+            if path.exists():  # a private file stays one
+                shutil.copymode(path, tmp)
             os.replace(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
@@ -218,13 +223,18 @@ def finish_replacement(folder: str | os.PathLike) -> None:
     if not pending.is_dir():
         return
     try:
+        begun = os.stat(pending).st_ino
         remove = (pending / _REMOVE).read_text().split("\n") if (pending / _REMOVE).exists() else []
         for name in sorted(set(os.listdir(pending)) - {_REMOVE}):
             with suppress(FileNotFoundError):
                 os.replace(pending / name, pending.parent / name)
         for name in filter(None, remove):
+            if os.stat(pending).st_ino != begun:  # that of the next replacement: another process has finished this one
+                return
             pending.with_name(name).unlink(missing_ok=True)
         _sync(pending.parent)
+        if os.stat(pending).st_ino != begun:
+            return
         (pending / _REMOVE).unlink(missing_ok=True)
         pending.rmdir()
     except FileNotFoundError:  # another process has finished it
@@ -252,7 +262,7 @@ def _temporary(path: Path) -> Path:
     stem = path.stem
     if len(stem.encode(errors="surrogateescape")) > 200:
         mark = hashlib.sha256(path.name.encode(errors="surrogateescape")).hexdigest()[:16]
-        stem = f"{stem.encode()[:180].decode(errors='ignore')}.{mark}"
+        stem = f"{stem.encode(errors='surrogateescape')[:180].decode(errors='ignore')}.{mark}"
     return path.with_name(f".{stem}.{_machine()}.{os.getpid()}.tmp{path.suffix}")
 
 

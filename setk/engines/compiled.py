@@ -44,9 +44,18 @@ def numbers_crc32(source: bytes) -> str:
     return f"{crc:08x}"
 
 
+def words_of(variable: str) -> list[str]:
+    """The words of an environment variable as a shell reads them. Raises UserError if a quote is open."""
+    text = os.environ.get(variable, "")
+    try:
+        return shlex.split(text)
+    except ValueError as e:
+        raise UserError(f"{variable}={text}: cannot be read as words ({e}); fix the variable") from None
+
+
 def compiler() -> list[str] | None:
     """The C compiler to use, and its arguments: $CC, or cc."""
-    program, *arguments = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    program, *arguments = words_of("CC") or ["cc"]
     found = shutil.which(program)
     return [found, *arguments] if found else None
 

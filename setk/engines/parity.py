@@ -16,13 +16,14 @@ from setk.scoring import summary
 
 
 class Parity(NamedTuple):
-    """One utterance: `snr` in dB of B's output to A's (inf if they are equal, nan without outputs), and by metric the scores of A
+    """One utterance: `snr` in dB of B's output to A's (inf if they are equal, nan without outputs), whether both are `silent`, and by metric the scores of A
     and of B. `error`: why one is nan."""
 
     utt: str
     snr: float
     scores: tuple[dict[str, float], dict[str, float]]
     error: str = ""
+    silent: bool = False
 
     @property
     def gains(self) -> dict[str, float]:
@@ -55,8 +56,13 @@ def compare(
         except AudioError as e:
             yield Parity(utt, np.nan, ({}, {}), str(e))
             continue
-        outputs = _enhanced(a, noisy), _enhanced(b, noisy)
-        yield Parity(utt, sdr.snr(*outputs), *_scores(speech, outputs, noisy, a.sample_rate, names))
+        try:
+            outputs = _enhanced(a, noisy), _enhanced(b, noisy)
+        except AudioError as e:
+            yield Parity(utt, np.nan, ({}, {}), str(e))
+            continue
+        scores = _scores(speech, outputs, noisy, a.sample_rate, names)
+        yield Parity(utt, sdr.snr(*outputs), *scores, silent=not any(map(np.any, outputs)))
 
 
 def words(rows: Iterable[Parity]) -> list[str]:
@@ -79,6 +85,9 @@ def _scores(
 
 
 def _enhanced(engine: Engine, wave: np.ndarray) -> np.ndarray:
-    """A mono signal [n] at the engine's rate to enhanced [n]."""
+    """A mono signal [n] at the engine's rate to enhanced [n]. Raises AudioError if the model puts out NaN or infinite values."""
     stream = open_stream(engine, engine.sample_rate, 1, engine.chunk_s)
-    return np.concatenate([stream.push(wave[None]), stream.flush()], 1)[0]
+    enhanced = np.concatenate([stream.push(wave[None]), stream.flush()], 1)[0]
+    if stream.restarted:
+        raise AudioError(f"the output of {engine.name} is NaN or infinite")
+    return enhanced

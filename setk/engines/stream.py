@@ -96,7 +96,7 @@ class Guard:
     """
 
     def __init__(self, engine: Engine):
-        self._engine, self._reported = engine, False
+        self._engine, self.restarted = engine, False
 
     def check(self, out: np.ndarray, frames: np.ndarray, state: Any, rows: Iterable[int] | None = None) -> np.ndarray:
         """The model's output [C, t, *shape] of `frames`, made finite in place; `rows`: the channels that ran (None: all)."""
@@ -108,8 +108,8 @@ class Guard:
             out[row] = frames[row]
             if self._engine.causal:
                 self._engine.restart(state, row)
-            if not self._reported:
-                self._reported = True
+            if not self.restarted:
+                self.restarted = True
                 _log.warning("%s: NaN or infinite output; the model starts again", self._engine.name)
         return out
 
@@ -128,6 +128,11 @@ class Stream:
         frames_s = engine.transform.latency(engine.lookahead + self.chunk - 1) / engine.sample_rate
         self.latency_ms = 1000 * (frames_s + self._signal.delay_s)
         self._nothing, self._guard = np.zeros((channels, 0), np.float32), Guard(engine)
+
+    @property
+    def restarted(self) -> bool:
+        """Whether the model has put out NaN or infinite values, and started again."""
+        return self._guard.restarted
 
     def push(self, x: np.ndarray) -> np.ndarray:
         self._signal.feed(x)

@@ -73,6 +73,8 @@ def write(
             if out.suffix == ".so"
             else f"{out}: the name must end in .onnx, in .ts for TorchScript, in .c, or in .html for browsers"
         )
+    if out.suffix == ".c" and set(out.stem) & set('"\\\n'):
+        raise UserError(f"{out}: C cannot include a header with a quote, a backslash or a line break in its name")
     if weights not in WEIGHTS:
         raise UserError(f"weights '{weights}' is unknown; choose {' or '.join(WEIGHTS)}")
     if weights != "float" and (out.suffix != ".c" or integer):
@@ -116,6 +118,8 @@ def _parity(model: Any, engine: Any, signals: Iterable[str]) -> float:
     faults = [f"{row.utt}: {row.error}" for row in rows if row.error]
     if faults or not rows:
         raise UserError(f"no signals to compare the export on: {faults[0] if faults else 'the list is empty'}")
+    if all(row.silent for row in rows):
+        raise UserError("no signals to compare the export on: all outputs are silent")
     different = [row.snr for row in rows if row.snr != math.inf]
     return statistics.mean(different) if different else math.inf
 

@@ -97,7 +97,7 @@ def to_onnx(model: Model, path: str | os.PathLike) -> dict[str, Any]:
     onnx.helper.set_model_props(graph, _metadata(model, transform, dict(zip(STATES, shapes))))
     content = graph.SerializeToString()
     snr = _parity(model, gain, content, shapes)
-    if snr < LEAST_PARITY:
+    if not snr >= LEAST_PARITY:
         raise UserError(f"{path}: not written: differs from {model.name} by more than rounding (SNR {snr:.1f} dB)")
     with atomic_open(path) as f:
         f.write(content)

@@ -103,13 +103,19 @@ def bin_name(value: float, edges: Sequence[float]) -> str | None:
         return None
     for i, edge in enumerate(edges):
         if value < edge:
-            return f"below {edge:g}" if i == 0 else f"{edges[i - 1]:g} to {edge:g}"
-    return f"{edges[-1]:g} and above"
+            return f"below {_edge(edge)}" if i == 0 else f"{_edge(edges[i - 1])} to {_edge(edge)}"
+    return f"{_edge(edges[-1])} and above"
 
 
 def bin_names(edges: Sequence[float]) -> list[str]:
     """All names of `bin_name`, in order."""
-    return [f"below {edges[0]:g}", *(f"{a:g} to {b:g}" for a, b in zip(edges, edges[1:])), f"{edges[-1]:g} and above"]
+    between = (f"{_edge(a)} to {_edge(b)}" for a, b in zip(edges, edges[1:]))
+    return [f"below {_edge(edges[0])}", *between, f"{_edge(edges[-1])} and above"]
+
+
+def _edge(value: float) -> str:
+    """The shortest text that no other number has."""
+    return short if float(short := f"{value:g}") == value else repr(value).removesuffix(".0")
 
 
 def _binned(utt: str, group: str, edges: Sequence[float], where: str) -> str | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from setk.audio import check_unread
 from setk.core import provenance
 from setk.core.errors import UserError
 from setk.core.files import sha256
@@ -68,6 +69,8 @@ def write_page(
     rows += [comparison.Compared(system.name, system.scores, places(system.audio)) for system in found.systems]
     if clean:
         rows.append(comparison.Compared("clean", None, places(clean)))
+    for row in rows:
+        check_unread({"--html": path}, row.places.values())
     files = [*specs.files(inputs), noisy, clean]
     hashes = {file: sha256(file) for file in files if file and Path(file).is_file()}
     utts = [found.systems[0].scores.utt(line) for line in found.lines]

@@ -108,6 +108,8 @@ def read_costs(path: str) -> dict[str, float | None]:
         raise UserError(f"{path}: not JSON ({e}); write it with se-count MODEL --json, for one model") from None
     if not isinstance(row, dict) or "macs_per_second" not in row:
         raise UserError(f"{path}: not the output of se-count --json: 'macs_per_second' is missing")
+    if not isinstance(row["macs_per_second"], (int, float, type(None))):
+        raise UserError(f"{path}: not the output of se-count --json: 'macs_per_second' is not a number")
     if row.get("convention") == "ptflops":
         return {QUOTED: row["macs_per_second"]}
     known = {name: row[name] for name in COSTS if isinstance(row.get(name), (int, float))}
@@ -119,8 +121,8 @@ def read_published(path: Path) -> list[System]:
     empty. Raises UserError on any other table."""
     try:
         with open(path, encoding="utf-8", newline="") as f:
-            rows = list(csv.DictReader(f, delimiter="\t"))
-    except (OSError, UnicodeDecodeError) as e:
+            rows = list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
         raise UserError(f"{path}: cannot be read ({e})") from None
     found = []
     for number, row in enumerate(rows, 2):

@@ -175,7 +175,7 @@ def tsv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(cells) + " |" for cells in (header, *rows)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |" for cells in (header, *rows)]
     return "\n".join([lines[0], "|---" * len(header) + "|", *lines[1:]])
 
 
@@ -213,7 +213,7 @@ def _unlike(systems: Sequence[System], metrics: Sequence[str]) -> Iterator[str]:
             lines = other.scores.lines_in(first.scores)
             theirs = ~np.isnan(other.scores.column(metric))
             there = theirs & (lines != ABSENT)
-            if theirs.sum() == scored.sum() == (there & scored[lines]).sum():
+            if theirs.sum() == scored.sum() == scored[lines[there]].sum():
                 continue
             yield (
                 f"{metric}: the means are over different utterances: {first.name} has {scored.sum()} scores, {other.name} "

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shlex
 import shutil
 import tempfile
 import zlib
@@ -16,7 +14,7 @@ import numpy as np
 from setk.core.errors import UserError
 from setk.core.files import atomic_path
 from setk.export import LEAST_PARITY
-from setk.engines.compiled import build, compiler
+from setk.engines.compiled import build, compiler, words_of
 from setk.export.c.build import export_c
 from setk.export.ladspa.host import Plugin
 from setk.metrics import sdr
@@ -50,7 +48,7 @@ def to_plugin(onnx: Path, out: Path, engine: Any) -> dict[str, Any]:
             build(
                 source,
                 made,
-                ["-O3", "-shared", "-fPIC", "-fvisibility=hidden", *shlex.split(os.environ.get("CFLAGS", ""))],
+                ["-O3", "-shared", "-fPIC", "-fvisibility=hidden", *words_of("CFLAGS")],
             )
             shutil.copyfile(made, temporary)
             snr = _parity(engine, Plugin(made, engine.name))

@@ -45,6 +45,7 @@ def write_comparison(
     by = "pesq_wb" if "pesq_wb" in names else names[0]
     columns = [_column(system, by, utts) for system in systems]
     worst, differing = _choose(columns, utts, by)
+    shared = {name: _scored([_column(system, name, utts) for system in systems]) for name in names}
     head = "".join(f'<th scope="col" class="num">{text(name)}</th>' for name in names)
     write_text(
         path,
@@ -55,7 +56,7 @@ def write_comparison(
             counts=f"{len(systems)} systems, {len(utts):,} utterances that all of them have",
             first=text(systems[0].name),
             head=head,
-            means="".join(_means(system, comparisons.get(system.name), utts, names) for system in systems),
+            means="".join(_means(system, comparisons.get(system.name), shared, len(utts)) for system in systems),
             by=text(by),
             differing="".join(_card(rows, utt, names) for utt in differing),
             worst="".join(_card(rows, utt, names) for utt in worst),
@@ -75,9 +76,14 @@ def _column(system: Compared, metric: str, utts: Sequence[str]) -> dict[str, flo
     return {utt: float(system.scores.row(utt)[metric]) for utt in utts}
 
 
+def _scored(columns: Sequence[Mapping[str, float]]) -> list[str]:
+    """The utterances of which every system has a score."""
+    return [utt for utt in columns[0] if not any(math.isnan(column[utt]) for column in columns)]
+
+
 def _choose(columns: Sequence[Mapping[str, float]], utts: Sequence[str], by: str) -> tuple[list[str], list[str]]:
     """The utterances with the worst mean over the systems, and, of the others, those where the systems differ most."""
-    scored = [utt for utt in utts if not any(math.isnan(column[utt]) for column in columns)]
+    scored = _scored(columns)
     sign = -1 if metrics.METRICS[by].lower_is_better else 1
     worst = sorted(scored, key=lambda utt: sign * sum(column[utt] for column in columns))[:CARDS]
     others = [utt for utt in scored if utt not in worst]
@@ -90,17 +96,19 @@ def _choose(columns: Sequence[Mapping[str, float]], utts: Sequence[str], by: str
 
 
 def _means(
-    system: Compared, comparisons: Sequence[Comparison] | None, utts: Sequence[str], names: Sequence[str]
+    system: Compared, comparisons: Sequence[Comparison] | None, shared: Mapping[str, Sequence[str]], count: int
 ) -> str:
-    """A row of means; of every system but the first, with the difference to it."""
+    """A row of means over the utterances of which all systems have a score, `shared` by metric of `count`; of every system
+    but the first, with the difference to it."""
     differences = {one.metric: one for one in comparisons or ()}
     cells = []
-    for name in names:
+    for name, utts in shared.items():
         column = _column(system, name, utts)
         m = summarise([column[utt] for utt in utts])
+        part = f"<br>over {len(utts)} of {count}" if len(utts) < count else ""
         cells.append(
             f'<td class="num"><span class="main">{number(m["mean"])}</span> <small>{bounds(m)}'
-            f"{_difference(differences.get(name))}</small></td>"
+            f"{_difference(differences.get(name))}{part}</small></td>"
         )
     return f'<tr><th scope="row">{text(system.name)}</th>{"".join(cells)}</tr>'
 
