@@ -404,6 +404,23 @@ def test_export_agrees_with_onnx(exported, name):
     assert f"#define {name.upper()}_RATE 16000" in header and f"{name}_process_s16(" in header
 
 
+def test_one_flipped_frame_is_rounding_and_a_small_error_all_over_is_not(rng):
+    rate, hop = 16000, 256
+
+    def exact(x):
+        return 0.5 * x
+
+    def flipped(x):
+        y, at = exact(x), 1024 * int(rng.integers(15))
+        y[at : at + 1024] *= -1
+        return y
+
+    assert rounding.median_snr(exact, flipped, rate, hop) > rounding.LEAST_PROGRAM_PARITY
+    assert rounding.median_snr(exact, lambda x: 1.001 * exact(x), rate, hop) == pytest.approx(60, abs=0.1)
+    late = rounding.median_snr(exact, lambda x: np.r_[np.zeros(1, x.dtype), exact(x)[:-1]], rate, hop)
+    assert -4 < late < -2  # of noise against itself a sample later: twice the power
+
+
 def test_speech_through_c_is_speech_through_onnx(exported, wave_of_speech):
     path, _ = exported("fspen")
     engine = OnnxEngine(included(".onnx")["fspen"])

@@ -80,7 +80,7 @@ class ForeignEngine:
     `stft`: the transform as `parse_stft` reads it; None: that of the metadata. Raises UserError on another signature.
     """
 
-    frames, causal, chunk_s = 1, True, 10.0
+    frames, batch, causal, chunk_s = 1, 1, True, 10.0
 
     def __init__(self, path: Path, session: Any, stft: str | None = None):
         self.name, self.sha256 = path.stem, sha256(path)

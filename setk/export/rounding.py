@@ -25,14 +25,19 @@ def reference(engine: Any, samples: np.ndarray, delay: int) -> np.ndarray:
 
 
 def parity(expected: Output, found: Output, translated: Translated) -> float:
-    """SNR in dB of one program's output to another's, on noise at levels 50 dB apart: the median of frames of 64 ms, for
-    a spike that rounding flips is not a fault of the program but changes what a spiking network does for a while."""
-    generator, ratios = np.random.default_rng(0), []
-    rate, hop, delay = translated.about["sample_rate"], translated.transform.hop, translated.delay
+    """`median_snr` of one program's output to another's."""
+    return median_snr(
+        expected, found, translated.about["sample_rate"], translated.transform.hop, delay=translated.delay
+    )
+
+
+def median_snr(expected: Output, found: Output, rate: int, hop: int, delay: int = 0) -> float:
+    """SNR in dB of one output to another, on noise at levels 50 dB apart: the median of frames of 64 ms, for what rounding
+    flips, a spike or a gate that is saturated, is not a fault of a program but changes what a network does for a while."""
+    generator, ratios, frame = np.random.default_rng(0), [], rate * 64 // 1000
     for level in np.logspace(-3, -0.5, 6):
         x = (level * generator.standard_normal(-(-rate // hop) * hop)).astype(np.float32)
         a, b = expected(x)[delay:], found(x)[delay:]
-        frame = rate * 64 // 1000
         signal, error = (
             np.square(y[: len(y) // frame * frame], dtype=np.float64).reshape(-1, frame).sum(1) for y in (a, b - a)
         )

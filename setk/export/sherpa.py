@@ -11,24 +11,24 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from setk import engines
 from setk.audio.stft import STFT
 from setk.core.errors import UserError
-from setk.core.files import atomic_open
+from setk.core.files import atomic_path
 from setk.engines.foreign import SHERPA_POWERS
 from setk.export import LEAST_PARITY
-from setk.export.onnx import OPSET, _quiet
-from setk.metrics import sdr
+from setk.export.onnx import OPSET, _quiet, parity
 from setk.models import Model
 from setk.nn.exporting import exporting
 
 WINDOWS = {power: name for name, power in SHERPA_POWERS.items()}
-PARITY_FRAMES = 40
 STATES = ("conv_cache", "tra_cache", "inter_cache")
 
 
@@ -73,7 +73,7 @@ def transform_of(model: Model) -> tuple[STFT, float]:
 
 def to_onnx(model: Model, path: str | os.PathLike) -> dict[str, Any]:
     """Write `model` for sherpa-onnx. Returns the number of `nodes`, and `snr_db` of the file's output to the model's on
-    noise. Raises UserError as `transform_of` does."""
+    noise (export/onnx.py). Raises UserError as `transform_of` does."""
     import onnx
     import onnxslim
 
@@ -95,12 +95,11 @@ def to_onnx(model: Model, path: str | os.PathLike) -> dict[str, Any]:
         )
     graph = onnxslim.slim(onnx.load_from_string(data.getvalue()))
     onnx.helper.set_model_props(graph, _metadata(model, transform, dict(zip(STATES, shapes))))
-    content = graph.SerializeToString()
-    snr = _parity(model, gain, content, shapes)
-    if not snr >= LEAST_PARITY:
-        raise UserError(f"{path}: not written: differs from {model.name} by more than rounding (SNR {snr:.1f} dB)")
-    with atomic_open(path) as f:
-        f.write(content)
+    with atomic_path(Path(path)) as temporary:
+        temporary.write_bytes(graph.SerializeToString())
+        snr = parity(model, engines.open(str(temporary)))
+        if not snr >= LEAST_PARITY:
+            raise UserError(f"{path}: not written: differs from {model.name} by more than rounding (SNR {snr:.1f} dB)")
     return {"nodes": len(graph.graph.node), "snr_db": snr}
 
 
@@ -118,20 +117,3 @@ def _metadata(model: Model, transform: STFT, shapes: dict[str, tuple[int, ...]])
     }
     values |= {f"{name}_shape": ",".join(map(str, shape)) for name, shape in shapes.items()}
     return {key: str(value) for key, value in values.items()}
-
-
-def _parity(model: Model, gain: float, content: bytes, shapes: list[tuple[int, ...]]) -> float:
-    """SNR in dB of the graph's output to the model's over PARITY_FRAMES frames of noise."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    x = torch.randn(1, PARITY_FRAMES, *model.transform.shape, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        expected = gain * model(x, model.init_state(1))[0].numpy()
-    states = [np.zeros(shape, np.float32) for shape in shapes]
-    found = []
-    for t in range(PARITY_FRAMES):
-        feed = {"mix": np.ascontiguousarray(x[:, t : t + 1].numpy().transpose(0, 2, 1, 3)), **dict(zip(STATES, states))}
-        enh, *states = session.run(None, feed)
-        found.append(enh.transpose(0, 2, 1, 3))
-    return sdr.snr(expected, np.concatenate(found, axis=1))
