@@ -76,3 +76,17 @@ def test_a_list_that_is_left_early_leaves_nothing_open_and_no_part_of_a_file(ent
     wait_for_threads(threads)
     names = {name for name in os.listdir(tmp_path / "out") if name.endswith(".wav")}
     assert descriptors() <= files and names == {f"{utt}.wav"}
+
+
+@pytest.mark.parametrize("chunk", [0.5, 2.0])
+def test_a_chunk_may_be_longer_than_what_readers_hold(se, entries, tmp_path, chunk):
+    lines = [f"{utt} {location}" for utt, location in entries]
+    (tmp_path / "in.scp").write_text("\n".join(lines) + "\n")
+    for name, options in (("alone", []), ("together", ["--batch", 3])):
+        done = se(
+            "enhance", "fspen", "--list", tmp_path / "in.scp", "--out", tmp_path / name, "--chunk", chunk, *options
+        )
+        assert done.returncode == 0, done.err
+    for utt, _ in entries:
+        alone, together = (audio.read(tmp_path / name / f"{utt}.wav")[0] for name in ("alone", "together"))
+        np.testing.assert_allclose(together, alone, atol=2**-14)

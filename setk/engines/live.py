@@ -125,6 +125,13 @@ class Loop:
         else:
             job.signal.feed(event)
             job.owed += 1
+            self._let_read_on(job)
+
+    def _let_read_on(self, job: Job) -> None:
+        """Give the reader its credit back, unless the signal already has a chunk."""
+        while job.owed and not self.batch.ready(job.signal):
+            job.owed -= 1
+            job.credit.release()
 
     def _advance(self) -> Iterator[Done]:
         """Run the model once, write what it returns, and let readers read on."""
@@ -142,9 +149,7 @@ class Loop:
                     self.before_end()
                 yield job.finish()
         for job in self.running:
-            while job.owed and not self.batch.ready(job.signal):
-                job.owed -= 1
-                job.credit.release()
+            self._let_read_on(job)
 
 
 def enhance_together(
